@@ -1,0 +1,1 @@
+"""Running, watching and stopping the process that acquires the data."""

@@ -1,0 +1,1 @@
+"""The rig's devices: drivers, mocks and safe states."""

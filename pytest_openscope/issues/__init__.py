@@ -1,0 +1,1 @@
+"""Failure reports: fingerprint, text, outbox and GitHub."""

@@ -1,0 +1,1 @@
+"""The pipeline steps that come with the package, and the contract of the lab's own ones."""

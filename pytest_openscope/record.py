@@ -1,0 +1,156 @@
+"""Plain data: what a session did. Filled by the session, read by everything that reports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .phases import OnFailure, Outcome, Phase
+
+
+@dataclass
+class ChainedException:
+    """One exception of a chain, without references to live objects.
+
+    Attributes:
+        type: qualified type name (``my_lab.errors.ShutterStuck``; builtins without module).
+        message: ``str(exception)``.
+        relation: how it leads to the one before it in the list: ``root``, ``cause``, ``context`` or ``group``.
+        frames: ``[{"file", "line", "function", "module"}]``, outermost first.
+        notes: the exception's ``__notes__``.
+    """
+
+    type: str
+    message: str
+    relation: str = "root"
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class AcquisitionFacts:
+    """What is known of one acquisition process once it has ended (or was found dead).
+
+    ``returncode`` is negative for a POSIX signal. ``stderr_tail``/``stdout_tail`` are the last decoded lines.
+    """
+
+    name: str
+    command: list[str] = field(default_factory=list)
+    pid: int | None = None
+    returncode: int | None = None
+    duration_s: float | None = None
+    peak_memory_mb: float | None = None
+    cpu_s: float | None = None
+    stdout_tail: list[str] = field(default_factory=list)
+    stderr_tail: list[str] = field(default_factory=list)
+    stop_reason: str = ""
+    survivors: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Failure:
+    """One failure, JSON-safe.
+
+    ``kind`` is ``exception`` (a step or fixture raised), ``step`` (a module reported failure without exception),
+    ``acquisition`` (the acquisition process failed), ``timeout``, ``crash``, ``internal``, ``collection`` or ``interrupt``.
+    ``when`` is ``setup``, ``call`` or ``teardown`` ("" where no step was running). ``chain`` runs from the root cause to the
+    exception that reached pytest. ``fingerprint`` is the one given by the user (exception note or hook), else "".
+    """
+
+    kind: str
+    outcome: Outcome
+    message: str
+    exception_type: str = ""
+    traceback: str = ""
+    phase: Phase | None = None
+    step: str = ""
+    nodeid: str = ""
+    when: str = ""
+    at: str = ""
+    chain: list[ChainedException] = field(default_factory=list)
+    locals: list[dict[str, Any]] = field(default_factory=list)
+    acquisition: AcquisitionFacts | None = None
+    signal: str = ""
+    faulthandler: str = ""
+    fingerprint: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the failure as plain JSON values (enums as their text)."""
+        data = asdict(self)
+        data["outcome"] = str(self.outcome)
+        data["phase"] = str(self.phase) if self.phase else None
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Failure:
+        """Rebuild a failure from :meth:`as_json`; unknown keys (a newer version's) are left out."""
+        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        known["outcome"] = Outcome(known.get("outcome", Outcome.ERROR))
+        known["phase"] = Phase(known["phase"]) if known.get("phase") else None
+        known["chain"] = [ChainedException(**link) for link in known.get("chain", [])]
+        facts = known.get("acquisition")
+        known["acquisition"] = AcquisitionFacts(**facts) if facts else None
+        return cls(**known)
+
+
+@dataclass
+class StepRecord:
+    """One step: a test, a pipeline entry, the acquisition, or a fixture's part before or after its ``yield``."""
+
+    name: str
+    nodeid: str
+    phase: Phase
+    on_failure: OnFailure = OnFailure.ABORT
+    kind: str = "test"
+    outcome: Outcome | None = None
+    skipped: str = ""
+    started: str = ""
+    duration_s: float = 0.0
+
+
+@dataclass
+class Measurement:
+    """A value with its limits; ``passed`` is False outside ``[minimum, maximum]``."""
+
+    name: str
+    value: Any
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    passed: bool = True
+    step: str = ""
+
+
+@dataclass
+class SessionRecord:
+    """All that a session knows of itself; ``started``/``stopped`` are ISO 8601 with UTC offset."""
+
+    session_uuid: str
+    subject_id: str | None
+    user_id: str | None
+    rig_id: str
+    started: str
+    dry_run: bool = False
+    stopped: str | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    attachments: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    operator_notes: str = ""
+    acquisitions: list[AcquisitionFacts] = field(default_factory=list)
+    deselected: list[str] = field(default_factory=list)
+    simulated: list[str] = field(default_factory=list)
+    helper_failures: list[str] = field(default_factory=list)
+    lost_records: int = 0
+    exit_code: int | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of the session: a failure's, or ``error`` when log records were lost or nothing ran."""
+        worst = Outcome.PASSED
+        for failure in self.failures:
+            worst = worst.worse(failure.outcome)
+        if self.lost_records or not any(step.outcome for step in self.steps):
+            worst = worst.worse(Outcome.ERROR)
+        return worst

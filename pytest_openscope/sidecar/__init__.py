@@ -1,0 +1,1 @@
+"""The helper process: mirror, witness, resource samples, outbox."""
