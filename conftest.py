@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +13,7 @@ _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
 
 @pytest.fixture(autouse=True)
-def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse every connection that leaves the machine, here and (by a dead proxy) in processes that a test starts."""
     connect = socket.socket.connect
 
@@ -30,4 +29,3 @@ def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "127.0.0.1,localhost,::1")
     for name in [key for key in os.environ if key.startswith("OPENSCOPE_")]:
         monkeypatch.delenv(name)
-    yield

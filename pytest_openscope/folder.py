@@ -18,9 +18,7 @@ SHARING_RETRY_S = 2.5
 
 def session_name(subject_id: str, start: datetime) -> str:
     """Return ``<subject_id>_<YYYY-MM-DD>_<HH-MM-SS>``, characters that no file name can hold replaced by ``-``."""
-    safe = (
-        "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in subject_id).strip(" .") or "subject"
-    )
+    safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in subject_id).strip(" .") or "subject"
     return f"{safe}_{start:%Y-%m-%d_%H-%M-%S}"
 
 
