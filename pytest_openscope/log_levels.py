@@ -1,0 +1,128 @@
+"""Lower the levels of loggers for the session log without anybody else's handlers noticing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+
+class LoweredLevel(int):
+    """A logger's level that the session log lowered, and the one that it had.
+
+    A record below the original level is for the session log alone. That a plain number set later (``caplog.set_level``,
+    ``basicConfig``) is another type makes it somebody's wish, which the other handlers then follow.
+    """
+
+    original: int
+    gone: bool
+
+    def __new__(cls, level: int, original: int) -> LoweredLevel:
+        """Return ``level`` as a number that remembers ``original``."""
+        lowered = super().__new__(cls, level)
+        lowered.original = original
+        lowered.gone = False
+        return lowered
+
+    def __gt__(self, other: int) -> bool:
+        """Count as greater than the same plain number, as the original level does.
+
+        ``min(root.level, wanted)``, by which pytest's ``--log-level`` and ``--log-cli-level`` set the root logger, then takes
+        the wanted number, even if it equals ours.
+        """
+        return int(self) >= other if type(other) is int else int(self) > int(other)
+
+    __hash__ = int.__hash__
+
+
+def plain_level(level: int) -> int:
+    """Return the level that a logger would have without any session log."""
+    while type(level) is LoweredLevel:
+        level = level.original
+    return level
+
+
+def foreign_level(logger: logging.Logger) -> int:
+    """Return the effective level for everybody but session logs."""
+    this: logging.Logger | None = logger
+    while this is not None:
+        level = this.level
+        if type(level) is LoweredLevel:
+            level = plain_level(level)
+        if level:
+            return level
+        this = this.parent
+    return logging.NOTSET
+
+
+def level_number(level: int | str) -> int:
+    """Return a level as a number.
+
+    Raises:
+        ValueError: no level has that name.
+    """
+    number = level if isinstance(level, int) else logging.getLevelName(level.strip().upper())
+    if not isinstance(number, int):
+        raise ValueError(f"unknown log level {level!r}")
+    return int(number)
+
+
+class Levels:
+    """The thresholds of one session log, and the loggers that were lowered for them.
+
+    A logger that its own code made quieter stays so, unless ``levels`` names it.
+    """
+
+    def __init__(self, level: int | str, levels: Mapping[str, int | str]) -> None:
+        self.level = level_number(level)
+        self._named = {name: level_number(value) for name, value in levels.items() if name not in ("", "root")}
+        for name in ("", "root"):
+            self.level = level_number(levels[name]) if name in levels else self.level
+        self._held: list[tuple[logging.Logger, int]] = []
+        self._lowered: list[tuple[logging.Logger, LoweredLevel]] = []
+        self._thresholds: dict[str, int] = {}
+
+    def threshold(self, name: str) -> int:
+        """Return the lowest level of a logger's records that belongs into the session log."""
+        known = self._thresholds.get(name)
+        if known is None:
+            known = self.level
+            part = name
+            while part:
+                if part in self._named:
+                    known = self._named[part]
+                    break
+                part = part.rpartition(".")[0]
+            if len(self._thresholds) > 4096:
+                self._thresholds.clear()
+            self._thresholds[name] = known
+        return known
+
+    def held(self) -> bool:
+        """Tell whether the loggers' levels are still those that :meth:`apply` left."""
+        for logger, level in self._held:
+            if logger.level is not level:
+                return False
+        return bool(self._held)
+
+    def apply(self) -> None:
+        """Lower the root logger's level and those of the named loggers where that is needed; to be repeated at will."""
+        wanted = [(logging.getLogger(), self.level), *((logging.getLogger(name), level) for name, level in self._named.items())]
+        self._held = []
+        for logger, level in wanted:
+            if logger.getEffectiveLevel() > level:
+                lowered = LoweredLevel(max(level, 1), logger.level)
+                logger.setLevel(lowered)
+                self._lowered.append((logger, lowered))
+            self._held.append((logger, logger.level))
+
+    def restore(self) -> None:
+        """Give every logger that still has a lowered level its own one back."""
+        for _, lowered in self._lowered:
+            lowered.gone = True
+        for logger, _ in reversed(self._lowered):
+            level = logger.level
+            while type(level) is LoweredLevel and level.gone:
+                level = level.original
+            if level is not logger.level:
+                logger.setLevel(level)
+        self._held, self._lowered = [], []
