@@ -129,6 +129,7 @@ def as_text(convert: Callable[[Any], str], value: Any) -> str:
 
 
 def clip(text: str, limit: int) -> str:
+    """Cut a long text in its middle, saying how much is missing."""
     if len(text) <= limit:
         return text
     half = limit // 2
