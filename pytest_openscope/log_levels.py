@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
+
+_CACHED = "pytest_openscope"
 
 
 class LoweredLevel(int):
@@ -42,12 +45,21 @@ def plain_level(level: int) -> int:
 
 
 def foreign_level(logger: logging.Logger) -> int:
-    """Return the effective level for everybody but session logs."""
+    """Return the effective level for everybody but session logs.
+
+    Kept in the cache in which the logger keeps its answers for ``isEnabledFor``: ``logging`` empties it when a level changes.
+    """
+    cache: dict[Any, Any] = logger._cache  # type: ignore[attr-defined]
+    level = cache.get(_CACHED)
+    if level is None:
+        level = cache[_CACHED] = _find_foreign_level(logger)
+    return level
+
+
+def _find_foreign_level(logger: logging.Logger) -> int:
     this: logging.Logger | None = logger
     while this is not None:
-        level = this.level
-        if type(level) is LoweredLevel:
-            level = plain_level(level)
+        level = plain_level(this.level)
         if level:
             return level
         this = this.parent
@@ -79,11 +91,12 @@ class Levels:
             self.level = level_number(levels[name]) if name in levels else self.level
         self._held: list[tuple[logging.Logger, int]] = []
         self._lowered: list[tuple[logging.Logger, LoweredLevel]] = []
-        self._thresholds: dict[str, int] = {}
+        #: What :meth:`threshold` found, by logger.
+        self.thresholds: dict[str, int] = {}
 
     def threshold(self, name: str) -> int:
         """Return the lowest level of a logger's records that belongs into the session log."""
-        known = self._thresholds.get(name)
+        known = self.thresholds.get(name)
         if known is None:
             known = self.level
             part = name
@@ -92,9 +105,9 @@ class Levels:
                     known = self._named[part]
                     break
                 part = part.rpartition(".")[0]
-            if len(self._thresholds) > 4096:
-                self._thresholds.clear()
-            self._thresholds[name] = known
+            if len(self.thresholds) > 4096:
+                self.thresholds.clear()
+            self.thresholds[name] = known
         return known
 
     def held(self) -> bool:

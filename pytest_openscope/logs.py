@@ -28,6 +28,8 @@ Masker = Callable[[str], str]
 _HEADS = 4096
 #: Never used to log: dictConfig disables it together with all other existing loggers, and so tells on itself.
 _SENTINEL = "pytest_openscope_sentinel"
+#: The level of a record that asks whether records still come here; below every threshold.
+_PROBE = -1
 
 
 class _Place:
@@ -79,6 +81,7 @@ class SessionLog:
         self._seen: Any = None
         self._sentinel = logging.getLogger(_SENTINEL)
         self._disabled: set[str] = set()
+        self._on_probe: Callable[[], None] | None = None
 
     # -- where records come from -------------------------------------------------------------------------------------
 
@@ -152,17 +155,14 @@ class SessionLog:
 
     def _is_reached(self) -> bool:
         """Tell whether a function that somebody put over our tap still calls it."""
-        reached: list[logging.LogRecord] = []
-        probe = logging.Logger(_SENTINEL, level=1)
-        record = logging.LogRecord(_SENTINEL, -1, __file__, 0, "", None, None)
-        taken, self._probe = self._probe, reached.append
+        reached: list[bool] = []
+        self._on_probe = lambda: reached.append(True)
         try:
-            probe.callHandlers(record)
+            probe = logging.Logger(_SENTINEL, level=1)
+            probe.callHandlers(logging.LogRecord(_SENTINEL, _PROBE, __file__, 0, "", None, None))
         finally:
-            self._probe = taken
+            self._on_probe = None
         return bool(reached)
-
-    _probe: Callable[[logging.LogRecord], None] | None = None
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -170,21 +170,22 @@ class SessionLog:
         """Log one record of the logging package; never raises, as the experiment comes first."""
         try:
             name = record.name
-            if record.levelno < self._levels.threshold(name):
-                if record.levelno == -1 and self._probe is not None:
-                    self._probe(record)
+            threshold = self._levels.thresholds.get(name)
+            if record.levelno < (self._levels.threshold(name) if threshold is None else threshold):
+                if record.levelno == _PROBE and self._on_probe is not None:
+                    self._on_probe()
                 return
             message = record.getMessage()
             if record.exc_info or record.exc_text or record.stack_info:
                 message = _with_traceback(record, message)
-            self._put(record.created, record.levelname, name, message)
+            self._put(record.created, record.levelname, name, message, self._place)
         except Exception as error:
             self._take_broken(record, error)
 
     def _take_broken(self, record: logging.LogRecord, error: Exception) -> None:
         try:
             level = str(getattr(record, "levelname", "ERROR"))
-            self._put(time.time(), level, str(getattr(record, "name", "")), _describe_broken(record, error))
+            self._put(time.time(), level, str(getattr(record, "name", "")), _describe_broken(record, error), self._place)
         except Exception:
             self._failed_records += 1
 
@@ -217,9 +218,11 @@ class SessionLog:
         data = encode_batch(time_field(at), place.head(level, logger), lines, place.mask)
         return len(data) if writer.write(data, len(lines)) else 0
 
-    def _put(self, at: float, level: str, logger: str, message: str, place: _Place | None = None) -> None:
-        """Hand one formatted record to the file, or to the memory as long as there is none."""
-        place = place or self._place
+    def _put(self, at: float, level: str, logger: str, message: str, place: _Place) -> None:
+        """Hand one formatted record to the file, or to the memory as long as there is none.
+
+        Its cost is what a logging call costs the experiment, hence the shortcut past :func:`record_text`.
+        """
         writer = self._writer
         if writer is None:
             with self._lock:
@@ -227,14 +230,14 @@ class SessionLog:
                     self._early.append((at, level, place.phase, place.step, logger, message))
                     return
                 writer, place = self._writer, self._at(place.phase, place.step)
+        head_ = place.heads.get((level, logger)) or place.head(level, logger)
+        if place.mask is not None:
+            message = place.mask(message)
         second = int(at)
         stamp = self._stamp
         if stamp[0] != second:
             stamp = self._stamp = clock(second)
         micro = int((at - second) * 1e6 + 0.5)
-        head_ = place.heads.get((level, logger)) or place.head(level, logger)
-        if place.mask is not None:
-            message = place.mask(message)
         if message.isprintable() and "\\x{" not in message and micro < 1_000_000:
             text = f"{stamp[1]}{micro:06d}{stamp[2]}{head_}{message}\n"
         else:

@@ -1,0 +1,93 @@
+"""From the text after ``driver:`` to a class, without importing what is not asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+#: Ready-made drivers and the extra that brings their library ("" needs none).
+READY_MADE = {
+    "serial": ("pytest_openscope.devices.drivers.serial_line:SerialDevice", "serial"),
+    "visa": ("pytest_openscope.devices.drivers.visa_instrument:VisaDevice", "visa"),
+    "zmq": ("pytest_openscope.devices.drivers.zmq_socket:ZmqDevice", "zmq"),
+    "http": ("pytest_openscope.devices.drivers.http_service:HttpDevice", ""),
+    "subprocess": ("pytest_openscope.devices.drivers.helper_program:SubprocessDevice", ""),
+}
+
+
+class LoadError(Exception):
+    """A driver or mock cannot be had; ``remedy`` says what to do."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the nearest of ``known``, else ""."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def extend_path(rig_dir: Path) -> None:
+    """Let ``my_lab.cameras`` be found beside the rig file; installed packages go first, so that nothing is shadowed."""
+    folder = str(rig_dir.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def load(reference: str, rig_dir: Path) -> Any:
+    """Import what ``module:Name`` (or the name of a ready-made driver) stands for.
+
+    Raises:
+        LoadError: the module cannot be imported or has no such name.
+    """
+    reference = READY_MADE[reference][0] if reference in READY_MADE else reference
+    module_name, colon, path = reference.partition(":")
+    if not colon or not module_name or not path:
+        guess = did_you_mean(reference, READY_MADE)
+        raise LoadError(
+            f"{reference!r} is neither 'module:Class' nor one of {', '.join(READY_MADE)}",
+            guess or "write the import path, a colon and the class: my_lab.cameras:Spinnaker",
+        )
+    extend_path(rig_dir)
+    value: Any = _import(module_name, rig_dir)
+    for part in path.split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            owner = value.__name__ if hasattr(value, "__name__") else module_name
+            guess = did_you_mean(part, dir(value))
+            raise LoadError(f"{owner} has no {part!r}", guess or f"define it in {module_name}") from None
+    return value
+
+
+def _import(module_name: str, rig_dir: Path) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(missing + "."):
+            remedy = f"install it, or put it beside the rig file in {rig_dir}"
+        else:
+            remedy = f"pip install {missing.partition('.')[0]}, or give the device a 'mock:' for dry runs"
+        raise LoadError(f"module {module_name!r} cannot be imported: {error}", remedy) from error
+    except Exception as error:
+        text = f"module {module_name!r} fails on import: {type(error).__name__}: {error}"
+        raise LoadError(text, "mend the module, or give the device a 'mock:' for dry runs") from error
+
+
+def require(module_name: str, extra: str) -> Any:
+    """Import the library under a ready-made driver.
+
+    Raises:
+        LoadError: it is not installed; the remedy is the command that installs it.
+    """
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        raise LoadError(f"{module_name} is not installed ({error})", f"pip install pytest-openscope[{extra}]") from error

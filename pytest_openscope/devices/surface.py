@@ -1,0 +1,167 @@
+"""What a driver class offers, told without an instance: its methods, their signatures, its attributes."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from .loader import did_you_mean
+
+
+@dataclass(frozen=True)
+class Member:
+    """One name of a driver: ``kind`` is method, property, constant or attribute (set in ``self`` by its code).
+
+    ``value`` is the function behind a method or property, the value of a constant, or the assigned expression of an attribute.
+    """
+
+    name: str
+    kind: str
+    value: Any
+    annotation: Any = None
+    is_async: bool = False
+    skips_self: bool = True
+
+
+class Surface:
+    """Looks up the names of a class as an instance would have them."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.dynamic = any("__getattr__" in vars(base) or "__getattribute__" in vars(base) for base in cls.__mro__[:-1])
+        self._attributes: dict[str, Member] | None = None
+        self._members: dict[str, Member | None] = {}
+        self._signatures: dict[str, inspect.Signature | None] = {}
+
+    def find(self, name: str) -> Member | None:
+        """Return the member, or None where the driver has none of that name."""
+        if name not in self._members:
+            self._members[name] = self._look_up(name)
+        return self._members[name]
+
+    def require(self, name: str) -> Member | None:
+        """Return the member; None means that the driver makes its names up as it goes.
+
+        Raises:
+            AttributeError: the driver has no such name, with the nearest one.
+        """
+        member = self.find(name)
+        if member is None and not self.dynamic:
+            guess = did_you_mean(name, self.names())
+            raise AttributeError(f"{self.cls.__name__!r} object has no attribute {name!r}" + (f" ({guess})" if guess else ""))
+        return member
+
+    def names(self) -> list[str]:
+        """Return all public names, methods first."""
+        public = [name for name in dir(self.cls) if not name.startswith("_")]
+        return public + [name for name in self._found_attributes() if not name.startswith("_") and name not in public]
+
+    def bind(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Check a call against the driver's signature.
+
+        Raises:
+            TypeError: as the real call would.
+        """
+        member = self.find(name)
+        if member is None or member.kind != "method":
+            return
+        signature = self.signature(name)
+        if signature is None:
+            return
+        first = (None,) if member.skips_self else ()
+        try:
+            signature.bind(*first, *args, **kwargs)
+        except TypeError as error:
+            shown = describe_signature(signature, skip_first=member.skips_self)
+            raise TypeError(f"{self.cls.__name__}.{name}{shown}: {error}") from None
+
+    def signature(self, name: str) -> inspect.Signature | None:
+        """Return the signature of a method (``self`` included), or None for one that does not tell."""
+        if name not in self._signatures:
+            member = self.find(name)
+            try:
+                self._signatures[name] = inspect.signature(member.value) if member and callable(member.value) else None
+            except (TypeError, ValueError):
+                self._signatures[name] = None
+        return self._signatures[name]
+
+    def constructor(self) -> inspect.Signature | None:
+        """Return what the class is called with, or None for one that does not tell."""
+        return callable_signature(self.cls)
+
+    def _look_up(self, name: str) -> Member | None:
+        try:
+            raw = inspect.getattr_static(self.cls, name)
+        except AttributeError:
+            return self._found_attributes().get(name)
+        if isinstance(raw, property):
+            return Member(name, "property", raw.fget, _return_type(raw.fget, self.cls))
+        function, skips_self = raw, True
+        if isinstance(raw, (staticmethod, classmethod)):
+            function, skips_self = raw.__func__, isinstance(raw, classmethod)
+        if callable(function) and not isinstance(function, type):
+            is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+            return Member(name, "method", function, _return_type(function, self.cls), is_async, skips_self)
+        if inspect.ismemberdescriptor(raw):
+            return self._found_attributes().get(name) or Member(name, "attribute", None)
+        if hasattr(type(raw), "__get__") and not isinstance(raw, type):
+            return Member(name, "property", getattr(raw, "func", None), _return_type(getattr(raw, "func", None), self.cls))
+        return Member(name, "constant", raw)
+
+    def _found_attributes(self) -> dict[str, Member]:
+        if self._attributes is None:
+            found: dict[str, Member] = {}
+            for base in reversed(self.cls.__mro__[:-1]):
+                found.update(_assigned_in(base))
+            self._attributes = found
+        return self._attributes
+
+
+def callable_signature(target: Any) -> inspect.Signature | None:
+    """Return the signature of a class or function without ``self``, or None where it cannot be told."""
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):
+        return None
+
+
+def describe_signature(signature: inspect.Signature, *, skip_first: bool) -> str:
+    """Return ``(frames, timeout_s=1.0)`` for a message."""
+    parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    return str(inspect.Signature(plain))
+
+
+def _return_type(function: Any, cls: type) -> Any:
+    """Resolve a return annotation; one that cannot be resolved counts as none."""
+    function = inspect.unwrap(function) if function is not None else None
+    annotation = getattr(function, "__annotations__", {}).get("return", None)
+    if not isinstance(annotation, str):
+        return annotation
+    names = {**vars(typing), **getattr(function, "__globals__", {}), cls.__name__: cls, "Self": cls}
+    try:
+        return eval(annotation, names)
+    except Exception:
+        return None
+
+
+def _assigned_in(cls: type) -> dict[str, Member]:
+    """Return what a class assigns to ``self`` or annotates in its body, read from its source where there is one."""
+    found = {name: Member(name, "attribute", None, kind) for name, kind in vars(cls).get("__annotations__", {}).items()}
+    slots = vars(cls).get("__slots__", ())
+    for name in (slots,) if isinstance(slots, str) else slots:
+        found.setdefault(name, Member(name, "attribute", None))
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):
+        return found
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        for target in targets:
+            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
+                found.setdefault(target.attr, Member(target.attr, "attribute", getattr(node, "value", None)))
+    return found

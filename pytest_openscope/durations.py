@@ -1,0 +1,30 @@
+"""Durations as people write them: ``500ms``, ``2s``, ``10m``, ``24h``, ``7d``, or a plain number of seconds."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "": 1.0}
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|d|w|)\s*", re.IGNORECASE)
+
+
+def parse_duration_s(value: object) -> float:
+    """Return seconds.
+
+    Raises:
+        ValueError: with the forms that are understood; negative and non-finite values are among what is not.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    match = _PATTERN.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is no duration: write 500ms, 2s, 10m, 24h, 7d or a number of seconds")
+    return float(match[1]) * _UNITS_S[match[2].lower()]
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in the unit in which it reads best: ``0.5 s``, ``3 min``, ``2.5 h``, ``4 d``."""
+    for limit, unit, size in ((120, "s", 1.0), (7200, "min", 60.0), (172800, "h", 3600.0)):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:.3g} d"

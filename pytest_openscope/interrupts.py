@@ -1,0 +1,235 @@
+"""Signals and timeouts: what may interrupt a step, and when.
+
+A step can be interrupted while its setup or its body runs (the *window*). Between windows (teardown, pytest's own code) a
+signal is only noted, since pytest drops a node's remaining finalizers when an interrupt lands in one of them. The exception
+raised is exactly ``KeyboardInterrupt``: ``subprocess`` and ``asyncio`` treat its subclasses differently.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+
+
+class StepInterrupted(pytest.fail.Exception):
+    """A step was ended by the operator or the system; reported like a failure, so that its teardown runs."""
+
+
+class StepTimedOut(pytest.fail.Exception):
+    """A step took longer than it may."""
+
+
+class StepExited(pytest.fail.Exception):
+    """A step called ``pytest.exit``; the session ends after post-acquisition."""
+
+
+_NAMES = {"SIGINT": "Ctrl-C", "SIGBREAK": "Ctrl-Break", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP (terminal closed)"}
+#: A timeout whose exception was swallowed (in a ``__del__``, by a bare ``except``) is raised again after this time.
+REPEAT_S = 1.0
+
+
+class Interrupts:
+    """Owns the signal handlers of a session.
+
+    ``on_interrupt(count, name)`` is called for each signal, in the main thread, and must neither wait nor raise.
+    """
+
+    def __init__(self, on_interrupt: Callable[[int, str], None]) -> None:
+        self._on_interrupt = on_interrupt
+        self._saved: dict[int, Any] = {}
+        self._window = False
+        self._raise_at_once = True
+        self._timeout: str = ""
+        self.count = 0
+        self.cause = ""
+
+    def install(self) -> None:
+        """Take the handlers; does nothing outside the main thread, where Python allows none."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        names = ["SIGINT", "SIGTERM", "SIGBREAK"] if sys.platform == "win32" else ["SIGINT", "SIGTERM", "SIGHUP"]
+        for name in names:
+            number = getattr(signal, name)
+            self._saved[number] = signal.signal(number, self._handle)
+        if sys.platform != "win32":
+            self._saved[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_timeout)
+
+    def restore(self) -> None:
+        """Give back the handlers that were there before."""
+        for number, handler in self._saved.items():
+            if handler is not None:
+                signal.signal(number, handler)
+        self._saved.clear()
+
+    def in_loop(self, value: bool) -> None:
+        """Tell whether steps are being run: outside (collection) an interrupt ends the run at once, as pytest's own does."""
+        self._raise_at_once = not value
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._timeout and sys.platform == "win32":
+            self._handle_timeout(number, frame)
+            return
+        self.count += 1
+        name = signal.Signals(number).name
+        self.cause = _NAMES.get(name, name)
+        self._on_interrupt(self.count, self.cause)
+        if self._window or self._raise_at_once:
+            self._window = False
+            raise KeyboardInterrupt
+
+    def _handle_timeout(self, number: int, frame: FrameType | None) -> None:
+        if self._window and self._timeout:
+            raise KeyboardInterrupt
+
+    def time_out(self, message: str) -> None:
+        """Interrupt the main thread's open window; called by the watchdog's thread, again until the window closes."""
+        self._timeout = message
+        if not self._window:
+            return
+        if sys.platform == "win32":
+            import _thread
+
+            _thread.interrupt_main()
+        elif signal.SIGUSR1 in self._saved:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def clear_timeout(self) -> None:
+        """Forget a timeout that came too late for its step."""
+        self._timeout = ""
+
+    @property
+    def timed_out(self) -> str:
+        """The message of the timeout that is on its way to the step, or empty."""
+        return self._timeout
+
+    @contextmanager
+    def window(self) -> Iterator[None]:
+        """The time in which a step may be interrupted; turns the interrupt into a failure of the step."""
+        self._window = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._window = False
+            self._convert()
+        except pytest.exit.Exception as reason:
+            raise StepExited(f"pytest.exit: {reason.msg}") from reason
+        finally:
+            self._window = False
+
+    def _convert(self) -> None:
+        if self._timeout:
+            message, self._timeout = self._timeout, ""
+            raise StepTimedOut(message, pytrace=True)
+        if self.count == 0:
+            self.count = 1
+            self.cause = "KeyboardInterrupt"
+            self._on_interrupt(1, self.cause)
+        raise StepInterrupted(f"interrupted by {self.cause}", pytrace=True)
+
+
+class Watchdog:
+    """One thread that watches the deadlines of the running step and of the session.
+
+    ``on_expire(what)`` runs in that thread, once per deadline; ``interrupt(message)`` is repeated until the deadline is
+    cancelled. ``announce(kill_at, what)`` tells the sidecar when to end this process if the step does not come back.
+    """
+
+    def __init__(
+        self,
+        interrupt: Callable[[str], None],
+        on_expire: Callable[[str], None],
+        announce: Callable[[float | None, str], None],
+        grace_s: float,
+    ) -> None:
+        self._interrupt = interrupt
+        self._on_expire = on_expire
+        self._announce = announce
+        self._grace_s = grace_s
+        self._deadlines: dict[str, tuple[float, str]] = {}
+        self._expired: set[str] = set()
+        self._paused_at: float | None = None
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def arm(self, key: str, timeout_s: float, message: str) -> None:
+        """Start or replace the deadline ``key``, ``timeout_s`` seconds from now."""
+        with self._wake:
+            self._deadlines[key] = (time.monotonic() + timeout_s, message)
+            self._expired.discard(key)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="openscope-watchdog", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+        self._tell()
+
+    def cancel(self, key: str) -> None:
+        """Drop a deadline; unknown keys are ignored, since pytest-timeout cancels twice."""
+        with self._wake:
+            known = self._deadlines.pop(key, None)
+            self._expired.discard(key)
+        if known:
+            self._tell()
+
+    def expired(self, key: str) -> bool:
+        """Tell whether the deadline has passed and was not cancelled since."""
+        return key in self._expired
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clocks while an operator is asked."""
+        outer = self._paused_at is None
+        if outer:
+            self._paused_at = time.monotonic()
+            self._tell()
+        try:
+            yield
+        finally:
+            if outer:
+                with self._wake:
+                    waited = time.monotonic() - (self._paused_at or 0.0)
+                    self._deadlines = {key: (at + waited, text) for key, (at, text) in self._deadlines.items()}
+                    self._paused_at = None
+                    self._wake.notify()
+                self._tell()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._wake:
+            self._stopped = True
+            self._deadlines.clear()
+            self._wake.notify()
+
+    def _tell(self) -> None:
+        pending = [] if self._paused_at is not None else sorted(self._deadlines.values())
+        if pending:
+            self._announce(pending[0][0] + self._grace_s, pending[0][1])
+        else:
+            self._announce(None, "")
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if self._stopped:
+                    return
+                now = time.monotonic()
+                due = [] if self._paused_at else [(k, text) for k, (at, text) in self._deadlines.items() if at <= now]
+                if not due:
+                    later = [at - now for at, _ in self._deadlines.values()] if self._paused_at is None else []
+                    self._wake.wait(min(later) if later else None)
+                    continue
+                fresh = [(key, text) for key, text in due if key not in self._expired]
+                self._expired.update(key for key, _ in due)
+            for _, text in fresh:
+                self._on_expire(text)
+            self._interrupt(due[0][1])
+            with self._wake:
+                self._wake.wait(REPEAT_S)

@@ -1,0 +1,258 @@
+"""Keeping secrets out of what is written, shown or sent.
+
+Two means, for two prices: *exact* secrets (values that the configuration or the environment names as secret) are replaced
+wherever they stand, cheaply enough for every log record; *patterns* (what looks like a token, a URL's password, a private
+key) cost a regular expression and serve files and reports. Both leave ``***`` behind. Masking errs towards too much.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+MASK = "***"
+#: Shorter values are no secrets worth the damage: masking ``abc`` would tear words apart everywhere.
+MIN_SECRET_CHARS = 4
+#: A secret of digits alone must be longer, or years and port numbers would vanish from every line.
+MIN_DIGITS = 6
+
+_SECRET_WORDS = frozenset(
+    "token tokens password passwords passwd passphrase passwort pwd secret secrets apikey apikeys credential credentials"
+    " authorization auth oauth bearer cookie jwt privatekey".split()
+)
+_SECRET_ENDINGS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "privatekey", "secretkey", "accesskey")
+#: ``key`` alone says nothing (``session_key``, ``key_param``); after one of these words it is a secret.
+_KEY_OWNERS = frozenset("api private secret access encryption signing account storage license licence deploy webhook aws".split())
+#: ``pass`` is a filter (``low_pass_hz``) unless it follows the name of something that one logs in to.
+_PASS_OWNERS = frozenset("user smtp db database ftp sftp ssh login http proxy mail email root admin mqtt mysql redis".split())
+_PAT_OWNERS = frozenset("github gh git gitlab azure".split())
+#: After a secret word these say that the value only talks *about* the secret.
+_ABOUT = frozenset(
+    "env environ var variable variables path paths file filename folder dir directory name names param parameter"
+    " parameters url uri endpoint type kind format count length len size limit method mode scheme enabled required prompt"
+    " policy expires expiry expiration ttl timeout s sec seconds ms id hint field header scope scopes help doc"
+    " description regex pattern status owner server host port provider".split()
+)
+_COUNTED = frozenset("max min num number total count used n".split())
+#: Inside ``credentials: {…}`` these entries are no secrets themselves.
+_PUBLIC = frozenset("user username login email name host hostname server port url uri type kind env file path id scheme method realm".split())
+_NO_SECRETS = frozenset({"true", "false", "none", "null", MASK, "string", "bytes"})
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_REFERENCE = re.compile(r"\$\{(\w+)\}|\$(\w+)|%(\w+)%")
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\$\w+|%\w+%|\{[\w.:\- ]+\}")
+
+
+@lru_cache(maxsize=4096)
+def is_secret_key(key: str) -> bool:
+    """Tell whether a value under this key must never be shown (``apiKey``, ``db_password``; not ``token_env``, ``keyboard``)."""
+    words = [word.lower() for word in _WORDS.findall(key)]
+    for index, word in enumerate(words):
+        before = words[index - 1] if index else ""
+        secret = (
+            word in _SECRET_WORDS
+            or word.endswith(_SECRET_ENDINGS)
+            or (word in ("key", "keys") and before in _KEY_OWNERS)
+            or (word == "pass" and before in _PASS_OWNERS)
+            or (word == "pat" and before in _PAT_OWNERS)
+        )
+        if secret and before not in _COUNTED and _ABOUT.isdisjoint(words[index + 1 :]):
+            return True
+    return False
+
+
+def is_public_part(key: str) -> bool:
+    """Tell whether an entry inside a secret mapping (``credentials: {user: …}``) may be shown."""
+    words = [word.lower() for word in _WORDS.findall(key)]
+    return bool(words) and words[-1] in _PUBLIC and not is_secret_key(key)
+
+
+def collect_secrets(value: Any, environ: Mapping[str, str] | None = None) -> frozenset[str]:
+    """Return the secrets that a configuration value holds.
+
+    These are the values of secret-looking keys at any depth and the passwords of URLs. Where such a value refers to an
+    environment variable (``$X``, ``${X}``, ``%X%``), the variable's content is the secret, not the reference; a variable with a
+    secret-looking name is one wherever it is referred to.
+    """
+    found: set[str] = set()
+    _collect(value, False, environ or {}, found)
+    return frozenset(secret for secret in found if _worth_masking(secret))
+
+
+def _collect(value: Any, secret: bool, environ: Mapping[str, str], found: set[str]) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            name = str(key)
+            _collect(item, is_secret_key(name) or (secret and not is_public_part(name)), environ, found)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            _collect(item, secret, environ, found)
+    elif isinstance(value, str):
+        found.update(_secrets_in_text(value, secret, environ))
+    elif secret and value is not None and not isinstance(value, bool):
+        found.add(str(value))
+
+
+def _secrets_in_text(text: str, secret: bool, environ: Mapping[str, str]) -> Iterator[str]:
+    expanded = text
+    for match in _REFERENCE.finditer(text):
+        name = match[1] or match[2] or match[3]
+        content = environ.get(name)
+        if content is not None:
+            expanded = expanded.replace(match[0], content)
+            if secret or is_secret_key(name):
+                yield content
+    if "://" in expanded:
+        for match in _url_credentials().finditer(expanded):
+            if match[3]:
+                yield match[3]
+    if secret and _PLACEHOLDER.sub("", expanded).strip():
+        yield expanded
+        if "\n" in expanded:
+            yield from (line for line in expanded.splitlines() if len(line) >= 16 and not line.startswith("-----"))
+
+
+def _worth_masking(secret: str) -> bool:
+    text = secret.strip()
+    if text.lower() in _NO_SECRETS or not text.strip("*"):
+        return False
+    return len(text) >= (MIN_DIGITS if text.isdigit() else MIN_SECRET_CHARS)
+
+
+class ExactMasker:
+    """Replaces known secrets in a text; returns the very same text when none is in it.
+
+    Escaped spellings (JSON, ``repr``, percent-encoding) of each secret are replaced too, longest first, so that no secret's
+    end is left over when another one is its beginning.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.secrets = frozenset(secret for secret in secrets if _worth_masking(secret))
+        self._spellings = sorted({form for secret in self.secrets for form in _spellings(secret)}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._spellings))) if self._spellings else None
+
+    def __call__(self, text: str) -> str:
+        if self._pattern is None:
+            return text
+        for spelling in self._spellings:
+            if spelling in text:
+                return self._pattern.sub(MASK, text)
+        return text
+
+    def __bool__(self) -> bool:
+        return self._pattern is not None
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    yield secret
+    if secret.strip() != secret:
+        yield secret.strip()
+    if secret.isalnum() and secret.isascii():
+        return
+    import json
+    from urllib.parse import quote, quote_plus
+
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield repr(secret)[1:-1]
+    data = secret.encode("utf-8", "surrogatepass")
+    yield from (quote(data, safe=""), quote(data), quote_plus(data))
+
+
+@lru_cache(maxsize=1)
+def _url_credentials() -> re.Pattern[str]:
+    return re.compile(r"""(?<![\w+.\-])([A-Za-z][A-Za-z0-9+.\-]{0,30}://)([^\s/:@?#"'<>\\]{0,256}):([^\s/"'<>\\]{1,1024})@""")
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    """Patterns with their replacements; every repetition is bounded, so that the time stays linear in the text."""
+    return [
+        (
+            re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[\s\S]{0,20000}?-----END [A-Z ]{0,30}PRIVATE KEY-----|[\w+/=\s]*)"),
+            "-----PRIVATE KEY " + MASK,
+        ),
+        (_url_credentials(), r"\1\2:" + MASK + "@"),
+        (re.compile(r"""([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[\w\-.~%]{20,512}@"""), r"\1" + MASK + "@"),
+        (re.compile(r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{8,512}|github_pat_\w{8,512}|glpat-[\w\-]{16,128})"), MASK),
+        (re.compile(r"(?<![A-Za-z0-9])(?:xox[abeoprs]-[A-Za-z0-9\-]{10,256}|sk-[A-Za-z0-9_\-]{20,256}|AIza[\w\-]{35})"), MASK),
+        (re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA|AIDA)[0-9A-Z]{16}(?![0-9A-Za-z])"), MASK),
+        (re.compile(r"(?<![\w\-])eyJ[\w\-]{4,4096}\.[\w\-]{4,8192}(?:\.[\w\-]{0,4096})?"), MASK),
+        (re.compile(r"(hooks\.slack\.com/services/)[\w/]{8,200}"), r"\1" + MASK),
+        (
+            re.compile(r"""(?i)(\b(?:proxy-)?authorization\b["']?\s{0,8}[:=]\s{0,8}["']?(?:(?:bearer|token|basic|digest)\s{1,8})?)[^\s"',;]{1,4096}"""),
+            r"\1" + MASK,
+        ),
+        (re.compile(r"(?i)\b(bearer\s{1,8})[\w.~+/\-]{12,4096}=*"), r"\1" + MASK),
+    ]
+
+
+#: Cheap test before the key-value pattern: no text without one of these stems has a secret-looking key.
+_STEMS = re.compile(r"(?i)token|passw|passphrase|pwd|secret|[a-z_\- ]key|apikey|credential|auth|cookie|jwt|bearer|_pass|_pat")
+
+
+@lru_cache(maxsize=1)
+def _key_values() -> re.Pattern[str]:
+    return re.compile(
+        r"""(?<![\w.\-])(?P<key>[A-Za-z_][\w.\-]{1,79})(?P<join>\\?["']?\s{0,8}(?:=(?!=)|:(?!//))\s{0,8})"""
+        r"""(?P<value>"(?:[^"\\\n]|\\.){0,8192}"|'(?:[^'\\\n]|\\.){0,8192}'|\\"[^"\\\n]{0,8192}|[^\s,;&"'(){}\[\]<>|]{1,8192})"""
+    )
+
+
+_PLAIN_VALUES = frozenset(
+    {"none", "null", "true", "false", "str", "int", "bytes", "bool", "any", "optional", "string", "missing", "unset", "\\", MASK}
+)
+
+
+def _mask_key_value(match: re.Match[str]) -> str:
+    value = match["value"]
+    quote = value[0] if value[0] in "\"'" else ('\\"' if value.startswith('\\"') else "")
+    inner = value[len(quote) : len(value) - len(quote)] if quote in ('"', "'") else value[len(quote) :]
+    key = match["key"].rpartition(".")[2] or match["key"]
+    if not is_secret_key(key) or not inner or inner.lower() in _PLAIN_VALUES or inner.startswith(MASK):
+        return match[0]
+    if _PLACEHOLDER.fullmatch(inner):
+        return match[0]
+    return match["key"] + match["join"] + quote + MASK + (quote if quote in ('"', "'") else "")
+
+
+def mask_text(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return ``text`` without the given secrets and without whatever is shaped like one."""
+    masker = secrets if isinstance(secrets, ExactMasker) else ExactMasker(secrets)
+    return _mask_patterns(masker(text))
+
+
+def _mask_patterns(text: str) -> str:
+    for pattern, replacement in _patterns():
+        text = pattern.sub(replacement, text)
+    if _STEMS.search(text):
+        text = _key_values().sub(_mask_key_value, text)
+    return text
+
+
+def mask_json(value: Any, secrets: Iterable[str] = ()) -> Any:
+    """Return a copy of a JSON-like value with :func:`mask_text` on all strings and the values of secret-looking keys hidden.
+
+    Null, booleans and references to environment variables or other keys stay, since they tell what is configured without
+    giving anything away.
+    """
+    return _mask_value(value, False, secrets if isinstance(secrets, ExactMasker) else ExactMasker(secrets))
+
+
+def _mask_value(value: Any, secret: bool, masker: ExactMasker) -> Any:
+    if isinstance(value, Mapping):
+        masked = {}
+        for key, item in value.items():
+            name = key if isinstance(key, str) else str(key)
+            hidden = is_secret_key(name) or (secret and not is_public_part(name))
+            masked[mask_text(name, masker)] = _mask_value(item, hidden, masker)
+        return masked
+    if isinstance(value, (list, tuple)):
+        return [_mask_value(item, secret, masker) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if secret:
+        return value if isinstance(value, str) and (not value or _PLACEHOLDER.fullmatch(value)) else MASK
+    return mask_text(value, masker) if isinstance(value, str) else value
