@@ -18,26 +18,31 @@ MIN_SECRET_CHARS = 4
 #: A secret of digits alone must be longer, or years and port numbers would vanish from every line.
 MIN_DIGITS = 6
 
-_SECRET_WORDS = frozenset(
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_SECRET_WORDS = _set(
     "token tokens password passwords passwd passphrase passwort pwd secret secrets apikey apikeys credential credentials"
-    " authorization auth oauth bearer cookie jwt privatekey".split()
+    " authorization auth oauth bearer cookie jwt privatekey"
 )
 _SECRET_ENDINGS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "privatekey", "secretkey", "accesskey")
 #: ``key`` alone says nothing (``session_key``, ``key_param``); after one of these words it is a secret.
-_KEY_OWNERS = frozenset("api private secret access encryption signing account storage license licence deploy webhook aws".split())
+_KEY_OWNERS = _set("api private secret access encryption signing account storage license licence deploy webhook aws")
 #: ``pass`` is a filter (``low_pass_hz``) unless it follows the name of something that one logs in to.
-_PASS_OWNERS = frozenset("user smtp db database ftp sftp ssh login http proxy mail email root admin mqtt mysql redis".split())
-_PAT_OWNERS = frozenset("github gh git gitlab azure".split())
+_PASS_OWNERS = _set("user smtp db database ftp sftp ssh login http proxy mail email root admin mqtt mysql redis")
+_PAT_OWNERS = _set("github gh git gitlab azure")
 #: After a secret word these say that the value only talks *about* the secret.
-_ABOUT = frozenset(
+_ABOUT = _set(
     "env environ var variable variables path paths file filename folder dir directory name names param parameter"
     " parameters url uri endpoint type kind format count length len size limit method mode scheme enabled required prompt"
     " policy expires expiry expiration ttl timeout s sec seconds ms id hint field header scope scopes help doc"
-    " description regex pattern status owner server host port provider".split()
+    " description regex pattern status owner server host port provider"
 )
-_COUNTED = frozenset("max min num number total count used n".split())
+_COUNTED = _set("max min num number total count used n")
 #: Inside ``credentials: {…}`` these entries are no secrets themselves.
-_PUBLIC = frozenset("user username login email name host hostname server port url uri type kind env file path id scheme method realm".split())
+_PUBLIC = _set("user username login email name host hostname server port url uri type kind env file path id scheme method")
 _NO_SECRETS = frozenset({"true", "false", "none", "null", MASK, "string", "bytes"})
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -47,7 +52,7 @@ _PLACEHOLDER = re.compile(r"\$\{\w+\}|\$\w+|%\w+%|\{[\w.:\- ]+\}")
 
 @lru_cache(maxsize=4096)
 def is_secret_key(key: str) -> bool:
-    """Tell whether a value under this key must never be shown (``apiKey``, ``db_password``; not ``token_env``, ``keyboard``)."""
+    """Tell whether a value under this key must never be shown: ``apiKey``, ``db_password``; not ``token_env``, ``keyboard``."""
     words = [word.lower() for word in _WORDS.findall(key)]
     for index, word in enumerate(words):
         before = words[index - 1] if index else ""
@@ -134,6 +139,7 @@ class ExactMasker:
         self._pattern = re.compile("|".join(map(re.escape, self._spellings))) if self._spellings else None
 
     def __call__(self, text: str) -> str:
+        """Return ``text`` without the secrets."""
         if self._pattern is None:
             return text
         for spelling in self._spellings:
@@ -171,8 +177,10 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
     """Patterns with their replacements; every repetition is bounded, so that the time stays linear in the text."""
     return [
         (
-            re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[\s\S]{0,20000}?-----END [A-Z ]{0,30}PRIVATE KEY-----|[\w+/=\s]*)"),
-            "-----PRIVATE KEY " + MASK,
+            re.compile(
+                r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[^-]|-(?!----)){0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
+            ),
+            "PRIVATE KEY " + MASK,
         ),
         (_url_credentials(), r"\1\2:" + MASK + "@"),
         (re.compile(r"""([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[\w\-.~%]{20,512}@"""), r"\1" + MASK + "@"),
@@ -182,7 +190,9 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
         (re.compile(r"(?<![\w\-])eyJ[\w\-]{4,4096}\.[\w\-]{4,8192}(?:\.[\w\-]{0,4096})?"), MASK),
         (re.compile(r"(hooks\.slack\.com/services/)[\w/]{8,200}"), r"\1" + MASK),
         (
-            re.compile(r"""(?i)(\b(?:proxy-)?authorization\b["']?\s{0,8}[:=]\s{0,8}["']?(?:(?:bearer|token|basic|digest)\s{1,8})?)[^\s"',;]{1,4096}"""),
+            re.compile(
+                r"""(?i)(\b(?:proxy-)?authorization\b["']?\s{0,8}[:=]\s{0,8}["']?)(?:(?:bearer|token|basic|digest)\s{1,8})?[^\s"',;]{1,4096}"""
+            ),
             r"\1" + MASK,
         ),
         (re.compile(r"(?i)\b(bearer\s{1,8})[\w.~+/\-]{12,4096}=*"), r"\1" + MASK),
@@ -196,29 +206,49 @@ _STEMS = re.compile(r"(?i)token|passw|passphrase|pwd|secret|[a-z_\- ]key|apikey|
 @lru_cache(maxsize=1)
 def _key_values() -> re.Pattern[str]:
     return re.compile(
-        r"""(?<![\w.\-])(?P<key>[A-Za-z_][\w.\-]{1,79})(?P<join>\\?["']?\s{0,8}(?:=(?!=)|:(?!//))\s{0,8})"""
-        r"""(?P<value>"(?:[^"\\\n]|\\.){0,8192}"|'(?:[^'\\\n]|\\.){0,8192}'|\\"[^"\\\n]{0,8192}|[^\s,;&"'(){}\[\]<>|]{1,8192})"""
+        r"""(?<![\w.])(?<!\w-)(?P<key>[A-Za-z_][\w.\-]{1,79})(?P<join>\\?["']?\s{0,8}(?:=(?!=)|:(?!//))\s{0,8})"""
+        r"""(?P<value>"(?:[^"\\\n]|\\.){0,8192}"|'(?:[^'\\\n]|\\.){0,8192}'|\\"[^"\\\n]{0,8192}|[^\s,;&"'<>|]{1,8192})"""
     )
 
 
 _PLAIN_VALUES = frozenset(
-    {"none", "null", "true", "false", "str", "int", "bytes", "bool", "any", "optional", "string", "missing", "unset", "\\", MASK}
+    {
+        "none",
+        "null",
+        "true",
+        "false",
+        "str",
+        "int",
+        "bytes",
+        "bool",
+        "any",
+        "optional",
+        "string",
+        "missing",
+        "unset",
+        "\\",
+        MASK,
+    }
 )
 
 
 def _mask_key_value(match: re.Match[str]) -> str:
     value = match["value"]
     quote = value[0] if value[0] in "\"'" else ('\\"' if value.startswith('\\"') else "")
-    inner = value[len(quote) : len(value) - len(quote)] if quote in ('"', "'") else value[len(quote) :]
+    closing = quote if quote in ('"', "'") else ""
+    inner = value[len(quote) : len(value) - len(closing)]
+    if _PLACEHOLDER.fullmatch(inner):
+        return match[0]
+    if not quote:
+        inner = inner.rstrip(")]}")
+        closing = value[len(inner) :]
     key = match["key"].rpartition(".")[2] or match["key"]
     if not is_secret_key(key) or not inner or inner.lower() in _PLAIN_VALUES or inner.startswith(MASK):
         return match[0]
-    if _PLACEHOLDER.fullmatch(inner):
-        return match[0]
-    return match["key"] + match["join"] + quote + MASK + (quote if quote in ('"', "'") else "")
+    return match["key"] + match["join"] + quote + MASK + closing
 
 
-def mask_text(text: str, secrets: Iterable[str] = ()) -> str:
+def mask_text(text: str, secrets: Iterable[str] | ExactMasker = ()) -> str:
     """Return ``text`` without the given secrets and without whatever is shaped like one."""
     masker = secrets if isinstance(secrets, ExactMasker) else ExactMasker(secrets)
     return _mask_patterns(masker(text))
@@ -232,7 +262,7 @@ def _mask_patterns(text: str) -> str:
     return text
 
 
-def mask_json(value: Any, secrets: Iterable[str] = ()) -> Any:
+def mask_json(value: Any, secrets: Iterable[str] | ExactMasker = ()) -> Any:
     """Return a copy of a JSON-like value with :func:`mask_text` on all strings and the values of secret-looking keys hidden.
 
     Null, booleans and references to environment variables or other keys stay, since they tell what is configured without
