@@ -1,0 +1,177 @@
+"""What a module is given, and how it says that it failed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..folder import METADATA, json_bytes, write_atomic, write_json
+from ..masking import mask_json
+from ..phases import Phase
+from .scripts import ScriptImports
+
+
+class ModuleFailed(Exception):  # noqa: N818 - named for what happened
+    """A step said that it failed without raising: a return value, an exit code, a check that did not hold."""
+
+
+class Operator(Protocol):
+    """Who answers questions; both methods raise ``EOFError`` when nobody is there."""
+
+    def ask(self, prompt: str, default: str = "") -> str:
+        """Return the line that the operator typed, or ``default`` for an empty one."""
+        ...
+
+    def confirm(self, prompt: str) -> bool:
+        """Return whether the operator agreed."""
+        ...
+
+
+class Entry(Protocol):
+    """What this package reads of a pipeline entry (``config.PipelineEntry`` has it all)."""
+
+    @property
+    def name(self) -> str:
+        """Name of the step, unique in its phase."""
+        ...
+
+    @property
+    def phase(self) -> Phase:
+        """Where the step runs."""
+        ...
+
+    @property
+    def module_type(self) -> str:
+        """``launcher_module``, ``script_module`` or ``repo_module``."""
+        ...
+
+    @property
+    def module_path(self) -> str:
+        """Name of a ready-made module, or path of a script, with either slash."""
+        ...
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The entry's own ``module_parameters``, before expansion."""
+        ...
+
+    @property
+    def function(self) -> str | None:
+        """Function that a script entry names."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """File and key of the entry, for messages."""
+        ...
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass
+class ModuleContext:
+    """What a step may use. A function gets it as the argument that is annotated ``ModuleContext``.
+
+    Attributes:
+        parameters: merged and expanded parameters, this step's ``module_parameters`` merged over them.
+        session_folder: where the session keeps its data.
+        repository: checked-out repository, when there is one; script paths are relative to it.
+        folders: where script paths are looked up besides (the parameter file's folder, the working directory).
+        dry_run: nothing real may be touched.
+        no_input: nobody answers questions.
+        operator: who answers them; None counts as ``no_input``.
+        logger: the step's logger.
+        note: puts a line into the session's notes.
+        record: keeps ``(name, value, unit)`` as a measurement of the session.
+        set_experiment_notes: the text for ``experiment_data.experiment_notes`` of ``end_state.json``.
+        expand: fills placeholders in whatever of an entry is not in ``parameters``.
+        scripts: imported scripts; one object for the whole session, so that two steps of one script share its state.
+    """
+
+    parameters: dict[str, Any]
+    session_folder: Path
+    repository: Path | None = None
+    folders: tuple[Path, ...] = ()
+    dry_run: bool = False
+    no_input: bool = False
+    operator: Operator | None = None
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("pytest_openscope.modules"))
+    note: Callable[[str], object] = _nothing
+    record: Callable[[str, Any, str], object] = _nothing
+    set_experiment_notes: Callable[[str], object] = _nothing
+    expand: Callable[[Any], Any] = _same
+    scripts: ScriptImports = field(default_factory=ScriptImports)
+
+    def ask(self, prompt: str, default: str = "") -> str:
+        """Ask the operator.
+
+        Raises:
+            EOFError: nobody is there to answer.
+        """
+        if self.no_input or self.operator is None:
+            raise EOFError(f"nobody is there to answer: {prompt}")
+        return self.operator.ask(prompt, default)
+
+    def confirm(self, prompt: str) -> bool:
+        """Ask the operator for a yes.
+
+        Raises:
+            EOFError: nobody is there to answer.
+        """
+        if self.no_input or self.operator is None:
+            raise EOFError(f"nobody is there to answer: {prompt}")
+        return self.operator.confirm(prompt)
+
+    def path(self, text: str) -> Path:
+        """Return a path of a parameter, written with either slash; a relative one lies in the session folder."""
+        return self.session_folder / native_path(text).expanduser()
+
+    @property
+    def full_parameters(self) -> dict[str, Any]:
+        """``parameters`` with the session folder (under both of its names) and ``dry_run``."""
+        folder = str(self.session_folder)
+        return {"output_session_folder": folder, "session_folder": folder, "dry_run": self.dry_run, **self.parameters}
+
+    @contextmanager
+    def parameter_file(self, step: str) -> Iterator[Path]:
+        """Yield the path of a JSON file with :attr:`full_parameters`, for functions that read one.
+
+        It stays in ``launcher_metadata/module_parameters/``. Where a value is secret, the file that stays is masked, and
+        the function reads a private one that is removed when the step ends.
+        """
+        parameters = self.full_parameters
+        folder = self.session_folder / METADATA / "module_parameters"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / f"{safe_name(step)}.json"
+        masked = mask_json(parameters)
+        write_json(kept, masked)
+        if json_bytes(masked) == json_bytes(parameters):
+            yield kept
+            return
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="openscope-") as private:
+            path = Path(private) / kept.name
+            write_atomic(path, json_bytes(parameters))
+            yield path
+
+
+def native_path(text: str) -> Path:
+    """Return a path that was written with ``/`` or with ``\\``, on every platform."""
+    return Path(text) if sys.platform == "win32" else Path(str(text).replace("\\", "/"))
+
+
+def safe_name(name: str) -> str:
+    """Return ``name`` with everything that a file name cannot hold on Windows replaced by ``-``."""
+    return "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in name).strip(" .") or "step"

@@ -1,0 +1,77 @@
+"""Ready-made step: is there room for the data?
+
+Parameters: ``required_free_gb`` (GiB, required), ``path`` or ``disk_space_check_path`` (default: the session folder),
+``allow_override`` (ask the operator instead of failing).
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .context import ModuleContext, ModuleFailed
+
+GIB = 1024**3
+
+
+def would(parameters: dict[str, Any]) -> str:
+    """Say what a dry run leaves out."""
+    return f"check that {parameters.get('required_free_gb')} GiB are free in {_place(parameters)}"
+
+
+def run(context: ModuleContext) -> None:
+    """Measure the free space and compare it with what is required.
+
+    Raises:
+        ModuleFailed: there is less, the disk cannot be asked, or ``required_free_gb`` is no positive number.
+    """
+    required_gb = _required_gb(context.full_parameters)
+    folder = context.path(_place(context.full_parameters))
+    try:
+        usage = shutil.disk_usage(_existing(folder))
+    except OSError as error:
+        raise ModuleFailed(f"the free space of {folder} cannot be measured: {error}") from error
+    free_gb = usage.free / GIB
+    context.record("disk_space_free", round(free_gb, 3), "GiB")
+    found = f"{free_gb:,.2f} GiB of {usage.total / GIB:,.2f} GiB are free in {folder}, {required_gb:g} GiB are required"
+    if free_gb >= required_gb:
+        context.logger.info("%s", found)
+        return
+    if context.parameters.get("allow_override"):
+        context.logger.warning("%s", found)
+        try:
+            agreed = context.confirm(f"Not enough free disk space: {found}. Go on anyway?")
+        except EOFError:
+            agreed = False
+        if agreed:
+            context.logger.warning("the operator goes on with too little free space")
+            return
+    raise ModuleFailed(f"not enough free disk space: {found}")
+
+
+run_pre_acquisition = run
+run_post_acquisition = run
+
+
+def _place(parameters: dict[str, Any]) -> str:
+    return str(
+        parameters.get("disk_space_check_path") or parameters.get("path") or parameters.get("output_session_folder") or ""
+    )
+
+
+def _required_gb(parameters: dict[str, Any]) -> float:
+    value = parameters.get("required_free_gb")
+    try:
+        required_gb = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        required_gb = math.nan
+    if isinstance(value, bool) or not (math.isfinite(required_gb) and required_gb > 0):
+        raise ModuleFailed(f"required_free_gb must be a number of GiB above 0, not {value!r}")
+    return required_gb
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists: the disk is the same."""
+    return next((place for place in (folder, *folder.parents) if place.exists()), folder)
