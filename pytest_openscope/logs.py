@@ -106,6 +106,15 @@ class SessionLog:
         self._levels.apply()
         self._disabled = {name for name, logger in _loggers() if logger.disabled}
 
+    def set_levels(self, level: int | str, levels: Mapping[str, int | str] | None = None) -> None:
+        """Use other thresholds from now on, also for the records that wait in memory."""
+        self.restore_levels()
+        self._levels = chosen = Levels(level, levels or {})
+        with self._lock:
+            self._early = [entry for entry in self._early if _number(entry[1]) >= chosen.threshold(entry[4])]
+        if self._tap is not None:
+            self.apply_levels()
+
     def restore_levels(self) -> None:
         """Give the loggers their levels back."""
         self._levels.restore()
@@ -311,6 +320,11 @@ class SessionLog:
 def _loggers() -> list[tuple[str, logging.Logger]]:
     known = list(logging.Logger.manager.loggerDict.items())
     return [(name, logger) for name, logger in known if isinstance(logger, logging.Logger)]
+
+
+def _number(level_name: str) -> int:
+    number = logging.getLevelName(level_name)
+    return number if isinstance(number, int) else logging.CRITICAL
 
 
 def _with_traceback(record: logging.LogRecord, message: str) -> str:

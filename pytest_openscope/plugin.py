@@ -1,1 +1,59 @@
-"""The pytest plugin: options, markers and hooks."""
+"""The pytest plugin: options, markers, and the decision whether this run is an experiment at all.
+
+Without a rig configuration nothing but the options and markers is registered and nothing else is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .operator import terminal_is_there
+from .options import add_options, rig_config_of
+
+if TYPE_CHECKING:
+    from .run import ExperimentRun
+
+#: pytest's capture replaces stdin before any hook of a plugin runs, hence at import.
+_TERMINAL = terminal_is_there()
+_RUN = pytest.StashKey["ExperimentRun"]()
+
+_MARKERS = (
+    "pre_acquisition(on_failure='abort'): this step runs before the acquisition; on_failure is abort, continue or prompt",
+    "acquisition(on_failure='abort'): this step acquires data (the default for unmarked tests, with on_failure='continue')",
+    "post_acquisition(on_failure='abort'): this step runs after the acquisition, whatever happened in it",
+    "rig_check(expires='24h'): this test validates the rig; its result counts until it expires",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    if rig_config_of(early_config) is not None and not hasattr(early_config, "workerinput"):
+        from .run import ExperimentRun
+
+        early_config.stash[_RUN] = ExperimentRun(early_config, terminal=_TERMINAL)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    if hasattr(config, "workerinput") or rig_config_of(config) is None:
+        return
+    if _RUN not in config.stash:
+        from .run import ExperimentRun
+
+        config.stash[_RUN] = ExperimentRun(config, terminal=_TERMINAL)
+    config.stash[_RUN].configure()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(_RUN, None)
+    if run is not None:
+        run.unconfigure()

@@ -1,0 +1,150 @@
+"""The person at the rig: questions on the terminal, answered there and written into the log."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+_log = logging.getLogger("pytest_openscope.operator")
+#: Questions that a step asks itself must not reach the replaced ``input``.
+_REAL_INPUT = builtins.input
+_YES = {"y", "yes", "j", "ja", "o", "oui"}
+_NO = {"n", "no", "nein", "non"}
+
+
+def terminal_is_there() -> bool:
+    """Tell whether stdin is a terminal; must be asked before pytest's capture replaces it."""
+    try:
+        return sys.stdin is not None and sys.stdin.isatty()
+    except (ValueError, OSError):
+        return False
+
+
+class Operator:
+    """Asks the operator; every question and answer stands in the session log.
+
+    Attributes:
+        available: False with ``--no-input``, under ``CI``, or when stdin is no terminal. Asking then raises ``EOFError``.
+    """
+
+    def __init__(
+        self,
+        available: bool,
+        suspend: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        pause: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.available = available
+        self._suspend = suspend
+        self._pause = pause
+
+    def ask(self, question: str, default: str | None = None) -> str:
+        """Return what the operator types; an empty answer gives ``default`` where there is one.
+
+        Raises:
+            EOFError: nobody can be asked, or the operator closed the input.
+        """
+        text = question.rstrip()
+        prompt = f"{text} [{default}] " if default else f"{text} "
+        return self._read(prompt, text, default)
+
+    def _read(self, prompt: str, logged: str, default: str | None = None) -> str:
+        if not self.available:
+            _log.warning("question without an operator: %s", logged)
+            raise EOFError(f"nobody to ask: {logged} (--no-input, CI, or stdin is no terminal)")
+        _log.info("question: %s", logged)
+        with self._pause(), self._suspend():
+            try:
+                answer = _REAL_INPUT(prompt)
+            except EOFError:
+                _log.warning("the input was closed")
+                raise
+        answer = answer.strip("\r\n") or (default or "")
+        _log.info("answer: %s", answer)
+        return answer
+
+    def confirm(self, question: str, default: bool | None = None) -> bool:
+        """Ask a yes-or-no question until the answer is one.
+
+        Raises:
+            EOFError: nobody can be asked.
+        """
+        hint = {True: "[Y/n]", False: "[y/N]", None: "[y/n]"}[default]
+        while True:
+            answer = self.ask(f"{question} {hint}").strip().lower()
+            if answer in _YES:
+                return True
+            if answer in _NO:
+                return False
+            if not answer and default is not None:
+                return default
+
+    def lines(self, question: str) -> str:
+        """Ask for several lines, ended by an empty one or the end of the input; empty when nobody can be asked."""
+        if not self.available:
+            return ""
+        collected: list[str] = []
+        try:
+            answer = self.ask(question)
+            while answer.strip():
+                collected.append(answer)
+                answer = self.ask("...")
+        except EOFError:
+            pass
+        return "\n".join(collected)
+
+    def input(self, prompt: object = "", /) -> str:
+        """Stand in for ``builtins.input`` while a step runs."""
+        return self._read(str(prompt), str(prompt).strip() or "input()")
+
+    @contextmanager
+    def replacing_input(self) -> Iterator[None]:
+        """Answer ``input()`` and ``sys.stdin.readline()`` of third-party code for the time of a step."""
+        mine, stdin = self.input, _Stdin(self)
+        real_input, real_stdin = builtins.input, sys.stdin
+        builtins.input = mine
+        sys.stdin = stdin  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            if builtins.input is mine or getattr(builtins.input, "__self__", None) is self:
+                builtins.input = real_input
+            if sys.stdin is stdin:  # type: ignore[comparison-overlap]
+                sys.stdin = real_stdin
+
+
+class _Stdin:
+    """``sys.stdin`` of a step: lines come from the operator, everything else from the stream that was there."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self._stream = sys.stdin
+
+    def readline(self, size: int = -1, /) -> str:
+        try:
+            line = self._operator.input("") + "\n"
+        except EOFError:
+            return ""
+        return line if size < 0 else line[:size]
+
+    def read(self, size: int = -1, /) -> str:
+        return "" if not self._operator.available else self.readline(size)
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self.readline():
+            yield line
+
+    def isatty(self) -> bool:
+        return self._operator.available
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def someone_is_there(no_input: bool, terminal: bool) -> bool:
+    """Tell whether questions make sense at all."""
+    return terminal and not no_input and not os.environ.get("CI")

@@ -1,0 +1,216 @@
+"""From pytest's configuration to a running experiment: everything that can go wrong before any hardware moves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .errors import Mistake
+from .logs import SessionLog
+from .operator import Operator, someone_is_there
+from .options import Options, read_options
+
+if TYPE_CHECKING:
+    from .config import Configuration, Loaded
+    from .session import ExperimentSession
+
+_log = logging.getLogger("pytest_openscope")
+_RIG_VARIABLE = "OPENSCOPE_RIG_CONFIG"
+_HOW_TO_GIVE = {
+    "subject_id": "give --subject-id ID, OPENSCOPE_SUBJECT_ID or subject_id in the parameter file",
+    "user_id": "give --user-id ID, OPENSCOPE_USER_ID or user_id in the parameter file",
+}
+
+
+class ExperimentRun:
+    """One pytest run with a rig: collects log records at once, and starts the session once the configuration holds."""
+
+    def __init__(self, config: pytest.Config, *, terminal: bool) -> None:
+        self.config = config
+        self.log = SessionLog(logging.DEBUG)
+        self.log.install()
+        self.session: ExperimentSession | None = None
+        self._terminal = terminal
+        self._variable = os.environ.pop(_RIG_VARIABLE, None)
+
+    def configure(self) -> None:
+        """Read and check everything, then start the session.
+
+        Raises:
+            pytest.UsageError: what the user gave cannot be run; names every mistake. Nothing was created.
+        """
+        if self._variable is not None:
+            os.environ[_RIG_VARIABLE] = self._variable
+        options = read_options(self.config)
+        os.environ.pop(_RIG_VARIABLE, None)
+        self._refuse_workers()
+        loaded = self._load(options)
+        configuration = loaded.configuration
+        mistakes = [*loaded.mistakes, *_check_options(options)]
+        if configuration is not None:
+            mistakes += _check_parts(configuration, options)
+        if mistakes or configuration is None:
+            raise pytest.UsageError(_complaint(mistakes))
+        from . import parameter_file
+
+        if configuration.parameter_file in _positional(self.config):
+            self.config.pluginmanager.register(parameter_file.Collector(configuration), "openscope-parameter-file")
+        self.config.pluginmanager.import_plugin("pytest_openscope.fixtures")
+        if options.informational:
+            return
+        self._start(configuration, options, loaded)
+
+    def _start(self, configuration: Configuration, options: Options, loaded: Loaded) -> None:
+        from .session import ExperimentSession
+        from .steps import register_hooks
+
+        operator = Operator(someone_is_there(options.no_input, self._terminal), self._capture_suspended)
+        configuration = self._ask_missing(configuration, options, loaded, operator)
+        self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
+        session = ExperimentSession(self, configuration, options, operator)
+        session.start(loaded.notices)
+        self.session = session
+        register_hooks(session, self.config)
+
+    def _refuse_workers(self) -> None:
+        option = self.config.option
+        if getattr(option, "dist", "no") != "no" and getattr(option, "tx", None):
+            raise pytest.UsageError("an experiment cannot run under pytest-xdist: one rig, one process -> leave out -n and --dist")
+        if getattr(option, "forked", False):
+            raise pytest.UsageError("an experiment cannot run with --forked: steps share the rig's hardware -> leave it out")
+
+    def _load(self, options: Options) -> Loaded:
+        from .config import ConfigRequest, load
+
+        return load(
+            ConfigRequest(
+                rig_config=options.rig_config,
+                rig_config_where=options.rig_config_where,
+                params_files=options.params_files,
+                param_overrides=options.param_overrides,
+                named=options.named,
+                options=options.options,
+                dry_run=options.dry_run,
+                no_input=options.no_input,
+                cwd=self.config.invocation_params.dir,
+                environ=dict(os.environ),
+            )
+        )
+
+    def _ask_missing(
+        self, configuration: Configuration, options: Options, loaded: Loaded, operator: Operator
+    ) -> Configuration:
+        if not loaded.missing or options.validate_rig:
+            return configuration
+        if not operator.available:
+            raise pytest.UsageError(
+                _complaint([Mistake(key, "is missing, and nobody can be asked", _HOW_TO_GIVE[key]) for key in loaded.missing])
+            )
+        from .answers import last_answers, remember_answers
+
+        state_directory = configuration.rig.state_directory
+        last = last_answers(state_directory)
+        answers = {}
+        try:
+            for key in loaded.missing:
+                while not (answer := operator.ask(f"{key}:", last.get(key)).strip()):
+                    continue
+                answers[key] = answer
+        except EOFError:
+            raise pytest.UsageError(
+                _complaint([Mistake(key, "was not answered", _HOW_TO_GIVE[key]) for key in loaded.missing])
+            ) from None
+        remember_answers(state_directory, answers)
+        return configuration.with_answers(answers)
+
+    @contextmanager
+    def _capture_suspended(self) -> Iterator[None]:
+        manager: Any = self.config.pluginmanager.getplugin("capturemanager")
+        if manager is None:
+            yield
+            return
+        manager.suspend(in_=True)
+        try:
+            yield
+        finally:
+            manager.resume()
+
+    def unconfigure(self) -> None:
+        """End what has not ended yet (pytest stopped before its session finished) and give everything back."""
+        try:
+            if self.session is not None:
+                self.session.finish(None)
+        finally:
+            self.log.close()
+            self.log.uninstall()
+            if self._variable is not None:
+                os.environ[_RIG_VARIABLE] = self._variable
+
+
+def _positional(config: pytest.Config) -> tuple[Any, ...]:
+    from .options import positional_parameter_files
+
+    return positional_parameter_files(config)
+
+
+def _check_options(options: Options) -> list[Mistake]:
+    if options.inject and not options.dry_run:
+        return [Mistake("--inject", "faults are rehearsed in dry runs only", "add --dry-run")]
+    return []
+
+
+def _check_parts(configuration: Configuration, options: Options) -> list[Mistake]:
+    """Let the parts check what only they understand; each part is imported only where the configuration uses it."""
+    mistakes: list[Mistake] = []
+    entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
+    if entries:
+        from .modules import check_entries
+
+        mistakes += check_entries(entries, configuration.settings, configuration.dry_run)
+    if configuration.parameter_file is not None:
+        from .acquisition import commands
+
+        mistakes += commands.check(configuration.parameters, configuration.dry_run)
+    if configuration.rig.devices:
+        from .devices import check_specs
+
+        mistakes += check_specs(configuration.rig.devices, configuration.rig_file.parent, configuration.dry_run)
+    if options.inject:
+        from .devices.faults import check_faults
+
+        mistakes += check_faults(options.inject, configuration.rig.devices)
+    return mistakes
+
+
+def _complaint(mistakes: list[Mistake]) -> str:
+    if len(mistakes) == 1:
+        return str(mistakes[0])
+    return f"{len(mistakes)} mistakes, nothing was started:\n" + "\n".join(f"  {mistake}" for mistake in mistakes)
+
+
+def rig_is_held(holder: dict[str, Any], rig_id: str) -> pytest.UsageError:
+    """Say who holds the rig, as one usage error."""
+    who = "another session" if not holder else (
+        f"session {holder.get('session_uuid')} (pid {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')})"
+    )
+    return pytest.UsageError(f"rig {rig_id} is in use by {who} -> wait for its end, or give --wait-for-rig SECONDS")
+
+
+def local_now() -> datetime:
+    """The local time with its UTC offset."""
+    return datetime.now().astimezone()
+
+
+def command_line() -> list[str]:
+    """The command line of this process."""
+    return list(getattr(sys, "orig_argv", sys.argv))
+
+
+Notice = Callable[[str], None]

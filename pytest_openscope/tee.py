@@ -1,0 +1,161 @@
+"""What steps print, warnings, and exceptions that nobody catches: all of it goes into the session log too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+_MAX_PARTIAL_CHARS = 1_000_000
+
+
+class _Tee:
+    """Passes everything on to the stream it stands for, and whole lines to the log as well."""
+
+    def __init__(self, stream: Any, write_line: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._write_line = write_line
+        self._partial = ""
+
+    def write(self, text: str) -> Any:
+        written = self._stream.write(text)
+        if isinstance(text, str):
+            *lines, self._partial = (self._partial + text).split("\n")
+            for line in lines:
+                self._write_line(line)
+            if len(self._partial) > _MAX_PARTIAL_CHARS:
+                self.end()
+        return written
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def end(self) -> None:
+        """Log what came without a newline."""
+        partial, self._partial = self._partial, ""
+        if partial:
+            self._write_line(partial)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Any:
+        return iter(self._stream)
+
+
+class OutputTee:
+    """Hooks that log what a step writes to stdout and stderr, in all of pytest's capture modes."""
+
+    def __init__(self, write: Callable[[str, str], None]) -> None:
+        self._write = write
+        self._seen: dict[str, dict[str, int]] = {"stdout": {}, "stderr": {}}
+
+    @contextmanager
+    def _window(self) -> Iterator[None]:
+        tees = {name: _Tee(getattr(sys, name), self._line(name)) for name in ("stdout", "stderr")}
+        for name, tee in tees.items():
+            setattr(sys, name, tee)
+        try:
+            yield
+        finally:
+            for name, tee in tees.items():
+                if getattr(sys, name) is tee:
+                    setattr(sys, name, tee._stream)
+                tee.end()
+
+    def _line(self, name: str) -> Callable[[str], None]:
+        seen = self._seen[name]
+
+        def write_line(line: str) -> None:
+            seen[line] = seen.get(line, 0) + 1
+            self._write(name, line.rstrip("\r"))
+
+        return write_line
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Any:
+        with self._window():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Any:
+        with self._window():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
+        with self._window():
+            return (yield)
+
+    def log_remainder(self, report: pytest.TestReport) -> None:
+        """Log what pytest captured below Python's streams: ``os.write``, C code, children of the step."""
+        for name in ("stdout", "stderr"):
+            seen = self._seen[name]
+            if report.when == "teardown" or report.failed:
+                self._log_unseen(name, report, seen)
+                seen.clear()
+
+    def _log_unseen(self, name: str, report: pytest.TestReport, seen: dict[str, int]) -> None:
+        for title, content in report.sections:
+            if not title.startswith(f"Captured {name} {report.when}" if report.when != "teardown" else f"Captured {name}"):
+                continue
+            for line in content.splitlines():
+                if seen.get(line, 0) > 0:
+                    seen[line] -= 1
+                elif line.strip():
+                    self._write(name, line)
+
+
+class LooseEnds:
+    """Logs what no step reports: exceptions of threads and of ``__del__``, and a call of ``os._exit``."""
+
+    def __init__(self, on_exit: Callable[[int, str], None]) -> None:
+        self._log = logging.getLogger("pytest_openscope.uncaught")
+        self._on_exit = on_exit
+        self._pid = os.getpid()
+        self._saved: tuple[Any, Any, Any] | None = None
+
+    def install(self) -> None:
+        """Chain to the hooks that are there; call it after pytest has set its own."""
+        self._saved = (threading.excepthook, sys.unraisablehook, os._exit)
+        thread_before, unraisable_before, exit_before = self._saved
+
+        def thread_hook(args: Any) -> None:
+            name = args.thread.name if args.thread else "?"
+            if args.exc_type is not SystemExit:
+                self._log.error("exception in thread %s", name, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+            thread_before(args)
+
+        def unraisable_hook(args: Any) -> None:
+            text = "exception ignored in %r" % (args.object,) if args.err_msg is None else f"{args.err_msg}: {args.object!r}"
+            self._log.error("%s", text, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+            unraisable_before(args)
+
+        def noted_exit(status: int) -> Any:
+            if os.getpid() == self._pid:
+                self._on_exit(status, "".join(traceback.format_stack(sys._getframe(1))))
+            exit_before(status)
+
+        threading.excepthook, sys.unraisablehook = thread_hook, unraisable_hook
+        os._exit = noted_exit
+        self._mine = (thread_hook, unraisable_hook, noted_exit)
+
+    def restore(self) -> None:
+        """Take the hooks away where they are still this session's."""
+        if self._saved is None:
+            return
+        if threading.excepthook is self._mine[0]:
+            threading.excepthook = self._saved[0]
+        if sys.unraisablehook is self._mine[1]:
+            sys.unraisablehook = self._saved[1]
+        if os._exit is self._mine[2]:
+            os._exit = self._saved[2]
+        self._saved = None
