@@ -1,0 +1,166 @@
+"""The end of a session that Python sees: devices safe, notes, states, footer, log closed, mirror confirmed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from .journal import now_iso
+from .logs import last_lines
+from .phases import Outcome
+from .record import Failure
+from .snapshot import DEBUG_STATE, END_STATE, debug_state, end_state
+
+if TYPE_CHECKING:
+    from .session import ExperimentSession
+
+_LOGGER = "pytest_openscope.session"
+_LAST_LINES = 200
+
+
+def finish(session: ExperimentSession, exit_code: int | None) -> None:
+    """Do everything that ends a session, each part guarded alone, so that none can take the others with it."""
+    record = session.record
+    _stop_hardware(session)
+    session.journal.write("ending", outcome=str(record.outcome))
+    _ask_notes(session)
+    record.exit_code = exit_code if exit_code is not None else 2 if record.outcome is Outcome.INTERRUPTED else 1
+    record.stopped = now_iso()
+    record.lost_records = session.log.lost_records
+    _explain(session)
+    with contextlib.suppress(OSError):
+        (session.metadata / ".reserved_for_the_end").unlink()
+    _write_states(session)
+    _write_footer(session)
+    session.log.close()
+    if session.log.lost_records > record.lost_records:
+        record.lost_records = session.log.lost_records
+        _write_states(session)
+    session.journal.write("ended", outcome=str(record.outcome), exit_code=record.exit_code)
+    _wait_for_sidecar(session)
+    session.journal.write("bye")
+    if session.sidecar is not None:
+        session._guard("letting the sidecar go", session.sidecar.goodbye)
+    session.journal.close()
+
+
+def _stop_hardware(session: ExperimentSession) -> None:
+    if session.acquisition is not None:
+        session._guard("stopping the acquisition", session.acquisition.close)
+        session._collect_acquisitions()
+    if session.devices is not None:
+        devices = session.devices
+        session._guard("making the devices safe", devices.close_all)
+        record = session.record
+        record.simulated += [name for name in devices.simulated() if name not in record.simulated]
+        record.helper_failures += [text for text in devices.teardown_failures() if text not in record.helper_failures]
+
+
+def _ask_notes(session: ExperimentSession) -> None:
+    if not session.settings.ask_notes or session.validating or not session.record.steps:
+        return
+    try:
+        with session.interrupts.window():
+            text = session.operator.lines("Notes on this session (several lines; an empty line ends):")
+    except Exception:
+        # Ctrl-C at the question means that there is nothing to say.
+        text = ""
+    if text:
+        record = session.record
+        record.operator_notes = "\n".join(part for part in (record.operator_notes, text) if part)
+
+
+def _explain(session: ExperimentSession) -> None:
+    """A session that is not good has at least one failure that says why."""
+    record = session.record
+    if record.failures:
+        return
+    if record.lost_records:
+        text = f"{record.lost_records} log records were lost: {session.log.first_error}"
+        record.failures.append(Failure("internal", Outcome.ERROR, text, at=now_iso()))
+    elif not any(step.outcome for step in record.steps):
+        text = "no step ran"
+        if session.interrupts.count:
+            record.failures.append(Failure("interrupt", Outcome.INTERRUPTED, f"interrupted by {session.interrupts.cause}"))
+        else:
+            record.failures.append(Failure("internal", Outcome.ERROR, text, at=now_iso()))
+
+
+def _write_states(session: ExperimentSession) -> None:
+    record, secrets = session.record, session.secrets
+    rig = session.configuration.rig.as_json()
+    if record.outcome is not Outcome.PASSED:
+
+        def write_debug() -> None:
+            state = debug_state(
+                session_uuid=record.session_uuid,
+                failures=record.failures,
+                launcher_state=_launcher_state(session),
+                last_log_lines=last_lines(session.log_path, _LAST_LINES),
+                parameters=session.parameters,
+                secrets=secrets,
+                rig_id=record.rig_id,
+                subject_id=record.subject_id,
+                user_id=record.user_id,
+                dry_run=record.dry_run,
+                session_outcome=str(record.outcome),
+            )
+            session._save(DEBUG_STATE, state)
+
+        session._guard("writing debug_state.json", write_debug)
+    session._guard(
+        "writing end_state.json",
+        lambda: session._save(END_STATE, end_state(record, rig_config=rig, mirror=session.mirror, secrets=secrets)),
+    )
+
+
+def _launcher_state(session: ExperimentSession) -> dict[str, object]:
+    state: dict[str, object] = {
+        "session_folder": str(session.folder),
+        "acquisition_begun": session.gate.acquisition_begun,
+        "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in session.record.steps],
+        "lost_records": session.record.lost_records,
+        "value_sources": dict(session.configuration.sources),
+    }
+    if session.devices is not None:
+        session._guard("reading the devices", lambda: state.update(devices=session.devices.read_states()))
+    return state
+
+
+def _write_footer(session: ExperimentSession) -> None:
+    record, log = session.record, session.log
+    duration_s = (local(record.stopped or now_iso()) - local(record.started)).total_seconds()
+    log.set_place(None, None)
+    if record.operator_notes:
+        log.write("INFO", _LOGGER, f"operator's notes: {record.operator_notes}")
+    if record.simulated:
+        log.write("INFO", _LOGGER, f"simulated: {', '.join(record.simulated)}")
+    log.write("INFO", _LOGGER, f"session {record.session_uuid} stopped {record.stopped} after {duration_s:.1f} s")
+    text = f"outcome: {record.outcome}, exit code {record.exit_code}, lost log records {log.lost_records}"
+    log.write("INFO", _LOGGER, text)
+
+
+def local(text: str) -> datetime:
+    """Parse an ISO time of a record."""
+    return datetime.fromisoformat(text)
+
+
+def _wait_for_sidecar(session: ExperimentSession) -> None:
+    """Give mirror and report a bounded time; what they still owe goes on without this process."""
+    settings, sidecar = session.settings, session.sidecar
+    if sidecar is None:
+        return
+    wait_s = 0.0
+    if session.mirror["status"] != "off":
+        wait_s = max(wait_s, settings.mirror_wait_s)
+    if session.record.failures and settings.github_issue is not None and not session.dry_run:
+        wait_s = max(wait_s, settings.report_wait_s)
+    if wait_s:
+        started = time.monotonic()
+        sidecar.wait_done(wait_s)
+        if sidecar.mirror is not None:
+            session.mirror = {key: sidecar.mirror.get(key) for key in ("status", "bytes_behind", "reason")}
+        elif session.mirror["status"] == "pending":
+            session.mirror["reason"] = sidecar.gave_up or f"no answer within {time.monotonic() - started:.1f} s"
