@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,19 +107,15 @@ class SidecarClient:
             process = spawn_light(
                 "pytest_openscope.sidecar.loop", arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
-        assert process.stdin is not None and process.stdout is not None
         self._process, self.pid = process, process.pid
         name = "openscope-sidecar"
         threading.Thread(target=self._converse, args=(process,), name=name, daemon=True).start()
 
     def _converse(self, process: subprocess.Popen[bytes]) -> None:
         """Greet the sidecar, hand on what it says, and see to it when it dies."""
-        assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(json.dumps(self._greeting()).encode("ascii") + b"\n")
-            process.stdin.flush()
-            self._open_nudges(process.stdin.fileno())
-            for line in process.stdout:
+            self._greet(process)
+            for line in _lines(process):
                 self._handle(line)
         except (OSError, ValueError):
             pass  # The pipe broke: what that means is settled below.
@@ -132,11 +128,17 @@ class SidecarClient:
         if self._may_restart(f"it ended unexpectedly with code {code}"):
             self.start()
 
-    def _greeting(self) -> dict[str, Any]:
-        path = [entry for entry in sys.path if entry and os.path.isabs(entry)]
-        terminal = self._terminal_fd is not None and os.isatty(self._terminal_fd)
-        name = os.ttyname(self._terminal_fd) if sys.platform != "win32" and terminal and self._terminal_fd is not None else ""
-        return {"type": "hello", "secrets": self._secrets, "sys_path": path, "pid": os.getpid(), "terminal": name}
+    def _greet(self, process: subprocess.Popen[bytes]) -> None:
+        """Send what the sidecar needs first; it may block until the sidecar reads, hence in this thread."""
+        path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
+        terminal = _terminal_name(self._terminal_fd)
+        greeting = {"type": "hello", "secrets": self._secrets, "sys_path": path, "pid": os.getpid(), "terminal": terminal}
+        data = memoryview(json.dumps(greeting).encode("ascii") + b"\n")
+        assert process.stdin is not None
+        fd = process.stdin.fileno()
+        while data:
+            data = data[os.write(fd, data) :]
+        self._open_nudges(fd)
 
     def _handle(self, line: bytes) -> None:
         try:
@@ -240,6 +242,28 @@ class SidecarClient:
                     os.close(stream.fileno())
                 except (OSError, ValueError):
                     continue
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Yield what the sidecar says, read from the descriptor itself.
+
+    A daemon thread that holds the lock of a buffered stream is a fatal error when the interpreter shuts down.
+    """
+    assert process.stdout is not None
+    rest = b""
+    while block := os.read(process.stdout.fileno(), 65536):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+
+
+def _terminal_name(fd: int | None) -> str:
+    """Return the device of a terminal, empty for anything else and on Windows."""
+    if sys.platform == "win32" or fd is None:
+        return ""
+    try:
+        return os.ttyname(fd)
+    except OSError:
+        return ""
 
 
 def _set_nonblocking(fd: int) -> None:
