@@ -1,1 +1,1 @@
-"""Running, watching and stopping the process that acquires the data."""
+"""Running, watching and stopping the programs that acquire data."""

@@ -1,0 +1,217 @@
+"""What an experimenter gets as the ``acquisition`` fixture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from ..record import AcquisitionFacts
+from .spec import AcquisitionSpec, split_command
+
+if TYPE_CHECKING:
+    from .run import AcquisitionRun
+    from .simulated import Fault, SimulatedRun
+    from .streams import Sink
+
+    Run = Union[AcquisitionRun, SimulatedRun]
+
+Command = Union[str, "os.PathLike[str]", Sequence[object]]
+
+
+class Acquisition:
+    """Runs the programs that acquire data; their output goes into the session log, their failures fail the step.
+
+    Args:
+        folder: the session folder.
+        sink: gets output lines; see :data:`.streams.Sink`. With several programs at once it is called from several threads.
+        on_event: gets the journal's events, from the same threads.
+        defaults: limits and the like of each run, where the call does not say otherwise.
+        dry_run: simulate every run.
+        fault: how simulated runs fail.
+        registry: gets the facts of each run when it has ended.
+        echo: shows output on the terminal where the spec asks for it.
+
+    Attributes:
+        finished: the facts of the runs that have ended, in the order of their ends.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sink: Sink,
+        on_event: Callable[..., Any],
+        defaults: AcquisitionSpec | None = None,
+        dry_run: bool = False,
+        fault: Fault | None = None,
+        registry: list[AcquisitionFacts] | None = None,
+        echo: Callable[[str, list[bytes]], Any] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.defaults = defaults or AcquisitionSpec()
+        self.dry_run = dry_run
+        self.finished: list[AcquisitionFacts] = []
+        self._sink, self._on_event, self._echo = sink, on_event, echo
+        self._fault, self._registry = fault, registry
+        self._runs: list[Run] = []
+
+    @property
+    def active(self) -> list[Run]:
+        """The runs that have not ended."""
+        return [run for run in self._runs if not run.done]
+
+    def run(
+        self,
+        command: Command,
+        *,
+        timeout_s: float | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        name: str | None = None,
+        check: bool = True,
+        **settings: Any,
+    ) -> AcquisitionFacts:
+        """Run a program to its end, and everything that it starts.
+
+        No shell is involved: ``command`` is the program and its arguments, or one text that is split like a command line.
+        All output is in the session log, and nothing of its process tree is left, when this returns.
+
+        Args:
+            command: ``["ffmpeg", "-i", source, movie]`` or ``"ffmpeg -i a.avi b.mp4"``.
+            timeout_s: stop it, and fail, after this time.
+            cwd: its working directory.
+            env: changes of its environment; None removes a variable.
+            name: what it is called in the log; default the program's name.
+            check: False returns the facts of a program that failed, too.
+            settings: further fields of :class:`.spec.AcquisitionSpec` (``stderr_fails=True``).
+
+        Returns:
+            Its exit code, duration, peak memory, last output lines and more.
+
+        Raises:
+            AcquisitionFailed: it did not start, or ended with another exit code than 0; ``error.facts`` has the facts.
+            AcquisitionTimeout: it ran for too long.
+        """
+        run = self._create(self._spec(command, timeout_s, cwd, env, name, settings))
+        try:
+            run.start()
+            return run.wait(check=check)
+        except BaseException as error:
+            run.stop(_reason(error))
+            raise
+
+    @contextmanager
+    def running(
+        self,
+        command: Command,
+        *,
+        timeout_s: float | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        name: str | None = None,
+        **settings: Any,
+    ) -> Iterator[Run]:
+        """Run a program beside the ``with`` block, which gets the process: ``wait()``, ``poll()``, ``stop()``, ``pid``.
+
+        Leaving the block stops the program and everything that it started. If it has ended before, with another exit code
+        than 0, leaving the block fails.
+
+        Raises:
+            AcquisitionFailed: see :meth:`run`, for the arguments too.
+        """
+        run = self._create(self._spec(command, timeout_s, cwd, env, name, settings))
+        try:
+            run.start()
+            yield run
+        except BaseException as error:
+            run.stop(_reason(error))
+            raise
+        run.stop("the step no longer needs it")
+        run.check(stopped_is_failure=False)
+
+    def start(self, spec: AcquisitionSpec) -> Run:
+        """Start a run of this spec; the caller waits for it and stops it.
+
+        Raises:
+            AcquisitionFailed: it did not start.
+        """
+        return self._create(spec).start()
+
+    def execute(self, spec: AcquisitionSpec) -> AcquisitionFacts:
+        """Run this spec to its end, as :meth:`run` does.
+
+        Raises:
+            AcquisitionFailed: see :meth:`run`.
+        """
+        run = self._create(spec)
+        try:
+            run.start()
+            return run.wait()
+        except BaseException as error:
+            run.stop(_reason(error))
+            raise
+
+    def stop_all(self, reason: str, wait: bool = True) -> None:
+        """Stop every run that has not ended, all at once; safe from any thread."""
+        runs = self.active
+        for run in runs:
+            run.stop(reason, wait=False)
+        for run in runs if wait else ():
+            run.stop(reason)
+
+    def postpone(self, seconds: float) -> None:
+        """Move the limits of time of all runs, because an operator was asked something meanwhile."""
+        for run in self.active:
+            run.postpone(seconds)
+
+    def _spec(
+        self,
+        command: Command,
+        timeout_s: float | None,
+        cwd: str | os.PathLike[str] | None,
+        env: Mapping[str, str | None] | None,
+        name: str | None,
+        settings: Mapping[str, Any],
+    ) -> AcquisitionSpec:
+        parts = split_command(command)
+        own: dict[str, Any] = {"command": parts, **settings}
+        if timeout_s is not None:
+            own["timeout_s"] = timeout_s
+        if cwd is not None:
+            own["cwd"] = Path(cwd)
+        if env is not None:
+            own["env"] = {**self.defaults.env, **env}
+        own["name"] = name or (Path(parts[0]).stem if parts else "") or self.defaults.name
+        return replace(self.defaults, **own)
+
+    def _create(self, spec: AcquisitionSpec) -> Run:
+        run: Run
+        if self.dry_run and self._fault is None:
+            from .simulated import SimulatedRun
+
+            run = SimulatedRun(spec, on_done=self._ended)
+        else:
+            from .run import AcquisitionRun
+
+            if self.dry_run and self._fault is not None:
+                from .simulated import faulty
+
+                spec = faulty(spec, self._fault)
+            run = AcquisitionRun(spec, self.folder, self._sink, self._on_event, echo=self._echo, on_done=self._ended)
+        self._runs.append(run)
+        return run
+
+    def _ended(self, run: Run) -> None:
+        facts = run.facts()
+        self.finished.append(facts)
+        if self._registry is not None:
+            self._registry.append(facts)
+        self._runs = [other for other in self._runs if other is not run]
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    return f"the step was left by {type(error).__name__}" + (f": {text[:200]}" if text else "")

@@ -1,0 +1,534 @@
+"""Running one acquisition process: started, watched and stopped from a thread of its own.
+
+The process is started by that thread, not by the caller: only the main thread ever gets a KeyboardInterrupt, so none can fall
+between the start of a process and the moment from which it is known and can be stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from ..record import AcquisitionFacts
+from . import spawn, tree
+from .spec import (
+    LOGGER,
+    AcquisitionFailed,
+    AcquisitionSpec,
+    AcquisitionTimeout,
+    command_line,
+    describe_returncode,
+)
+from .streams import Sink, StreamFollower
+from .usage import TreeUsage
+from .windows import Job
+
+logger = logging.getLogger(LOGGER)
+
+OnEvent = Callable[..., Any]
+Echo = Callable[[str, list[bytes]], Any]
+
+#: Children that outlive the main process have this long to end by themselves before they are stopped.
+NATURAL_END_S = 0.5
+_LONGEST_PAUSE_S = 0.05
+_SHORTEST_PAUSE_S = 0.002
+_READING_PAUSE_S = 0.01
+_LEFTOVER_POLL_S = 0.1
+#: Locks cannot be interrupted on Windows before Python 3.14, so a wait there is made of slices.
+_SLICE_S = 0.1 if sys.platform == "win32" else 0.5
+
+
+class _Latch:
+    """Opens once. Made of one bare lock, since an interrupt can leave a ``threading.Event`` in disorder."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        if not self.is_open:
+            self.is_open = True
+            self._lock.release()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self.is_open:
+            slice_s = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
+            if slice_s <= 0:
+                return False
+            if self._lock.acquire(timeout=slice_s):
+                self._lock.release()
+        return True
+
+
+class AcquisitionRun:
+    """One run of an acquisition process.
+
+    Args:
+        spec: what to run.
+        folder: the session folder; its name is the session's.
+        sink: gets the output lines, from the watching thread (see :data:`.streams.Sink`).
+        on_event: gets the journal's events ``acquisition_started``, ``acquisition_batch`` and ``acquisition_finished``.
+        echo: gets the lines too, when the spec asks for it.
+        on_done: called once when all is over, from the watching thread.
+
+    Attributes:
+        name: unique in the session folder.
+        pid, create_time: of the main process, once started (seconds since the epoch).
+        returncode: of the main process, once ended; negative for a signal, None when it could not be had.
+        stop_reason: why it was stopped before it ended by itself; else "".
+    """
+
+    def __init__(
+        self,
+        spec: AcquisitionSpec,
+        folder: Path,
+        sink: Sink,
+        on_event: OnEvent,
+        *,
+        echo: Echo | None = None,
+        on_done: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.name = spec.name
+        self.pid: int | None = None
+        self.create_time: float | None = None
+        self.returncode: int | None = None
+        self.stop_reason = ""
+        self.stdout_path: Path | None = None
+        self.stderr_path: Path | None = None
+        self._sink, self._on_event, self._on_done = sink, on_event, on_done
+        self._echo = echo if spec.echo else None
+        self._popen: Any = None
+        self._followers: list[StreamFollower] = []
+        self._usage = TreeUsage(0)
+        self._job = Job()
+        self._pidfd: int | None = None
+        self._subreaper = False
+        self._started_s = 0.0
+        self._ended_s: float | None = None
+        self._extra_s = 0.0
+        self._stderr_s: float | None = None
+        self._start_error: tuple[str, BaseException] | None = None
+        self._requests: list[tuple[str, str]] = []  # (kind, reason), the first counts
+        self._stop_kind = ""
+        self._stopper: threading.Thread | None = None
+        self._report: tree.StopReport | None = None
+        self._looked_s = float("-inf")
+        self._guarded: set[str] = set()
+        self._judged = False
+        self._spawned, self._done = _Latch(), _Latch()
+        self._thread = threading.Thread(target=self._main, name=f"acquisition {spec.name}", daemon=True)
+
+    # What callers do -------------------------------------------------------------------------------------------------
+
+    def start(self) -> AcquisitionRun:
+        """Start the process; returns when it runs.
+
+        Raises:
+            AcquisitionFailed: it could not be started; the message says why and what to do.
+        """
+        self._thread.start()
+        self._spawned.wait()
+        if self._start_error is not None:
+            self._done.wait()
+            self.check()
+        return self
+
+    @property
+    def done(self) -> bool:
+        """True when the process and its tree have ended and all output has been handed on."""
+        return self._done.is_open
+
+    def poll(self) -> int | None:
+        """Return the exit code of the main process, or None while it runs."""
+        return self.returncode
+
+    def wait(self, timeout_s: float | None = None, *, check: bool = True) -> AcquisitionFacts:
+        """Wait until the process and its tree have ended and all output is in the log.
+
+        A KeyboardInterrupt ends the wait and leaves the process running: :meth:`stop` it.
+
+        Args:
+            timeout_s: stop the process when it has not ended by then.
+            check: False returns the facts of a failed process too.
+
+        Raises:
+            AcquisitionTimeout: it ran into ``timeout_s`` here or in the spec.
+            AcquisitionFailed: it failed, see :meth:`check`.
+        """
+        if not self._done.wait(timeout_s):
+            self._ask("timeout", f"it did not end within {timeout_s:g} s")
+            self._done.wait()
+        if check:
+            self.check()
+        return self.facts()
+
+    def stop(self, reason: str = "asked to stop", wait: bool = True) -> None:
+        """Stop the process and its whole tree; may be called from any thread, and again.
+
+        Args:
+            reason: for the log.
+            wait: False returns at once; the stop goes on by itself.
+        """
+        self._ask("asked", reason)
+        if wait and (self._thread.ident is not None or self._thread.is_alive()):
+            self._done.wait()
+
+    def postpone(self, seconds: float) -> None:
+        """Move the limits of time, because an operator was asked something meanwhile."""
+        self._extra_s += seconds
+
+    def facts(self) -> AcquisitionFacts:
+        """Return what is known by now."""
+        end_s = self._ended_s if self._ended_s is not None else time.monotonic()
+        tails = {follower.stream: follower.tail_text() for follower in self._followers}
+        return AcquisitionFacts(
+            name=self.name,
+            command=list(self.spec.command),
+            pid=self.pid,
+            returncode=self.returncode,
+            duration_s=round(end_s - self._started_s, 3) if self.pid is not None else None,
+            peak_memory_mb=self._usage.peak_memory_mb,
+            cpu_s=None if self._usage.cpu_s is None else round(self._usage.cpu_s, 3),
+            stdout_tail=tails.get("stdout", []),
+            stderr_tail=tails.get("stderr", []),
+            stop_reason=self.stop_reason,
+            survivors=list(self._report.survivors) if self._report else [],
+        )
+
+    def check(self, *, stopped_is_failure: bool = True) -> None:
+        """Raise for a failure; a second time does nothing.
+
+        Raises:
+            AcquisitionTimeout: it was stopped at a limit of time.
+            AcquisitionFailed: it did not start, ended with another exit code than 0, wrote to stderr where that counts, was
+                silent for too long, or was stopped by another one (unless ``stopped_is_failure`` is False).
+        """
+        error = self._failure(stopped_is_failure)
+        if error is not None and not self._judged:
+            self._judged = True
+            raise error from (self._start_error[1] if self._start_error else None)
+
+    def _failure(self, stopped_is_failure: bool) -> AcquisitionFailed | None:
+        facts = self.facts()
+        title = f"acquisition {self.name!r}"
+        if self._start_error is not None:
+            return AcquisitionFailed(f"{title} did not start: {self._start_error[0]}", facts)
+        last = next((line for line in reversed(facts.stderr_tail) if line.strip()), "")
+        said = f"; last line on stderr: {last.strip()[:500]}" if last else ""
+        if self._stop_kind == "timeout":
+            return AcquisitionTimeout(f"{title} was stopped: {self.stop_reason}{said}", facts)
+        if self._stop_kind in ("silent", "stderr"):
+            return AcquisitionFailed(f"{title} was stopped: {self.stop_reason}{said}", facts)
+        if self._stop_kind == "asked":
+            text = f"{title} was stopped: {self.stop_reason}"
+            return AcquisitionFailed(text, facts) if stopped_is_failure else None
+        if self._ended_s is None:
+            return None
+        if self.returncode is None:
+            return AcquisitionFailed(f"{title} has ended, but something else took its exit code{said}", facts)
+        if self.returncode != 0:
+            return AcquisitionFailed(f"{title} {describe_returncode(self.returncode)}{said}", facts)
+        if self.spec.stderr_fails and self._stderr_bytes():
+            return AcquisitionFailed(f"{title} wrote to stderr, which counts as a failure{said}", facts)
+        return None
+
+    # What the watching thread does -----------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            if self._spawn():
+                self._spawned.open()
+                self._watch()
+        except Exception:
+            logger.exception("watching acquisition %r failed", self.name)
+            if self.pid is not None and self._report is None:
+                self._stop_tree()
+                self._reap()
+        finally:
+            self._guard("end", self._finish)
+            self._done.open()
+            self._spawned.open()
+            if self._on_done is not None:
+                self._guard("on_done", self._on_done, self)
+
+    def _spawn(self) -> bool:
+        """Start the process and make it known; False, with the reason kept, when it did not start."""
+        files = None
+        try:
+            if self._requests:
+                self._start_error = (f"it was stopped before: {self._requests[0][1]}", RuntimeError("stopped"))
+                return False
+            files = spawn.OutputFiles(self.folder, self.spec.name)
+            self.name = files.name
+            self._subreaper = spawn.become_subreaper()
+            self._started_s = time.monotonic()
+            self._popen = spawn.spawn(self.spec, self.folder, files)
+        except Exception as error:
+            self._start_error = (spawn.explain(self.spec, error), error)
+            if files is not None:
+                files.discard()
+            logger.error("acquisition %r did not start: %s", self.name, self._start_error[0])
+            return False
+        self.pid = int(self._popen.pid)
+        self.stdout_path, self.stderr_path = files.stdout, files.stderr
+        self._identify()
+        self._event(
+            "acquisition_started",
+            pid=self.pid,
+            create_time=self.create_time,
+            command=list(self.spec.command),
+            cwd=str(self.spec.cwd or Path.cwd()),
+            stdout=self._relative(files.stdout),
+            stderr=self._relative(files.stderr),
+        )
+        files.close()
+        self._job.add(self.pid)
+        self._followers = [
+            StreamFollower("stdout", files.stdout, self._mark, self._deliver),
+            StreamFollower("stderr", files.stderr, self._mark, self._deliver),
+        ]
+        if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError:
+                self._pidfd = None
+        logger.info("acquisition %r started: pid %d: %s", self.name, self.pid, command_line(self.spec.command))
+        return True
+
+    def _identify(self) -> None:
+        import psutil
+
+        assert self.pid is not None
+        try:
+            self.create_time = psutil.Process(self.pid).create_time()
+        except psutil.Error:
+            self.create_time = time.time()
+        self._usage = TreeUsage(self.pid)
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _watch(self) -> None:
+        pause_s = _SHORTEST_PAUSE_S
+        while True:
+            ended = self._reap()
+            bytes_read = sum([follower.poll() for follower in self._followers])
+            self._check_limits()
+            self._serve_requests()
+            if self._is_over(ended):
+                return
+            if not ended:
+                self._usage.sample_if_due()
+            pause_s = _READING_PAUSE_S if bytes_read else min(pause_s * 1.5, _LONGEST_PAUSE_S)
+            if bytes_read < 256 * 1024:
+                self._pause(pause_s)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, but not beyond the end of the main process where the system can tell."""
+        if self._ended_s is not None:
+            time.sleep(seconds)
+        elif sys.platform == "win32":
+            import subprocess
+
+            try:
+                self._popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return
+        elif self._pidfd is not None:
+            import select
+
+            poller = select.poll()
+            poller.register(self._pidfd, select.POLLIN)
+            poller.poll(seconds * 1000)
+        else:
+            time.sleep(seconds)
+
+    def _reap(self, seen: Collection[int] = ()) -> bool:
+        """Take the exit codes of the main process and of orphans that came to this one; True when the main one has ended."""
+        if sys.platform == "win32":
+            if self._ended_s is None and self._popen.poll() is not None:
+                self._end(self._popen.returncode)
+        else:
+            assert self.pid is not None
+            if self._ended_s is None:
+                try:
+                    pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+                except ChildProcessError:
+                    self._end(None)
+                else:
+                    if pid:
+                        self._usage.reaped(usage)
+                        self._end(os.waitstatus_to_exitcode(status))
+            if self._ended_s is not None:
+                self._reap_orphans({*seen, *self._usage.pids})
+        return self._ended_s is not None
+
+    def _reap_orphans(self, seen: Collection[int]) -> None:
+        """Wait for dead processes of the group (their number says whose they were) and for others known from the tree.
+
+        Only once the main process's own exit code is taken, which a wait for the group could take away.
+        """
+        if sys.platform == "win32" or not self._subreaper or self._ended_s is None:
+            return
+        assert self.pid is not None
+        for number in (-self.pid, *seen):
+            try:
+                while os.wait4(number, os.WNOHANG)[0] and number < 0:
+                    pass
+            except ChildProcessError:
+                continue
+
+    def _end(self, returncode: int | None) -> None:
+        self._ended_s = time.monotonic()
+        self.returncode = returncode
+        self._popen.returncode = returncode if returncode is not None else 0
+
+    def _check_limits(self) -> None:
+        spec = self.spec
+        if self._ended_s is not None or self._requests:
+            return
+        now_s = time.monotonic()
+        running_s = now_s - self._started_s - self._extra_s
+        if self._stderr_s is None and self._stderr_bytes():
+            self._stderr_s = now_s
+        if spec.timeout_s is not None and running_s >= spec.timeout_s:
+            self._ask("timeout", f"it ran longer than timeout_s = {spec.timeout_s:g} s")
+        elif spec.stderr_fails and self._stderr_s is not None and now_s - self._stderr_s >= spec.stderr_grace_s:
+            self._ask("stderr", "it wrote to stderr, which counts as a failure")
+        elif spec.process_start_timeout_s is not None and running_s >= spec.process_start_timeout_s and self._silent():
+            self._ask("silent", f"it printed nothing within {spec.process_start_timeout_s:g} s of its start")
+
+    def _silent(self) -> bool:
+        return not any(follower.bytes_read for follower in self._followers)
+
+    def _stderr_bytes(self) -> int:
+        return sum(follower.bytes_read for follower in self._followers if follower.stream == "stderr")
+
+    def _ask(self, kind: str, reason: str) -> None:
+        if not self.done:
+            self._requests.append((kind, reason))
+
+    def _serve_requests(self) -> None:
+        """Begin to stop the tree when that was asked for; what comes after the main process's own end changes nothing."""
+        if not self._requests or self._stopper is not None:
+            return
+        if self._ended_s is None:
+            self._stop_kind, self.stop_reason = self._requests[0]
+            logger.warning("acquisition %r is being stopped: %s", self.name, self.stop_reason)
+        self._begin_stop()
+
+    def _begin_stop(self) -> None:
+        self._stopper = threading.Thread(target=self._stop_tree, name=f"stop {self.name}", daemon=True)
+        self._stopper.start()
+
+    def _stop_tree(self) -> None:
+        assert self.pid is not None
+        try:
+            self._report = tree.stop_tree(
+                self.pid,
+                self.create_time,
+                pgid=None if sys.platform == "win32" else self.pid,
+                session_mark=str(self.folder),
+                name=self.name,
+                policy=self.spec.stop,
+                members=self._job.pids,
+                on_poll=self._reap_orphans if sys.platform != "win32" else None,
+            )
+        except Exception:
+            logger.exception("stopping acquisition %r failed", self.name)
+            self._report = tree.StopReport(survivors=(f"perhaps pid {self.pid}",))
+
+    def _is_over(self, ended: bool) -> bool:
+        """Tell whether nothing of the tree is left, or nothing that can be stopped; begin to stop what outlived its parent."""
+        if self._stopper is not None:
+            return not self._stopper.is_alive()
+        now_s = time.monotonic()
+        if not ended or now_s - self._looked_s < _LEFTOVER_POLL_S:
+            return False
+        self._looked_s = now_s
+        assert self.pid is not None
+        left = tree.find_tree(
+            self.pid,
+            self.create_time,
+            pgid=None if sys.platform == "win32" else self.pid,
+            session_mark=str(self.folder),
+            name=self.name,
+            members=self._job.pids,
+        )
+        if left and now_s - (self._ended_s or 0.0) >= NATURAL_END_S:
+            names = ", ".join(tree.name_of(process) for process in left)
+            logger.warning("acquisition %r has ended, but not what it started, which is being stopped: %s", self.name, names)
+            self._begin_stop()
+        return not left
+
+    def _finish(self) -> None:
+        if self._subreaper:
+            if self.pid is not None:
+                self._reap()
+            spawn.resign_subreaper()
+        if self.pid is None:
+            return
+        self._reap()
+        for follower in self._followers:
+            self._guard("final read", follower.finish)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+        self._job.close()
+        self._log_end()
+        self._event("acquisition_finished", returncode=self.returncode)
+
+    def _log_end(self) -> None:
+        facts = self.facts()
+        if self._ended_s is None:
+            how = "could not be stopped"
+            self._popen.returncode = 0  # or its destructor would warn
+        elif self.returncode is None:
+            how = "ended, its exit code was taken by something else"
+        else:
+            how = describe_returncode(self.returncode)
+        used = [f"after {facts.duration_s:.3f} s"]
+        if facts.peak_memory_mb is not None:
+            used.append(f"peak memory {facts.peak_memory_mb:.1f} MB")
+        if facts.cpu_s is not None:
+            used.append(f"CPU {facts.cpu_s:.2f} s")
+        good = self.returncode == 0 or (self._stop_kind == "asked" and self._ended_s is not None)
+        logger.log(logging.INFO if good else logging.ERROR, "acquisition %r %s (%s)", self.name, how, ", ".join(used))
+        if self._report is not None and self._report.stopped:
+            text = "acquisition %r: stopped (%s): %s"
+            logger.info(text, self.name, self._report.request or "ended by itself", ", ".join(self._report.stopped))
+        if facts.survivors:
+            logger.error("acquisition %r: these processes still run: %s", self.name, ", ".join(facts.survivors))
+
+    # Guards to what is not ours --------------------------------------------------------------------------------------
+
+    def _mark(self, stream: str, raw_from: int) -> None:
+        self._event("acquisition_batch", stream=stream, raw_from=raw_from)
+
+    def _event(self, event: str, **fields: Any) -> None:
+        self._guard("on_event", self._on_event, event, name=self.name, **fields)
+
+    def _deliver(self, stream: str, lines: list[bytes], raw_from: int, raw_to: int) -> Any:
+        written = self._guard("sink", self._sink, stream, lines, raw_from, raw_to)
+        if self._echo is not None:
+            self._guard("echo", self._echo, stream, lines)
+        return written
+
+    def _guard(self, what: str, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
+        """Call it; an exception costs the run nothing, is logged the first time, and makes the answer False."""
+        try:
+            return call(*arguments, **fields)
+        except Exception:
+            if what not in self._guarded:
+                self._guarded.add(what)
+                logger.exception("%s of acquisition %r failed; the acquisition goes on", what, self.name)
+            return False

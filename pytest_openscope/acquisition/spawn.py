@@ -1,0 +1,169 @@
+"""Starting an acquisition process: its files, its environment, and what to tell an operator when it does not start."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..folder import METADATA
+from .spec import MARK_FOLDER, MARK_NAME, MARK_SESSION, OUTPUT_FOLDER, AcquisitionSpec
+
+if TYPE_CHECKING:
+    import subprocess
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
+
+
+def safe_file_name(name: str) -> str:
+    """Return the name without characters that some file system refuses; never empty, never longer than 80 characters."""
+    safe = "".join("-" if char in '<>:"/\\|?*' or not char.isprintable() else char for char in name).strip(" .")[:80]
+    return f"_{safe}" if not safe or safe.lower().split(".")[0] in _RESERVED else safe
+
+
+class OutputFiles:
+    """The two raw files of one run, which no other run has; ``name`` is the run's, with ``[2]`` when it was taken.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        directory = folder / METADATA / "acquisition"
+        directory.mkdir(parents=True, exist_ok=True)
+        stem = safe_file_name(name)
+        number = 1
+        while True:
+            suffix = f"[{number}]" if number > 1 else ""
+            self.name = name + suffix
+            self.stdout = directory / f"{stem}{suffix}.stdout.log"
+            self.stderr = directory / f"{stem}{suffix}.stderr.log"
+            try:
+                self.fds = [_create(self.stdout)]
+                break
+            except FileExistsError:
+                number += 1
+        try:
+            self.fds.append(_create(self.stderr))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close this process's descriptors; the child has its own."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+    def discard(self) -> None:
+        """Remove the files of a process that did not start."""
+        self.close()
+        for path in (self.stdout, self.stderr):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+    return os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0), 0o644)
+
+
+def environment(spec: AcquisitionSpec, folder: Path, name: str) -> dict[str, str]:
+    """Return the child's environment: this one, the marks, the spec's own changes.
+
+    ``OPENSCOPE_RIG_CONFIG`` is left out: a pytest run that the acquisition starts is not another experiment.
+    """
+    environ = dict(os.environ)
+    environ.pop("OPENSCOPE_RIG_CONFIG", None)
+    environ.update({MARK_SESSION: folder.name, MARK_FOLDER: str(folder), MARK_NAME: name, OUTPUT_FOLDER: str(folder)})
+    for key, value in spec.env.items():
+        if value is None:
+            environ.pop(key, None)
+        else:
+            environ[key] = value
+    return environ
+
+
+def spawn(spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> subprocess.Popen[bytes]:
+    """Start the process: nothing on stdin, output into the files, in a process group and session of its own.
+
+    Raises:
+        OSError: it did not start; see :func:`explain`.
+        ValueError: a NUL character in the command.
+    """
+    import subprocess
+
+    arguments: dict[str, Any] = {}
+    if sys.platform == "win32":
+        arguments["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+    else:
+        arguments["start_new_session"] = True
+    return subprocess.Popen(
+        list(spec.command),
+        stdin=subprocess.DEVNULL,
+        stdout=files.fds[0],
+        stderr=files.fds[1],
+        cwd=spec.cwd,
+        env=environment(spec, folder, files.name),
+        **arguments,
+    )
+
+
+def explain(spec: AcquisitionSpec, error: BaseException) -> str:
+    """Say why a command did not start and what to do about it."""
+    if not spec.command or not spec.command[0]:
+        return "no command was given; give the program and its arguments as `command`"
+    program = spec.command[0]
+    if spec.cwd is not None and not spec.cwd.is_dir():
+        return f"its working directory {str(spec.cwd)!r} is not a folder; create it or correct `cwd`"
+    if isinstance(error, FileNotFoundError):
+        return _explain_missing(spec, program)
+    if isinstance(error, PermissionError):
+        kind = "is a folder" if Path(program).is_dir() else "may not be executed"
+        return f"{program!r} {kind}; name a program, or give it execute permission"
+    if isinstance(error, OSError) and (error.errno == errno.ENOEXEC or getattr(error, "winerror", 0) == 193):
+        return f"{program!r} is not a program of this system; start a script with its interpreter (python {program})"
+    if isinstance(error, OSError) and error.errno == errno.E2BIG:
+        return "the command or its environment is too long for this system; pass long values in a file"
+    return f"{type(error).__name__}: {error}"
+
+
+def _explain_missing(spec: AcquisitionSpec, program: str) -> str:
+    path = Path(program)
+    if path.name == program:
+        return f"there is no program {program!r} on PATH; install it, or give its full path"
+    if ((spec.cwd or Path()) / path).is_file():
+        return f"the interpreter that the first line of {program!r} names is missing"
+    return f"there is no file {program!r}; correct the path"
+
+
+def become_subreaper() -> bool:
+    """Let orphans of the acquisition become children of this process (Linux); True when that was not so before."""
+    return sys.platform == "linux" and _subreaper(None) == 0 and _subreaper(1) == 0
+
+
+def resign_subreaper() -> None:
+    """Undo :func:`become_subreaper`."""
+    if sys.platform == "linux":
+        _subreaper(0)
+
+
+def _subreaper(value: int | None) -> int:
+    """Set the attribute (0: done, else an error), or read it with ``value`` None."""
+    import ctypes
+
+    try:
+        prctl = ctypes.CDLL(None).prctl
+        if value is not None:
+            return int(prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(value), 0, 0, 0))
+        current = ctypes.c_int(-1)
+        prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(current), 0, 0, 0)
+        return current.value
+    except (OSError, AttributeError):
+        return -1

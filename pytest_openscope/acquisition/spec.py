@@ -1,0 +1,131 @@
+"""What an acquisition process is, and the ways in which one fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..record import AcquisitionFacts
+
+LOGGER = "pytest_openscope.acquisition"
+#: Environment variables that mark every process of an acquisition, so that those which leave its tree are found again.
+MARK_SESSION = "OPENSCOPE_SESSION_UUID"
+MARK_FOLDER = "OPENSCOPE_SESSION_FOLDER"
+MARK_NAME = "OPENSCOPE_ACQUISITION"
+#: What the launcher's acquisition scripts read.
+OUTPUT_FOLDER = "OUTPUT_FOLDER"
+
+_WINDOWS_STATUS = {
+    0xC0000005: "access violation",
+    0xC0000017: "out of memory",
+    0xC00000FD: "stack overflow",
+    0xC0000135: "a DLL was not found",
+    0xC0000142: "a DLL could not be initialised",
+    0xC000013A: "Ctrl-C or a closed console",
+    0xC0000374: "heap corruption",
+    0xC0000409: "stack buffer overrun or abort",
+}
+
+
+@dataclass(frozen=True)
+class StopPolicy:
+    """How long the processes of an acquisition have to end, in seconds, after each kind of request; 0 leaves a kind out.
+
+    First Ctrl-C (SIGINT; on Windows CTRL_BREAK), on which recorders close their files; then SIGTERM; then SIGKILL (on
+    Windows both are TerminateProcess).
+    """
+
+    graceful_s: float = 10.0
+    terminate_s: float = 5.0
+    kill_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class AcquisitionSpec:
+    """One acquisition process to run.
+
+    Attributes:
+        command: program and arguments.
+        name: what it is called in logs and file names.
+        cwd: working directory; None for the one of the session.
+        env: changes of the environment; a value of None removes the variable.
+        timeout_s: stop it after this time.
+        process_start_timeout_s: stop it when nothing came on stdout or stderr by then.
+        stderr_fails: output on stderr is a failure: it is stopped ``stderr_grace_s`` after the first byte.
+        stop: how it is stopped.
+        echo: show its output on the terminal too.
+    """
+
+    command: tuple[str, ...] = ()
+    name: str = "acquisition"
+    cwd: Path | None = None
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    timeout_s: float | None = None
+    process_start_timeout_s: float | None = None
+    stderr_fails: bool = False
+    stderr_grace_s: float = 0.0
+    stop: StopPolicy = field(default_factory=StopPolicy)
+    echo: bool = False
+
+
+class AcquisitionFailed(Exception):  # noqa: N818 - it says what happened
+    """An acquisition process did not start, failed, or had to be stopped; the message is for the operator."""
+
+    def __init__(self, message: str, facts: AcquisitionFacts) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+class AcquisitionTimeout(AcquisitionFailed):
+    """It ran for longer than it may."""
+
+
+def split_command(command: str | os.PathLike[str] | Sequence[object]) -> tuple[str, ...]:
+    """Return program and arguments; no shell is involved.
+
+    A text is split as the platform's shell would split it (quotes group; on Windows a backslash is just a character).
+
+    Raises:
+        ValueError: the text has an open quote.
+    """
+    if isinstance(command, os.PathLike):
+        return (os.fspath(command),)
+    if not isinstance(command, str):
+        return tuple(os.fspath(part) if isinstance(part, os.PathLike) else str(part) for part in command)
+    import shlex
+
+    if sys.platform != "win32":
+        return tuple(shlex.split(command))
+    parts = shlex.split(command, posix=False)
+    return tuple(part[1:-1] if len(part) > 1 and part[0] == part[-1] and part[0] in "\"'" else part for part in parts)
+
+
+def command_line(command: Sequence[str]) -> str:
+    """Return the command as one would type it."""
+    if sys.platform == "win32":
+        import subprocess
+
+        return subprocess.list2cmdline(command)
+    import shlex
+
+    return shlex.join(command)
+
+
+def describe_returncode(returncode: int) -> str:
+    """Say in words how a process ended: ``ended with exit code 3``, ``was killed by SIGSEGV (Segmentation fault)``."""
+    if returncode < 0:
+        try:
+            name, meaning = signal.Signals(-returncode).name, signal.strsignal(-returncode)
+        except ValueError:
+            name, meaning = f"signal {-returncode}", None
+        text = f"was killed by {name}" + (f" ({meaning})" if meaning else "")
+        return text + (", perhaps because memory ran out" if name == "SIGKILL" else "")
+    if returncode in _WINDOWS_STATUS:
+        return f"ended with exit code 0x{returncode:08X} ({_WINDOWS_STATUS[returncode]})"
+    meaning = {126: "a program that cannot be executed", 127: "a program that was not found"}.get(returncode)
+    hint = f" (of a shell: {meaning})" if meaning and sys.platform != "win32" else ""
+    return f"ended with exit code {returncode}{hint}"
