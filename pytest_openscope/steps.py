@@ -1,0 +1,379 @@
+"""Steps: pytest's items in phase order, what they may do, what became of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .failures import failure_from_exception
+from .fixture_steps import FixtureSteps
+from .interrupts import StepExited, StepInterrupted, StepTimedOut
+from .phases import OnFailure, Outcome, Phase
+from .record import Failure, StepRecord
+from .tee import LooseEnds, OutputTee
+
+if TYPE_CHECKING:
+    from .session import ExperimentSession
+
+_log = logging.getLogger("pytest_openscope.steps")
+_STEP = pytest.StashKey[StepRecord]()
+_PLACE = pytest.StashKey["tuple[Phase, OnFailure, bool]"]()
+_SESSION = pytest.StashKey["ExperimentSession"]()
+
+
+def register_hooks(session: ExperimentSession, config: pytest.Config) -> None:
+    """Register the objects whose methods are pytest's hooks while an experiment runs."""
+    config.stash[_SESSION] = session
+    tee = OutputTee(lambda name, line: session.log.write("INFO", name, line))
+    manager = config.pluginmanager
+    manager.register(tee, "openscope-tee")
+    manager.register(StepWindows(session), "openscope-windows")
+    manager.register(FixtureSteps(session), "openscope-fixtures")
+    manager.register(StepKeeper(session, tee), "openscope-steps")
+    manager.register(SessionEnds(session), "openscope-session")
+    if manager.hasplugin("timeout") or hasattr(manager.hook, "pytest_timeout_set_timer"):
+        manager.register(Timeouts(session), "openscope-timeouts")
+
+
+def session_of(config: pytest.Config) -> ExperimentSession:
+    """Return the session of an active run.
+
+    Raises:
+        pytest.UsageError: there is none (an informational run).
+    """
+    session = config.stash.get(_SESSION, None)
+    if session is None:
+        raise pytest.UsageError("no experiment runs: this needs --rig-config")
+    return session
+
+
+def place_of(item: pytest.Item) -> tuple[Phase, OnFailure, bool]:
+    """Return phase, failure policy, and whether the policy was written out; the closest marker wins.
+
+    Raises:
+        pytest.UsageError: ``on_failure`` is no policy.
+    """
+    if _PLACE in item.stash:
+        return item.stash[_PLACE]
+    place = (Phase.ACQUISITION, OnFailure.CONTINUE, False)
+    for marker in item.iter_markers():
+        if marker.name not in {str(phase) for phase in Phase}:
+            continue
+        given = marker.kwargs.get("on_failure")
+        try:
+            policy = OnFailure.ABORT if given is None else OnFailure(str(given))
+        except ValueError:
+            raise pytest.UsageError(
+                f"{item.nodeid}: @pytest.mark.{marker.name}(on_failure={given!r}) -> use 'abort', 'continue' or 'prompt'"
+            ) from None
+        place = (Phase(marker.name), policy, given is not None)
+        break
+    item.stash[_PLACE] = place
+    return place
+
+
+def step_name(item: pytest.Item) -> str:
+    """Return the short name of a step: its class and function, or the pipeline entry's name."""
+    owner = getattr(item, "cls", None)
+    return f"{owner.__name__}.{item.name}" if owner is not None else item.name
+
+
+class StepWindows:
+    """The outermost wrappers of setup and call: here a step can be interrupted, and only here."""
+
+    def __init__(self, session: ExperimentSession) -> None:
+        self._session = session
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Any:
+        with self._session.interrupts.window():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Any:
+        session = self._session
+        if place_of(item)[0] is Phase.ACQUISITION:
+            session.gate.acquisition_begun = True
+        with session.interrupts.window():
+            try:
+                return (yield)
+            except (SystemExit, GeneratorExit) as error:
+                raise _StepLeft(f"the step raised {type(error).__name__}({error})") from error
+
+
+class _StepLeft(Exception):  # noqa: N818 - a step that tried to leave is no error of this package
+    """A step called ``sys.exit``: a failure of the step, not the end of the session."""
+
+
+class StepKeeper:
+    """Orders, gates and records the steps."""
+
+    def __init__(self, session: ExperimentSession, tee: OutputTee) -> None:
+        self._session = session
+        self._tee = tee
+        self._maxfail = 0
+        self._failures = 0
+        self._post_begun = False
+        self._started = 0.0
+        self._notices = 0
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._maxfail = session.config.getoption("maxfail", 0) or 0
+        session.config.option.maxfail = 0
+        self._session.log.ensure_attached()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Any:
+        result = yield
+        items.sort(key=lambda item: place_of(item)[0].rank)
+        return result
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._session.record.deselected += [item.nodeid for item in items]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
+        session = self._session
+        session.log.ensure_attached()
+        phase, policy, _ = place_of(item)
+        name = step_name(item)
+        if phase is Phase.POST_ACQUISITION and not self._post_begun:
+            self._post_begun = True
+            session.begin_post_acquisition()
+        session.log.set_place(str(phase), name)
+        step = session.add_step(name, item.nodeid, phase, policy, getattr(item, "openscope_kind", "test"))
+        item.stash[_STEP] = step
+        session.journal.write("step_started", phase=str(phase), step=name, nodeid=item.nodeid)
+        self._started = time.perf_counter()
+        try:
+            with session.operator.replacing_input():
+                return (yield)
+        finally:
+            self._end_step(item, step)
+
+    def _end_step(self, item: pytest.Item, step: StepRecord) -> None:
+        session = self._session
+        step.duration_s = round(time.perf_counter() - self._started, 6)
+        session.log.ensure_attached()
+        if step.skipped:
+            _log.info("step skipped: %s", step.skipped)
+        elif step.outcome is not None:
+            level = logging.INFO if step.outcome is Outcome.PASSED else logging.ERROR
+            _log.log(level, "step %s in %.3f s", step.outcome, step.duration_s)
+        outcome = str(step.outcome or "skipped")
+        session.journal.write(
+            "step_finished", phase=str(step.phase), step=step.name, outcome=outcome, duration_s=step.duration_s
+        )
+        session.interrupts.clear_timeout()
+        session.log.set_place(None, None)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        step = item.stash[_STEP]
+        reason = self._session.gate.reason_to_skip(step.phase)
+        if reason:
+            raise pytest.skip.Exception(reason, _use_item_location=True)
+        _log.info("step started: %s", item.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        report: pytest.TestReport = yield
+        try:
+            self._take_report(item, call, report)
+        except Exception as error:
+            _log.exception("the step's result could not be recorded")
+            self._session.record.helper_failures.append(f"recording {item.nodeid}: {error}")
+        return report
+
+    def _take_report(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+        step = item.stash[_STEP]
+        if report.skipped:
+            step.skipped = _skip_reason(report)
+            if hasattr(report, "wasxfail"):
+                step.skipped, step.outcome = "", Outcome.PASSED
+        elif report.failed:
+            self._take_failure(item, step, call, report)
+        elif report.when == "call" and step.outcome is None:
+            step.outcome = Outcome.PASSED
+        self._tee.log_remainder(report)
+
+    def _take_failure(
+        self, item: pytest.Item, step: StepRecord, call: pytest.CallInfo[None], report: pytest.TestReport
+    ) -> None:
+        session = self._session
+        error = call.excinfo.value if call.excinfo else None
+        phase, policy, explicit = place_of(item)
+        outcome, kind = _classify(error, report.when)
+        fixture = session.config.pluginmanager.getplugin("openscope-fixtures").failed_fixture(error, report.when)
+        name = step.name
+        if fixture is not None:
+            name, phase = fixture.name, fixture.phase
+            fixture.outcome, policy, explicit = outcome, OnFailure.ABORT, False
+        if error is None:
+            failure = Failure(kind, outcome, str(report.longrepr))
+        else:
+            failure = failure_from_exception(
+                error,
+                kind=kind,
+                outcome=outcome,
+                show_locals=session.settings.show_locals,
+                acquisition=session.facts_of(error),
+            )
+        failure.phase, failure.step, failure.nodeid, failure.when = phase, name, item.nodeid, report.when
+        step.outcome = outcome if step.outcome is None else step.outcome.worse(outcome)
+        _log.error("%s %s: %s\n%s", name, outcome, failure.message, failure.traceback or report.longreprtext)
+        session.fail(failure)
+        if isinstance(error, StepExited):
+            cause = error.__cause__
+            session.exit_request = cause if isinstance(cause, pytest.exit.Exception) else None
+            session.gate.stop(str(error))
+        elif report.when != "teardown" or fixture is not None:
+            if report.when == "setup":
+                policy = OnFailure.ABORT
+            session.gate.step_failed(phase, name, policy, explicit=explicit)
+        self._failures += 1
+        if self._maxfail and self._failures >= self._maxfail:
+            session.gate.stop(f"stopping after {self._failures} failures (--maxfail)")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        fresh = self._session.notices[self._notices :]
+        self._notices += len(fresh)
+        terminal: Any = self._session.config.pluginmanager.getplugin("terminalreporter")
+        if fresh and terminal is not None:
+            terminal.ensure_newline()
+            for text in fresh:
+                terminal.write_line(f"openscope: {text}", yellow=True)
+
+    def pytest_warning_recorded(self, warning_message: Any, when: str, nodeid: str) -> None:
+        where = f"{warning_message.filename}:{warning_message.lineno}"
+        text = f"{warning_message.category.__name__}: {warning_message.message} ({where})"
+        logging.getLogger("py.warnings").warning("%s", text)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            text = report.longreprtext
+            _log.error("collection error in %s\n%s", report.nodeid, text)
+            last = text.strip().splitlines()[-1] if text.strip() else "collection error"
+            self._session.fail(
+                Failure("collection", Outcome.ERROR, last.strip("E "), traceback=text, step=report.nodeid, nodeid=report.nodeid)
+            )
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Any:
+        mine = self._session
+        mine.interrupts.in_loop(True)
+        mine.enable_faulthandler()
+        try:
+            result = yield
+        except (pytest.Session.Failed, pytest.Session.Interrupted, KeyboardInterrupt, pytest.exit.Exception):
+            self._rescue(session)
+            raise
+        finally:
+            mine.interrupts.in_loop(False)
+        if mine.exit_request is not None:
+            raise mine.exit_request
+        if mine.interrupts.count:
+            raise session.Interrupted(f"interrupted by {mine.interrupts.cause}")
+        if self._maxfail and self._failures >= self._maxfail:
+            raise session.Failed(f"stopping after {self._failures} failures")
+        return result
+
+    def _rescue(self, session: pytest.Session) -> None:
+        """Somebody else ended pytest's loop (``--stepwise``, another plugin): post-acquisition runs all the same."""
+        mine = self._session
+        done = {step.nodeid for step in mine.record.steps}
+        rest = [item for item in session.items if item.nodeid not in done]
+        post = [item for item in rest if place_of(item)[0] is Phase.POST_ACQUISITION]
+        if not mine.gate.acquisition_begun or mine.interrupts.count > 1:
+            return
+        for item, following in zip(post, [*post[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    longrepr = report.longrepr
+    return str(longrepr[2]).removeprefix("Skipped: ") if isinstance(longrepr, tuple) else str(longrepr)
+
+
+def _classify(error: BaseException | None, when: str | None) -> tuple[Outcome, str]:
+    kind = str(getattr(error, "openscope_kind", "exception"))
+    if isinstance(error, StepTimedOut) or kind == "timeout":
+        return Outcome.TIMEOUT, "timeout"
+    if isinstance(error, (StepInterrupted, StepExited)):
+        return Outcome.INTERRUPTED, "interrupt"
+    return Outcome.FAILED if when == "call" else Outcome.ERROR, kind
+
+
+class Timeouts:
+    """pytest-timeout decides when a step has had its time; this decides how it ends."""
+
+    def __init__(self, session: ExperimentSession) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool:
+        message = f"timeout: {step_name(item)} took longer than {settings.timeout:g} s"
+        self._session.watchdog.arm(item.nodeid, float(settings.timeout), message)
+        return True
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_cancel_timer(self, item: pytest.Item) -> bool:
+        self._session.watchdog.cancel(item.nodeid)
+        return True
+
+
+class SessionEnds:
+    """Beginning and end of pytest's own session."""
+
+    def __init__(self, session: ExperimentSession) -> None:
+        self._session = session
+        self._loose_ends = LooseEnds(self._on_exit)
+
+    def _on_exit(self, status: int, stack: str) -> None:
+        self._session.log.write("CRITICAL", "pytest_openscope.uncaught", f"os._exit({status}) was called\n{stack.rstrip()}")
+        self._session.journal.write("exiting", code=status, text=stack)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._loose_ends.install()
+        config = session.config
+        limit = config.getoption("session_timeout", None)
+        if limit is None and "session_timeout" in getattr(config, "_parser", config)._inidict:
+            limit = config.getini("session_timeout") or None
+        if limit:
+            seconds = float(limit)
+            self._session.watchdog.arm("session", seconds, f"session timeout: longer than {seconds:g} s")
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        mine = self._session
+        if any(failure.kind == "interrupt" for failure in mine.record.failures):
+            return
+        mine.fail(Failure("interrupt", Outcome.INTERRUPTED, f"{excinfo.typename}: {excinfo.value}".rstrip(": ")))
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        _log.critical("internal error", exc_info=excinfo._excinfo)
+        self._session.fail(failure_from_exception(excinfo.value, kind="internal", outcome=Outcome.ERROR))
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
+        mine = self._session
+        mine.interrupts.in_loop(True)
+        try:
+            return (yield)
+        finally:
+            outcome = mine.outcome
+            if int(session.exitstatus) in (0, 5) and mine.record.steps and outcome is not Outcome.PASSED:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self._loose_ends.restore()
+            mine.finish(int(session.exitstatus))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        from .summary import write_summary
+
+        write_summary(self._session, terminalreporter)

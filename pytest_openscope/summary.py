@@ -1,0 +1,57 @@
+"""The lines at the end of the terminal: outcome, first failure, session folder, what was skipped and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .phases import Outcome
+
+if TYPE_CHECKING:
+    from .session import ExperimentSession
+
+
+def write_summary(session: ExperimentSession, terminal: Any) -> None:
+    """Write the summary; it says everything that an operator must know without opening a file."""
+    record = session.record
+    good = record.outcome is Outcome.PASSED
+    terminal.section("openscope", sep="=", green=good, red=not good)
+    dry = " (dry run: nothing real was touched)" if record.dry_run else ""
+    terminal.write_line(f"outcome: {record.outcome}{dry}", bold=True, green=good, red=not good)
+    if record.failures:
+        first = record.failures[0]
+        where = f"{first.phase} step {first.step}: " if first.phase else ""
+        terminal.write_line(f"first failure: {where}{_one_line(first.message or first.exception_type)}")
+    for reason, names in _skipped(session).items():
+        terminal.write_line(f"skipped: {', '.join(names)} ({reason})")
+    if record.deselected:
+        terminal.write_line(f"deselected: {len(record.deselected)} steps")
+    if record.simulated:
+        terminal.write_line(f"simulated: {', '.join(record.simulated)}")
+    for text in record.helper_failures:
+        terminal.write_line(f"helper failed: {_one_line(text)}", yellow=True)
+    if record.lost_records:
+        terminal.write_line(f"log records lost: {record.lost_records}", red=True)
+    if session.mirror["status"] != "off":
+        behind = session.mirror.get("bytes_behind")
+        terminal.write_line(
+            f"mirror: {session.mirror['status']}"
+            + (f" ({behind} bytes behind: {session.mirror.get('reason')})" if session.mirror["status"] != "verified" else "")
+        )
+    for report in session.reports:
+        link = report.get("issue_url") or report.get("reason") or ""
+        terminal.write_line(f"issue: {report.get('status')} {link}".rstrip())
+    terminal.write_line(f"session folder: {session.folder}")
+
+
+def _skipped(session: ExperimentSession) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for step in session.record.steps:
+        if step.skipped:
+            found.setdefault(_one_line(step.skipped), []).append(step.name)
+    return found
+
+
+def _one_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    line = lines[0].strip() if lines else ""
+    return line if len(line) <= 300 else line[:297] + "..."
