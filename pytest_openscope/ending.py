@@ -48,14 +48,15 @@ def finish(session: ExperimentSession, exit_code: int | None) -> None:
 
 def _stop_hardware(session: ExperimentSession) -> None:
     if session.acquisition is not None:
-        session._guard("stopping the acquisition", session.acquisition.close)
+        acquisition = session.acquisition
+        session._guard("stopping the acquisition", lambda: acquisition.stop_all("the session ends"))
         session._collect_acquisitions()
     if session.devices is not None:
         devices = session.devices
-        session._guard("making the devices safe", devices.close_all)
         record = session.record
-        record.simulated += [name for name in devices.simulated() if name not in record.simulated]
-        record.helper_failures += [text for text in devices.teardown_failures() if text not in record.helper_failures]
+        session._guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
+        session._guard("making the devices safe", lambda: record.helper_failures.extend(devices.close_all()))
+        record.simulated += [str(name) for name in devices.simulated() if name not in record.simulated]
 
 
 def _ask_notes(session: ExperimentSession) -> None:
@@ -90,7 +91,7 @@ def _explain(session: ExperimentSession) -> None:
 
 def _write_states(session: ExperimentSession) -> None:
     record, secrets = session.record, session.secrets
-    rig = session.configuration.rig.as_json()
+    rig = session.rig_config()
     if record.outcome is not Outcome.PASSED:
 
         def write_debug() -> None:
@@ -124,8 +125,8 @@ def _launcher_state(session: ExperimentSession) -> dict[str, object]:
         "lost_records": session.record.lost_records,
         "value_sources": dict(session.configuration.sources),
     }
-    if session.devices is not None:
-        session._guard("reading the devices", lambda: state.update(devices=session.devices.read_states()))
+    if session.device_states:
+        state["devices"] = session.device_states
     return state
 
 

@@ -25,12 +25,12 @@ from .masking import ExactMasker, mask_json
 from .operator import Operator
 from .options import Options
 from .phases import Gate, OnFailure, Outcome, Phase
-from .record import AcquisitionFacts, Failure, SessionRecord, StepRecord
+from .record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
 from .run import command_line, local_now, rig_is_held
 
 if TYPE_CHECKING:
     from .acquisition import Acquisition
-    from .config import Configuration
+    from .config import Configuration, PipelineEntry
     from .run import ExperimentRun
 
 _log = logging.getLogger("pytest_openscope.session")
@@ -68,8 +68,10 @@ class ExperimentSession:
         self.reports: list[dict[str, Any]] = []
         self.acquisition: Acquisition | None = None
         self.devices: Any = None
+        self.device_states: dict[str, Any] = {}
         self.sidecar: Any = None
         self.finished = False
+        self._scripts: Any = None
         self.exit_request: pytest.exit.Exception | None = None
         self._lock: FileLock | None = None
         self._faults: IO[str] | None = None
@@ -172,7 +174,9 @@ class ExperimentSession:
         if self._lock is not None:
             facts = {"session_uuid": self.folder.name, "pid": os.getpid(), "host": socket.gethostname()}
             write_holder(self._lock.path.parent / "rig.holder.json", **facts, since=self.record.started)
-        self.parameters = self.configuration.expand(session_uuid=self.folder.name, session_folder=self.folder)
+        expanded = self.configuration.expanded(self.folder.name, self.folder)
+        self.parameters, self.settings, self.rig = expanded.parameters, expanded.settings, expanded.rig
+        self.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -205,10 +209,10 @@ class ExperimentSession:
 
     def _begin_journal(self, state: Path) -> None:
         settings = self.settings
-        mirror = self.parameters.get("centralized_log_directory") if not self.dry_run else None
+        mirror = settings.centralized_log_directory if not self.dry_run else None
         self.journal = Journal(self.metadata / JOURNAL)
         self._faults = open(self.metadata / "faulthandler.log", "a", encoding="utf-8")
-        report = self.parameters.get("github_issue")
+        report = settings.github_issue.as_json() if settings.github_issue else None
         self.journal.write(
             "session",
             session_uuid=self.record.session_uuid,
@@ -234,7 +238,7 @@ class ExperimentSession:
             low_disk_gb=settings.low_disk_gb,
             low_memory_percent=settings.low_memory_percent,
             report=mask_json(report, self.secrets) if report else None,
-            rig_config=mask_json(self.configuration.rig.as_json(), self.secrets),
+            rig_config=mask_json(self.rig_config(), self.secrets),
         )
         if mirror:
             self.mirror = {"status": "pending", "bytes_behind": None, "reason": "not confirmed yet"}
@@ -330,7 +334,7 @@ class ExperimentSession:
     def stop_acquisitions(self, reason: str) -> None:
         """Ask what is running to stop, without waiting; the step that runs it waits."""
         if self.acquisition is not None:
-            self._guard("stopping the acquisition", lambda: self.acquisition and self.acquisition.request_stop(reason))
+            self._guard("stopping the acquisition", lambda: self.acquisition and self.acquisition.stop_all(reason, wait=False))
 
     def _on_timeout(self, text: str) -> None:
         """In the watchdog's thread: leave the stacks of all threads in the log before the step is interrupted."""
@@ -367,13 +371,149 @@ class ExperimentSession:
         self.record.notes.append(text)
         logging.getLogger("pytest_openscope.notes").info("%s", text)
 
-    def on_acquisition_event(self, event: str, **fields: Any) -> None:
-        """Hand what happens to the acquisition's processes to the journal."""
+    def attach(self, path: Path) -> Path:
+        """Register a result; a file from outside the session folder is copied into it, never over another one.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        source = path if path.is_absolute() else self.folder / path
+        if not source.is_file():
+            source = path.resolve()
+        if not source.is_file():
+            raise FileNotFoundError(f"{path}: no such file to attach")
+        if not source.resolve().is_relative_to(self.folder.resolve()):
+            source = self._copy_in(source)
+        name = source.resolve().relative_to(self.folder.resolve()).as_posix()
+        if name not in self.record.attachments:
+            self.record.attachments.append(name)
+        _log.info("attached %s", name)
+        return source
+
+    def _copy_in(self, source: Path) -> Path:
+        import shutil
+
+        folder = self.folder / "attachments"
+        folder.mkdir(exist_ok=True)
+        target, number = folder / source.name, 2
+        while target.exists():
+            target, number = folder / f"{source.stem}[{number}]{source.suffix}", number + 1
+        shutil.copy2(source, target)
+        return target
+
+    def measured(self, measurement: Measurement) -> None:
+        """Keep a measured value."""
+        steps = self.record.steps
+        measurement.step = steps[-1].name if steps else ""
+        self.record.measurements.append(measurement)
+        limits = f" (limits {measurement.minimum} to {measurement.maximum})" if not measurement.passed else ""
+        level = logging.INFO if measurement.passed else logging.ERROR
+        logger = logging.getLogger("pytest_openscope.measurements")
+        logger.log(level, "%s = %s %s%s", measurement.name, measurement.value, measurement.unit, limits)
+
+    def acquisition_api(self) -> Acquisition:
+        """Return what runs acquisition programs, made when first asked for."""
+        if self.acquisition is None:
+            from .acquisition import Acquisition, AcquisitionSpec, StopPolicy
+            from .acquisition.simulated import parse_fault
+
+            settings = self.settings
+            faults = [text.partition("=")[2] for text in self.options.inject if text.startswith("acquisition=")]
+            self.acquisition = Acquisition(
+                self.folder,
+                self._on_output,
+                self._on_acquisition_event,
+                defaults=AcquisitionSpec(
+                    stop=StopPolicy(settings.stop_graceful_s, settings.stop_terminate_s, settings.stop_kill_s),
+                    echo=settings.acquisition_echo,
+                    timeout_s=settings.acquisition_timeout_s,
+                    process_start_timeout_s=settings.process_start_timeout_sec,
+                    stderr_fails=settings.acquisition_error_terminate,
+                    stderr_grace_s=settings.acquisition_error_grace_period_sec,
+                ),
+                dry_run=self.dry_run,
+                fault=parse_fault(faults[0]) if faults else None,
+                echo=self._echo,
+            )
+        return self.acquisition
+
+    def device_manager(self) -> Any:
+        """Return the rig's devices; those that are opened eagerly are open."""
+        if self.devices is None:
+            from .devices import DeviceManager, read_specs
+            from .devices.faults import parse_faults
+
+            rig = self.rig
+            faults = [text for text in self.options.inject if not text.startswith("acquisition=")]
+            self.devices = DeviceManager(
+                read_specs(rig.devices),
+                rig_dir=rig.path.parent,
+                dry_run=self.dry_run,
+                injections=parse_faults(faults),
+                on_event=self.journal.write,
+            )
+        return self.devices
+
+    def expanded_entry(self, entry: PipelineEntry) -> PipelineEntry:
+        """Return a pipeline entry with its placeholders replaced."""
+        return next(one for one in self.entries if (one.phase, one.name) == (entry.phase, entry.name))
+
+    def module_context(self, entry: PipelineEntry) -> Any:
+        """Return what a pipeline step may use."""
+        from .modules.context import ModuleContext
+
+        if self._scripts is None:
+            from .modules.scripts import ScriptImports
+
+            self._scripts = ScriptImports()
+        own = self.expanded_entry(entry)
+        folders = [self.config.invocation_params.dir]
+        if self.configuration.parameter_file is not None:
+            folders.insert(0, self.configuration.parameter_file.parent)
+        return ModuleContext(
+            parameters={**self.parameters, **own.parameters},
+            session_folder=self.folder,
+            repository=self.repository,
+            folders=tuple(folders),
+            dry_run=self.dry_run,
+            no_input=not self.operator.available,
+            operator=self.operator,
+            logger=logging.getLogger(f"pytest_openscope.modules.{own.name}"),
+            note=self.note,
+            record=lambda name, value, unit="": self.measured(Measurement(name, value, unit)),
+            set_experiment_notes=self._set_notes,
+            expand=self.configuration.expander(self.folder.name, self.folder),
+            scripts=self._scripts,
+        )
+
+    def _set_notes(self, text: str) -> None:
+        self.record.operator_notes = text
+
+    @property
+    def repository(self) -> Path | None:
+        """Where the experiment's repository lies, when the parameters name one."""
+        from .acquisition.commands import repository_folder
+
+        return repository_folder(self.parameters)
+
+    def simulate(self, what: str, would: str) -> None:
+        """Note that a dry run did not do something."""
+        self.record.simulated.append(what)
+        _log.info("dry run: would %s", would)
+
+    def _on_acquisition_event(self, event: str, **fields: Any) -> None:
+        if event == "acquisition_batch":
+            fields["log_size"] = self.log.size
         self.journal.write(event, **fields)
 
-    def on_output(self, stream: str, lines: Sequence[bytes]) -> None:
-        """Write lines of the acquisition into the log."""
-        self.log.write_output(f"acquisition.{stream}", lines)
+    def _on_output(self, stream: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
+        return self.log.write_output(f"acquisition.{stream}", lines)
+
+    def _echo(self, stream: str, lines: Sequence[bytes]) -> None:
+        terminal: Any = self.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            for line in lines:
+                terminal.write_line(line.decode("utf-8", "backslashreplace"))
 
     def begin_post_acquisition(self) -> None:
         """Write the provisional end state that post-acquisition modules read."""
@@ -386,7 +526,7 @@ class ExperimentSession:
                 END_STATE,
                 end_state(
                     self.record,
-                    rig_config=self.configuration.rig.as_json(),
+                    rig_config=self.rig_config(),
                     mirror=self.mirror,
                     provisional=True,
                     secrets=self.secrets,
@@ -420,6 +560,10 @@ class ExperimentSession:
         step = StepRecord(name, nodeid, phase, policy, kind, started=now_iso())
         self.record.steps.append(step)
         return step
+
+    def rig_config(self) -> dict[str, Any]:
+        """The rig file's content, as it is kept in ``end_state.json``."""
+        return {"rig_id": self.record.rig_id, **self.configuration.rig.raw}
 
     @property
     def outcome(self) -> Outcome:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .simulated import Fault, SimulatedRun
     from .streams import Sink
 
-    Run = Union[AcquisitionRun, SimulatedRun]
+    Run = AcquisitionRun | SimulatedRun
 
 Command = Union[str, "os.PathLike[str]", Sequence[object]]
 
@@ -153,6 +153,10 @@ class Acquisition:
         except BaseException as error:
             run.stop(_reason(error))
             raise
+
+    def request_stop(self, reason: str) -> None:
+        """Begin to stop every run that has not ended; who waits for them goes on waiting."""
+        self.stop_all(reason, wait=False)
 
     def stop_all(self, reason: str, wait: bool = True) -> None:
         """Stop every run that has not ended, all at once; safe from any thread."""

@@ -24,6 +24,7 @@ from .spec import (
     AcquisitionTimeout,
     command_line,
     describe_returncode,
+    output_logger,
 )
 from .streams import Sink, StreamFollower
 from .usage import TreeUsage
@@ -294,8 +295,8 @@ class AcquisitionRun:
         files.close()
         self._job.add(self.pid)
         self._followers = [
-            StreamFollower("stdout", files.stdout, self._mark, self._deliver),
-            StreamFollower("stderr", files.stderr, self._mark, self._deliver),
+            StreamFollower(stream, output_logger(self.name, stream), path, self._mark, self._deliver)
+            for stream, path in (("stdout", files.stdout), ("stderr", files.stderr))
         ]
         if sys.platform == "linux" and hasattr(os, "pidfd_open"):
             try:
@@ -512,15 +513,15 @@ class AcquisitionRun:
     # Guards to what is not ours --------------------------------------------------------------------------------------
 
     def _mark(self, stream: str, raw_from: int) -> None:
-        self._event("acquisition_batch", stream=stream, raw_from=raw_from)
+        self._event("acquisition_batch", stream=stream, raw_from=raw_from, logger=output_logger(self.name, stream))
 
     def _event(self, event: str, **fields: Any) -> None:
         self._guard("on_event", self._on_event, event, name=self.name, **fields)
 
-    def _deliver(self, stream: str, lines: list[bytes], raw_from: int, raw_to: int) -> Any:
-        written = self._guard("sink", self._sink, stream, lines, raw_from, raw_to)
+    def _deliver(self, logger_name: str, lines: list[bytes], raw_from: int, raw_to: int) -> Any:
+        written = self._guard("sink", self._sink, logger_name, lines, raw_from, raw_to)
         if self._echo is not None:
-            self._guard("echo", self._echo, stream, lines)
+            self._guard("echo", self._echo, logger_name, lines)
         return written
 
     def _guard(self, what: str, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:

@@ -84,6 +84,11 @@ class AcquisitionTimeout(AcquisitionFailed):
     """It ran for longer than it may."""
 
 
+def output_logger(name: str, stream: str) -> str:
+    """Return the logger that the lines of a stream have in the session log; a recovery counts them by it."""
+    return f"acquisition.{name}.{stream}"
+
+
 def split_command(command: str | os.PathLike[str] | Sequence[object]) -> tuple[str, ...]:
     """Return program and arguments; no shell is involved.
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from .output import BLOCK_BYTES, LineSplitter
 
-#: Gets a stream's name (``stdout``, ``stderr``), whole lines as raw bytes, and where they stand in the raw file. False tells
-#: that not all of them were written.
+#: Gets the logger of the stream (``acquisition.camera.stdout``), whole lines as raw bytes, and where they stand in the raw
+#: file. An answer of False or 0 tells that they were not all written.
 Sink = Callable[[str, list[bytes], int, int], Any]
 
 TAIL_LINES = 200
@@ -29,16 +29,18 @@ class StreamFollower:
 
     Args:
         stream: ``stdout`` or ``stderr``.
+        logger: what the sink knows it by.
         path: the raw file.
         mark: called with the stream's name and a raw offset before lines go to the sink, for the journal. One mark serves many
             batches: the records written since it are counted from it on.
         sink: gets the lines; must not raise.
     """
 
-    def __init__(self, stream: str, path: Path, mark: Callable[[str, int], None], sink: Sink) -> None:
+    def __init__(self, stream: str, logger: str, path: Path, mark: Callable[[str, int], None], sink: Sink) -> None:
         self.stream = stream
         self.bytes_read = 0
         self.tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self._logger = logger
         self._mark, self._sink = mark, sink
         self._splitter = LineSplitter()
         self._fd: int | None = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -73,7 +75,8 @@ class StreamFollower:
         if now_s - self._marked_at_s > MARK_EVERY_S or raw_from - self._marked_from > MARK_EVERY_BYTES:
             self._marked_at_s, self._marked_from = now_s, raw_from
             self._mark(self.stream, raw_from)
-        if self._sink(self.stream, lines, raw_from, raw_to) is False:
+        written = self._sink(self._logger, lines, raw_from, raw_to)
+        if written is not None and not written:
             self._marked_at_s = float("-inf")
 
     def finish(self) -> None:

@@ -34,7 +34,7 @@ _DEAF_S = 0.5
 class StopReport:
     """What became of a tree: ``stopped`` and ``survivors`` name processes (``ffmpeg (pid 812)``).
 
-    ``request`` is the last kind of request that was needed: ``graceful``, ``terminate`` or ``kill``; "" when nothing was running.
+    ``request`` is the last kind of request that was needed: ``graceful``, ``terminate`` or ``kill``; "" when nothing ran.
     """
 
     stopped: tuple[str, ...] = ()
@@ -156,7 +156,9 @@ def _marked(mark: str, name: str | None) -> Iterator[tuple[int, psutil.Process]]
             environ = process.environ()
         except (OSError, psutil.Error):
             continue
-        if mark in (environ.get(MARK_SESSION), environ.get(MARK_FOLDER)) and name in (None, environ.get(MARK_NAME)):
+        if mark not in (environ.get(MARK_SESSION), environ.get(MARK_FOLDER)) or MARK_NAME not in environ:
+            continue
+        if name in (None, environ[MARK_NAME]):
             yield pid, process
 
 
@@ -301,7 +303,7 @@ class _Hunt:
             time.sleep(_POLL_S)
 
     def _all_deaf(self, alive: list[psutil.Process]) -> bool:
-        """Tell whether waiting is in vain: the main process, which might have told them to end, is gone, and none hears SIGINT."""
+        """Tell whether waiting is in vain: the main process, which could have ended them, is gone, and none hears SIGINT."""
         return all(process.pid != self.pid and _ignores_interrupt(process.pid) for process in alive)
 
     def request(self, kind: str, processes: Iterable[psutil.Process] | None = None) -> None:

@@ -1,1 +1,1 @@
-"""The rig's devices: drivers, mocks and safe states."""
+"""The hardware of a rig: drivers, their mocks, faults on demand. Nothing here is imported for a rig without ``devices:``."""

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 class Driver(Protocol):
     """The methods that a session calls by itself, if the driver has them.
 
-    The constructor gets the device's ``params`` (for ready-made drivers also the options beside ``driver``) as keywords and should
-    only store them: hardware is touched in ``open``. Any of the methods may be a coroutine; it then runs on the event loop
-    that the session keeps for its devices.
+    The constructor gets the device's ``params`` (for ready-made drivers also the options beside ``driver``) as keywords and
+    should only store them: hardware is touched in ``open``. Any of the methods may be a coroutine; it then runs on the
+    event loop that the session keeps for its devices.
 
     A driver without ``open`` that is a context manager is entered and left. One whose ``open`` means something else (a
     shutter's, say) names its own with ``open_method``/``close_method`` in the rig file.

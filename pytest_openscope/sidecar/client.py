@@ -101,7 +101,7 @@ class SidecarClient:
     def _spawn(self) -> None:
         import subprocess
 
-        arguments = ["--folder", str(self.folder)]
+        arguments = ["--folder", str(self.folder.absolute())]
         self._started_at = time.monotonic()
         with open(self.folder / METADATA / SIDECAR_LOG, "ab") as log:
             process = spawn_light(

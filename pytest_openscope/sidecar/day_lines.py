@@ -7,10 +7,12 @@ the line. Lines that begin with ``#`` are blanked damage.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from zlib import crc32
 
 _HEADER = re.compile(rb"[^ #\n][^ \n]* [^ \n]+ \d+ [0-9a-f]{8} ")
+_DATED = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:")
 BLANKED = b"# damaged line, blanked "
 
 
@@ -39,15 +41,15 @@ def parse_line(line: bytes) -> DayLine | None:
     return DayLine(b"%b %b" % (fields[0], fields[1]), int(fields[2]), fields[4])
 
 
-def looks_damaged(line: bytes, keys: frozenset[bytes]) -> bool:
+def looks_damaged(line: bytes, keys: Iterable[bytes]) -> bool:
     """Tell whether an invalid line was once written by this package; a line of some other program is left alone.
 
-    The launcher that this package succeeds appends plain lines to a file of the same name. What cannot be theirs: NUL bytes,
-    the header of a line of ours at the start, or the key of a known session (and a part of one, cut short) anywhere.
+    The launcher that this package succeeds appends plain lines to a file of the same name. What cannot be theirs: zeroed
+    bytes, the header of a line of ours at the start, or a known session's key (cut short, too) in it.
     """
-    if b"\0" in line or _HEADER.match(line):
+    if b"\0\0\0\0" in line or _HEADER.match(line):
         return True
-    return any(key in line or (len(line) > 2 and key.startswith(line)) for key in keys)
+    return any(key + b" " in line or (len(line) > 2 and key.startswith(line)) for key in keys)
 
 
 def blank(length: int) -> bytes:
@@ -55,12 +57,11 @@ def blank(length: int) -> bytes:
     return (BLANKED + b"." * length)[:length]
 
 
-def is_day_log(head: bytes, whole: bool) -> bool:
-    """Tell from its first bytes (``whole``: all there are) whether a file is a day's log or somebody else's.
+def is_day_log(head: bytes) -> bool:
+    """Tell from its first bytes whether a file is a day's log (also an empty or zeroed one) or somebody else's."""
+    return not head or head[:1] in (b"#", b"\0") or _HEADER.match(head) is not None
 
-    A first line that is not whole yet can only be told by its header.
-    """
-    line, newline, _ = head.partition(b"\n")
-    if not head or line.startswith(b"#") or b"\0" in head or _HEADER.match(head):
-        return True
-    return bool(newline) and parse_line(line) is not None and whole
+
+def is_foreign_tail(tail: bytes) -> bool:
+    """Tell whether an unfinished last line belongs to a program that writes plain lines beginning with a date."""
+    return _DATED.match(tail) is not None

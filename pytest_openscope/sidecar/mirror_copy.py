@@ -109,6 +109,7 @@ class OwnCopy:
     Attributes:
         flushed: bytes that the share has confirmed.
         number: 1, or more when a foreign file holds the name; None before the copy was opened.
+        created: nothing of this session was in the central directory before.
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
@@ -120,6 +121,7 @@ class OwnCopy:
         self.warn = warn
         self.flushed = 0
         self.number: int | None = None
+        self.created = False
         self._fd: int | None = None
         self._confirmed: int | None = None
         self._tail = b""
@@ -233,7 +235,9 @@ class OwnCopy:
                 (self.folder / numbered(name, number)).exists() for name in self.metadata_files
             ):
                 return None
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
+            self.created = self.hint.number("copy") is None
+            return fd
         try:
             answer = self._is_own(fd, number, finishing)
         except BaseException:
@@ -255,8 +259,7 @@ class OwnCopy:
 
     def _find_place(self, fd: int) -> None:
         """Set the place to write from: after the last block that is equal in both files."""
-        if self._confirmed is not None:
-            drop_cache(fd)
+        drop_cache(fd)
         size, end = self.source.size(), true_end(fd)
         place = min(size, end)
         if self._confirmed is not None:

@@ -1,0 +1,253 @@
+"""The acquisition of a parameter file: from its keys to the command that runs.
+
+The ``python`` and ``bonsai`` commands are those of the launcher, whose parameter files stay valid; ``command`` is any
+program: ``command`` (a list, or a text that is split like a command line) followed by ``script_arguments``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ..errors import ConfigurationError, Mistake
+from .spec import AcquisitionSpec, StopPolicy, command_line, split_command
+
+Parameters = Mapping[str, Any]
+
+
+def build(parameters: Parameters, session_folder: Path) -> AcquisitionSpec | None:
+    """Return what to run for the merged and expanded parameters; None when the launcher kind starts no process.
+
+    Kinds without a process are ``base`` (runs nothing), an absent one, and ``matlab`` (a call into a running MATLAB).
+
+    Raises:
+        ConfigurationError: the key that says what to run is missing, or has a form that cannot be used.
+    """
+    kind = _kind(parameters)
+    if kind == "python":
+        command, env = _python(parameters), {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        return _spec(parameters, "python", command, {key: text for key, text in env.items() if key not in os.environ})
+    if kind == "command":
+        return _spec(parameters, None, _command(parameters), {})
+    if kind == "bonsai":
+        return _spec(parameters, "bonsai", _bonsai(parameters, session_folder), {})
+    return None
+
+
+def describe(parameters: Parameters, session_folder: Path) -> str:
+    """Return in one line what would run, for the log of a dry run.
+
+    Raises:
+        ConfigurationError: see :func:`build`.
+    """
+    if _kind(parameters) == "matlab":
+        return _matlab(parameters, session_folder)
+    spec = build(parameters, session_folder)
+    return "nothing (launcher: base)" if spec is None else command_line(spec.command)
+
+
+def defaults(parameters: Parameters) -> AcquisitionSpec:
+    """Return the limits, the stop policy and the like that the parameters set, for every acquisition of the session."""
+    policy = StopPolicy(
+        graceful_s=float(_value(parameters, "stop_graceful_s", StopPolicy.graceful_s)),
+        terminate_s=float(_value(parameters, "stop_terminate_s", StopPolicy.terminate_s)),
+        kill_s=float(_value(parameters, "stop_kill_s", StopPolicy.kill_s)),
+    )
+    return AcquisitionSpec(
+        timeout_s=_seconds(parameters, "acquisition_timeout_s"),
+        process_start_timeout_s=_seconds(parameters, "process_start_timeout_sec"),
+        stderr_fails=bool(_value(parameters, "acquisition_error_terminate", False)),
+        stderr_grace_s=float(_value(parameters, "acquisition_error_grace_period_sec", 5.0)),
+        stop=policy,
+        echo=bool(_value(parameters, "acquisition_echo", False)),
+    )
+
+
+def check(parameters: Parameters, dry_run: bool, where: str = "parameters") -> list[Mistake]:
+    """Return what would keep the acquisition from starting: a script, an interpreter or a program that is not there.
+
+    Nothing in a dry run, which needs none of them.
+    """
+    if dry_run:
+        return []
+    try:
+        spec = build(parameters, Path())
+    except ConfigurationError as error:
+        return [Mistake(where, mistake.problem, mistake.remedy, mistake.key) for mistake in error.mistakes]
+    kind = _kind(parameters)
+    if spec is None or kind not in ("python", "command"):
+        return []
+    mistakes = []
+    program_key = "command"
+    if kind == "python":
+        program_key = next((key for key in ("python_exe_path", "python_venv_path") if parameters.get(key)), "python_exe_path")
+        script = Path(spec.command[1])
+        if not script.is_file():
+            problem = f"{str(script)!r} is {'a folder' if script.is_dir() else 'not there'}"
+            mistakes.append(Mistake(where, problem, "give the path of the script", "script_path"))
+    program = spec.command[0]
+    if shutil.which(program) is None:
+        if Path(program).is_dir():
+            problem, remedy = f"{program!r} is a folder", "name the program in it"
+        elif Path(program).is_file():
+            problem, remedy = f"{program!r} may not be executed", "give it execute permission, or name its interpreter"
+        else:
+            problem, remedy = f"there is no program {program!r}", "install it, or give its full path"
+        mistakes.append(Mistake(where, problem, remedy, program_key))
+    return mistakes
+
+
+def repository_folder(parameters: Parameters) -> Path | None:
+    """Return ``local_repository_path``/<name of the repository>; None when no repository is named."""
+    local = parameters.get("local_repository_path")
+    if not local:
+        return None
+    url = str(parameters.get("repository_url") or "").rstrip("/").removesuffix(".git")
+    name = url.replace("\\", "/").replace(":", "/").rpartition("/")[2]
+    return _native(str(local)) / name if name else _native(str(local))
+
+
+def _kind(parameters: Parameters) -> str:
+    return str(parameters.get("launcher") or "base").strip().lower()
+
+
+def _spec(parameters: Parameters, name: str | None, command: tuple[str, ...], env: Mapping[str, str | None]) -> AcquisitionSpec:
+    from dataclasses import replace
+
+    spec = defaults(parameters)
+    if name == "bonsai":
+        # Bonsai reports a broken workflow on stderr only; the launcher fails it unless told otherwise.
+        stderr_fails = bool(_value(parameters, "acquisition_error_terminate", True))
+        spec = replace(spec, stderr_fails=stderr_fails)
+    return replace(spec, command=command, name=name or Path(command[0]).stem or spec.name, env=env)
+
+
+def _python(parameters: Parameters) -> tuple[str, ...]:
+    script = parameters.get("script_path")
+    if not script:
+        raise _mistake("script_path", "launcher 'python' needs a script", "give its path as script_path")
+    return (
+        _interpreter(parameters),
+        str(_in_repository(parameters, str(script))),
+        *_arguments(parameters, "python_arguments"),
+        *_arguments(parameters, "script_arguments"),
+    )
+
+
+def _interpreter(parameters: Parameters) -> str:
+    if parameters.get("python_exe_path"):
+        return str(_native(str(parameters["python_exe_path"])))
+    if parameters.get("python_venv_path"):
+        venv = _native(str(parameters["python_venv_path"]))
+        return str(venv / "Scripts" / "python.exe" if sys.platform == "win32" else venv / "bin" / "python")
+    return sys.executable
+
+
+def _command(parameters: Parameters) -> tuple[str, ...]:
+    command = parameters.get("command")
+    if not command:
+        raise _mistake("command", "launcher 'command' needs a command", "give the program and its arguments as a list")
+    if not isinstance(command, (str, list, tuple)):
+        raise _mistake("command", f"{command!r} is no command", "give the program and its arguments as a list")
+    try:
+        parts = split_command(command)
+    except ValueError as error:
+        raise _mistake("command", f"{command!r}: {error}", "close the quote, or give a list") from None
+    if not parts:
+        raise _mistake("command", "the command is empty", "give the program and its arguments as a list")
+    return (*parts, *_arguments(parameters, "script_arguments"))
+
+
+def _bonsai(parameters: Parameters, session_folder: Path) -> tuple[str, ...]:
+    mistakes = [
+        Mistake("parameters", f"launcher 'bonsai' needs {what}", f"give its path as {key}", key)
+        for key, what in (("bonsai_exe_path", "the program"), ("script_path", "a workflow"))
+        if not parameters.get(key)
+    ]
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    given = parameters.get("script_parameters") or {}
+    if not isinstance(given, Mapping):
+        raise _mistake("script_parameters", f"{given!r} is no mapping", "give name/value pairs")
+    properties: list[str] = []
+    for name, value in given.items():
+        properties += ["-p", f"{name}={_property(str(name), value, session_folder)}"]
+    return (
+        str(_in_repository(parameters, str(parameters["bonsai_exe_path"]))),
+        str(_in_repository(parameters, str(parameters["script_path"]))),
+        "--start",
+        "--no-editor",
+        *properties,
+        *_arguments(parameters, "script_arguments"),
+        "-p",
+        f"RootFolder={session_folder}",
+    )
+
+
+def _property(name: str, value: Any, session_folder: Path) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value)
+    if isinstance(value, str) and value and name.lower().endswith(("_path", "_file")) and not _is_absolute(value):
+        return str(session_folder / _native(value))
+    return text
+
+
+def _matlab(parameters: Parameters, session_folder: Path) -> str:
+    function = parameters.get("matlab_entrypoint") or parameters.get("matlab_function") or "slap2_launcher"
+    arguments: list[Any] = ["execute", str(session_folder), *(parameters.get("matlab_entrypoint_args") or ())]
+    for pairs in (parameters.get("script_parameters"), parameters.get("matlab_entrypoint_kwargs")):
+        for name, value in (pairs or {}).items() if isinstance(pairs or {}, Mapping) else ():
+            arguments += [str(name), value]
+    engine = parameters.get("matlab_engine_name") or "any"
+    return f"MATLAB engine {engine}: {function}({', '.join(repr(argument) for argument in arguments)})"
+
+
+def _arguments(parameters: Parameters, key: str) -> list[str]:
+    value = parameters.get(key)
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        try:
+            return list(split_command(value))
+        except ValueError as error:
+            raise _mistake(key, f"{value!r}: {error}", "close the quote, or give a list") from None
+    if isinstance(value, (list, tuple)):
+        return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
+    raise _mistake(key, f"{value!r} is no list of arguments", "give a list")
+
+
+def _in_repository(parameters: Parameters, text: str) -> Path:
+    """Return the path; a relative one lies in the repository, or in the working directory where there is none."""
+    path = _native(text)
+    if _is_absolute(text):
+        return path
+    folder = repository_folder(parameters)
+    return folder / path if folder is not None else path
+
+
+def _is_absolute(text: str) -> bool:
+    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute() or bool(PureWindowsPath(text).drive)
+
+
+def _native(text: str) -> Path:
+    """Return a path written with either slash; files of a Windows rig are tried out on other systems too."""
+    return Path(text if sys.platform == "win32" else text.replace("\\", "/"))
+
+
+def _value(parameters: Parameters, key: str, default: Any) -> Any:
+    value = parameters.get(key)
+    return default if value is None else value
+
+
+def _seconds(parameters: Parameters, key: str) -> float | None:
+    value = parameters.get(key)
+    return None if value is None else float(value)
+
+
+def _mistake(key: str, problem: str, remedy: str) -> ConfigurationError:
+    return ConfigurationError([Mistake("parameters", problem, remedy, key)])

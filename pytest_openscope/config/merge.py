@@ -1,0 +1,151 @@
+"""Laying one source of values over another, remembering where each value came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .reading import kind_of, parse_value
+from .yaml_rules import YamlError
+
+
+class OverrideError(Exception):
+    """A ``--param`` cannot be applied; carries key, problem and remedy."""
+
+    def __init__(self, key: str, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.key, self.problem, self.remedy = key, problem, remedy
+
+
+def overlay(target: dict[str, Any], layer: Mapping[str, Any], where: str, sources: dict[str, str], prefix: str = "") -> None:
+    """Lay ``layer`` over ``target`` in place: mappings key by key, everything else as a whole.
+
+    ``sources`` gets the dotted key of each value taken over; those of replaced values go.
+    """
+    for key, value in layer.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            if not isinstance(target.get(key), dict):
+                _forget(sources, path)
+                target[key] = {}
+            if value:
+                sources.pop(path, None)
+            elif not target[key]:
+                sources[path] = where
+            overlay(target[key], value, where, sources, path + ".")
+        else:
+            _forget(sources, path)
+            target[key] = copy_of(value)
+            sources[path] = where
+
+
+def _forget(sources: dict[str, str], path: str) -> None:
+    for known in [known for known in sources if known == path or known.startswith(path + ".")]:
+        del sources[known]
+
+
+def copy_of(value: Any) -> Any:
+    """Return a copy in which no mapping or list is shared with ``value``."""
+    if isinstance(value, Mapping):
+        return {key: copy_of(item) for key, item in value.items()}
+    return [copy_of(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def source_of(sources: Mapping[str, str], path: str, default: str = "") -> str:
+    """Return what set the value at a dotted key: the key's own source, or that of the value it is a part of."""
+    probe = path
+    while True:
+        if probe in sources:
+            return sources[probe]
+        if "." not in probe:
+            break
+        probe = probe.rpartition(".")[0]
+    return next((where for key, where in sources.items() if key.startswith(path + ".")), default)
+
+
+_ASSIGNMENT = re.compile(r"\s*([^=\s][^=]*?)\s*=(.*)", re.DOTALL)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``KEY=VALUE`` and read VALUE as YAML; an empty VALUE is empty text.
+
+    Raises:
+        OverrideError: no key, no ``=``, or a value that is no YAML. The value is never in the message.
+    """
+    match = _ASSIGNMENT.fullmatch(text)
+    if match is None:
+        key = text.partition("=")[0].strip()
+        raise OverrideError(key, "is no KEY=VALUE", "write e.g. --param script_parameters.FrameRate=30")
+    key, written = match[1], match[2]
+    if not all(part.strip() for part in key.split(".")):
+        raise OverrideError(key, "a part of the dotted key is empty", "write e.g. script_parameters.FrameRate")
+    try:
+        value = parse_value(written.strip()) if written.strip() else ""
+    except YamlError as error:
+        raise OverrideError(
+            key, f"the value is no YAML: {error.problem}", "put it in quotes inside the argument: KEY='\"…\"'"
+        ) from None
+    last = key.rpartition(".")[2]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        from .reading import keeps_text
+
+        value = written.strip() if keeps_text(last) else value
+        if value != value or value in (float("inf"), float("-inf")):
+            raise OverrideError(key, "is no finite number", "write a number")
+    return key, value
+
+
+def apply_override(target: dict[str, Any], key: str, value: Any, where: str, sources: dict[str, str]) -> None:
+    """Set the value at a dotted key; numbers reach into lists, missing mappings are made.
+
+    A key that itself holds dots (a logger's name) is found if it exists already, and below ``log_levels`` always. A pipeline
+    entry that is only a name becomes an object, so that its parameters can be set.
+
+    Raises:
+        OverrideError: an index outside its list, or a way through a value that has no parts.
+    """
+    parts = key.split(".")
+    container: Any = target
+    depth = 0
+    while True:
+        size = _longest_key(container, parts[depth:], depth and parts[0] == "log_levels")
+        name = ".".join(parts[depth : depth + size])
+        path = ".".join(parts[: depth + size])
+        step: Any = _index(container, name, path) if isinstance(container, list) else name
+        depth += size
+        if depth == len(parts):
+            break
+        child = container[step] if isinstance(container, list) else container.get(step)
+        if child is None:
+            child = container[step] = {}
+        elif isinstance(child, str) and isinstance(container, list) and path.split(".")[0].endswith("_acquisition_pipeline"):
+            child = container[step] = {"module_type": "launcher_module", "module_path": child}
+        elif not isinstance(child, (dict, list)):
+            raise OverrideError(key, f"{path} is {kind_of(child)} and has no parts", f"set {path} as a whole")
+        container = child
+    old = container[step] if isinstance(container, list) else container.get(step)
+    if isinstance(value, dict) and isinstance(old, dict):
+        overlay(old, value, where, sources, key + ".")
+        return
+    _forget(sources, key)
+    container[step] = copy_of(value)
+    sources[key] = where
+
+
+def _longest_key(container: Any, parts: list[str], all_of_it: Any) -> int:
+    if isinstance(container, dict):
+        if all_of_it:
+            return len(parts)
+        for size in range(len(parts), 1, -1):
+            if ".".join(parts[:size]) in container:
+                return size
+    return 1
+
+
+def _index(container: list[Any], name: str, path: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", name):
+        raise OverrideError(path, f"{name!r} is no index of a list", f"write a number from 0 to {len(container) - 1}")
+    if int(name) >= len(container):
+        raise OverrideError(path, f"the list has {len(container)} items", "count from 0")
+    return int(name)

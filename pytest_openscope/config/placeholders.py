@@ -1,0 +1,160 @@
+r"""Placeholders in any text of the configuration: ``{subject_id}``, ``{rig_param:COM_port}``, ``$HOME``, ``${X}``, ``%X%``.
+
+Values on disk use both slashes on every platform. Where a text goes on from a path that a placeholder gave
+(``{output_session_folder}\notes\x.txt``), its separators become those of this platform; everything else, UNC paths among it,
+stays as it is written.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SESSION_FOLDER = ("output_session_folder", "session_folder")
+SESSION_NAMES = (*SESSION_FOLDER, "session_uuid")
+RIG_PARAM = "rig_param:"
+
+_REFERENCE = re.compile(r"\$\{(?P<braced>\w+)\}|\$(?P<bare>[A-Za-z_]\w*)|%(?P<percent>\w+)%|\{(?P<name>[^{}]+)\}")
+_WORD_END = re.compile(r"""[\s"'|;,<>]""")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A reference that cannot be followed: ``kind`` is unknown, mapping or cycle; ``name`` the key or the circle of keys."""
+
+    kind: str
+    name: str
+
+
+@dataclass
+class Expander:
+    """Replaces placeholders; unknown ones and stray braces stay.
+
+    Attributes:
+        scalars: top-level values that ``{key}`` may name.
+        rig_lookup: value of a ``{rig_param:KEY}``; raises KeyError for an unknown one.
+        environ: environment variables; their content is not expanded again.
+        session: values of the session's own placeholders, as far as they are known.
+        windows: follow Windows' rules (``%X%``, backslashes).
+        problems: what could not be followed, in the texts given to :meth:`__call__`.
+    """
+
+    scalars: Mapping[str, Any]
+    rig_lookup: Callable[[str], Any]
+    environ: Mapping[str, str]
+    session: Mapping[str, str] = field(default_factory=dict)
+    windows: bool = sys.platform == "win32"
+    problems: list[Problem] = field(default_factory=list)
+
+    def __call__(self, value: Any, name: str = "") -> Any:
+        """Return ``value`` with all texts in it expanded, at any depth; ``name`` is the top-level key it stands under."""
+        if isinstance(value, str):
+            return self._text(value, (name,) if name else (), True)[0]
+        if isinstance(value, Mapping):
+            return {key: self(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self(item) for item in value]
+        return value
+
+    def all(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return top-level parameters expanded; a key that refers to itself is found here."""
+        return {key: self(value, key) for key, value in parameters.items()}
+
+    def _text(self, text: str, chain: tuple[str, ...], own: bool) -> tuple[str, bool]:
+        """Return the expanded text and whether it begins with a path to whose separators a continuation must keep."""
+        if "{" not in text and "$" not in text and "%" not in text:
+            return text, False
+        pieces: list[str] = []
+        position = 0
+        led = False
+        following = ""
+        for match in _REFERENCE.finditer(text):
+            literal = text[position : match.start()]
+            converted, following = self._continue(literal, following)
+            pieces.append(converted)
+            position = match.end()
+            found = self._resolve(match, chain, own)
+            if found is None:
+                converted, following = self._continue(match[0], following)
+                pieces.append(converted)
+                continue
+            content, is_path = found
+            if is_path and not following:
+                following = "word" if match.start() else "all"
+                led = led or match.start() == 0
+            elif following:
+                content = self._separators(content)
+            pieces.append(content)
+        pieces.append(self._continue(text[position:], following)[0])
+        return "".join(pieces), led
+
+    def _continue(self, literal: str, following: str) -> tuple[str, str]:
+        if not following or not literal:
+            return literal, following
+        if following == "all":
+            return self._separators(literal), following
+        end = _WORD_END.search(literal)
+        if end is None:
+            return self._separators(literal), following
+        return self._separators(literal[: end.start()]) + literal[end.start() :], ""
+
+    def _separators(self, text: str) -> str:
+        return text.replace("/", "\\") if self.windows else text.replace("\\", "/")
+
+    def _resolve(self, match: re.Match[str], chain: tuple[str, ...], own: bool) -> tuple[str, bool] | None:
+        name = match["name"]
+        if name is None:
+            return self._environment(match)
+        name = name.strip()
+        if name in self.session:
+            return self.session[name], name in SESSION_FOLDER
+        if name in SESSION_FOLDER:
+            return None
+        if name.startswith(RIG_PARAM):
+            return self._rig_param(name[len(RIG_PARAM) :].strip(), chain, own)
+        return self._scalar(self.scalars.get(name), name, chain, own)
+
+    def _environment(self, match: re.Match[str]) -> tuple[str, bool] | None:
+        if match["percent"] and not self.windows:
+            return None
+        name = match["braced"] or match["bare"] or match["percent"]
+        content = self.environ.get(name)
+        if content is None and self.windows:
+            content = self.environ.get(name.upper())
+        return None if content is None else (content, self._is_path(content))
+
+    def _is_path(self, content: str) -> bool:
+        return not self.windows and content.startswith("/")
+
+    def _rig_param(self, key: str, chain: tuple[str, ...], own: bool) -> tuple[str, bool] | None:
+        try:
+            value = self.rig_lookup(key)
+        except KeyError:
+            self._report("unknown", key, own)
+            return None
+        if isinstance(value, (Mapping, list)):
+            self._report("mapping", key, own)
+            return None
+        if value is None:
+            return "", False
+        return self._scalar(value, key, chain, own)
+
+    def _scalar(self, value: Any, name: str, chain: tuple[str, ...], own: bool) -> tuple[str, bool] | None:
+        if not isinstance(value, (str, int, float)):
+            return None
+        if not isinstance(value, str):
+            return str(value), False
+        if name in chain:
+            circle = (*chain[chain.index(name) :], name)
+            self._report("cycle", " -> ".join(circle), True)
+            return None
+        text, led = self._text(value, (*chain, name), False)
+        return text, led or self._is_path(text)
+
+    def _report(self, kind: str, name: str, own: bool) -> None:
+        problem = Problem(kind, name)
+        if own and problem not in self.problems:
+            self.problems.append(problem)

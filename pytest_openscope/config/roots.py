@@ -1,0 +1,113 @@
+"""Where a session's files go: the output root and the rig's state directory. Nothing is created here."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .coerce import Wrong, has_placeholder
+
+DRY_RUNS = "dry_runs"
+_DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
+
+
+def foreign_path(text: str) -> str:
+    """Say why a path cannot exist on this system ("" when it can)."""
+    if sys.platform == "win32":
+        return ""
+    if _DRIVE.match(text):
+        return "is a Windows drive path, and this is no Windows"
+    return "is a Windows share, and this is no Windows" if text.startswith("\\\\") else ""
+
+
+def local_path(text: str, cwd: Path) -> Path:
+    """Return the absolute path that ``text`` means here: ``~`` expanded, relative to ``cwd``, both slashes understood."""
+    if sys.platform != "win32":
+        text = text.replace("\\", "/")
+    path = Path(text)
+    return Path(os.path.normpath(cwd / (path.expanduser() if text.startswith("~") else path)))
+
+
+def usable_folder(path: Path) -> str:
+    """Say why files cannot be created in a folder that may not exist yet ("" when they can)."""
+    probe = path
+    while True:
+        try:
+            facts = probe.stat()
+        except FileNotFoundError:
+            if probe.parent == probe:
+                return f"{probe} does not exist"
+            probe = probe.parent
+            continue
+        except NotADirectoryError:
+            probe = probe.parent
+            continue
+        except (OSError, ValueError, RuntimeError) as error:
+            return f"{probe} cannot be reached: {getattr(error, 'strerror', None) or error}"
+        break
+    if not stat.S_ISDIR(facts.st_mode):
+        return f"{probe} is a file, not a folder"
+    if not os.access(probe, os.W_OK | os.X_OK):
+        return f"{probe} is not writable"
+    return ""
+
+
+def output_root(text: str | None, cwd: Path, dry_run: bool) -> tuple[Path, str]:
+    """Return the folder that will hold the session folder, and a notice ("" mostly).
+
+    A dry run has its own root, ``dry_runs`` under the output root; under ``cwd`` where the output root is no good.
+
+    Raises:
+        Wrong: no root, or one in which nothing can be created.
+    """
+    problem, remedy = "", "create it, or give another one with --output-root"
+    if text is None or not text.strip():
+        problem, remedy = "no output root is given", "set output_root_folder in the rig file, or give --output-root"
+    elif has_placeholder(text) and re.search(r"\{(output_)?session_(folder|uuid)\}", text):
+        problem, remedy = "the output root cannot depend on the session's name or folder", "remove the placeholder"
+        raise Wrong(problem, remedy)
+    elif "\0" in text:
+        raise Wrong("holds a NUL character", "remove it")
+    else:
+        foreign = foreign_path(text)
+        if foreign:
+            problem, remedy = f"{text!r} {foreign}", "give a path of this system with --output-root"
+        else:
+            root = local_path(text, cwd)
+            root = root / DRY_RUNS if dry_run else root
+            unusable = usable_folder(root)
+            if not unusable:
+                return root, ""
+            problem = f"{text!r} cannot be used: {unusable}"
+    if not dry_run:
+        raise Wrong(problem, remedy)
+    root = cwd / DRY_RUNS
+    unusable = usable_folder(root)
+    if unusable:
+        raise Wrong(f"{problem}; nor can {root}: {unusable}", "give another one with --output-root")
+    return root, f"{problem}; the dry run goes to {root}" if text else ""
+
+
+def default_state_directory(rig_id: str, environ: Mapping[str, str]) -> Path:
+    """Return the rig's folder below the platform's place for state of this user."""
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", rig_id).strip(" .") or "rig"
+    home = Path(environ.get("USERPROFILE" if sys.platform == "win32" else "HOME") or Path.home())
+    if sys.platform == "win32":
+        base = Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        given = environ.get("XDG_STATE_HOME") or ""
+        base = Path(given) if given.startswith("/") else home / ".local" / "state"
+    return base / "pytest-openscope" / name
+
+
+def host_name() -> str:
+    """Return this machine's name."""
+    if hasattr(os, "uname"):
+        return os.uname().nodename or "rig"
+    return os.environ.get("COMPUTERNAME") or "rig"

@@ -1,0 +1,1 @@
+"""Ready-made drivers over real libraries, imported only when a rig names them."""

@@ -1,0 +1,195 @@
+"""``driver: subprocess``: a helper program that takes and gives lines on its standard streams."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..peer import LinePeer, Script
+from .base import Talker
+
+
+class SubprocessDevice(Talker):
+    """One helper program, started at ``open`` and ended at ``close`` (or by end of file, should the experiment die).
+
+    Args:
+        command: program and arguments (a list, or one text without arguments).
+        cwd: working directory.
+        env: environment variables added to the session's.
+        timeout_s: longest wait for an answer.
+        ready_line: a line that the program prints when it is ready; ``open`` waits for it.
+        quit_command: line that asks the program to end.
+        encoding: of its lines.
+        check_query, check_answer: what ``check()`` asks, and a regular expression that the answer must match.
+        safe_command: line that ``safe_state()`` sends.
+    """
+
+    transport = "command"
+
+    def __init__(
+        self,
+        command: list[str] | str,
+        *,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        timeout_s: float = 5.0,
+        ready_line: str | None = None,
+        quit_command: str | None = None,
+        encoding: str = "utf-8",
+        check_query: str | None = None,
+        check_answer: str | None = None,
+        safe_command: str | None = None,
+        _peer: Any = None,
+    ) -> None:
+        super().__init__(check_query, check_answer)
+        self.command = [command] if isinstance(command, str) else list(command)
+        self.timeout_s = timeout_s
+        self._cwd, self._env, self._encoding = cwd, dict(env or {}), encoding
+        self._ready_line, self._quit_command, self._safe_command = ready_line, quit_command, safe_command
+        self._peer = _peer
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._lock = threading.RLock()
+        self._stdin: Any = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        """Start the program and wait for its ``ready_line``."""
+        if self._peer is not None:
+            self._stdin, output = self._peer.streams()
+        else:
+            environment = {**os.environ, **self._env}
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(self.command, cwd=self._cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
+            self.process, self._stdin, output = process, process.stdin, process.stdout
+            threading.Thread(target=self._log_stderr, args=(process.stderr,), name="helper-stderr", daemon=True).start()
+        threading.Thread(target=self._read, args=(output,), name="helper-stdout", daemon=True).start()
+        if self._ready_line is not None:
+            while self._ready_line not in self.read_line():
+                pass
+
+    def close(self) -> None:
+        """Ask it to end, close its input, then terminate and at last kill it."""
+        try:
+            if self._quit_command is not None and self._stdin is not None:
+                self.write(self._quit_command)
+            if self._stdin is not None:
+                self._stdin.close()
+        except OSError:
+            pass
+        if self.process is None:
+            return
+        for wait_s, act in ((1.0, self.process.terminate), (1.0, self.process.kill), (1.0, lambda: None)):
+            try:
+                self.process.wait(wait_s)
+                return
+            except subprocess.TimeoutExpired:
+                act()
+
+    def write(self, text: str) -> None:
+        """Send one line."""
+        self._io("told", text)
+        with self._lock:
+            self._stdin.write((text + "\n").encode(self._encoding))
+            self._stdin.flush()
+
+    def read_line(self, timeout_s: float | None = None) -> str:
+        """Return the next line.
+
+        Raises:
+            TimeoutError: none came in time.
+            RuntimeError: the program has ended.
+        """
+        wait_s = self.timeout_s if timeout_s is None else timeout_s
+        try:
+            line = self._lines.get(timeout=wait_s)
+        except queue.Empty:
+            raise TimeoutError(f"{self.command[0]} printed no line within {wait_s:g} s") from None
+        if line is None:
+            self._lines.put(None)
+            raise RuntimeError(f"{self.command[0]} has ended{self._how()}")
+        self._io("answered", line)
+        return line
+
+    def query(self, text: str, timeout_s: float | None = None) -> str:
+        """Send a line and return the next one."""
+        with self._lock:
+            self.write(text)
+            return self.read_line(timeout_s)
+
+    def check(self) -> str:
+        """Find the program alive, then ask as the other drivers do."""
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"{self.command[0]} has ended{self._how()}")
+        return super().check()
+
+    def safe_state(self) -> None:
+        """Send ``safe_command``, if one is declared."""
+        if self._safe_command is not None and self._stdin is not None:
+            self.write(self._safe_command)
+
+    def read_state(self) -> dict[str, Any]:
+        """Return command, process id and exit code."""
+        process = self.process
+        return {"command": self.command, "pid": process and process.pid, "returncode": process and process.poll()}
+
+    def _how(self) -> str:
+        if self.process is None:
+            return ""
+        deadline = time.monotonic() + 0.5
+        while self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return f" with exit code {self.process.returncode}"
+
+    def _read(self, stream: Any) -> None:
+        try:
+            for line in stream:
+                self._lines.put(line.decode(self._encoding, "replace").rstrip("\r\n"))
+        except (OSError, ValueError):
+            pass
+        self._lines.put(None)
+
+    def _log_stderr(self, stream: Any) -> None:
+        log = logging.getLogger(f"pytest_openscope.devices.{Path(self.command[0]).stem}")
+        for line in stream:
+            log.warning("%s", line.decode(self._encoding, "replace").rstrip("\r\n"))
+
+    @classmethod
+    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+        """A scripted peer at the other end of two pipes, without a process."""
+        played = Script.from_file(script) if script else Script({"echo": True}, "echo")
+        peer = _PipePeer(played, options.get("ready_line"))
+        return {**options, "_peer": peer}, peer, f"scripted peer {played.name}"
+
+
+class _PipePeer:
+    def __init__(self, script: Script, ready_line: str | None) -> None:
+        self._script, self._ready_line = script, ready_line
+        self._player: LinePeer | None = None
+        self._answers: Any = None
+
+    def streams(self) -> tuple[Any, Any]:
+        heard_fd, told_fd = os.pipe()
+        given_fd, answer_fd = os.pipe()
+        heard, self._answers = os.fdopen(heard_fd, "rb", 0), os.fdopen(answer_fd, "wb", 0)
+        if self._ready_line is not None:
+            self._answers.write((self._ready_line + "\n").encode("utf-8"))
+
+        def receive() -> bytes:
+            data: bytes = heard.read(4096)
+            if not data:
+                heard.close()
+            return data
+
+        self._player = LinePeer(self._script, receive, self._answers.write)
+        return os.fdopen(told_fd, "wb"), os.fdopen(given_fd, "rb")
+
+    def close(self) -> None:
+        if self._player is not None:
+            self._player.close()
+            self._answers.close()

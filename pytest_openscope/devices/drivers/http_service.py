@@ -1,0 +1,161 @@
+"""``driver: http``: a device or program with an HTTP interface (standard library only)."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from ..peer import Script
+from .base import Talker
+
+
+class HttpDevice(Talker):
+    """One base URL. Proxies of the environment are not used: the device stands beside the rig.
+
+    Args:
+        url: ``http://192.168.0.9:8000/api``.
+        timeout_s: longest wait for the connection and for each part of an answer.
+        headers: sent with every request.
+        token_env: environment variable whose value goes into ``Authorization: Bearer``.
+        check_path: what ``check()`` gets; ``check_answer`` is a regular expression that the answer must match.
+        safe_path: where ``safe_state()`` posts ``safe_body``.
+    """
+
+    transport = "url"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 2.0,
+        headers: dict[str, str] | None = None,
+        token_env: str | None = None,
+        check_path: str = "",
+        check_answer: str | None = None,
+        safe_path: str | None = None,
+        safe_body: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(check_path, check_answer)
+        self.url = url.rstrip("/")
+        self.timeout_s = timeout_s
+        self._headers = dict(headers or {})
+        self._token_env = token_env
+        self._safe_path, self._safe_body = safe_path, safe_body
+        self._opener: Any = None
+
+    def open(self) -> None:
+        """Prepare; a connection is made for each request."""
+        import urllib.request
+
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def close(self) -> None:
+        """Let go."""
+        if self._opener is not None:
+            self._opener.close()
+
+    def get(self, path: str = "", **query: Any) -> Any:
+        """Return the answer: parsed where it is JSON, else as text."""
+        return self.request("GET", path, query=query)
+
+    def post(self, path: str = "", body: Any = None) -> Any:
+        """Post ``body`` as JSON."""
+        return self.request("POST", path, body)
+
+    def put(self, path: str = "", body: Any = None) -> Any:
+        """Put ``body`` as JSON."""
+        return self.request("PUT", path, body)
+
+    def delete(self, path: str = "") -> Any:
+        """Delete."""
+        return self.request("DELETE", path)
+
+    def query(self, text: str) -> str:
+        """Get a path and return the answer as text."""
+        answer = self.get(text)
+        return answer if isinstance(answer, str) else json.dumps(answer)
+
+    def request(self, method: str, path: str = "", body: Any = None, query: dict[str, Any] | None = None) -> Any:
+        """Make one request.
+
+        Raises:
+            TimeoutError: no answer in time.
+            RuntimeError: the device answered with an error status; its text is in the message.
+            OSError: no connection.
+        """
+        import urllib.error
+        import urllib.parse
+        import urllib.request
+
+        url = f"{self.url}/{path.lstrip('/')}" if path else self.url
+        if query:
+            url += "?" + urllib.parse.urlencode(query)
+        data = None if body is None else json.dumps(body).encode("utf-8")
+        headers = {**self._headers, **({"Content-Type": "application/json"} if data else {})}
+        if self._token_env:
+            headers["Authorization"] = f"Bearer {os.environ.get(self._token_env, '')}"
+        self._io("told", f"{method} {url}" + (f" {data.decode('utf-8')}" if data else ""))
+        request = urllib.request.Request(url, data=data, headers=headers, method=method)
+        try:
+            with self._opener.open(request, timeout=self.timeout_s) as answer:
+                text = answer.read().decode("utf-8", "replace")
+                kind = answer.headers.get_content_type()
+        except urllib.error.HTTPError as error:
+            detail = error.read(500).decode("utf-8", "replace")
+            raise RuntimeError(f"{method} {url} was answered {error.code} {error.reason}: {detail}") from error
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise TimeoutError(f"{method} {url}: no answer within {self.timeout_s:g} s") from error
+            raise
+        self._io("answered", text)
+        return json.loads(text) if kind == "application/json" and text else text
+
+    def safe_state(self) -> None:
+        """Post ``safe_body`` to ``safe_path``, if one is declared."""
+        if self._safe_path is not None and self._opener is not None:
+            self.post(self._safe_path, self._safe_body)
+
+    def read_state(self) -> dict[str, Any]:
+        """Return the address."""
+        return {"url": self.url, "timeout_s": self.timeout_s}
+
+    @classmethod
+    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+        """A server on a loopback port; its script is asked ``GET /path`` or ``POST /path <body>``."""
+        played = Script.from_file(script) if script else Script({"error": "{}"}, "empty answers")
+        peer = _HttpPeer(played)
+        return {**options, "url": peer.url}, peer, f"scripted server ({played.name})"
+
+
+class _HttpPeer:
+    def __init__(self, script: Script) -> None:
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode("utf-8", "replace")
+                answer = script.answer(f"{self.command} {self.path}" + (f" {body}" if body else ""))
+                data = (answer if answer is not None else f"nothing known of {self.path}").encode("utf-8")
+                self.send_response(404 if answer is None else 200)
+                is_json = answer is not None and answer[:1] in "{["
+                self.send_header("Content-Type", "application/json" if is_json else "text/plain")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name=f"peer-{script.name}", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,160 @@
+"""``driver: visa``: an instrument that PyVISA can reach (USB, GPIB, serial, Ethernet)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from ..loader import require
+from .base import Talker
+
+_GENERIC_SIMULATION = """\
+spec: "1.0"
+devices:
+  simulated:
+    eom:
+      {interface}:
+        q: "{write_end}"
+        r: "{read_end}"
+    dialogues:
+      - {{q: "*IDN?", r: "pytest-openscope,simulated,0,0"}}
+      - {{q: "*RST"}}
+      - {{q: "*CLS"}}
+      - {{q: "*OPC?", r: "1"}}
+      - {{q: "{on}"}}
+      - {{q: "{off}"}}
+resources:
+  "{resource}":
+    device: simulated
+"""
+
+
+class VisaDevice(Talker):
+    """One VISA resource.
+
+    Args:
+        resource: ``ASRL3::INSTR``, ``USB0::0x0957::…::INSTR``, ``TCPIP0::192.168.0.5::INSTR``.
+        backend: PyVISA's ``visa_library``: "" takes the vendor's, ``@py`` pyvisa-py, ``file.yaml@sim`` a simulation.
+        timeout_s: longest wait for an answer.
+        read_termination, write_termination: what ends texts; default is PyVISA's for the resource.
+        baud: of a serial resource.
+        on_command, off_command: what :meth:`output` sends.
+        check_query, check_answer: what ``check()`` asks, and a regular expression that the answer must match.
+    """
+
+    transport = "resource"
+
+    def __init__(
+        self,
+        resource: str,
+        *,
+        backend: str = "",
+        timeout_s: float = 2.0,
+        read_termination: str | None = None,
+        write_termination: str | None = None,
+        baud: int | None = None,
+        on_command: str = "OUTP ON",
+        off_command: str = "OUTP OFF",
+        check_query: str | None = "*IDN?",
+        check_answer: str | None = None,
+    ) -> None:
+        super().__init__(check_query, check_answer)
+        self.resource = resource
+        self._backend = backend
+        self._on, self._off = on_command, off_command
+        self._attributes: dict[str, Any] = {"timeout": timeout_s * 1000, "baud_rate": baud}
+        self._attributes |= {"read_termination": read_termination, "write_termination": write_termination}
+        self._lock = threading.RLock()
+        self.instrument: Any = None
+        self._manager: Any = None
+
+    def open(self) -> None:
+        """Open the resource."""
+        pyvisa = require("pyvisa", "visa")
+        self._manager = pyvisa.ResourceManager(self._backend)
+        self.instrument = self._manager.open_resource(self.resource)
+        for name, value in self._attributes.items():
+            if value is not None:
+                setattr(self.instrument, name, value)
+
+    def close(self) -> None:
+        """Close the resource and its manager."""
+        if self.instrument is not None:
+            self.instrument.close()
+        if self._manager is not None:
+            self._manager.close()
+
+    def write(self, text: str) -> None:
+        """Send a text."""
+        self._io("told", text)
+        with self._lock:
+            self.instrument.write(text)
+
+    def read(self) -> str:
+        """Return the next answer."""
+        with self._lock:
+            answer: str = self.instrument.read()
+        self._io("answered", answer)
+        return answer.strip()
+
+    def query(self, text: str) -> str:
+        """Send a text and return the answer; a VISA timeout names the question."""
+        with self._lock:
+            self.write(text)
+            try:
+                return self.read()
+            except Exception as error:
+                if "TMO" in str(error):
+                    raise TimeoutError(f"{self.resource} gave no answer to {text!r}: {error}") from error
+                raise
+
+    def output(self, on: bool) -> None:
+        """Switch the output by ``on_command``/``off_command``."""
+        self.write(self._on if on else self._off)
+
+    def read_state(self) -> dict[str, Any]:
+        """Return resource, library and settings."""
+        library = str(getattr(self._manager, "visalib", "")) if self._manager is not None else ""
+        return {"resource": self.resource, "library": library, **self._attributes}
+
+    @classmethod
+    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+        """pyvisa-sim: the file given, else a generic instrument that knows ``*IDN?`` and the output commands."""
+        if script is not None:
+            return {**options, "backend": f"{script}@sim"}, None, f"pyvisa-sim {script.name}"
+        path = _generic_simulation(options)
+        return {**options, "backend": f"{path}@sim"}, _TemporaryFile(path), "pyvisa-sim, a generic instrument"
+
+
+class _TemporaryFile:
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def close(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _generic_simulation(options: dict[str, Any]) -> str:
+    resource = str(options.get("resource", ""))
+    head, _, kind = resource.rpartition("::")
+    interface = "".join(char for char in head.partition("::")[0] if char.isalpha())
+    escaped = {"\r": "\\r", "\n": "\\n"}
+
+    def end(key: str, default: str) -> str:
+        return "".join(escaped.get(char, char) for char in str(options.get(key) or default))
+
+    text = _GENERIC_SIMULATION.format(
+        interface=f"{interface} {kind}",
+        resource=resource,
+        write_end=end("write_termination", "\r\n"),
+        read_end=end("read_termination", "\n"),
+        on=options.get("on_command", "OUTP ON"),
+        off=options.get("off_command", "OUTP OFF"),
+    )
+    handle, path = tempfile.mkstemp(prefix="openscope_visa_", suffix=".yaml")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return path

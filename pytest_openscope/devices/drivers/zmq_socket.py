@@ -1,0 +1,204 @@
+"""``driver: zmq``: a program that is spoken to over ZeroMQ (pyzmq)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from ..loader import require
+from ..peer import Script
+from .base import Talker
+
+_KINDS = ("req", "sub", "pub", "push", "pull", "dealer", "pair")
+
+
+class ZmqDevice(Talker):
+    """One socket.
+
+    Args:
+        address: ``tcp://192.168.0.7:5555``.
+        kind: ``req`` (ask and be answered), ``sub`` (listen), ``pub``, ``push``, ``pull``, ``dealer``, ``pair``.
+        bind: bind instead of connect.
+        topic: what a ``sub`` listens for ("" for everything).
+        timeout_s: longest wait for a message, in both directions.
+        check_query, check_answer: what ``check()`` asks (``req`` only), and a regular expression that the answer must match.
+        safe_command: text that ``safe_state()`` sends.
+
+    Raises:
+        ValueError: the kind is none of these.
+    """
+
+    transport = "address"
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        kind: str = "req",
+        bind: bool = False,
+        topic: str = "",
+        timeout_s: float = 1.0,
+        check_query: str | None = None,
+        check_answer: str | None = None,
+        safe_command: str | None = None,
+    ) -> None:
+        super().__init__(check_query, check_answer)
+        if kind not in _KINDS:
+            raise ValueError(f"kind {kind!r} is none of {', '.join(_KINDS)}")
+        self.address, self.kind = address, kind
+        self.timeout_s = timeout_s
+        self._bind, self._topic, self._safe_command = bind, topic, safe_command
+        self._lock = threading.RLock()
+        self.socket: Any = None
+        self._context: Any = None
+
+    def open(self) -> None:
+        """Create the socket; a peer that is not there yet shows in :meth:`check`, not here (so is ZeroMQ)."""
+        zmq = require("zmq", "zmq")
+        self._context = zmq.Context()
+        self.socket = self._context.socket(getattr(zmq, self.kind.upper()))
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVTIMEO, int(self.timeout_s * 1000))
+        self.socket.setsockopt(zmq.SNDTIMEO, int(self.timeout_s * 1000))
+        if self.kind == "req":
+            # Without these a question that was never answered blocks the socket for good.
+            self.socket.setsockopt(zmq.REQ_RELAXED, 1)
+            self.socket.setsockopt(zmq.REQ_CORRELATE, 1)
+        if self.kind == "sub":
+            self.socket.setsockopt_string(zmq.SUBSCRIBE, self._topic)
+        (self.socket.bind if self._bind else self.socket.connect)(self.address)
+
+    def close(self) -> None:
+        """Close socket and context at once; unsent messages are dropped."""
+        if self.socket is not None:
+            self.socket.close(0)
+        if self._context is not None:
+            self._context.term()
+
+    def send(self, message: str | dict[str, Any] | list[Any]) -> None:
+        """Send a text, or a mapping or list as JSON.
+
+        Raises:
+            TimeoutError: nobody took it.
+        """
+        text = message if isinstance(message, str) else json.dumps(message)
+        self._io("told", text)
+        with self._lock:
+            self._within("take", self.socket.send_string, text)
+
+    def receive(self) -> str:
+        """Return the next message.
+
+        Raises:
+            TimeoutError: none came.
+        """
+        with self._lock:
+            text: str = self._within("send", self.socket.recv_string)
+        self._io("answered", text)
+        return text
+
+    def query(self, text: str) -> str:
+        """Send a text and return the next message."""
+        with self._lock:
+            self.send(text)
+            return self.receive()
+
+    def request(self, message: dict[str, Any]) -> Any:
+        """Send a mapping as JSON and return the answer, parsed."""
+        return json.loads(self.query(json.dumps(message)))
+
+    def safe_state(self) -> None:
+        """Send ``safe_command``, if one is declared; a ``req`` waits for the answer."""
+        if self._safe_command is not None and self.socket is not None:
+            self.query(self._safe_command) if self.kind == "req" else self.send(self._safe_command)
+
+    def read_state(self) -> dict[str, Any]:
+        """Return address and kind."""
+        return {"address": self.address, "kind": self.kind, "is_open": self.socket is not None and not self.socket.closed}
+
+    def _within(self, verb: str, function: Any, *args: Any) -> Any:
+        zmq = require("zmq", "zmq")
+        try:
+            return function(*args)
+        except zmq.Again:
+            raise TimeoutError(f"{self.address} did not {verb} a message within {self.timeout_s:g} s") from None
+
+    @classmethod
+    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+        """A peer on a loopback port: the script's, or one that answers what it was told."""
+        played = Script.from_file(script) if script else Script({"echo": True}, "echo")
+        peer = _ZmqPeer(played, str(options.get("kind", "req")), bind=not options.get("bind", False))
+        return {**options, "address": peer.address}, peer, f"scripted peer {played.name}"
+
+
+_COUNTERPART = {"req": "REP", "sub": "PUB", "pub": "SUB", "push": "PULL", "pull": "PUSH", "dealer": "ROUTER", "pair": "PAIR"}
+
+
+class _ZmqPeer:
+    def __init__(self, script: Script, kind: str, *, bind: bool) -> None:
+        zmq = require("zmq", "zmq")
+        self._script, self._kind = script, kind
+        self._context = zmq.Context()
+        self._socket = self._context.socket(getattr(zmq, _COUNTERPART[kind]))
+        self._socket.setsockopt(zmq.LINGER, 0)
+        if kind == "pub":
+            self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        if bind:
+            self.address = f"tcp://127.0.0.1:{self._socket.bind_to_random_port('tcp://127.0.0.1')}"
+        else:
+            self.address = f"tcp://127.0.0.1:{_free_port()}"
+            self._socket.connect(self.address)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"peer-{script.name}", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        import time
+
+        due = [time.monotonic() + every_s for every_s, _ in self._script.unsolicited]
+        tells = self._kind in ("sub", "pull", "dealer", "pair")
+        while not self._closed.is_set():
+            if self._kind not in ("sub", "pull") and self._socket.poll(20):
+                parts = self._socket.recv_multipart()
+                answer = self._script.answer(parts[-1].decode("utf-8", "replace"))
+                if self._kind in ("req", "dealer", "pair") and (answer is not None):
+                    self._socket.send_multipart([*parts[:-1], answer.encode("utf-8")])
+                elif self._kind == "req":
+                    self._renew()
+            elif self._kind in ("sub", "pull"):
+                self._closed.wait(0.01)
+            for index, (every_s, text) in enumerate(self._script.unsolicited if tells else ()):
+                if time.monotonic() >= due[index]:
+                    due[index] += every_s
+                    self._tell(text)
+        self._socket.close(0)
+        self._context.term()
+
+    def _tell(self, text: str) -> None:
+        zmq = require("zmq", "zmq")
+        try:
+            self._socket.send_string(text, flags=zmq.NOBLOCK)
+        except zmq.Again:
+            return
+
+    def _renew(self) -> None:
+        """A REP socket that keeps silent must be made anew before it can hear the next question."""
+        zmq = require("zmq", "zmq")
+        self._socket.close(0)
+        self._socket = self._context.socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(self.address)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(1.0)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port

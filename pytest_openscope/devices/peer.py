@@ -1,0 +1,223 @@
+"""A scripted peer: the other end of a line, played from a YAML file in the manner of pyvisa-sim.
+
+::
+
+    terminator: "\\n"
+    error: "ERR"                       # answer to what no entry matches; without it the peer is silent
+    dialogues:
+      - {q: "*IDN?", r: "LICKSPOUT 1.0"}
+      - {q: "COUNT?", r: ["0", "1", "2"]}       # one after the other, the last one for good
+      - {q: "SLOW?", r: "OK", delay_s: 0.2}
+    properties:
+      threshold: {default: 20, getter: {q: "THR?", r: "{}"}, setter: {q: "THR {}", r: "OK"}, min: 0, max: 255}
+    unsolicited:
+      - {every_s: 0.5, r: "LICK"}
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_KEYS = {"terminator", "encoding", "error", "dialogues", "properties", "unsolicited", "spec", "echo"}
+
+
+class Script:
+    """What the peer knows to answer.
+
+    Raises:
+        ValueError: the mapping holds what is no script, with key and reason.
+    """
+
+    def __init__(self, content: dict[str, Any], name: str = "script") -> None:
+        unknown = set(content) - _KEYS
+        if unknown:
+            raise ValueError(
+                f"{name}: unknown {', '.join(sorted(map(str, unknown)))}; a script knows {', '.join(sorted(_KEYS))}"
+            )
+        self.name = name
+        self.terminator = str(content.get("terminator", "\n"))
+        self.encoding = str(content.get("encoding", "utf-8"))
+        self.error = content.get("error")
+        self.echo = bool(content.get("echo", False))
+        self.unsolicited = [(float(item["every_s"]), str(item["r"])) for item in content.get("unsolicited") or ()]
+        self.heard: list[str] = []
+        self.values: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._rules: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str | None]]] = []
+        for entry in content.get("dialogues") or ():
+            if not isinstance(entry, dict) or "q" not in entry:
+                raise ValueError(f"{name}: a dialogue needs 'q': {entry!r}")
+            self._rules.append((re.compile(re.escape(str(entry["q"]))), _dialogue(entry)))
+        for key, entry in (content.get("properties") or {}).items():
+            self._add_property(str(key), entry)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Script:
+        """Read a script.
+
+        Raises:
+            ValueError: it is not YAML or not a script.
+            OSError: it cannot be read.
+        """
+        import yaml
+
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path.name}: no mapping of dialogues and properties")
+        return cls(content, path.name)
+
+    def _add_property(self, key: str, entry: dict[str, Any]) -> None:
+        self.values[key] = str(entry.get("default", ""))
+        getter, setter = entry.get("getter"), entry.get("setter")
+        if getter:
+            answer = str(getter.get("r", "{}"))
+            self._rules.append((_pattern(str(getter["q"])), lambda _: _PLACE.sub(lambda _m: self.values[key], answer)))
+        if setter:
+            low, high = entry.get("min"), entry.get("max")
+
+            def change(match: re.Match[str]) -> str | None:
+                value = match[1]
+                if not _within(value, low, high):
+                    error = setter.get("e", self.error)
+                    return None if error is None else str(error)
+                self.values[key] = value
+                return None if setter.get("r") is None else str(setter["r"])
+
+            self._rules.append((_pattern(str(setter["q"])), change))
+
+    def answer(self, query: str) -> str | None:
+        """Return the answer to one line, or None where the peer keeps silent."""
+        with self._lock:
+            self.heard.append(query)
+            for pattern, rule in self._rules:
+                match = pattern.fullmatch(query)
+                if match:
+                    return rule(match)
+            if self.echo:
+                return query
+            return None if self.error is None else str(self.error)
+
+
+_PLACE = re.compile(r"\{[^{}]*\}")
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile("(.*?)".join(re.escape(part) for part in _PLACE.split(text)))
+
+
+def _dialogue(entry: dict[str, Any]) -> Callable[[re.Match[str]], str | None]:
+    answers = entry.get("r")
+    listed = answers if isinstance(answers, list) else [answers]
+    delay_s = float(entry.get("delay_s", 0))
+    count = 0
+
+    def rule(_: re.Match[str]) -> str | None:
+        nonlocal count
+        text = listed[min(count, len(listed) - 1)]
+        count += 1
+        if delay_s:
+            time.sleep(delay_s)
+        return None if text is None else str(text)
+
+    return rule
+
+
+def _within(value: str, low: float | None, high: float | None) -> bool:
+    if low is None and high is None:
+        return True
+    try:
+        number = float(value)
+    except ValueError:
+        return False
+    return (low is None or number >= low) and (high is None or number <= high)
+
+
+class LinePeer:
+    """Plays a script over a pair of byte functions until :meth:`close`."""
+
+    def __init__(self, script: Script, receive: Callable[[], bytes], send: Callable[[bytes], object]) -> None:
+        self.script = script
+        self._receive, self._send = receive, send
+        self._closed = threading.Event()
+        self._sending = threading.Lock()
+        threading.Thread(target=self._listen, name=f"peer-{script.name}", daemon=True).start()
+        for every_s, text in script.unsolicited:
+            threading.Thread(target=self._tell, args=(every_s, text), name=f"peer-{script.name}-tells", daemon=True).start()
+
+    def _listen(self) -> None:
+        end = self.script.terminator.encode(self.script.encoding)
+        rest = b""
+        while not self._closed.is_set():
+            try:
+                data = self._receive()
+            except (OSError, ValueError):
+                return
+            if not data:
+                return
+            *lines, rest = (rest + data).split(end)
+            for line in lines:
+                answer = self.script.answer(line.decode(self.script.encoding, "replace").strip("\r\n"))
+                if answer is not None:
+                    self._write(answer)
+
+    def _tell(self, every_s: float, text: str) -> None:
+        while not self._closed.wait(every_s):
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            with self._sending:
+                self._send((text + self.script.terminator).encode(self.script.encoding))
+        except (OSError, ValueError):
+            self._closed.set()
+
+    def close(self) -> None:
+        """Stop playing; a blocked reader ends when its channel is closed."""
+        self._closed.set()
+
+
+class SocketPeer:
+    """Serves a script on a loopback port: ``url`` is what pyserial's ``serial_for_url`` opens."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.url = f"socket://127.0.0.1:{self.port}"
+        self._open: list[tuple[socket.socket, LinePeer]] = []
+        threading.Thread(target=self._accept, name=f"peer-{script.name}-accepts", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open.append((connection, LinePeer(self.script, partial(connection.recv, 4096), connection.sendall)))
+
+    def close(self) -> None:
+        """Hang up."""
+        _shut(self._server)
+        for connection, peer in self._open:
+            peer.close()
+            _shut(connection)
+
+
+def _shut(channel: socket.socket) -> None:
+    """Close a socket so that a thread blocked in it wakes up (closing alone does not wake ``accept`` on Linux)."""
+    try:
+        channel.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    channel.close()

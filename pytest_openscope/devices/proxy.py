@@ -1,0 +1,191 @@
+"""A see-through wrapper around a device: logs its traffic, injects faults, gives set answers, holds a mock to its driver.
+
+Only devices that need one of these are wrapped. A wrapper and not methods set on the instance, since drivers with slots, C
+types and ophyd-async devices refuse those.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .answers import Answers
+from .faults import Fault
+from .surface import Surface
+
+_SHOWN_CHARACTERS = 200
+_FORWARDED: tuple[str, ...] = (
+    "__len__",
+    "__iter__",
+    "__next__",
+    "__getitem__",
+    "__setitem__",
+    "__delitem__",
+    "__contains__",
+    "__call__",
+)
+_FORWARDED += ("__bool__", "__aiter__", "__anext__", "__aenter__", "__aexit__", "__exit__")
+
+
+@dataclass
+class Hooks:
+    """What happens around the calls of one device.
+
+    Attributes:
+        contract: the driver's surface, when the device is a mock of another class that must not know more than its driver.
+        released: set when the devices are closed, so that injected hangs let go.
+        calls: names, arguments of the calls so far; only simulated devices keep them.
+    """
+
+    name: str
+    log: logging.Logger
+    released: threading.Event
+    answers: Answers = field(default_factory=lambda: Answers({}))
+    faults: tuple[Fault, ...] = ()
+    contract: Surface | None = None
+    log_io: bool = False
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] | None = None
+
+    def strike(self, method: str) -> None:
+        """Let the faults that lie on ``method`` happen."""
+        for fault in self.faults:
+            if fault.hits(self.name, method):
+                fault.strike(self.released, self.log)
+
+    def call(self, method: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call ``function`` as the device's ``method``."""
+        if self.contract is not None:
+            self.contract.bind(method, args, kwargs)
+        if self.calls is not None:
+            self.calls.append((method, args, kwargs))
+        started = time.monotonic()
+        try:
+            self.strike(method)
+            result = self.answers.answer(method) if method in self.answers else function(*args, **kwargs)
+        except BaseException as error:
+            if self.log_io:
+                self.log.info("%s raised %s: %s", shown_call(method, args, kwargs), type(error).__name__, error)
+            raise
+        if self.log_io:
+            took_ms = (time.monotonic() - started) * 1000
+            self.log.info("%s -> %s (%.1f ms)", shown_call(method, args, kwargs), shown(result), took_ms)
+            if inspect.iscoroutine(result):
+                return self._logged(shown_call(method, args, kwargs), result)
+        return result
+
+    async def _logged(self, call: str, coroutine: Any) -> Any:
+        result = await coroutine
+        self.log.info("%s gave %s", call, shown(result))
+        return result
+
+
+class DeviceProxy:
+    """Stands for the device everywhere; ``isinstance`` and attribute access see the device itself."""
+
+    __slots__ = ("_openscope_hooks", "_openscope_target")
+
+    def __init__(self, target: Any, hooks: Hooks) -> None:
+        object.__setattr__(self, "_openscope_target", target)
+        object.__setattr__(self, "_openscope_hooks", hooks)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return object.__getattribute__(self, "_openscope_target").__class__  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        target, hooks = self._openscope_target, self._openscope_hooks
+        if hooks.contract is not None and not name.startswith("_"):
+            hooks.contract.require(name)
+        value = getattr(target, name)
+        if name.startswith("__"):
+            return value
+        if callable(value) and not isinstance(value, type):
+            return _bound(hooks, name, value)
+        if name in hooks.answers:
+            return hooks.answers.answer(name)
+        if hooks.log_io and not name.startswith("_"):
+            hooks.log.info("%s is %s", name, shown(value))
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        hooks = self._openscope_hooks
+        if hooks.log_io:
+            hooks.log.info("%s = %s", name, shown(value))
+        setattr(self._openscope_target, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._openscope_target, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._openscope_target)
+
+    def __repr__(self) -> str:
+        return repr(self._openscope_target)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._openscope_target == unwrap(other))
+
+    def __hash__(self) -> int:
+        return hash(self._openscope_target)
+
+    def __enter__(self) -> Any:
+        result = self._openscope_hooks.call("__enter__", self._openscope_target.__enter__, (), {})
+        return self if result is self._openscope_target else result
+
+
+def wrap(target: Any, hooks: Hooks) -> Any:
+    """Wrap a device; special methods are forwarded where its type has them."""
+    kind = type(target)
+    namespace: dict[str, Any] = {"__slots__": ()}
+    for name in _FORWARDED:
+        if hasattr(kind, name) and getattr(kind, name) is not None:
+            namespace[name] = _forward(name)
+    return type("DeviceProxy", (DeviceProxy,), namespace)(target, hooks)
+
+
+def unwrap(device: Any) -> Any:
+    """Return the device behind a wrapper, or what was given."""
+    if issubclass(type(device), DeviceProxy):
+        return object.__getattribute__(device, "_openscope_target")
+    return device
+
+
+def _forward(name: str) -> Any:
+    def method(self: DeviceProxy, *args: Any, **kwargs: Any) -> Any:
+        return self._openscope_hooks.call(name, getattr(self._openscope_target, name), args, kwargs)
+
+    return method
+
+
+def _bound(hooks: Hooks, name: str, function: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return hooks.call(name, function, args, kwargs)
+
+    call.__name__ = name
+    call.__doc__ = getattr(function, "__doc__", None)
+    call.__wrapped__ = function  # type: ignore[attr-defined]
+    return call
+
+
+def shown(value: Any) -> str:
+    """Return a value for the log: large arrays by their shape, long texts cut."""
+    shape = getattr(value, "shape", None)
+    if shape and hasattr(value, "dtype"):
+        return f"<{type(value).__name__} {shape} {value.dtype}>"
+    try:
+        text = repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} without repr: {error}>"
+    if len(text) > _SHOWN_CHARACTERS:
+        return f"{text[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
+    return text
+
+
+def shown_call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Return ``output(False, ramp_s=2)``."""
+    parts = [shown(arg) for arg in args] + [f"{key}={shown(value)}" for key, value in kwargs.items()]
+    return f"{method}({', '.join(parts)})"

@@ -1,0 +1,144 @@
+"""What stands in for a device in a dry run, as near to the hardware as possible.
+
+In this order: the device's ``mock:``; the mock that its driver ships (``__mock__``, a ``mock`` class method, or
+``Mock<Name>`` in the driver's module); the simulation of its transport; an autospec of the driver.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .autospec import autospec
+from .loader import LoadError, load
+from .spec import DeviceSpec, fits, is_file
+from .surface import Surface
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How a device is simulated.
+
+    Attributes:
+        words: for the operator: ``mock my_lab.mocks:LickSpout``, ``pyvisa-sim laser.yaml``, ``autospec of Spinnaker``.
+        build: makes the object that is then opened like the real one.
+        contract: what the driver offers, where the object is of another class.
+        connect_mock: the object is ophyd-async's and is connected in its mock mode.
+        cleanup: objects to close after the device.
+    """
+
+    words: str
+    build: Callable[[], Any]
+    contract: Surface | None = None
+    connect_mock: bool = False
+    cleanup: tuple[Any, ...] = ()
+
+
+def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
+    """Find the simulation of a device.
+
+    Raises:
+        LoadError: neither the driver nor a mock can be had.
+        TypeError: the params do not fit.
+    """
+    params = dict(spec.params)
+    if spec.mock and not is_file(spec.mock):
+        return _given_mock(spec, rig_dir, params)
+    driver = load(spec.driver, rig_dir)
+    script = rig_dir / spec.mock if spec.mock else None
+    if spec.ready_made:
+        options, closer, words = driver.simulate(params, script)
+        return Simulation(words, lambda: driver(**options), cleanup=(closer,) if closer is not None else ())
+    if script is not None:
+        return _scripted_port(driver, params, script)
+    shipped = _shipped_mock(driver, rig_dir)
+    if shipped is not None:
+        words = f"mock of its driver, {_name(shipped)}"
+        return Simulation(words, lambda: _construct(shipped, params), _contract(driver, shipped))
+    if connects_in_mock_mode(driver):
+        return Simulation("ophyd-async mock mode", lambda: driver(**params), connect_mock=True)
+    cls = _made_class(driver, spec)
+    if cls is driver:
+        return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params))
+    return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else _unbound(cls))
+
+
+def _given_mock(spec: DeviceSpec, rig_dir: Path, params: dict[str, Any]) -> Simulation:
+    mock = load(spec.mock, rig_dir)
+    try:
+        driver = load(spec.driver, rig_dir)
+    except LoadError:
+        driver = None
+    return Simulation(f"mock {spec.mock}", lambda: _construct(mock, params), _contract(driver, mock))
+
+
+def _scripted_port(driver: Any, params: dict[str, Any], script: Path) -> Simulation:
+    from .peer import Script, SocketPeer
+
+    peer = SocketPeer(Script.from_file(script))
+    return Simulation(f"scripted peer {script.name}", lambda: driver(**{**params, "port": peer.url}), cleanup=(peer,))
+
+
+def _contract(driver: Any, mock: Any) -> Surface | None:
+    if not isinstance(driver, type) or (isinstance(mock, type) and issubclass(mock, driver)):
+        return None
+    return Surface(driver)
+
+
+def _construct(target: Any, params: dict[str, Any]) -> Any:
+    return target(**params) if fits(target, params) or not fits(target, {}) else target()
+
+
+def _shipped_mock(driver: Any, rig_dir: Path) -> Any:
+    shipped = vars(driver).get("__mock__") if isinstance(driver, type) else getattr(driver, "__mock__", None)
+    if isinstance(shipped, str):
+        return load(shipped, rig_dir)
+    if shipped is not None:
+        return shipped
+    if isinstance(driver, type) and inspect.ismethod(getattr(driver, "mock", None)):
+        return driver.mock  # type: ignore[attr-defined]
+    module = sys.modules.get(getattr(driver, "__module__", ""))
+    return getattr(module, f"Mock{getattr(driver, '__name__', '')}", None)
+
+
+def connects_in_mock_mode(driver: Any) -> bool:
+    """Tell an ophyd-async device: a class with a coroutine ``connect(mock=…)``."""
+    connect = getattr(driver, "connect", None) if isinstance(driver, type) else None
+    return inspect.iscoroutinefunction(connect) and "mock" in inspect.signature(connect).parameters
+
+
+def _made_class(driver: Any, spec: DeviceSpec) -> type:
+    """Return the class of what ``driver`` makes; for a function this is its return annotation.
+
+    Raises:
+        LoadError: it does not tell.
+    """
+    if isinstance(driver, type):
+        return driver
+    try:
+        made = typing.get_type_hints(driver).get("return")
+    except (NameError, TypeError):
+        made = None
+    made = typing.get_origin(made) or made
+    if not isinstance(made, type):
+        raise LoadError(
+            f"{spec.driver} does not say what it returns, so it cannot be simulated",
+            "annotate it, or give the device a 'mock:'",
+        )
+    return made
+
+
+def _unbound(cls: type) -> Any:
+    """An autospec of a class whose constructor arguments are not known (a factory function makes them)."""
+    from .autospec import Simulated
+
+    return Simulated(Surface(cls), {})
+
+
+def _name(target: Any) -> str:
+    return str(getattr(target, "__qualname__", target))

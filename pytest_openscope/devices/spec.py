@@ -1,0 +1,354 @@
+"""The ``devices:`` section of a rig file: read, and checked before any hardware moves."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..durations import parse_duration_s
+from ..errors import ConfigurationError, Mistake
+from .answers import find_mistake
+from .loader import READY_MADE, LoadError, did_you_mean, load
+from .surface import Surface, callable_signature
+
+_TIMES_S = {"open_timeout_s": 10.0, "close_timeout_s": 5.0, "check_timeout_s": 5.0, "safe_state_timeout_s": 10.0}
+KEYS: tuple[str, ...] = (
+    "driver",
+    "params",
+    "mock",
+    "returns",
+    "safe_state",
+    "safe_state_command",
+    "open",
+    "open_method",
+    "close_method",
+)
+KEYS += ("log_io", "description", *_TIMES_S)
+
+
+@dataclass(frozen=True)
+class SafeCall:
+    """One call that makes a device safe."""
+
+    call: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """One device as the rig file declares it; times in seconds, 0 for ``open_timeout_s`` opens in the main thread, unwatched.
+
+    ``params`` holds the constructor's keywords, wherever they were written. ``safe_state`` is empty where the driver's own
+    ``safe_state`` method is meant. ``open_method``/``close_method``: "" for the usual search, ``none`` for nothing to call.
+    """
+
+    name: str
+    driver: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    mock: str = ""
+    returns: Mapping[str, Any] = field(default_factory=dict)
+    safe_state: tuple[SafeCall, ...] = ()
+    safe_state_command: tuple[str, ...] = ()
+    eager: bool = False
+    open_method: str = ""
+    close_method: str = ""
+    log_io: bool = False
+    description: str = ""
+    open_timeout_s: float = _TIMES_S["open_timeout_s"]
+    close_timeout_s: float = _TIMES_S["close_timeout_s"]
+    check_timeout_s: float = _TIMES_S["check_timeout_s"]
+    safe_state_timeout_s: float = _TIMES_S["safe_state_timeout_s"]
+
+    @property
+    def ready_made(self) -> bool:
+        """True for serial, visa, zmq, http and subprocess."""
+        return self.driver in READY_MADE
+
+
+def build_specs(raw: Mapping[str, Any]) -> dict[str, DeviceSpec]:
+    """Read the section.
+
+    Raises:
+        ConfigurationError: everything that is wrong with its form; :func:`check_specs` finds that and more.
+    """
+    mistakes: list[Mistake] = []
+    specs = {}
+    for name, entry in raw.items():
+        spec = _read(
+            str(name), entry, lambda key, problem, remedy="": mistakes.append(Mistake("rig file", problem, remedy, key))
+        )
+        if spec is not None:
+            specs[spec.name] = spec
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return specs
+
+
+def check_specs(raw: Any, rig_dir: Path, dry_run: bool, where: str = "rig file") -> list[Mistake]:
+    """Return all mistakes of the section. Drivers are imported, as opening would do; nothing is constructed or opened."""
+    mistakes: list[Mistake] = []
+    if not isinstance(raw, Mapping):
+        return [Mistake(where, f"a mapping of names to devices is expected, not {raw!r}", "", "devices")]
+    for name, entry in raw.items():
+
+        def note(key: str, problem: str, remedy: str = "") -> None:
+            mistakes.append(Mistake(where, problem, remedy, key))
+
+        spec = _read(str(name), entry, note)
+        if spec is not None:
+            _check_driver(spec, rig_dir, dry_run, note)
+    return mistakes
+
+
+_Note = Callable[..., None]
+
+
+def _read(name: str, entry: Any, note: _Note) -> DeviceSpec | None:
+    place = f"devices.{name}"
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("driver"), str):
+        note(place, "no driver given", f'write {{driver: "my_lab.cameras:Spinnaker"}} or one of {", ".join(READY_MADE)}')
+        return None
+    if not name or any(char in name for char in ".=*?[ ") or name == "acquisition":
+        note(place, "a device's name holds letters, digits and _ (acquisition is taken)", "rename it")
+    faults = _Faults(place, note)
+    driver = entry["driver"].strip()
+    params = dict(faults.mapping(entry, "params"))
+    extra = {str(key): value for key, value in entry.items() if key not in KEYS}
+    if driver in READY_MADE:
+        params = {**extra, **params}
+    else:
+        for key in extra:
+            note(
+                f"{place}.{key}",
+                "unknown key",
+                did_you_mean(key, KEYS) or f"constructor arguments go into params: {{{key}: …}}",
+            )
+    mock = entry.get("mock", "")
+    if not isinstance(mock, str):
+        note(f"{place}.mock", f"{mock!r} is neither 'module:Class' nor a file", "")
+        mock = ""
+    opened = entry.get("open", "lazy")
+    if opened not in ("lazy", "eager"):
+        note(f"{place}.open", f"{opened!r} is neither eager nor lazy", "")
+    return DeviceSpec(
+        name=name,
+        driver=driver,
+        params=params,
+        mock=mock,
+        returns=faults.returns(entry),
+        safe_state=faults.safe_state(entry),
+        safe_state_command=faults.command(entry),
+        eager=opened == "eager",
+        open_method=str(entry.get("open_method") or ""),
+        close_method=str(entry.get("close_method") or ""),
+        log_io=faults.boolean(entry, "log_io"),
+        description=str(entry.get("description") or ""),
+        **{key: faults.seconds(entry, key, default) for key, default in _TIMES_S.items()},
+    )
+
+
+class _Faults:
+    """Reads single values and notes what is wrong with them."""
+
+    def __init__(self, place: str, note: _Note) -> None:
+        self._place, self._note = place, note
+
+    def mapping(self, entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        value = entry.get(key) or {}
+        if not isinstance(value, Mapping):
+            self._note(f"{self._place}.{key}", f"a mapping is expected, not {value!r}")
+            return {}
+        return value
+
+    def boolean(self, entry: Mapping[str, Any], key: str) -> bool:
+        value = entry.get(key, False)
+        if not isinstance(value, bool):
+            self._note(f"{self._place}.{key}", f"{value!r} is neither true nor false")
+        return value is True
+
+    def seconds(self, entry: Mapping[str, Any], key: str, default: float) -> float:
+        try:
+            return parse_duration_s(entry.get(key, default))
+        except ValueError as error:
+            self._note(f"{self._place}.{key}", str(error))
+            return default
+
+    def returns(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        values = self.mapping(entry, "returns")
+        for name, item in values.items():
+            problem = find_mistake(item)
+            if problem:
+                self._note(f"{self._place}.returns.{name}", problem)
+        return values
+
+    def command(self, entry: Mapping[str, Any]) -> tuple[str, ...]:
+        value = entry.get("safe_state_command")
+        if value is None:
+            return ()
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, Sequence) or not words or not all(isinstance(word, (str, int, float)) for word in words):
+            self._note(f"{self._place}.safe_state_command", f"a list of program and arguments is expected, not {value!r}")
+            return ()
+        return tuple(map(str, words))
+
+    def safe_state(self, entry: Mapping[str, Any]) -> tuple[SafeCall, ...]:
+        value = entry.get("safe_state")
+        calls = []
+        for item in value if isinstance(value, list) else [] if value is None else [value]:
+            item = {"call": item} if isinstance(item, str) else item
+            known = isinstance(item, Mapping) and isinstance(item.get("call"), str) and set(item) <= {"call", "args", "kwargs"}
+            if not known or not isinstance(item.get("args", []), list) or not isinstance(item.get("kwargs", {}), Mapping):
+                self._note(f"{self._place}.safe_state", f"{item!r} is no call", "write {call: output, args: [false]}")
+                continue
+            calls.append(SafeCall(item["call"], tuple(item.get("args", ())), dict(item.get("kwargs", {}))))
+        return tuple(calls)
+
+
+def _check_driver(spec: DeviceSpec, rig_dir: Path, dry_run: bool, note: _Note) -> None:
+    place = f"devices.{spec.name}"
+    mocked = dry_run and bool(spec.mock)
+    try:
+        driver = load(spec.driver, rig_dir)
+    except LoadError as error:
+        # A dry run on a machine without the vendor's library is what a mock is for; a name that cannot exist is not.
+        if not (mocked and ":" in spec.driver):
+            note(f"{place}.driver", str(error), error.remedy)
+        driver = None
+    if driver is not None and not callable(driver):
+        note(f"{place}.driver", f"{spec.driver} is neither a class nor a function", "")
+        driver = None
+    if driver is not None:
+        _check_params(spec, driver, place, note)
+        _check_methods(spec, driver, place, note)
+    if spec.mock:
+        _check_mock(spec, rig_dir, dry_run, place, note)
+
+
+def is_file(mock: str) -> bool:
+    """Tell whether a ``mock:`` names a file rather than ``module:Class``."""
+    return mock.lower().endswith((".yaml", ".yml"))
+
+
+def _check_mock(spec: DeviceSpec, rig_dir: Path, dry_run: bool, place: str, note: _Note) -> None:
+    if is_file(spec.mock):
+        path = rig_dir / spec.mock
+        if not path.is_file():
+            note(f"{place}.mock", f"{path} does not exist", "the path is relative to the rig file")
+        elif not spec.ready_made and "port" not in spec.params:
+            note(
+                f"{place}.mock",
+                "a file plays the other end of a ready-made driver or of a 'port' in params",
+                "name 'module:Class'",
+            )
+        elif dry_run and spec.driver != "visa":
+            from .peer import Script
+
+            try:
+                Script.from_file(path)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                note(f"{place}.mock", f"{error!s}", "see docs/reference/devices.md for scripted peers")
+        return
+    if not dry_run:
+        return
+    try:
+        mock = load(spec.mock, rig_dir)
+    except LoadError as error:
+        note(f"{place}.mock", str(error), error.remedy)
+        return
+    if not fits(mock, spec.params) and not fits(mock, {}):
+        note(
+            f"{place}.mock",
+            f"{spec.mock} takes neither the device's params nor nothing",
+            f"it takes {callable_signature(mock)}",
+        )
+
+
+def fits(target: Any, params: Mapping[str, Any]) -> bool:
+    """Tell whether ``target(**params)`` is a possible call."""
+    signature = callable_signature(target)
+    if signature is None:
+        return True
+    try:
+        signature.bind(**params)
+    except TypeError:
+        return False
+    return True
+
+
+def _check_params(spec: DeviceSpec, driver: Any, place: str, note: _Note) -> None:
+    signature = callable_signature(driver)
+    if signature is None:
+        return
+    known = {name: item for name, item in signature.parameters.items() if not name.startswith("_")}
+    free = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in known.values())
+    section = place if spec.ready_made else f"{place}.params"
+    named = {n: p for n, p in known.items() if p.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)}
+    for key in spec.params:
+        if key not in named and not free:
+            candidates = [*named, *(KEYS if spec.ready_made else ())]
+            note(
+                f"{section}.{key}",
+                f"{spec.driver} has no option {key!r}",
+                did_you_mean(key, candidates) or f"it knows {', '.join(named)}",
+            )
+    for key, item in named.items():
+        if item.default is inspect.Parameter.empty and key not in spec.params:
+            note(f"{section}.{key}", f"{spec.driver} needs {key!r}", f"add {key}: to the device")
+    if spec.ready_made:
+        hints = typing.get_type_hints(driver.__init__)
+        for key, value in spec.params.items():
+            if key in named and not _is_of(value, hints.get(key, Any)):
+                note(f"{section}.{key}", f"{value!r} is not {_words(hints[key])}", "")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(value, argument) for argument in arguments)
+    kind = origin or hint
+    if kind is Any or not isinstance(kind, type):
+        return True
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def _words(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "empty"}
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return " or ".join(names.get(part, str(part)) for part in parts)
+
+
+def _check_methods(spec: DeviceSpec, driver: Any, place: str, note: _Note) -> None:
+    """Hold every method that the rig file names against the driver."""
+    if not isinstance(driver, type):
+        return
+    surface = Surface(driver)
+    wanted = [(f"{place}.safe_state", call.call, call.args, dict(call.kwargs)) for call in spec.safe_state]
+    wanted += [
+        (f"{place}.{key}", name, (), {})
+        for key in ("open_method", "close_method")
+        if (name := getattr(spec, key)) not in ("", "none")
+    ]
+    for key, method, args, kwargs in wanted:
+        try:
+            surface.require(method)
+            surface.bind(method, args, kwargs)
+        except (AttributeError, TypeError) as error:
+            note(key, str(error), "")
+    for method in spec.returns:
+        try:
+            surface.require(method)
+        except AttributeError as error:
+            note(f"{place}.returns.{method}", str(error), "")
+
+
+def device_names(raw: Any) -> list[str]:
+    """Return the names in the section, whatever else is wrong with it."""
+    return [str(name) for name in raw] if isinstance(raw, Mapping) else []

@@ -1,0 +1,124 @@
+"""What an experimenter may ask for: ``rig``, ``experiment``, ``acquisition``, ``devices``, ``operator``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .phases import Outcome
+from .record import Failure, Measurement
+from .steps import session_of
+
+if TYPE_CHECKING:
+    from .acquisition import Acquisition
+    from .config import Rig
+    from .operator import Operator
+    from .session import ExperimentSession
+
+
+class LimitsExceeded(AssertionError):  # noqa: N818 - it says what happened
+    """A measured value lies outside its limits."""
+
+
+class Experiment:
+    """The running session, for steps.
+
+    Attributes:
+        session_folder: where the data go.
+        session_uuid, subject_id, user_id, rig_id: the ids; ``session_uuid`` is the folder's name.
+        parameters: merged and expanded parameters.
+        dry_run: True when nothing real may be touched.
+    """
+
+    def __init__(self, session: ExperimentSession) -> None:
+        self._session = session
+        record = session.record
+        self.session_folder: Path = session.folder
+        self.session_uuid = record.session_uuid
+        self.subject_id = record.subject_id
+        self.user_id = record.user_id
+        self.rig_id = record.rig_id
+        self.parameters: dict[str, Any] = session.parameters
+        self.dry_run = session.dry_run
+
+    def __repr__(self) -> str:
+        return f"<Experiment {self.session_uuid}>"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst that has happened so far; ``passed`` while all is well."""
+        worst = Outcome.PASSED
+        for failure in self._session.record.failures:
+            worst = worst.worse(failure.outcome)
+        return worst
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What has failed so far, first failure first."""
+        return tuple(self._session.record.failures)
+
+    def note(self, text: str) -> None:
+        """Keep a note in the session log and in ``end_state.json``."""
+        self._session.note(text)
+
+    def attach(self, path: str | Path) -> Path:
+        """Register a file of the session folder as one of its results; one from elsewhere is copied to ``attachments/``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self._session.attach(Path(path))
+
+    def measure(
+        self, name: str, value: Any, unit: str = "", minimum: float | None = None, maximum: float | None = None
+    ) -> Any:
+        """Record a value; outside ``[minimum, maximum]`` the step fails. Returns the value.
+
+        Raises:
+            LimitsExceeded: the value lies outside its limits, or is not a number where limits are given.
+        """
+        passed = True
+        if minimum is not None or maximum is not None:
+            try:
+                passed = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+            except TypeError:
+                passed = False
+        self._session.measured(Measurement(name, value, unit, minimum, maximum, passed))
+        if not passed:
+            low = "-inf" if minimum is None else minimum
+            high = "inf" if maximum is None else maximum
+            raise LimitsExceeded(f"{name} = {value} {unit}".rstrip() + f" is outside [{low}, {high}]")
+        return value
+
+
+@pytest.fixture(scope="session")
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """The rig's validated configuration; the lab's own values by key: ``rig["COM_port"]``, ``rig["camera.exposure_time"]``."""
+    return session_of(request.config).configuration.rig
+
+
+@pytest.fixture(scope="session")
+def experiment(request: pytest.FixtureRequest) -> Experiment:
+    """The running session: folder, ids, parameters, ``note``, ``attach``, ``measure``, ``outcome``, ``failures``."""
+    return Experiment(session_of(request.config))
+
+
+@pytest.fixture(scope="session")
+def acquisition(request: pytest.FixtureRequest) -> Acquisition:
+    """Runs the acquisition program: ``acquisition.run(command=[...])`` or ``with acquisition.running(command=[...])``."""
+    return session_of(request.config).acquisition_api()
+
+
+@pytest.fixture(scope="session")
+def operator(request: pytest.FixtureRequest) -> Operator:
+    """The person at the rig: ``operator.ask("Weight in g?")``, ``operator.confirm("Shutter closed?")``."""
+    return session_of(request.config).operator
+
+
+@pytest.fixture(scope="session")
+def devices(request: pytest.FixtureRequest) -> Mapping[str, Any]:
+    """The rig's devices by name, each opened when first asked for: ``devices["laser"]``; simulated in a dry run."""
+    return session_of(request.config).device_manager()

@@ -1,0 +1,301 @@
+"""GitHub through PyGithub's requester: one request, one answer, no retry, and every surprise has a name.
+
+PyGithub's objects complete themselves with further requests and take a 307 or a cut-off answer for success, so the raw
+requester is used: status, headers and JSON are checked here. PyGithub itself brings authentication, TLS and proxies.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlparse
+
+from .settings import Timing
+
+PER_PAGE = 100
+
+
+class Refused(Exception):
+    """The server's no is final for this report."""
+
+
+class Gone(Refused):
+    """What was asked for does not exist or may not be seen (404, 410)."""
+
+
+class Invalid(Refused):
+    """The server does not take the content (422)."""
+
+
+class Limited(Exception):
+    """The server asks to wait ``wait_s`` seconds."""
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class Transient(Exception):
+    """No usable answer; whether a write took place is unknown unless ``executed`` is False."""
+
+    def __init__(self, message: str, executed: bool | None = None) -> None:
+        super().__init__(message)
+        self.executed = executed
+
+
+class Api:
+    """One repository of one server with one token."""
+
+    def __init__(self, api_base_url: str, repo: str, token: str, timing: Timing, clock: Callable[[], float] = time.time) -> None:
+        from github import Auth, Github
+
+        _quiet_pygithub()
+        self.base_url = api_base_url.rstrip("/")
+        self.repo = repo
+        self.timing = timing
+        self._clock = clock
+        self._github = Github(
+            base_url=self.base_url,
+            auth=Auth.Token(token),
+            timeout=max(1, int(timing.request_timeout_s)),
+            retry=None,
+            lazy=True,
+            seconds_between_requests=None,
+            seconds_between_writes=timing.write_pace_s or None,
+            user_agent="pytest-openscope",
+        )
+        self._facts: dict[str, Any] | None = None
+        self._login: str | None = None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._github.close()
+
+    def request(self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None) -> tuple[dict[str, str], Any]:
+        """Make one request; return headers (lower-case names) and the JSON value.
+
+        Raises:
+            Gone, Invalid, Refused, Limited, Transient: see there.
+        """
+        import requests
+
+        try:
+            status, headers, text = self._github.requester.requestJson(verb, path, dict(parameters) if parameters else None, None, content)
+        except requests.exceptions.RequestException as problem:
+            raise Transient(f"{verb} {self.base_url}: {_short(problem)}", _executed(problem)) from problem
+        except (OSError, RuntimeError, AssertionError, ValueError) as problem:
+            raise Transient(f"{verb} {self.base_url}: {_short(problem)}") from problem
+        if status < 300:
+            return headers, self._json(verb, text)
+        self._raise(verb, status, headers, text)
+        raise AssertionError("unreachable")
+
+    def _json(self, verb: str, text: str) -> Any:
+        try:
+            return json.loads(text) if text else None
+        except ValueError as problem:
+            raise Transient(f"{verb}: the answer was cut off or is no JSON") from problem
+
+    def _raise(self, verb: str, status: int, headers: Mapping[str, str], text: str) -> None:
+        message = _message(text)
+        said = f"{status} {message}".strip()
+        if status == 429 or (status == 403 and _is_limit(headers, message)):
+            raise Limited(said, self._wait_s(headers))
+        if status < 400:
+            raise Transient(f"{said}: the repository has moved", executed=False)
+        if status == 408 or status >= 500:
+            raise Transient(said)
+        if status in (404, 410):
+            raise Gone(said)
+        if status == 422:
+            raise Invalid(said + _details(text))
+        raise Refused(said)
+
+    def _wait_s(self, headers: Mapping[str, str]) -> float:
+        wait_s = 60.0
+        after, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
+        try:
+            if after:
+                wait_s = float(after)
+            elif headers.get("x-ratelimit-remaining") == "0" and reset:
+                wait_s = float(reset) - self._clock()
+        except ValueError:
+            wait_s = 60.0
+        return min(max(1.0, wait_s), self.timing.max_delay_s)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """Return the JSON of a GET below the repository."""
+        return self.request("GET", f"/repos/{self.full_name}{path}", parameters)[1]
+
+    def send(self, verb: str, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a write below the repository and return its JSON object.
+
+        Raises:
+            Transient: also when the answer is no object.
+        """
+        value = self.request(verb, f"/repos/{self.full_name}{path}", None, dict(content))[1]
+        if not isinstance(value, dict):
+            raise Transient(f"{verb}: the answer is not an object")
+        return value
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The repository's own data, asked for once; a renamed repository is followed on the same server only.
+
+        Raises:
+            Refused: not found, archived, or without issues.
+        """
+        if self._facts is None:
+            self._facts = self._look_up()
+        return self._facts
+
+    def _look_up(self) -> dict[str, Any]:
+        path = f"/repos/{self.repo}"
+        for _ in range(3):
+            try:
+                status, headers, text = self._raw_get(path)
+            except Gone as problem:
+                raise Gone(f"{self.repo} does not exist, or the token may not see it ({problem})") from problem
+            location = headers.get("location", "")
+            if status in (301, 302, 307, 308) and location:
+                path = self._same_server(location)
+                continue
+            value = self._json("GET", text)
+            if not isinstance(value, dict) or not isinstance(value.get("full_name"), str):
+                raise Transient("GET: the answer does not describe a repository")
+            if value.get("archived"):
+                raise Refused(f"{value['full_name']} is archived")
+            if value.get("has_issues") is False:
+                raise Refused(f"{value['full_name']} has its issues turned off")
+            return value
+        raise Refused(f"{self.repo} redirects without end")
+
+    def _raw_get(self, path: str) -> tuple[int, dict[str, str], str]:
+        import requests
+
+        try:
+            status, headers, text = self._github.requester.requestJson("GET", path)
+        except requests.exceptions.RequestException as problem:
+            raise Transient(f"GET {self.base_url}: {_short(problem)}", False) from problem
+        except (OSError, RuntimeError, AssertionError, ValueError) as problem:
+            raise Refused(f"GET {path}: {_short(problem)}") from problem
+        if status >= 400:
+            self._raise("GET", status, headers, text)
+        return status, headers, text
+
+    def _same_server(self, location: str) -> str:
+        target, own = urlparse(location), urlparse(self.base_url)
+        if target.netloc and (target.hostname, target.port) != (own.hostname, own.port):
+            raise Refused(f"{self.repo} redirects to another server, {target.hostname}; the token is not sent there")
+        prefix = own.path.rstrip("/")
+        return target.path[len(prefix) :] if prefix and target.path.startswith(prefix) else target.path
+
+    @property
+    def full_name(self) -> str:
+        """``owner/name`` as the server has it now."""
+        return str(self.facts["full_name"])
+
+    @property
+    def is_public(self) -> bool:
+        """True unless the server says that the repository is private."""
+        return self.facts.get("private") is not True and self.facts.get("visibility") not in ("private", "internal")
+
+    @property
+    def may_push(self) -> bool:
+        """True unless the server says that the token has no push right, without which it drops labels in silence."""
+        rights = self.facts.get("permissions")
+        return not isinstance(rights, dict) or bool(rights.get("push") or rights.get("maintain") or rights.get("admin"))
+
+    @property
+    def login(self) -> str:
+        """The token's user; "" for tokens that have none (installations of an app)."""
+        if self._login is None:
+            try:
+                value = self.request("GET", "/user")[1]
+            except Refused:
+                value = None
+            self._login = str(value.get("login") or "") if isinstance(value, dict) else ""
+        return self._login
+
+    def issues(self, pages: int, **parameters: Any) -> tuple[list[dict[str, Any]], bool]:
+        """Return issues (no pull requests), newest first, and whether that is all of them.
+
+        Raises:
+            Transient: an answer is not a list of issues.
+        """
+        found: list[dict[str, Any]] = []
+        for page in range(1, pages + 1):
+            value = self.get("/issues", sort="created", direction="desc", per_page=PER_PAGE, page=page, **parameters)
+            if not isinstance(value, list) or not all(isinstance(item, dict) and "number" in item for item in value):
+                raise Transient("GET issues: the answer is not a list of issues")
+            found += [item for item in value if "/pull/" not in str(item.get("html_url")) and "pull_request" not in item]
+            if len(value) < PER_PAGE:
+                return found, True
+        return found, False
+
+    def issue(self, number: int) -> dict[str, Any] | None:
+        """Return an issue; None when it was deleted, or moved to another repository."""
+        try:
+            value = self.get(f"/issues/{number}")
+        except Gone:
+            return None
+        if not isinstance(value, dict) or "state" not in value:
+            raise Transient("GET issue: the answer is not an issue")
+        return value if value.get("number") == number else None
+
+    def comments(self, number: int, pages: int = 5) -> list[dict[str, Any]]:
+        """Return an issue's comments, oldest first, bounded."""
+        found: list[dict[str, Any]] = []
+        for page in range(1, pages + 1):
+            value = self.get(f"/issues/{number}/comments", per_page=PER_PAGE, page=page)
+            if not isinstance(value, list):
+                raise Transient("GET comments: the answer is not a list")
+            found += [item for item in value if isinstance(item, dict)]
+            if len(value) < PER_PAGE:
+                break
+        return found
+
+
+def _quiet_pygithub() -> None:
+    """PyGithub adds a stderr handler to its logger at import, which would write into the operator's terminal."""
+    logger = logging.getLogger("github")
+    for handler in list(logger.handlers):
+        if type(handler) is logging.StreamHandler:
+            logger.removeHandler(handler)
+
+
+def _executed(problem: Exception) -> bool | None:
+    """A connection that never came about carried no request."""
+    import requests
+
+    text = str(problem)
+    refused = isinstance(problem, requests.exceptions.ConnectTimeout) or "NewConnectionError" in text or "NameResolutionError" in text
+    return False if refused else None
+
+
+def _short(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {problem}"[:200]
+
+
+def _message(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return ""
+    return str(value.get("message") or "")[:200] if isinstance(value, dict) else ""
+
+
+def _details(text: str) -> str:
+    try:
+        errors = json.loads(text).get("errors")
+    except (ValueError, AttributeError):
+        return ""
+    return f" {json.dumps(errors)[:200]}" if errors else ""
+
+
+def _is_limit(headers: Mapping[str, str], message: str) -> bool:
+    said = message.lower()
+    return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or "rate limit" in said or "abuse" in said

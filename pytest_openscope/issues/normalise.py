@@ -1,0 +1,41 @@
+"""Texts without what changes from one occurrence of a defect to the next: numbers, paths, names, times, addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_OS_ERROR = re.compile(r"\[(?:Errno|WinError) -?\d+\][^'\"]*")
+_URL = re.compile(r"(?i)\b[a-z][a-z0-9+.\-]{1,20}://[^\s'\"<>]+")
+#: A path with spaces is only recognised in quotes.
+_QUOTED_PATH = re.compile(r"""(['"])(?=[^'"\n]*[\\/])[^'"\n]{1,1000}\1""")
+_PATH = re.compile(r"""(?:\\\\|(?<![\w])[A-Za-z]:[\\/]|~?/|\.{1,2}[\\/])[^\s'"<>|:*?,;()\[\]{}]+|(?<![\w\\/])[\w.\-]+(?:[\\/][\w.\-]+)+""")
+_STAMP = re.compile(r"\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T _]\d{1,2}[-:]\d{2}(?:[-:]\d{2}(?:[.,]\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
+_WORD_WITH_DIGIT = re.compile(r"[\w.+\-]*\d[\w.+\-:]*")
+_HEX_WORD = re.compile(r"\b[0-9a-fA-F]{8,}\b")
+_SIGNS = re.compile(r"#(?:[\s,:;xX*/|+-]*#)+")
+
+
+def basename(path: str) -> str:
+    """Return the last part of a path of either system."""
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+
+
+def normalise(text: str, private: Iterable[str] = ()) -> str:
+    """Return one lower-case line: every word with a digit as ``#``, every path as its normalised last part.
+
+    ``private`` are names to take out besides (subject, user, rig, host), since one without digits cannot be told from a word.
+    """
+    line = _ANSI.sub("", text)
+    for name in sorted({name for name in private if len(name) > 1}, key=len, reverse=True):
+        line = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "#", line, flags=re.IGNORECASE)
+    line = _OS_ERROR.sub("", line)
+    line = _URL.sub("#", line)
+    line = _QUOTED_PATH.sub(lambda match: " " + basename(match[0][1:-1]) + " ", line)
+    line = _PATH.sub(lambda match: basename(match[0]), line)
+    line = _STAMP.sub("#", line)
+    line = _HEX_WORD.sub("#", line)
+    line = _WORD_WITH_DIGIT.sub("#", line)
+    line = _SIGNS.sub("#", line)
+    return " ".join(line.split()).lower()[:300]

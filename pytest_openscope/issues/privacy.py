@@ -1,0 +1,171 @@
+"""What may leave the rig: masks for secrets, for the machine's names, and for the people and animals of a session."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..masking import MASK, ExactMasker, mask_json, mask_text
+
+HOME = "~"
+HOST = "<host>"
+USER_NAME = "<name>"
+#: Folder names that are no user's name although they stand where one would.
+_SHARED = {"public", "shared", "default", "all users"}
+_SEPARATOR = r"(?:\\{1,4}|/|%5[cC]|%2[fF])"
+#: ``C:\\Users\\jane``, ``C:/Users/jane``, ``/home/jane``, ``/Users/jane``, escaped or percent-encoded.
+_HOMES = re.compile(
+    rf"(?i)(?:(?<![\w])[a-z](?::|%3a|\$){_SEPARATOR}(?:users|documents and settings)|(?<![\w.~]){_SEPARATOR}(?:home|users|usr{_SEPARATOR}home))"
+    rf"{_SEPARATOR}(?P<name>[^\\/\s:*?\"'<>|,;()\[\]%]+(?: [^\\/\s:*?\"'<>|,;()\[\]%]+(?=[\\/]))?)"
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine's own names, all of which are private."""
+
+    homes: tuple[str, ...] = ()
+    user_names: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Ask the system; what it does not tell is left out."""
+        homes, names, hosts = [], [], []
+        try:
+            home = Path.home()
+            homes.append(str(home))
+            names.append(home.name)
+        except (RuntimeError, OSError):
+            homes = []
+        try:
+            names.append(getpass.getuser())
+        except (OSError, KeyError, ImportError):
+            names = list(names)
+        try:
+            host = socket.gethostname()
+            hosts += [host, host.partition(".")[0]]
+        except OSError:
+            hosts = []
+        return cls(
+            tuple(home for home in homes if len(home) > 3),
+            tuple(sorted({name for name in names if len(name) > 1})),
+            tuple(sorted({host for host in hosts if len(host) > 1 and host.lower() != "localhost"})),
+        )
+
+
+class Privacy:
+    """Masks text in two strengths: :meth:`always` for all that is sent, :meth:`private` for what must not name anybody."""
+
+    def __init__(
+        self,
+        *,
+        secrets: Iterable[str] = (),
+        token: str = "",
+        subject_id: str | None = None,
+        user_id: str | None = None,
+        session_uuid: str | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        self.machine = machine or Machine.here()
+        self.masker = ExactMasker([*secrets, *([token] if token else [])])
+        self._homes = _alternatives(self.machine.homes)
+        self._names = _path_part(self.machine.user_names)
+        self._hosts = _word(self.machine.hosts)
+        people = [(session_uuid, "<session>"), (subject_id, "<subject>"), (user_id, "<user>")]
+        self._people = [(pattern, mask) for value, mask in people for pattern in [_name_pattern(value)] if pattern]
+
+    def always(self, text: str) -> str:
+        """Hide secrets, what is shaped like one, home directories, user names in paths, and the host's name."""
+        text = mask_text(text, self.masker)
+        if self._homes is not None:
+            text = self._homes.sub(HOME, text)
+        text = _HOMES.sub(_home, text)
+        if self._names is not None:
+            text = self._names.sub(USER_NAME, text)
+        if self._hosts is not None:
+            text = self._hosts.sub(HOST, text)
+        return text
+
+    def private(self, text: str) -> str:
+        """Like :meth:`always`, and hide subject, user and session name in every form."""
+        for pattern, mask in self._people:
+            text = pattern.sub(mask, text)
+        return self.always(text)
+
+    def mapping(self, value: Any, private: bool) -> Any:
+        """Mask a JSON-like value: values of secret-looking keys whole, all other text by the given strength."""
+        text = self.private if private else self.always
+
+        def walk(item: Any) -> Any:
+            if isinstance(item, Mapping):
+                return {text(str(key)): walk(entry) for key, entry in item.items()}
+            if isinstance(item, (list, tuple)):
+                return [walk(entry) for entry in item]
+            if isinstance(item, (str, Path)):
+                return text(str(item))
+            if isinstance(item, (int, float)) and not isinstance(item, bool) and text(str(item)) != str(item):
+                return text(str(item))
+            return item
+
+        return walk(mask_json(value, self.masker))
+
+    def rig_name(self, rig_id: str) -> str:
+        """Return the rig's id as it may be shown; a rig named after its host gets a pseudonym that stays the same."""
+        if self.always(rig_id) == rig_id:
+            return rig_id
+        return "rig-" + hashlib.sha256(rig_id.lower().encode("utf-8", "replace")).hexdigest()[:6]
+
+
+def _home(match: re.Match[str]) -> str:
+    return match[0] if match["name"].lower() in _SHARED else HOME
+
+
+def _spellings(path: str) -> set[str]:
+    """A path as it stands in text, in JSON, with the other separator, and percent-encoded."""
+    from urllib.parse import quote
+
+    forms = {path, path.replace("\\", "/")}
+    return forms | {json.dumps(form)[1:-1] for form in forms} | {quote(form) for form in forms} | {form.replace("/", "\\") for form in forms}
+
+
+def _alternatives(homes: Iterable[str]) -> re.Pattern[str] | None:
+    forms = sorted({form for home in homes for form in _spellings(home.rstrip("\\/")) if len(form) > 3}, key=len, reverse=True)
+    if not forms:
+        return None
+    return re.compile("(?:" + "|".join(map(re.escape, forms)) + r")(?![\w])", re.IGNORECASE)
+
+
+def _path_part(names: Iterable[str]) -> re.Pattern[str] | None:
+    forms = sorted((re.escape(name) for name in names), key=len, reverse=True)
+    if not forms:
+        return None
+    return re.compile(rf"(?i)(?<=[\\/])(?:{'|'.join(forms)})(?=[\\/\s\"'.:,;)\]]|$)")
+
+
+def _word(names: Iterable[str]) -> re.Pattern[str] | None:
+    forms = sorted((re.escape(name) for name in names), key=len, reverse=True)
+    if not forms:
+        return None
+    return re.compile(rf"(?i)(?<![^\W_])(?:{'|'.join(forms)})(?![^\W_])")
+
+
+def _name_pattern(value: str | None) -> re.Pattern[str] | None:
+    """Return a pattern for an id in any surrounding; short ones only as a word of their own, or they would tear text apart."""
+    text = (value or "").strip()
+    if not text or text == MASK:
+        return None
+    forms = {text, re.sub(r'[<>:"/\\|?*]', "-", text), json.dumps(text)[1:-1]}
+    body = "(?:" + "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)) + ")"
+    if text.isdigit():
+        return re.compile(rf"(?<!\d){body}(?!\d)" if len(text) > 2 else rf"(?<![\w.]){body}(?![\w.])")
+    if len(text) >= 6:
+        return re.compile(body, re.IGNORECASE)
+    return re.compile(rf"(?<![^\W_]){body}(?![^\W_])", re.IGNORECASE)

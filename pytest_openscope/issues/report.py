@@ -1,0 +1,239 @@
+"""From a failed session to reports that can be sent without it: one per distinct failure, whole, masked, JSON-safe."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..folder import METADATA
+from ..journal import now_iso
+from ..phases import Outcome, Phase
+from ..record import Failure
+from .fingerprint import fingerprint
+from .markdown import clean, plain
+from .privacy import Machine, Privacy
+from .settings import ReportSettings
+from .text import IssueContext, body, first_line, title
+
+#: Bytes read at each end of a log, per character of the body.
+LOG_READ_FACTOR = 4
+#: What is dropped at an edge that was cut within a line, so that half a secret cannot stay.
+EDGE_CHARS = 4096
+
+
+@dataclass(frozen=True)
+class SessionFacts:
+    """The session as far as a report needs it."""
+
+    session_uuid: str = ""
+    subject_id: str | None = None
+    user_id: str | None = None
+    rig_id: str = ""
+    dry_run: bool = False
+    command_line: tuple[str, ...] = ()
+    code_versions: tuple[str, ...] = ()
+    machine: Machine = field(default_factory=Machine.here)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> SessionFacts:
+        """Take the facts from the journal's ``session`` event, a ``SessionRecord`` as dict, or the like."""
+        known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}
+        line = known.get("command_line", ())
+        known["command_line"] = (line,) if isinstance(line, str) else tuple(map(str, line))
+        known["code_versions"] = tuple(map(str, known.get("code_versions", ())))
+        for name in ("subject_id", "user_id"):
+            known[name] = None if known.get(name) is None else str(known[name])
+        return cls(**known)
+
+
+def is_reportable(failure: Failure, settings: ReportSettings) -> bool:
+    """Tell whether ``report_on`` asks for this failure; never for an operator's interrupt."""
+    if failure.kind == "interrupt" or failure.outcome in (Outcome.INTERRUPTED, Outcome.PASSED):
+        return False
+    if failure.phase is not None and str(failure.phase) in settings.report_on:
+        return True
+    if "exception" not in settings.report_on:
+        return False
+    unexpected = failure.kind in ("acquisition", "timeout", "crash", "internal", "collection") or failure.outcome is not Outcome.FAILED
+    return unexpected or failure.phase in (None, Phase.ACQUISITION)
+
+
+def failures_of(debug_state: Mapping[str, Any]) -> list[Failure]:
+    """Return the failures that a ``debug_state.json`` holds, the first one first; damaged ones are left out."""
+    found = []
+    for data in [debug_state.get("failure"), *(debug_state.get("other_failures") or [])]:
+        try:
+            found.append(Failure.from_json(data))
+        except (TypeError, ValueError, KeyError, AttributeError):
+            continue
+    return found
+
+
+def build_report(
+    debug_state: Mapping[str, Any],
+    settings: Any,
+    *,
+    facts: SessionFacts | Mapping[str, Any],
+    session_folder: Path,
+    secrets: Iterable[str] = (),
+    rig_config: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> list[dict[str, Any]]:
+    """Return one report per distinct reportable failure of a session, ready for :func:`.outbox.enqueue`.
+
+    Args:
+        settings: ``GithubIssueSettings``, :class:`ReportSettings` or their JSON form.
+        secrets: exact values that must not leave the rig; the token is added.
+        rig_config: the rig's values, sent only if ``include_rig_config``.
+    """
+    settings = ReportSettings.from_any(settings)
+    if not isinstance(facts, SessionFacts):
+        facts = SessionFacts.from_mapping(facts)
+    if not settings.enabled or not settings.repo or (facts.dry_run and not settings.report_dry_runs):
+        return []
+    privacy = Privacy(
+        secrets=secrets,
+        token=environ.get(settings.token_env, ""),
+        subject_id=facts.subject_id,
+        user_id=facts.user_id,
+        session_uuid=facts.session_uuid,
+        machine=facts.machine,
+    )
+    names = _own_names(facts)
+    reports: dict[str, dict[str, Any]] = {}
+    log = _log_excerpts(session_folder, settings, privacy) if settings.include_launcher_log else None
+    for failure in failures_of(debug_state):
+        if not is_reportable(failure, settings):
+            continue
+        name = fingerprint(failure, names)
+        if name not in reports:
+            reports[name] = _report(failure, name, settings, facts, privacy, debug_state, session_folder, log, rig_config)
+    return list(reports.values())
+
+
+def _own_names(facts: SessionFacts) -> tuple[str, ...]:
+    names = [facts.session_uuid, facts.subject_id, facts.user_id, facts.rig_id, *facts.machine.hosts, *facts.machine.user_names]
+    return tuple(name for name in names if name)
+
+
+def _report(
+    failure: Failure,
+    name: str,
+    settings: ReportSettings,
+    facts: SessionFacts,
+    privacy: Privacy,
+    debug_state: Mapping[str, Any],
+    session_folder: Path,
+    log: tuple[str, str, str] | None,
+    rig_config: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    mask = privacy.always if settings.include_subject_user else privacy.private
+    occurred_at = failure.at or str(debug_state.get("timestamp") or now_iso())
+    report_id = uuid.uuid4().hex[:12]
+    version_line = version_of(session_folder, facts, mask)
+    people = [("Session", facts.session_uuid), ("Subject", facts.subject_id), ("User", facts.user_id)]
+    config = rig_config if settings.include_rig_config else None
+    shared: dict[str, Any] = {
+        "fingerprint": name,
+        "report_id": report_id,
+        "rig": mask(privacy.rig_name(facts.rig_id)),
+        "occurred_at": occurred_at,
+        "version_line": version_line,
+        "mask": mask,
+        "max_chars": settings.body_chars,
+        "max_output_lines": settings.max_output_lines,
+        "versions": _mapping(debug_state, "versions"),
+        "platform": _mapping(debug_state, "platform"),
+        "command": mask(command_text(facts.command_line)),
+        "rig_config": None if config is None else privacy.mapping(config, private=not settings.include_subject_user),
+        "people": tuple((key, privacy.always(value)) for key, value in people if value) if settings.include_subject_user else (),
+        "dry_run": facts.dry_run,
+    }
+    text, text_public, note = log or ("", "", "")
+    made = body(failure, IssueContext(**shared, log=text, log_note=note))
+    public = body(failure, IssueContext(**shared, log=text_public, log_note=note + ", names masked")) if text_public != text else made
+    return {
+        "version": 1,
+        "id": report_id,
+        "fingerprint": name,
+        "title": title(failure, name, mask),
+        "summary": plain(mask(f"{failure.exception_type or failure.kind}: {first_line(failure)}"), 160),
+        "body": made,
+        "body_public": "" if public == made else public,
+        "rig": shared["rig"],
+        "occurred_at": occurred_at,
+        "version_line": version_line,
+        "debug_state": str(Path(session_folder) / METADATA / "debug_state.json"),
+        "sent_copy": str(Path(session_folder) / METADATA / f"github_report_{name.replace(':', '_')}.md"),
+        "settings": settings.as_json(),
+        "state": {"attempts": 0, "next_try": 0.0, "queued_at": now_iso()},
+    }
+
+
+def _mapping(state: Mapping[str, Any], key: str) -> dict[str, str]:
+    value = state.get(key)
+    return {str(name): str(item) for name, item in value.items()} if isinstance(value, Mapping) else {}
+
+
+def command_text(command: tuple[str, ...]) -> str:
+    """Return a command line that the rig's shell takes; one that is a single text already stays as it is."""
+    if len(command) == 1:
+        return command[0]
+    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+
+
+def version_of(session_folder: Path, facts: SessionFacts, mask: Any) -> str:
+    """Return one line that changes whenever the code does: this package's version, and the commits in use.
+
+    A failure of a version that an issue knows already is no regression.
+    """
+    found = [f"pytest-openscope {__version__}", *facts.code_versions]
+    try:
+        revisions = json.loads((Path(session_folder) / METADATA / "git_revisions.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        revisions = []
+    for revision in revisions if isinstance(revisions, list) else []:
+        if isinstance(revision, Mapping) and revision.get("name") not in (None, "pytest-openscope", "pytest_openscope"):
+            mark = str(revision.get("commit") or "")[:12] or str(revision.get("package_version") or "")
+            if mark:
+                found.append(f"{revision['name']} {mark}")
+    return clean(str(mask(", ".join(dict.fromkeys(found))))).replace("`", "'").replace("\n", " ")[:280]
+
+
+def _log_excerpts(session_folder: Path, settings: ReportSettings, privacy: Privacy) -> tuple[str, str, str]:
+    """Return the excerpt for a private repository, the one for a public one, and how it was made."""
+    raw = read_ends(Path(session_folder) / METADATA / "launcher.log", settings.body_chars * LOG_READ_FACTOR)
+    note = "whole, as far as it fits"
+    if settings.launcher_log_mode == "tail":
+        lines = raw.rstrip("\n").split("\n")
+        raw = "\n".join(lines[-settings.max_output_lines :] if settings.max_output_lines > 0 else [])
+        note = f"last {settings.max_output_lines} lines"
+    masked = privacy.private(raw)
+    sanitize = settings.sanitize_launcher_log and not settings.include_subject_user
+    return (masked, masked, note + ", names masked") if sanitize else (privacy.always(raw), masked, note)
+
+
+def read_ends(path: Path, max_bytes: int) -> str:
+    """Return a text file; of one larger than ``2 * max_bytes`` only both ends, whole lines where lines are short enough."""
+    try:
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size <= 2 * max_bytes:
+                return stream.read().decode("utf-8", "replace")
+            head = stream.read(max_bytes).decode("utf-8", "replace")
+            stream.seek(size - max_bytes)
+            tail = stream.read(max_bytes).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    head = head.rpartition("\n")[0] or head[:-EDGE_CHARS]
+    tail = tail.partition("\n")[2] or tail[EDGE_CHARS:]
+    return f"{head}\n[… {size - len(head) - len(tail)} bytes left out …]\n{tail}"

@@ -1,0 +1,214 @@
+"""The issue that a maintainer reads: title, body, and the comments on later occurrences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..record import AcquisitionFacts, Failure
+from .fingerprint import FINGERPRINT
+from .markdown import block, block_overhead, clean, code, cut_middle, folded, one_line, plain, visible_lines
+
+TITLE_CHARS = 200
+#: Stands where the sender writes how often; no cleaned text can hold it.
+COUNT = "\x00"
+#: Room that is kept for what the sender writes in place of :data:`COUNT`.
+COUNT_CHARS = 600
+#: Shares of the whole body that the parts before the log may take.
+SHARES = {"traceback": 0.22, "stderr": 0.12, "stdout": 0.08, "faulthandler": 0.10, "config": 0.08, "versions": 0.06}
+#: Packages that explain failures of a session; the whole list would bury them.
+TELLING = ("pytest", "pytest-timeout", "PyYAML", "psutil", "PyGithub", "numpy", "pyserial", "pyzmq", "PyVISA", "ophyd-async")
+
+_IN_TITLE = re.compile(r"\[(v1:[0-9a-f]{12})\]")
+_FINGERPRINT_LINE = re.compile(r"^\W{0,4}Fingerprint:\W{1,4}(v1:[0-9a-f]{12})\W{0,4}$")
+_VERSION_LINE = re.compile(r"^\W{0,4}Version:\W{1,4}([^`]+)`?$")
+
+
+@dataclass(frozen=True)
+class IssueContext:
+    """What the text tells besides the failure; every text in it may be private, ``mask`` makes it fit to be sent.
+
+    Attributes:
+        log: excerpt of the session log, masked already, or "" for none.
+        log_note: how the excerpt was made, in this package's words.
+        people: lines about subject, user, and session; empty unless the user wants them shown.
+    """
+
+    fingerprint: str
+    report_id: str
+    rig: str
+    occurred_at: str
+    version_line: str
+    mask: Callable[[str], str]
+    max_chars: int = 60_000
+    max_output_lines: int = 80
+    versions: Mapping[str, str] = field(default_factory=dict)
+    platform: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    log: str = ""
+    log_note: str = ""
+    rig_config: Any = None
+    people: tuple[tuple[str, str], ...] = ()
+    dry_run: bool = False
+
+
+def title(failure: Failure, fingerprint: str, mask: Callable[[str], str]) -> str:
+    """Return type, step and short message, with the fingerprint at the end so that the issue is found after edits of its body."""
+    what = (failure.exception_type or failure.kind).rpartition(".")[2]
+    where = "/".join(part for part in (str(failure.phase or ""), failure.step) if part)
+    head = plain(mask(f"{what} in {where}" if where else what), 90)
+    said = FINGERPRINT.sub("v1", mask(first_line(failure)))
+    message = plain(said, TITLE_CHARS - len(head) - len(fingerprint) - 5)
+    return f"{head}: {message} [{fingerprint}]" if message else f"{head} [{fingerprint}]"
+
+
+def first_line(failure: Failure) -> str:
+    """Return the first telling line of the failure's message."""
+    return next((line for line in clean(failure.message).split("\n") if line.strip()), "")
+
+
+def body(failure: Failure, context: IssueContext) -> str:
+    """Return the body, at most ``context.max_chars`` long once :data:`COUNT` is replaced; only the log gives way to that."""
+    limit = context.max_chars - COUNT_CHARS
+    parts = [_head(failure, context), *_evidence(failure, context, limit), _reproduce(context)]
+    text = "\n\n".join(part for part in parts if part)
+    if len(text) > limit:
+        text = "\n\n".join(part for part in (_head(failure, context), _reproduce(context)) if part)
+    if context.log:
+        section = _log_section(context, limit - len(text) - 2)
+        text = f"{text}\n\n{section}" if section else text
+    return text + "\n"
+
+
+def _head(failure: Failure, context: IssueContext) -> str:
+    mask = context.mask
+    kind = failure.exception_type or failure.kind
+    where = [("phase", str(failure.phase or "")), ("step", failure.step), ("during", failure.when)]
+    lines = [
+        "Reported by pytest-openscope; later occurrences are counted in comments.",
+        "",
+        f"- **What:** {code(mask(kind), 120)}: {code(mask(first_line(failure)), 400)}",
+        "- **Where:** " + (", ".join(f"{name} {code(mask(value), 120)}" for name, value in where if value) or "outside any step"),
+        f"- **Outcome:** {code(str(failure.outcome), 40)}" + (" (dry run)" if context.dry_run else ""),
+        f"- **Rig:** {code(context.rig, 120)}",
+        f"- **First seen:** {code(context.occurred_at, 60)}",
+        f"- **How often:** {COUNT}",
+        *(f"- **{name}:** {code(value, 200)}" for name, value in context.people),
+        "",
+        f"Version: {code(context.version_line)}",
+        "",
+        f"Fingerprint: `{context.fingerprint}`",
+        "",
+        f"Report: `{context.report_id}`",
+        "",
+        "Keep the fingerprint here or in the title: by it the rigs find this issue.",
+    ]
+    return "\n".join(lines)
+
+
+def _evidence(failure: Failure, context: IssueContext, limit: int) -> list[str]:
+    parts = []
+    if failure.traceback.strip():
+        parts.append("### Traceback\n\n" + _cut_block(context.mask(clean(failure.traceback)), int(limit * SHARES["traceback"]), 0.4))
+    if failure.faulthandler.strip():
+        text = _cut_block(context.mask(clean(failure.faulthandler)), int(limit * SHARES["faulthandler"]), 0.8)
+        parts.append("### Stack of the process that died\n\n" + text)
+    if failure.acquisition is not None:
+        parts.append(_acquisition(failure.acquisition, context, limit))
+    parts.append(_versions(context, int(limit * SHARES["versions"])))
+    if context.rig_config is not None:
+        text = json.dumps(context.rig_config, indent=2, ensure_ascii=False, default=str)
+        parts.append(folded("Rig configuration", _cut_block(clean(text), int(limit * SHARES["config"]), 0.6)))
+    return parts
+
+
+def _acquisition(facts: AcquisitionFacts, context: IssueContext, limit: int) -> str:
+    mask = context.mask
+    lines = ["### Acquisition", "", f"- **Name:** {code(mask(facts.name), 120)}"]
+    if facts.command:
+        lines.append(f"- **Command:** {code(mask(' '.join(map(str, facts.command))), 500)}")
+    lines.append(f"- **Return code:** {code(str(facts.returncode), 40)}")
+    if facts.duration_s is not None:
+        lines.append(f"- **Duration:** {facts.duration_s:.1f} s")
+    if facts.peak_memory_mb is not None:
+        lines.append(f"- **Peak memory:** {facts.peak_memory_mb:.0f} MB")
+    if facts.stop_reason:
+        lines.append(f"- **Stopped because:** {code(mask(facts.stop_reason), 300)}")
+    for name, tail in (("stderr", facts.stderr_tail), ("stdout", facts.stdout_tail)):
+        kept = tail[-context.max_output_lines :] if context.max_output_lines > 0 else []
+        text = mask(clean("\n".join(kept))).strip("\n")
+        if text.strip():
+            lines += ["", f"Last lines of {name}:", "", _cut_block(text, int(limit * SHARES[name]), 0.0)]
+    return "\n".join(lines)
+
+
+def _versions(context: IssueContext, max_chars: int) -> str:
+    known = [f"{name} {context.versions[name]}" for name in TELLING if name in context.versions]
+    lines = ["### Environment", ""]
+    for name in ("python", "platform", "machine"):
+        if context.platform.get(name):
+            lines.append(f"- {name.capitalize()}: {code(context.mask(str(context.platform[name])), 120)}")
+    if known:
+        lines.append(f"- Packages: {code(', '.join(known), max(80, max_chars - 200))}")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _reproduce(context: IssueContext) -> str:
+    if not context.command:
+        return ""
+    command = one_line(context.mask(context.command), 800)
+    dry = command if "--dry-run" in command else f"{command} --dry-run"
+    return "### How to reproduce\n\n" + block(f"{dry}    # without hardware\n{command}" if dry != command else dry)
+
+
+def _log_section(context: IssueContext, room: int) -> str:
+    summary = f"Session log ({context.log_note})" if context.log_note else "Session log"
+    room -= len(folded(summary, ""))
+    if room < 200:
+        return ""
+    return folded(summary, _cut_block(clean(context.log).strip("\n"), room, 0.3))
+
+
+def _cut_block(text: str, max_chars: int, head_share: float) -> str:
+    """Return a code block of at most ``max_chars``: the text is cut first, the fence sized after it."""
+    text = text.strip("\n")
+    room = max_chars
+    for _ in range(6):
+        cut = cut_middle(text, max(0, room), head_share)
+        made = block(cut)
+        if len(made) <= max_chars:
+            return made
+        room = max_chars - block_overhead(cut) - (len(made) - max_chars) // 8
+    return block("[left out: too large]")
+
+
+def with_count(text: str, sentence: str) -> str:
+    """Return a body with the count line filled in."""
+    return text.replace(COUNT, sentence[:COUNT_CHARS], 1).replace(COUNT, "")
+
+
+def fingerprint_of(issue: Mapping[str, Any]) -> set[str]:
+    """Return the fingerprints that an issue carries: as a whole visible line of its body, or in its title."""
+    found = set(_IN_TITLE.findall(str(issue.get("title") or "")))
+    for line in visible_lines(str(issue.get("body") or "")):
+        match = _FINGERPRINT_LINE.match(line)
+        if match:
+            found.add(match[1])
+    return found
+
+
+def versions_in(text: str) -> set[str]:
+    """Return the versions that a body or comment tells in its own visible lines."""
+    return {match[1].strip() for line in visible_lines(text or "") for match in [_VERSION_LINE.match(line)] if match}
+
+
+def occurrence_comment(*, rig: str, count: int, first_at: str, last_at: str, version_line: str, lead: str = "Seen again") -> str:
+    """Return a comment on a later occurrence; the count is the rig's own."""
+    times = "once" if count == 1 else f"{count} times"
+    return (
+        f"{lead} on rig {code(rig, 120)}: {times} on this rig so far,"
+        f" first at {code(first_at, 60)}, last at {code(last_at, 60)}.\n\nVersion: {code(version_line)}\n"
+    )

@@ -1,0 +1,332 @@
+"""One session's part of the day's log: its lines appended under the lock, its progress read from the file itself.
+
+The file is its own write-ahead log. Nobody but the lock's holder changes it, sequential flushed writes leave one torn tail
+at most, and how far a session has come is read from the very lines that it has written, so that no moment of a crash lies
+between a write and its record. Where a server's locks fail, checksums and the audit find and mend the damage.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+
+from .day_audit import Pass, SessionAudit, log_lines
+from .day_file import DayFile
+from .day_lines import DayLine, format_line, parse_line
+from .mirror_copy import Hint, SourceLog
+from .mirror_files import BLOCK_BYTES, TURN_BYTES, MirrorJob
+
+#: Read without the lock in one go, so that the session's own copy is not kept waiting; and the most that is read under it.
+_SLICE_BYTES = 4 * TURN_BYTES
+_BACKLOG_BYTES = 16 * TURN_BYTES
+_AUDIT_ROUNDS = 8
+_BLOCKED_WARN_S = 60.0
+
+
+class _Search:
+    """Looks for a session's furthest line in the day's log, from ``start`` on."""
+
+    def __init__(self, file: DayFile, key: bytes, start: int) -> None:
+        self.file = file
+        self.start = self.place = start
+        self.first: int | None = None
+        self.found: tuple[int, DayLine] | None = None
+        self._mark = key + b" "
+
+    def advance(self, end: int, most_bytes: int) -> bool:
+        """Read on towards ``end`` (the end of a whole line); True when it is reached."""
+        stop = min(end, self.place + most_bytes)
+        while self.place < stop:
+            held = b""
+            while b"\n" not in held:
+                data = self.file.read(self.place + len(held), min(BLOCK_BYTES, end - self.place - len(held)))
+                if not data:
+                    raise OSError(errno.EIO, "the day's log shrank while it was read", str(self.file.path))
+                held += data
+            whole = held.rfind(b"\n") + 1
+            self._lines(held[: whole - 1])
+            self.place += whole
+        return self.place >= end
+
+    def _lines(self, block: bytes) -> None:
+        if self._mark not in block:
+            return
+        offset = self.place
+        for raw in block.split(b"\n"):
+            line = parse_line(raw) if raw.startswith(self._mark) else None
+            if line is not None:
+                self.first = offset if self.first is None else self.first
+                if self.found is None or line.offset >= self.found[1].offset:
+                    self.found = (offset, line)
+            offset += len(raw) + 1
+
+
+class DayLog:
+    """Brings one session's lines into the day's log.
+
+    Every method that touches the share may raise OSError; afterwards :meth:`drop` must be called: nothing is assumed then.
+
+    Attributes:
+        done: bytes of the session log that the day's log holds; None when that must be found out.
+        settled: length of the session log for which an audit found everything in place; -1 before.
+        damaged: mending was given up: the share's locks do not work.
+    """
+
+    def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
+        self.file = DayFile(job.day_log, beat)
+        self.key = job.key
+        self.source = source
+        self.hint = hint
+        self.warn = warn
+        self.done: int | None = None
+        self.settled = -1
+        self.damaged = False
+        self.fresh = False
+        self.interval_s = 1.0
+        self._first: int | None = None
+        self._last: tuple[int, bytes] | None = None
+        self._search: _Search | None = None
+        self._starts: list[int] = []
+        self._audit_needed = False
+        self._pass: Pass | None = None
+        self._session: SessionAudit | None = None
+        self._pass_end = 0
+        self._backlog: list[bytes] = []
+        self._rounds = 0
+        self._next_turn = 0.0
+        self._warned_blocked = self._warned_damage = False
+
+    def drop(self) -> None:
+        """Close the file after an error; progress is unknown from here."""
+        self.file.close()
+        self.done = self._last = self._search = self._pass = None
+        self._backlog = []
+
+    def turn(self, finishing: bool = False) -> bool:
+        """Do what is due; True when more can be done at once."""
+        now = time.monotonic()
+        if not self.file.is_open:
+            self._open()
+        if self.done is None and not self._search_on():
+            return True
+        if self._audit_needed:
+            return self._audit_step(finishing)
+        if now < self._next_turn:
+            return False
+        batch = self._batch(finishing) if self.done is not None else []
+        if self.done is not None and not batch:
+            return False
+        if self.file.replaced():
+            raise FileNotFoundError(errno.ENOENT, "the day's log was moved away", str(self.file.path))
+        return self._locked(lambda: self._write_turn(batch, finishing), finishing)
+
+    def settle(self) -> bool:
+        """At the session's end: bring the rest and audit; True when nothing more can be done at once."""
+        size = self.source.size()
+        if self.settled == size:
+            return True
+        more = self.turn(finishing=True)
+        if not more and self.done == size and not self._audit_needed and not self.damaged:
+            self._audit_needed, self._rounds, more = True, 0, True
+        if self.damaged and self.done == size:
+            self.settled = size
+        return not more
+
+    @property
+    def waits_for_lock(self) -> bool:
+        """True while another writer's lock keeps this session's lines out."""
+        return self.file.blocked_s > 0
+
+    @property
+    def next_due_mono(self) -> float:
+        """When :meth:`turn` can next do something (monotonic seconds)."""
+        return max(self._next_turn, self.file.next_poll_mono)
+
+    def _open(self) -> None:
+        self.file.open()
+        end = self.file.end()
+        same = self.hint.data.get("day_name") == self.file.path.name
+        first = self.hint.number("day_first") if same else None
+        last = self.hint.number("day_last") if same else None
+        self._first = first
+        if first is None and self.fresh:
+            self._first = self.file.whole_end(end)
+            self._starts = [self._first]
+        else:
+            self._starts = sorted({place for place in (last, first, 0) if place is not None and place <= end})
+        self._search = _Search(self.file, self.key, self._starts.pop())
+
+    def _search_on(self) -> bool:
+        """Look for the own furthest line without the lock; True when only what came since is left to read."""
+        if self._search is None:
+            self._open_search(0)
+        assert self._search is not None
+        end = self.file.whole_end(self.file.end())
+        if end < self._search.place:
+            self._starts = []
+            self._search = _Search(self.file, self.key, 0)
+        if not self._search.advance(end, _SLICE_BYTES):
+            return False
+        if self._search.found is None and self._starts:
+            self._open_search(self._starts.pop())
+            return False
+        return True
+
+    def _open_search(self, start: int) -> None:
+        self._search = _Search(self.file, self.key, start)
+
+    def _locked(self, hold: Callable[[], bool], finishing: bool) -> bool:
+        """Run ``hold`` under the lock if it is free; True when there is more to do at once."""
+        if not self.file.try_lock():
+            self._warn_blocked()
+            return False
+        started = time.monotonic()
+        more = hold()
+        self.file.unlock()
+        self._warned_blocked = False
+        last_s = time.monotonic() - started
+        self._next_turn = time.monotonic() + (min(last_s, 0.2) if finishing else max(self.interval_s, 20 * last_s))
+        self._save_hint()
+        return more and finishing
+
+    def _write_turn(self, batch: list[tuple[bytes, int]], finishing: bool) -> bool:
+        end = self.file.cut_torn_tail()
+        if self.done is None:
+            if not self._conclude(end):
+                return True
+            batch = self._batch(finishing)
+        if self._last is not None and self.file.read(self._last[0], len(self._last[1])) != self._last[1]:
+            self._found_damage()
+        if not batch:
+            return self._audit_needed
+        if self._first is None or end < self._first:
+            self._first = end
+            self._save_hint()
+        count, new_end = self.file.append(end, [line for line, _ in batch])
+        last, self.done = batch[count - 1]
+        self._last = (new_end - len(last), last)
+        if os.lseek(self.file.fd, 0, os.SEEK_END) != new_end:
+            self._found_damage()
+        return True
+
+    def _conclude(self, end: int) -> bool:
+        """Under the lock: finish the search; False when too much is left to read under it."""
+        search = self._search
+        if search is None or end < search.place or end - search.place > _SLICE_BYTES:
+            return False
+        search.advance(end, _SLICE_BYTES)
+        self.done, self._search = 0, None
+        if search.found is not None:
+            place, line = search.found
+            self.done = min(line.offset + len(line.text) + 1, self.source.size())
+            self._last = (place, format_line(*line))
+            if self._first is None or search.start == 0:
+                self._first = search.first
+        return True
+
+    def _batch(self, finishing: bool) -> list[tuple[bytes, int]]:
+        """Return the next lines with the session log's offset after each, about one turn's worth."""
+        size = self.source.size()
+        assert self.done is not None
+        if self.done > size or (self.done and self.source.read(self.done - 1, 1) != b"\n" and self.done < size):
+            self._step_back(size)
+        batch: list[tuple[bytes, int]] = []
+        total = 0
+        for offset, text in log_lines(self.source, self.done, size, rest=finishing):
+            line = format_line(self.key, offset, text)
+            total += len(line)
+            if batch and total > TURN_BYTES:
+                break
+            batch.append((line, min(offset + len(text) + 1, size)))
+        return batch
+
+    def _step_back(self, size: int) -> None:
+        """The session log was shortened, or an unfinished last line went on: go back to a line's start, audit later."""
+        place = min(self.done or 0, size)
+        while place:
+            start = max(0, place - BLOCK_BYTES)
+            found = self.source.read(start, place - start).rfind(b"\n")
+            if found >= 0:
+                place = start + found + 1
+                break
+            place = start
+        self.done, self._last = place, None
+        self._audit_needed = True
+
+    def _found_damage(self) -> None:
+        self._last = None
+        self._audit_needed = not self.damaged
+        self.hint.data.pop("day_last", None)
+        if not self._warned_damage:
+            self._warned_damage = True
+            self.warn(f"lines in {self.file.path} were damaged by another writer; they are mended (do the share's locks work?)")
+
+    def _audit_step(self, finishing: bool) -> bool:
+        if self._backlog:
+            return self._locked(self._append_backlog, finishing)
+        if self._pass is None:
+            limit = self.source.size() if finishing else min(self.done or 0, self.source.size())
+            self._session = session = SessionAudit(self.key, self.source, limit)
+            self._pass_end = self.file.whole_end(self.file.end())
+            start = min(self._first or 0, self._pass_end)
+            self._pass = Pass(self.file, start, lambda key: session if key == self.key else None)
+        if not self._pass.advance(self._pass_end, _SLICE_BYTES):
+            return True
+        return self._locked(self._judge, finishing)
+
+    def _judge(self) -> bool:
+        """Under the lock: read what came since, blank what is wrong, and note what must be appended again."""
+        assert self._pass is not None
+        assert self._session is not None
+        end = self.file.cut_torn_tail()
+        if end < self._pass.place:
+            self._pass = None
+            return True
+        if end - self._pass.place > _SLICE_BYTES:
+            self._pass_end = end
+            return True
+        self._pass.advance(end, _SLICE_BYTES)
+        self.done = max(self.done or 0, self._session.furthest)
+        missing = self._session.missing_lines(_BACKLOG_BYTES)
+        wrong = self._pass.damage(missing)
+        self._pass = None
+        if not missing and not wrong:
+            self._audit_needed = False
+            self.settled = self._session.limit if self.done == self._session.limit else -1
+            return True
+        self._rounds += 1
+        if self._rounds > _AUDIT_ROUNDS:
+            self._audit_needed, self.damaged = False, True
+            self.warn(f"{self.file.path} cannot be kept whole: the share's locks do not work. The session's own copy is safe")
+            return True
+        self.file.blank(wrong)
+        self._backlog, self._last = missing, None
+        self.hint.data.pop("day_last", None)
+        return True
+
+    def _append_backlog(self) -> bool:
+        end = self.file.cut_torn_tail()
+        if self._first is None or end < self._first:
+            self._first = end
+            self._save_hint()
+        size, count = 0, 0
+        while count < len(self._backlog) and (not count or size + len(self._backlog[count]) <= TURN_BYTES):
+            size += len(self._backlog[count])
+            count += 1
+        written, _ = self.file.append(end, self._backlog[:count])
+        del self._backlog[:written]
+        return True
+
+    def _save_hint(self) -> None:
+        values = {"day_name": self.file.path.name, "day_first": self._first}
+        if self._last is not None:
+            values["day_last"] = self._last[0]
+        if any(self.hint.data.get(name) != value for name, value in values.items()):
+            self.hint.save(**values)
+
+    def _warn_blocked(self) -> None:
+        if self.file.blocked_s > _BLOCKED_WARN_S and not self._warned_blocked:
+            self._warned_blocked = True
+            self.warn(f"{self.file.path} has been locked by another PC for {self.file.blocked_s:.0f} s; waiting for it")

@@ -1,0 +1,245 @@
+"""The sidecar: one process per session that sees to what the experiment process must not wait for or cannot do any more.
+
+It follows the session's journal, watches the experiment process, ends it when a step's deadline has passed, and finishes the
+session when it died. Mirror, resource samples and reports are parts that it starts after it is ready; each is guarded alone,
+so that a fault in one costs neither the others nor the watch. Nothing heavy is imported before ``ready``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..folder import METADATA
+from ..journal import Journal
+from ..locks import FileLock
+from ..processes import ProcessWatch, create_time, memory_mb
+from .link import Link
+from .view import WITNESS_JOURNAL, SessionView
+
+TICK_S = 0.2
+#: How long the ``session`` event and the greeting may take.
+START_S = 10.0
+#: A hung process gets so long to write its stacks before it is killed.
+STACKS_S = 1.0
+_KILL_WAIT_S = 5.0
+_FIRST_FREE_FD = 3
+
+
+def main(args: Sequence[str]) -> int:
+    """Run a sidecar; ``--finish`` takes a session whose experiment process is known to be gone."""
+    rest = [argument for argument in args if argument != "--finish"]
+    if len(rest) != 2 or rest[0] != "--folder":
+        print("usage: python -m pytest_openscope.sidecar --folder SESSION_FOLDER [--finish]", file=sys.stderr)
+        return 2
+    folder = Path(rest[1]).absolute()
+    detach()
+    return Sidecar(folder, finish="--finish" in args).run()
+
+
+def detach() -> None:
+    """Let nothing that is meant for the experiment reach this process: signals of its terminal, its open files."""
+    names = ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGBREAK", "SIGPIPE")
+    for name in names:
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "win32":
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        os.closerange(_FIRST_FREE_FD, 1024)
+    os.chdir(Path(sys.executable).anchor or os.sep)
+
+
+class Sidecar:
+    """One session's sidecar; :meth:`run` returns when nothing is left to do."""
+
+    def __init__(self, folder: Path, finish: bool = False) -> None:
+        self.folder = folder
+        self.finish_only = finish
+        self.view = SessionView(folder)
+        self.wake = threading.Event()
+        self.dead = threading.Event()
+        self.link = Link(self.wake.set)
+        self.journal: Journal | None = None
+        self.watch: ProcessWatch | None = None
+        self.parts: Any = None
+        self.rig_lock: FileLock | None = None
+        self.secrets: frozenset[str] = frozenset()
+        self._taken = FileLock(folder / METADATA / WITNESS_JOURNAL)
+
+    # -- start -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Watch the session to its end and finish what it left; the process's exit code."""
+        if not self._taken.acquire(START_S if self.finish_only else 1.0):
+            print("another sidecar sees to this session", file=sys.stderr)
+            return 3
+        self.journal = Journal(self._taken.path)
+        if not self.finish_only:
+            self.link.open()
+        if not self._wait_for_session():
+            print(f"no session event in {self.view.path}", file=sys.stderr)
+            return 4
+        self._take_rig()
+        if self.finish_only:
+            self.dead.set()
+        else:
+            self._begin_watch()
+        self.journal.write("sidecar_started", pid=os.getpid(), create_time=create_time(os.getpid()), finish=self.finish_only)
+        held = self.rig_lock is None or self.rig_lock.held
+        self.link.send(type="ready", pid=os.getpid(), memory_mb=round(memory_mb(), 1), lock=held)
+        self._start_parts()
+        self._follow()
+        self._conclude()
+        return 0
+
+    def _wait_for_session(self) -> bool:
+        deadline = time.monotonic() + START_S
+        while self.view.session is None:
+            self.view.read()
+            if time.monotonic() > deadline:
+                return False
+            if self.view.session is None:
+                time.sleep(0.01)
+        return True
+
+    def _take_rig(self) -> None:
+        state = self.view.state_directory
+        if self.view.value("dry_run") or state is None or self.finish_only:
+            return
+        self.rig_lock = FileLock(state / "rig.sidecar.lock")
+        self.guard("taking the rig's lock", self.rig_lock.acquire)
+
+    def _begin_watch(self) -> None:
+        started = self.view.value("create_time")
+        self.watch = ProcessWatch(int(self.view.value("pid", 0)), float(started) if started is not None else None)
+        threading.Thread(target=self._await_death, args=(self.watch,), name="watch", daemon=True).start()
+
+    def _await_death(self, watch: ProcessWatch) -> None:
+        while not watch.wait(60.0):
+            continue
+        self.dead.set()
+        self.wake.set()
+
+    def _start_parts(self) -> None:
+        """Import and start what helps; a greeting that never comes costs its secrets and import paths only."""
+        greeting = {} if self.finish_only else self.link.wait_greeting(START_S)
+        known = set(sys.path)
+        sys.path += [entry for entry in greeting.get("sys_path", []) if entry not in known]
+        self.secrets = frozenset(str(secret) for secret in greeting.get("secrets", []))
+
+        def start() -> None:
+            from .parts import Parts
+
+            self.parts = Parts(self)
+            self.parts.start()
+
+        self.guard("starting the parts", start)
+
+    # -- on the way --------------------------------------------------------------------------------------------------
+
+    def guard(self, what: str, action: Callable[[], object]) -> bool:
+        """Run one part's action; what it raises goes to the sidecar's log and to the session, and nowhere else."""
+        try:
+            action()
+            return True
+        except Exception as error:
+            print(f"{what} failed\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            self.say("ERROR", f"{what} failed: {type(error).__name__}: {error}")
+            return False
+
+    def say(self, level: str, text: str, logger: str = "pytest_openscope.sidecar", terminal: bool = False) -> None:
+        """Let the session log a line; without a session it goes to the sidecar's own log."""
+        if self.dead.is_set() or self.view.ended is not None:
+            print(f"{level} {logger}: {text}", file=sys.stderr, flush=True)
+        else:
+            self.link.send(type="say", level=level, logger=logger, text=text, terminal=terminal)
+
+    def _follow(self) -> None:
+        """Take in the journal until the session has ended or its process is gone."""
+        while True:
+            died = self.dead.is_set()
+            events = self.view.read()
+            if events and self.parts is not None:
+                self.guard("following the session", lambda events=events: self.parts.on_events(events))
+            if died or self.view.ended is not None:
+                return
+            if self.rig_lock is not None and not self.rig_lock.held:
+                self.guard("taking the rig's lock", self.rig_lock.acquire)
+            wait_s = self._until_deadline()
+            if wait_s <= 0 and self._deadline_stands():
+                self._kill()
+                return
+            self.wake.wait(min(TICK_S, max(wait_s, 0.01)))
+            self.wake.clear()
+
+    def _until_deadline(self) -> float:
+        deadline = self.view.deadline
+        return float("inf") if deadline is None else float(deadline["kill_at"]) - time.monotonic()
+
+    def _deadline_stands(self) -> bool:
+        """Look once more: after a pause of this process the step may long be over."""
+        self.view.read()
+        return self._until_deadline() <= 0 and self.view.ended is None and not self.dead.is_set()
+
+    def _kill(self) -> None:
+        """End an experiment process that did not come back from a step; its stacks first, where nobody wrote them yet."""
+        deadline = self.view.deadline or {}
+        what = str(deadline.get("what") or "a step")
+        assert self.journal is not None
+        assert self.watch is not None
+        self.journal.write("killed", what=what, kill_at=deadline.get("kill_at"))
+        print(f"killing the experiment process: {what}", file=sys.stderr, flush=True)
+        stacks = self.folder / METADATA / "faulthandler.log"
+        if sys.platform != "win32" and not (stacks.exists() and stacks.stat().st_size):
+            self.watch.kill(signal.SIGABRT)
+            self.dead.wait(STACKS_S)
+        if not self.dead.is_set():
+            self.watch.kill()
+            self.dead.wait(_KILL_WAIT_S)
+        self.dead.set()
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    def _conclude(self) -> None:
+        """Write the ending if the session could not, free the rig, and see mirror and reports through."""
+        self.view.read()
+        if self.view.ended is None:
+            self.guard("finishing the session", self._witness)
+        if self.parts is not None:
+            self.guard("stopping the samples", self.parts.stop_samples)
+        if self.rig_lock is not None:
+            self.rig_lock.release()
+        if self.parts is not None:
+            self.guard("finishing the mirror", self.parts.finish_mirror)
+            self.guard("sending reports", self.parts.send_reports)
+            self.guard("closing the books", self.parts.close)
+        self.link.send(type="done")
+        self.link.flush(5.0)
+        if self.journal is not None:
+            self.journal.close()
+
+    def _witness(self) -> None:
+        from .witness import finish_session
+
+        code = self.watch.exit_code() if self.watch is not None else None
+        if self.parts is not None:
+            self.guard("stopping the samples", self.parts.stop_samples)
+        assert self.journal is not None
+        finish_session(
+            self.view,
+            self.journal,
+            exit_code=code,
+            secrets=self.secrets,
+            known=self.parts.known_processes() if self.parts is not None else (),
+            terminal=str(self.link.greeting.get("terminal") or ""),
+        )
+        self.view.read()

@@ -1,0 +1,316 @@
+"""Writes the ending of a session whose experiment process cannot: by the sidecar at once, by the recovery later.
+
+Everything can be repeated: killed in the middle, the next one to finish the session doubles nothing. Each line's position in
+the session log is in the witness's journal before the line is written, lines of the acquisition are counted in the log, and
+parts that are complete are marked as done.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..folder import METADATA, write_json
+from ..journal import Journal, boot_is_same, now_iso
+from ..log_lines import encode_batch, head, read_log, time_field
+from ..log_writer import LogWriter, repair_tail
+from ..masking import ExactMasker
+from ..record import Failure
+from .cause import failure_of_death
+from .states import debug_of, record_of
+from .view import AcquisitionView, SessionView
+
+LOGGER = "pytest_openscope.witness"
+FOOTER_LOGGER = "pytest_openscope.session"
+#: Kept free by the session for its final states.
+RESERVE = ".reserved_for_the_end"
+SAFE_STATE_LOG = "safe_state.log"
+_STOP_SPARE_S = 10.0
+_DEFAULT_SAFE_STATE_S = 10.0
+
+
+def finish_session(
+    view: SessionView,
+    journal: Journal,
+    *,
+    exit_code: int | None = None,
+    secrets: Iterable[str] = (),
+    known: Iterable[tuple[int, float]] = (),
+    terminal: str = "",
+    recovered: bool = False,
+) -> Failure:
+    """Stop what still runs, bring the log to its end and write the states; the session's ``ended`` is in ``journal`` then.
+
+    The caller holds the lock of the witness's journal, and the experiment process is gone for good.
+
+    Args:
+        view: the session's journal, read to its end.
+        journal: the witness's own journal.
+        exit_code: of the experiment process, a signal negative; None when nobody knows.
+        secrets: exact values to mask.
+        known: pid and start time of processes seen in an acquisition's tree.
+        terminal: device on which to tell the operator, empty for none.
+        recovered: True when this happens long after the death.
+
+    Returns:
+        The failure that describes the death.
+    """
+    return Witness(view, journal, secrets, recovered).finish(exit_code, known, terminal)
+
+
+class Witness:
+    """One attempt at finishing one session."""
+
+    def __init__(self, view: SessionView, journal: Journal, secrets: Iterable[str], recovered: bool) -> None:
+        self.view, self.journal, self.recovered = view, journal, recovered
+        self.secrets = frozenset(secrets)
+        self.mask = ExactMasker(self.secrets)
+        self.helper_failures: list[str] = []
+        self.stops: dict[str, Any] = {}
+        self.log: LogWriter | None = None
+
+    def finish(self, exit_code: int | None, known: Iterable[tuple[int, float]], terminal: str) -> Failure:
+        """See :func:`finish_session`."""
+        view = self.view
+        if view.died is None:
+            self.journal.write("died", exit_code=exit_code, stopped=self._last_sign() if self.recovered else now_iso())
+            view.read()
+        elif exit_code is None:
+            exit_code = view.died.get("exit_code")
+        failure = failure_of_death(view, exit_code)
+        stopping = self._begin_to_stop(list(known))
+        self._guard("opening the session log", self._open_log)
+        self.say("died", "ERROR", self._story(failure))
+        for thread, limit_s in stopping:
+            thread.join(limit_s)
+        for acquisition in view.acquisitions.values():
+            self._guard(f"reading the output of {acquisition.name}", lambda one=acquisition: self._take_output(one))
+            self._tell_stop(acquisition)
+        self._make_safe()
+        self._write_end(failure, exit_code)
+        if terminal:
+            self._guard("telling the operator", lambda: self._tell_operator(terminal, failure))
+        return failure
+
+    def _guard(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            print(f"{what} failed\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            self.helper_failures.append(f"witness: {what}: {type(error).__name__}: {error}")
+
+    # -- the log -----------------------------------------------------------------------------------------------------
+
+    def _open_log(self) -> None:
+        (self.view.folder / METADATA / RESERVE).unlink(missing_ok=True)
+        path = self.view.log_path
+        torn = repair_tail(path)
+        if torn:
+            print(f"cut {len(torn)} bytes of a torn line off the session log", file=sys.stderr, flush=True)
+        self.log = LogWriter(path)
+
+    def say(self, key: str, level: str, text: str, logger: str = LOGGER) -> None:
+        """Write one line into the session log, once, however often the ending is repeated."""
+        log = self.log
+        if log is None:
+            print(f"{level} {text}", file=sys.stderr, flush=True)
+            return
+        if key in self.view.said:
+            first = next(read_log(log.path, start=self.view.said[key]), None)
+            if first is not None and first.logger == logger:
+                return
+        self.journal.write("witness_line", key=key, log_size=log.size)
+        self.view.said[key] = log.size
+        step = self.view.running or {}
+        log.record(level, logger, self.mask(text), str(step.get("phase") or ""), str(step.get("step") or ""))
+
+    def _story(self, failure: Failure) -> str:
+        who = "A later session on this rig" if self.recovered else "The sidecar"
+        text = f"{failure.message}. {who} finishes the session in its place."
+        return f"{text}\n{failure.traceback}" if failure.traceback else text
+
+    def _last_sign(self) -> str:
+        """Return when the session was last heard of: the newest change of its log and journal."""
+        newest = 0.0
+        for path in (self.view.log_path, self.view.path):
+            try:
+                newest = max(newest, path.stat().st_mtime)
+            except OSError:
+                continue
+        return datetime.fromtimestamp(newest).astimezone().isoformat(timespec="microseconds") if newest else now_iso()
+
+    # -- the hardware ------------------------------------------------------------------------------------------------
+
+    def _same_boot(self) -> bool:
+        session = self.view.session or {}
+        return boot_is_same(float(session.get("mono", 0.0)), str(session.get("at", "")))
+
+    def _begin_to_stop(self, known: list[tuple[int, float]]) -> list[tuple[threading.Thread, float]]:
+        """Begin to stop the trees of the acquisitions that nobody saw end, all at once."""
+        if self.view.value("on_crash", "stop") == "leave" or not self._same_boot():
+            return []
+        delays = {key: float(value) for key, value in dict(self.view.value("stop", {})).items()}
+        limit_s = sum(delays.values()) + _STOP_SPARE_S
+        threads = []
+        for acquisition in self.view.acquisitions.values():
+            if acquisition.finished is None and acquisition.pid > 0:
+                arguments = (acquisition, delays, known)
+                thread = threading.Thread(target=self._stop, args=arguments, name=f"stop {acquisition.name}", daemon=True)
+                thread.start()
+                threads.append((thread, limit_s))
+        return threads
+
+    def _stop(self, acquisition: AcquisitionView, delays: dict[str, float], known: list[tuple[int, float]]) -> None:
+        def stop() -> None:
+            from ..acquisition.spec import StopPolicy
+            from ..acquisition.tree import stop_tree
+
+            policy = StopPolicy(**delays)
+            mark = str(self.view.value("session_folder", self.view.folder))
+            report = stop_tree(
+                acquisition.pid,
+                acquisition.create_time,
+                pgid=acquisition.pid if sys.platform != "win32" else None,
+                session_mark=mark,
+                name=acquisition.name,
+                policy=policy,
+            )
+            stopped, survivors = list(report.stopped), list(report.survivors)
+            for pid, started in known:
+                rest = stop_tree(pid, started, policy=policy)
+                stopped += rest.stopped
+                survivors += rest.survivors
+            self.stops[acquisition.name] = {"stopped": stopped, "survivors": survivors, "request": report.request}
+
+        self._guard(f"stopping {acquisition.name}", stop)
+
+    def _tell_stop(self, acquisition: AcquisitionView) -> None:
+        if acquisition.finished is not None or acquisition.pid <= 0:
+            return
+        name, found = acquisition.name, self.stops.get(acquisition.name)
+        if found is None:
+            if self._same_boot() and self.view.value("on_crash", "stop") == "leave":
+                from ..processes import is_alive
+
+                state = "goes on" if is_alive(acquisition.pid, acquisition.create_time) else "is gone"
+                self.say(f"left {name}", "WARNING", f"{name} (pid {acquisition.pid}) {state}: on_crash is leave")
+            return
+        if found["survivors"]:
+            self.helper_failures.append(f"could not stop {', '.join(found['survivors'])}")
+            self.say(f"stopped {name}", "ERROR", f"{name}: could not stop {', '.join(found['survivors'])}")
+        elif found["stopped"]:
+            self.say(f"stopped {name}", "INFO", f"stopped {name}: {', '.join(found['stopped'])} ({found['request']})")
+        else:
+            self.say(f"stopped {name}", "INFO", f"{name} had ended by itself")
+
+    def _make_safe(self) -> None:
+        """Run the safe-state commands of devices that nobody made safe, the last one opened first."""
+        for number, event in reversed(list(enumerate(self.view.safe_states))):
+            device = str(event.get("device"))
+            self._guard(f"making {device} safe", lambda one=event: self._run_safe_state(one))
+            self.journal.write("safe_state_done", device=device, order=number)
+        self.view.read()
+
+    def _run_safe_state(self, event: dict[str, Any]) -> None:
+        import subprocess
+
+        device, timeout_s = str(event["device"]), float(event.get("timeout_s") or _DEFAULT_SAFE_STATE_S)
+        command = [str(part) for part in event["command"]]
+        cwd = event.get("cwd") or str(self.view.folder)
+        problem = ""
+        with open(self.view.folder / METADATA / SAFE_STATE_LOG, "ab") as output:
+            try:
+                process = subprocess.Popen(
+                    command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                )
+                code = process.wait(timeout_s)
+                problem = f"its command ended with {code}" if code else ""
+            except subprocess.TimeoutExpired:
+                process.kill()
+                problem = f"its command did not end within {timeout_s:g} s"
+            except OSError as error:
+                problem = f"its command cannot be run: {error}"
+        if problem:
+            self.helper_failures.append(f"{device} may not be safe: {problem}")
+            self.say(f"safe {device}", "ERROR", f"{device} may not be safe: {problem}; see {METADATA}/{SAFE_STATE_LOG}")
+        else:
+            self.say(f"safe {device}", "INFO", f"{device} was made safe by its command")
+
+    # -- what the acquisition still wrote ----------------------------------------------------------------------------
+
+    def _take_output(self, acquisition: AcquisitionView) -> None:
+        """Append the lines of the raw files that are not in the log: none doubled, none left out."""
+        from ..acquisition.output import replay
+
+        log = self.log
+        if log is None:
+            return
+        step = self.view.running or {}
+        for stream in ("stdout", "stderr"):
+            relative = acquisition.started.get(stream)
+            if not relative:
+                continue
+            loggers = {f"acquisition.{stream}", f"acquisition.{acquisition.name}.{stream}"}
+            mark = acquisition.marks.get(stream) or {}
+            start = int(mark.get("log_size") or 0)
+            logger, count = f"acquisition.{stream}", 0
+            for entry in read_log(log.path, start=start):
+                if entry.logger in loggers:
+                    logger, count = entry.logger, count + 1
+            text = head("INFO", str(step.get("phase") or ""), str(step.get("step") or ""), logger)
+            for lines in replay(self.view.folder / str(relative), int(mark.get("raw_from") or 0), count):
+                log.write(encode_batch(time_field(time.time()), text, lines, self.mask if self.mask else None), len(lines))
+
+    # -- the states --------------------------------------------------------------------------------------------------
+
+    def _write_end(self, failure: Failure, exit_code: int | None) -> None:
+        view = self.view
+        record = record_of(view, failure, exit_code, self.stops, self.helper_failures)
+        seconds = _seconds_between(record.started, record.stopped)
+        view.running = None
+        self.say("stopped", "INFO", f"session {record.session_uuid} stopped {record.stopped}{seconds}", FOOTER_LOGGER)
+        lost = record.lost_records + (self.log.lost_records if self.log is not None else 0)
+        self.say("footer", "INFO", f"outcome: {record.outcome}, exit code {exit_code}, lost log records {lost}", FOOTER_LOGGER)
+        if self.log is not None:
+            self._guard("closing the session log", self.log.close)
+        self._guard("writing debug_state.json", lambda: debug_of(view, record, self.secrets))
+        self._guard("writing end_state.json", lambda: self._write_end_state(record))
+        self.journal.write(
+            "ended", outcome=str(record.outcome), exit_code=exit_code, by="recovery" if self.recovered else "sidecar"
+        )
+        view.read()
+
+    def _write_end_state(self, record: Any) -> None:
+        from ..snapshot import END_STATE, end_state, read_json
+
+        path: Path = self.view.folder / METADATA / END_STATE
+        before = read_json(path) or {}
+        mirror = {"status": "off", "bytes_behind": 0, "reason": ""}
+        if self.view.value("mirror_directory"):
+            mirror = {"status": "pending", "bytes_behind": None, "reason": "not confirmed yet"}
+        rig = before.get("rig_config") or self.view.value("rig_config", {})
+        by = "recovery" if self.recovered else "sidecar"
+        write_json(path, end_state(record, rig_config=rig, mirror=mirror, secrets=self.secrets, written_by=by))
+
+    def _tell_operator(self, terminal: str, failure: Failure) -> None:
+        import os
+
+        text = f"\npytest-openscope: {failure.message}\noutcome: {failure.outcome}\nsession folder: {self.view.folder}\n"
+        fd = os.open(terminal, os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            os.write(fd, self.mask(text).replace("\n", "\r\n").encode("utf-8", "replace"))
+        finally:
+            os.close(fd)
+
+
+def _seconds_between(start: str, stop: str | None) -> str:
+    try:
+        return f" after {(datetime.fromisoformat(stop or '') - datetime.fromisoformat(start)).total_seconds():.1f} s"
+    except (ValueError, TypeError):
+        return ""
