@@ -44,8 +44,8 @@ def missing_mistakes(missing: tuple[str, ...]) -> list[Mistake]:
     return [
         Mistake(
             REQUIRED.get(key, key),
-            f"{key} is required, and nobody can be asked for it",
-            f"give {REQUIRED.get(key, '--param ' + key + '=…')}, set OPENSCOPE_{key.upper()}, or write it into the parameter file",
+            "is required, and nobody can be asked for it",
+            f"give {REQUIRED.get(key, '--param ' + key + '=…')}, set OPENSCOPE_{key.upper()}, or put it into the parameter file",
             key,
         )
         for key in missing
