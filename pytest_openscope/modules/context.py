@@ -23,11 +23,11 @@ class ModuleFailed(Exception):  # noqa: N818 - named for what happened
 class Operator(Protocol):
     """Who answers questions; both methods raise ``EOFError`` when nobody is there."""
 
-    def ask(self, prompt: str, default: str = "") -> str:
+    def ask(self, prompt: str, default: str | None = None, /) -> str:
         """Return the line that the operator typed, or ``default`` for an empty one."""
         ...
 
-    def confirm(self, prompt: str) -> bool:
+    def confirm(self, prompt: str, /) -> bool:
         """Return whether the operator agreed."""
         ...
 
@@ -113,7 +113,7 @@ class ModuleContext:
     expand: Callable[[Any], Any] = _same
     scripts: ScriptImports = field(default_factory=ScriptImports)
 
-    def ask(self, prompt: str, default: str = "") -> str:
+    def ask(self, prompt: str, default: str | None = None) -> str:
         """Ask the operator.
 
         Raises:

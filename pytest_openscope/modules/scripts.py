@@ -69,8 +69,8 @@ class ScriptImports:
 
     Two repositories, or two folders of one, may both have a ``helper.py``. While a script runs, its folder stands first on
     ``sys.path`` and the modules of that folder are the ones in ``sys.modules``; afterwards they are taken out again (unless
-    the folder was on the path before), and what they had hidden is put back. A script and its neighbours are imported once, so they keep their state from step to
-    step. ``sys.argv`` holds the script alone, the working directory is put back.
+    the folder was on the path before), and what they had hidden is put back. A script and its neighbours are imported once,
+    so they keep their state from step to step. ``sys.argv`` holds the script alone; the working directory is put back.
     """
 
     def __init__(self) -> None:

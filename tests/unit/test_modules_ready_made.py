@@ -1,0 +1,331 @@
+"""The ready-made modules, run for real with an operator made of a list of answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_openscope.modules.contract import ModuleContext, ModuleFailed, run_entry
+from pytest_openscope.modules.mouse_weight import parse
+from pytest_openscope.phases import Phase
+
+TOUCH = [sys.executable, "-c", "import sys, pathlib; pathlib.Path(sys.argv[-1] + '.seen').touch()"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+class FakeOperator:
+    def __init__(self, *answers: str | bool) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def ask(self, prompt: str, default: str | None = None, /) -> str:
+        self.asked.append(prompt)
+        if not self.answers:
+            raise EOFError
+        return str(self.answers.pop(0))
+
+    def confirm(self, prompt: str, /) -> bool:
+        self.asked.append(prompt)
+        return bool(self.answers.pop(0))
+
+
+class Rig:
+    """Runs ready-made modules and keeps what they hand to the session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "launcher_metadata").mkdir()
+        self.records: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.experiment_notes: list[str] = []
+        self.operator: FakeOperator | None = None
+
+    def run(self, name: str, phase: Phase = Phase.PRE_ACQUISITION, /, **parameters: Any) -> None:
+        context = ModuleContext(
+            parameters,
+            self.folder,
+            operator=self.operator,
+            note=self.notes.append,
+            record=lambda key, value, unit: self.records.update({key: (value, unit)}),
+            set_experiment_notes=self.experiment_notes.append,
+        )
+        entry = SimpleNamespace(
+            name=name,
+            phase=phase,
+            module_type="launcher_module",
+            module_path=name,
+            parameters=parameters,
+            function=None,
+            where="x",
+        )
+        run_entry(entry, context)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+# disk_space_check
+
+
+def _disk(monkeypatch: pytest.MonkeyPatch, free_gb: float) -> list[str]:
+    asked: list[str] = []
+
+    def usage(path: object) -> object:
+        asked.append(str(path))
+        return namedtuple("usage", "total used free")(2000 * 1024**3, 0, int(free_gb * 1024**3))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    return asked
+
+
+def test_disk_space_is_measured(rig: Rig) -> None:
+    rig.run("disk_space_check", required_free_gb=1e-6)
+    value, unit = rig.records["disk_space_free"]
+    assert value > 0
+    assert unit == "GiB"
+    with pytest.raises(ModuleFailed, match="not enough free disk space"):
+        rig.run("disk_space_check", required_free_gb=1e9)
+
+
+def test_disk_space_limit_is_inclusive_and_path_can_be_given(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _disk(monkeypatch, 10)
+    rig.run("disk_space_check", Phase.POST_ACQUISITION, required_free_gb="10")
+    rig.run("disk_space_check", required_free_gb=10, disk_space_check_path=str(rig.folder / "not" / "there"))
+    with pytest.raises(ModuleFailed):
+        rig.run("disk_space_check", required_free_gb=10.001)
+    assert set(asked) == {str(rig.folder)}
+
+
+@pytest.mark.parametrize("value", [None, "much", 0, -1, True, float("nan"), float("inf"), [1]])
+def test_disk_space_requirement_must_be_a_number(rig: Rig, value: Any) -> None:
+    with pytest.raises(ModuleFailed, match="required_free_gb"):
+        rig.run("disk_space_check", required_free_gb=value)
+
+
+def test_disk_space_override(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _disk(monkeypatch, 1)
+    rig.operator = FakeOperator(True, False)
+    rig.run("disk_space_check", required_free_gb=10, allow_override=True)
+    with pytest.raises(ModuleFailed):
+        rig.run("disk_space_check", required_free_gb=10, allow_override=True)
+    rig.operator = None
+    with pytest.raises(ModuleFailed):
+        rig.run("disk_space_check", required_free_gb=10, allow_override=True)
+
+
+def test_a_disk_that_cannot_be_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usage(_: object) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(ModuleFailed, match="gone"):
+        rig.run("disk_space_check", required_free_gb=1)
+
+
+# wait_for_user_input
+
+
+def test_the_pause_waits_for_the_operator(rig: Rig) -> None:
+    rig.operator = FakeOperator("")
+    rig.run("wait_for_user_input", prompt="Shutter open?")
+    assert rig.operator.asked == ["Shutter open?"]
+
+
+def test_the_pause_fails_without_operator_unless_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ModuleFailed, match="Shutter open"):
+        rig.run("wait_for_user_input", prompt="Shutter open?")
+    rig.run("wait_for_user_input", prompt="Shutter open?", fail_if_no_input=False)
+    assert "going on without" in caplog.text
+
+
+# notes
+
+
+def _eventually(path: Path) -> None:
+    deadline = time.monotonic() + 15
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+def test_notes_editor_creates_and_opens(rig: Rig) -> None:
+    name = f"{rig.folder}\\notes\\experiment_notes.txt" if sys.platform == "win32" else "notes\\experiment_notes.txt"
+    rig.run("experiment_notes_editor", experiment_notes_filename=name, experiment_notes_editor_command=TOUCH)
+    path = rig.folder / "notes" / "experiment_notes.txt"
+    assert path.read_text(encoding="utf-8").startswith("# Experiment Notes\n# Created: ")
+    _eventually(path.with_name(path.name + ".seen"))
+    kept = json.loads((rig.folder / "launcher_metadata" / "experiment_notes_editor.json").read_text(encoding="utf-8"))
+    assert kept["command"] == [*TOUCH, str(path)]
+
+
+def test_notes_are_never_overwritten(rig: Rig) -> None:
+    path = rig.folder / "experiment_notes.txt"
+    path.write_text("mine", encoding="utf-8")
+    rig.run("experiment_notes_editor", experiment_notes_launch_editor=False)
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert not (rig.folder / "launcher_metadata" / "experiment_notes_editor.json").exists()
+
+
+def test_an_editor_command_can_be_one_text(rig: Rig) -> None:
+    script = rig.folder / "my editor.py"
+    script.write_text(TOUCH[-1], encoding="utf-8")
+    command = f'"{sys.executable}" "{script}"'
+    rig.run("experiment_notes_editor", experiment_notes_editor_command=command, experiment_notes_editor_args="--wide")
+    _eventually(rig.folder / "experiment_notes.txt.seen")
+
+
+@pytest.mark.parametrize("command", ["no-such-editor-anywhere", {"a": 1}, 5, 'half "quoted'])
+def test_an_editor_that_does_not_start(rig: Rig, command: Any) -> None:
+    with pytest.raises(ModuleFailed, match="editor"):
+        rig.run("experiment_notes_editor", experiment_notes_editor_command=command)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Notepad is the default there")
+def test_the_editor_of_the_environment(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "touch-nothing-here --flag")
+    with pytest.raises(ModuleFailed, match="touch-nothing-here"):
+        rig.run("experiment_notes_editor")
+
+
+def test_notes_reach_the_session(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.run("experiment_notes_editor", experiment_notes_launch_editor=False)
+    path = rig.folder / "experiment_notes.txt"
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write("\n# of licks: µ-many\n\nsecond line \n\n")
+    rig.operator = FakeOperator("")
+    manifest = rig.folder / "launcher_metadata" / "routing_manifest.json"
+    manifest.write_text('{"entries": [{"type": "stimuli"}], "other": 1}', encoding="utf-8")
+    for _ in range(2):
+        rig.run("experiment_notes_finalize", Phase.POST_ACQUISITION, manifest_path=str(manifest))
+    assert rig.experiment_notes[-1] == "# of licks: µ-many\n\nsecond line"
+    assert json.loads(manifest.read_text(encoding="utf-8")) == {
+        "entries": [{"type": "stimuli"}, {"type": "notes", "files": ["experiment_notes.txt"]}],
+        "other": 1,
+    }
+
+
+def test_notes_without_operator_are_taken_as_they_are(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.run("experiment_notes_finalize", Phase.POST_ACQUISITION)
+    assert rig.experiment_notes == [""]
+    assert "nobody is there to confirm" in caplog.text
+    assert "there were no notes" in caplog.text
+
+
+def test_a_prompt_that_wants_yes_gets_yes(rig: Rig) -> None:
+    prompt = "Confirm experiment notes are saved; type 'yes' to finish."
+    rig.operator = FakeOperator("", "no", "YES ")
+    rig.run("experiment_notes_finalize", experiment_notes_confirm_prompt=prompt)
+    assert rig.operator.asked == [prompt] * 3
+    rig.operator = FakeOperator(*["no"] * 9)
+    with pytest.raises(ModuleFailed, match="did not confirm"):
+        rig.run("experiment_notes_finalize", experiment_notes_confirm_prompt=prompt)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"entries": 5}', "{}"])
+def test_a_broken_manifest_fails_and_stays(rig: Rig, content: str) -> None:
+    manifest = rig.folder / "m.json"
+    manifest.write_text(content, encoding="utf-8")
+    with pytest.raises(ModuleFailed, match="manifest"):
+        rig.run("experiment_notes_finalize", manifest_path="m.json")
+    assert manifest.read_text(encoding="utf-8") == content
+
+
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    yield
+    for child in psutil.Process().children():
+        if "time.sleep(60)" in " ".join(child.cmdline()):
+            child.kill()
+            pytest.fail("an editor was left open")
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_the_editor_is_closed_on_request(rig: Rig) -> None:
+    rig.run("experiment_notes_editor", experiment_notes_editor_command=SLEEP)
+    rig.operator = FakeOperator("")
+    rig.run("experiment_notes_finalize", experiment_notes_autoclose_editor=True)
+    rig.run("experiment_notes_finalize", experiment_notes_autoclose_editor=True)
+
+
+def test_another_process_with_the_editors_number_is_not_closed(rig: Rig) -> None:
+    with subprocess.Popen(SLEEP) as other:
+        facts = {"pid": other.pid, "create_time": 1.0, "command": []}
+        (rig.folder / "launcher_metadata" / "experiment_notes_editor.json").write_text(json.dumps(facts), encoding="utf-8")
+        rig.run("experiment_notes_finalize", experiment_notes_autoclose_editor=True)
+        assert other.poll() is None
+        other.kill()
+
+
+def test_closing_notes_are_appended(rig: Rig) -> None:
+    (rig.folder / "experiment_notes.txt").write_text("before", encoding="utf-8")
+    rig.operator = FakeOperator("the animal slept", "")
+    rig.run("experiment_notes_post_prompt", Phase.POST_ACQUISITION)
+    rig.run("experiment_notes_post_prompt", Phase.POST_ACQUISITION)
+    rig.run("experiment_notes_post_prompt", Phase.POST_ACQUISITION)
+    lines = (rig.folder / "experiment_notes.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "before"
+    assert lines[1].endswith("] the animal slept")
+    assert rig.notes == ["the animal slept"]
+    assert len(rig.experiment_notes) == 1
+
+
+# mouse weight
+
+
+def test_weights_are_recorded(rig: Rig) -> None:
+    rig.operator = FakeOperator("heavy", "245", "24,5 g", "23.9")
+    rig.run("mouse_weight_pre_prompt")
+    rig.run("mouse_weight_post_prompt", Phase.POST_ACQUISITION)
+    assert rig.records == {"mouse_weight_pre": (24.5, "g"), "mouse_weight_post": (23.9, "g")}
+    rows = (rig.folder / "mouse_weight.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "timestamp,stage,weight_g"
+    assert [row.split(",")[1:] for row in rows[1:]] == [["pre", "24.5"], ["post", "23.9"]]
+    assert "is no number" in rig.operator.asked[1]
+    assert "245 g is not between" in rig.operator.asked[2]
+
+
+def test_a_weight_needs_an_operator_or_a_value(rig: Rig) -> None:
+    with pytest.raises(ModuleFailed, match="mouse_weight_g"):
+        rig.run("mouse_weight_pre_prompt")
+    rig.run("mouse_weight_pre_prompt", mouse_weight_g=20)
+    rig.run("mouse_weight_pre_prompt", mouse_weight_g="300 g", mouse_weight_maximum_g=500)
+    with pytest.raises(ModuleFailed, match="not between"):
+        rig.run("mouse_weight_pre_prompt", mouse_weight_g=500)
+    with pytest.raises(ModuleFailed, match="mouse_weight_minimum_g"):
+        rig.run("mouse_weight_pre_prompt", mouse_weight_g=50, mouse_weight_minimum_g="low")
+    rig.operator = FakeOperator(*["?"] * 9)
+    with pytest.raises(ModuleFailed, match="no plausible weight"):
+        rig.run("mouse_weight_pre_prompt")
+
+
+@given(st.floats(5, 100), st.sampled_from(["", " g", "g", " grams", " "]), st.booleans())
+def test_every_plausible_weight_is_understood(weight_g: float, unit: str, comma: bool) -> None:
+    text = f"{weight_g:.3f}"
+    assert parse((text.replace(".", ",") if comma else text) + unit, 4, 101) == (float(text), "")
+
+
+@given(st.text())
+def test_no_answer_breaks_the_question(answer: str) -> None:
+    weight_g, problem = parse(answer, 5, 100)
+    assert problem or 5 <= weight_g <= 100
+
+
+def test_the_examples(rig: Rig) -> None:
+    rig.run("example_pre_acquisition_module", subject_id="m1")
+    rig.run("example_post_acquisition_module", Phase.POST_ACQUISITION, subject_id="m1")
