@@ -79,7 +79,7 @@ def debug_state(
         "exception": first.message,
         "traceback": first.traceback,
         "crash_info": {
-            "exception_type": first.exception_type or first.kind,
+            "exception_type": first.exception_type or first.signal or first.kind,
             "message": first.message,
             "crash_time": first.at or now_iso(),
         },

@@ -49,7 +49,7 @@ def failure_of_death(view: SessionView, exit_code: int | None) -> Failure:
     """Describe the death as a failure: ``timeout`` when the sidecar ended the process for a deadline, else ``crash``."""
     step = view.running or {}
     faults = fault_text(view.folder)
-    place = {
+    place: dict[str, Any] = {
         "phase": _phase(step.get("phase")),
         "step": str(step.get("step") or ""),
         "nodeid": str(step.get("nodeid") or ""),

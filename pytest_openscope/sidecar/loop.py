@@ -14,8 +14,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..folder import METADATA
 from ..journal import Journal
@@ -24,12 +25,17 @@ from ..processes import ProcessWatch, create_time, memory_mb
 from .link import Link
 from .view import WITNESS_JOURNAL, SessionView
 
+if TYPE_CHECKING:
+    from .parts import Parts
+
 TICK_S = 0.2
 #: How long the ``session`` event and the greeting may take.
 START_S = 10.0
 #: A hung process gets so long to write its stacks before it is killed.
 STACKS_S = 1.0
 _KILL_WAIT_S = 5.0
+#: Reports that take longer stay in the outbox for the next session.
+REPORTS_S = 120.0
 _FIRST_FREE_FD = 3
 
 
@@ -70,7 +76,7 @@ class Sidecar:
         self.link = Link(self.wake.set)
         self.journal: Journal | None = None
         self.watch: ProcessWatch | None = None
-        self.parts: Any = None
+        self.parts: Parts | None = None
         self.rig_lock: FileLock | None = None
         self.secrets: frozenset[str] = frozenset()
         self._taken = FileLock(folder / METADATA / WITNESS_JOURNAL)
@@ -168,8 +174,10 @@ class Sidecar:
         while True:
             died = self.dead.is_set()
             events = self.view.read()
-            if events and self.parts is not None:
-                self.guard("following the session", lambda events=events: self.parts.on_events(events))
+            if self.parts is not None:
+                if events:
+                    self.guard("following the session", partial(self.parts.on_events, events))
+                self.guard("supervising the mirror", self.parts.tick)
             if died or self.view.ended is not None:
                 return
             if self.rig_lock is not None and not self.rig_lock.held:
@@ -218,11 +226,14 @@ class Sidecar:
             self.guard("stopping the samples", self.parts.stop_samples)
         if self.rig_lock is not None:
             self.rig_lock.release()
-        if self.parts is not None:
-            self.guard("finishing the mirror", self.parts.finish_mirror)
-            self.guard("sending reports", self.parts.send_reports)
-            self.guard("closing the books", self.parts.close)
+        parts = self.parts
+        if parts is not None:
+            self.guard("starting reports", parts.start_reports)
+            self.guard("finishing the mirror", parts.finish_mirror)
+            parts.wait_for_reports(REPORTS_S)
         self.link.send(type="done")
+        if parts is not None:
+            self.guard("closing the books", parts.close)
         self.link.flush(5.0)
         if self.journal is not None:
             self.journal.close()

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Witness:
         for thread, limit_s in stopping:
             thread.join(limit_s)
         for acquisition in view.acquisitions.values():
-            self._guard(f"reading the output of {acquisition.name}", lambda one=acquisition: self._take_output(one))
+            self._guard(f"reading the output of {acquisition.name}", partial(self._take_output, acquisition))
             self._tell_stop(acquisition)
         self._make_safe()
         self._write_end(failure, exit_code)
@@ -213,7 +214,7 @@ class Witness:
         """Run the safe-state commands of devices that nobody made safe, the last one opened first."""
         for number, event in reversed(list(enumerate(self.view.safe_states))):
             device = str(event.get("device"))
-            self._guard(f"making {device} safe", lambda one=event: self._run_safe_state(one))
+            self._guard(f"making {device} safe", partial(self._run_safe_state, event))
             self.journal.write("safe_state_done", device=device, order=number)
         self.view.read()
 

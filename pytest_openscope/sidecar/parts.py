@@ -1,0 +1,194 @@
+"""What the sidecar runs beside its watch: the mirror, the resource samples, the reports, and the note of what is owed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..folder import METADATA
+from ..snapshot import END_STATE, update_json
+from .markers import mark_unfinished, unmark
+from .mirror import MirrorSupervisor
+from .mirror_files import MirrorJob
+from .samples import RESOURCE_USAGE, ResourceSampler
+
+if TYPE_CHECKING:
+    from .loop import Sidecar
+    from .mirror import MirrorStatus
+
+MIRROR_LOGGER = "pytest_openscope.mirror"
+MIRROR_FINISH_S = 600.0
+RESOURCE_INTERVAL_S = 5.0
+#: The copies of the states, which tell of the mirror itself, are brought up to date for so long.
+_REFRESH_S = 10.0
+_FINISH_TICK_S = 0.02
+_TELL_S = 0.5
+#: A mirror whose supervision fails so often is given up.
+_MAX_FAULTS = 3
+
+
+class Parts:
+    """The sidecar's helpers; whatever one of them raises is the caller's to guard."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self.sidecar, self.view = sidecar, sidecar.view
+        self.mirror: MirrorSupervisor | None = None
+        self.sampler: ResourceSampler | None = None
+        self._reports: threading.Thread | None = None
+        self._faults = 0
+        self._last: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
+
+    def start(self) -> None:
+        """Start everything, each part guarded alone."""
+        guard = self.sidecar.guard
+        guard("noting the unfinished session", self._mark)
+        guard("starting the mirror", self._start_mirror)
+        if not self.sidecar.finish_only:
+            guard("starting the resource samples", self._start_samples)
+
+    def _mark(self) -> None:
+        state = self.view.state_directory
+        if state is not None:
+            mark_unfinished(state, self._uuid, self.view.folder, self.view.value("mirror_directory"))
+
+    @property
+    def _uuid(self) -> str:
+        return str(self.view.value("session_uuid", self.view.folder.name))
+
+    def _start_mirror(self) -> None:
+        view, directory, state = self.view, self.view.value("mirror_directory"), self.view.state_directory
+        if not directory or state is None:
+            return
+        job = MirrorJob(
+            session_folder=str(view.folder),
+            log_path=str(view.log_path),
+            mirror_directory=str(directory),
+            rig_id=str(view.value("rig_id", "")),
+            session_uuid=self._uuid,
+            started=str(view.value("started", "")),
+            state_directory=str(state),
+        )
+        self.mirror = MirrorSupervisor(job)
+        self.mirror.start()
+
+    def _start_samples(self) -> None:
+        view, say = self.view, self.sidecar.say
+        started = view.value("create_time")
+        self.sampler = ResourceSampler(
+            view.folder / METADATA / RESOURCE_USAGE,
+            int(view.value("pid", 0)),
+            float(started) if started is not None else None,
+            float(view.value("resource_interval_s", RESOURCE_INTERVAL_S)),
+            str(view.value("resource_disk", view.folder)),
+            lambda level, text, logger, terminal: say(level, text, logger, terminal),
+            low_disk_gb=float(view.value("low_disk_gb", 5.0)),
+            low_memory_percent=float(view.value("low_memory_percent", 95.0)),
+            summary_s=float(view.value("resource_summary_s", 300.0)),
+        )
+        for acquisition in view.acquisitions.values():
+            if acquisition.finished is None and acquisition.pid:
+                self.sampler.acquisition_started(acquisition.name, acquisition.pid, acquisition.create_time)
+        self.sampler.start()
+
+    def on_events(self, events: Iterable[dict[str, Any]]) -> None:
+        """Take what the samples need from the journal."""
+        sampler = self.sampler
+        if sampler is None:
+            return
+        for event in events:
+            if event["event"] == "acquisition_started" and event.get("pid"):
+                acquisition = self.view.acquisitions[str(event["name"])]
+                sampler.acquisition_started(acquisition.name, acquisition.pid, acquisition.create_time)
+            elif event["event"] == "acquisition_finished":
+                sampler.acquisition_finished(str(event["name"]))
+
+    def tick(self) -> None:
+        """See to the mirror's worker; called about every 0.2 s, never touches the share itself."""
+        if self.mirror is None or self._faults >= _MAX_FAULTS:
+            return
+        try:
+            for notice in self.mirror.tick():
+                self.sidecar.say(notice.level, notice.text, MIRROR_LOGGER, notice.terminal)
+        except Exception:
+            self._faults += 1
+            raise
+
+    def known_processes(self) -> list[tuple[int, float]]:
+        """Return pid and start time of each process seen alive in an acquisition's tree."""
+        return self.sampler.known_processes() if self.sampler is not None else []
+
+    def stop_samples(self) -> None:
+        """Complete ``resource_usage.json``."""
+        if self.sampler is not None:
+            self.sampler.stop()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def finish_mirror(self) -> None:
+        """Bring the mirror to its end within ``mirror_finish_s``, telling the session how it stands meanwhile."""
+        mirror = self.mirror
+        if mirror is None:
+            self._tell({"status": "off", "bytes_behind": 0, "reason": ""})
+            return
+        mirror.finish_soon()
+        status = self._settle(mirror, float(self.view.value("mirror_finish_s", MIRROR_FINISH_S)))
+        self._note(mirror, status)
+        self._tell(self._last)
+
+    def _settle(self, mirror: MirrorSupervisor, limit_s: float) -> MirrorStatus:
+        start = told = time.monotonic()
+        while time.monotonic() - start < limit_s and self._faults < _MAX_FAULTS:
+            self.sidecar.guard("supervising the mirror", self.tick)
+            status = mirror.status()
+            if status.settled:
+                break
+            if time.monotonic() - told > _TELL_S:
+                told = time.monotonic()
+                self._tell({"status": status.status, "bytes_behind": status.bytes_behind, "reason": status.reason})
+            time.sleep(_FINISH_TICK_S if told - start < limit_s / 10 else 10 * _FINISH_TICK_S)
+        return mirror.status()
+
+    def _note(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
+        """Write the mirror's status into ``end_state.json``."""
+        self._last = {"status": status.status, "bytes_behind": status.bytes_behind, "reason": status.reason}
+        if mirror.sha256:
+            self._last["sha256"] = mirror.sha256
+        update_json(self.view.folder / METADATA / END_STATE, lambda state: state.update(mirror=self._last))
+
+    def _tell(self, status: dict[str, Any]) -> None:
+        self.sidecar.link.send(type="mirror", **status)
+
+    def start_reports(self) -> None:
+        """Send what the outbox holds, in a thread: GitHub and the share do not wait for each other."""
+        if not self.view.value("report") or self.view.value("dry_run"):
+            return
+        self._reports = threading.Thread(
+            target=lambda: self.sidecar.guard("sending reports", self._drain), name="reports", daemon=True
+        )
+        self._reports.start()
+
+    def _drain(self) -> None:
+        from .reports import send_reports
+
+        for answer in send_reports(self.view, self.sidecar.secrets):
+            self.sidecar.link.send(**{**answer, "type": "report"})
+
+    def wait_for_reports(self, timeout_s: float) -> None:
+        """Give the reports a bounded time; what is left stays in the outbox."""
+        if self._reports is not None:
+            self._reports.join(timeout_s)
+
+    def close(self) -> None:
+        """Bring the copied states up to date, end the worker, and take the note away when nothing is owed."""
+        settled = self._last["status"] != "pending"
+        if self.mirror is not None:
+            if settled:
+                self.mirror.refresh_metadata()
+                self._settle(self.mirror, _REFRESH_S)
+            self.mirror.stop()
+        if settled and self.sidecar.journal is not None:
+            self.sidecar.journal.write("finished", mirror=self._last["status"])
+            if self.view.state_directory is not None:
+                unmark(self.view.state_directory, self._uuid)

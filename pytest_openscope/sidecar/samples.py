@@ -1,0 +1,334 @@
+"""What the session costs the machine: ``resource_usage.json``, taken from outside the experiment process.
+
+The file is a JSON array after every sample. A sample replaces the closing bracket by itself and a new bracket in one write,
+so the cost does not grow with the file and a killed writer leaves the old array or the new one. What a power cut or a full
+disk tore is mended by :func:`repair`: one sample stands on one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..journal import now_iso
+
+if TYPE_CHECKING:
+    import psutil
+
+RESOURCE_USAGE = "resource_usage.json"
+LOGGER = "pytest_openscope.resources"
+SUMMARY_S = 300.0
+_END = b"\n]\n"
+_MB, _GB = 2**20, 2**30
+#: A warning is repeated only after the value was this much better than its limit.
+_HYSTERESIS = 0.05
+
+
+def append(path: Path, sample: dict[str, Any]) -> None:
+    """Add one sample to the array; the file is created or mended as needed.
+
+    Raises:
+        OSError: the disk is full or the folder is gone; the array stays as it was.
+    """
+    data = json.dumps(sample).encode("ascii")
+    if not path.exists():
+        path.write_bytes(b"[" + _END)
+    with open(path, "r+b", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - len(_END)))
+        if stream.read() != _END:
+            repair(path)
+            size = stream.seek(0, os.SEEK_END)
+        start = size - len(_END)
+        stream.seek(start)
+        addition = (b"," if start > 1 else b"") + b"\n" + data + _END
+        try:
+            written = stream.write(addition)
+            if written != len(addition):
+                raise OSError(28, "the disk is full")
+        except OSError:
+            stream.truncate(start)
+            stream.seek(start)
+            stream.write(_END)
+            raise
+
+
+def repair(path: Path) -> bool:
+    """Make a torn file a valid array of its whole samples again; True when there was something to mend.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    try:
+        json.loads(data)
+        return False
+    except ValueError:
+        pass
+    whole = []
+    for line in data.split(b"\n"):
+        text = line.strip().rstrip(b",")
+        if text.startswith(b"{"):
+            try:
+                json.loads(text)
+            except ValueError:
+                continue
+            whole.append(text)
+    from ..folder import write_atomic
+
+    write_atomic(path, b"[" + (b"\n" + b",\n".join(whole) if whole else b"") + _END)
+    return True
+
+
+class Tree:
+    """One process with or without its descendants: CPU since the last look, memory now.
+
+    Descendants are remembered, so that those whose parent has died are still counted.
+    """
+
+    def __init__(self, pid: int, started: float | None, descendants: bool) -> None:
+        self.pid, self.started, self.descendants = pid, started, descendants
+        self.members: dict[int, psutil.Process] = {}
+        self._cpu_s: dict[int, float] = {}
+        self._looked = time.monotonic()
+
+    def look(self) -> dict[str, Any] | None:
+        """Return ``cpu_percent`` (100 is one core), ``memory_mb`` and ``processes``; None when nothing is alive."""
+        import psutil
+
+        self._find()
+        now = time.monotonic()
+        passed_s = max(now - self._looked, 1e-3)
+        used_s, memory, alive, cpu = 0.0, 0, {}, {}
+        for pid, process in self.members.items():
+            try:
+                with process.oneshot():
+                    if process.status() == psutil.STATUS_ZOMBIE:
+                        continue
+                    times = process.cpu_times()
+                    memory += process.memory_info().rss
+            except psutil.Error:
+                continue
+            alive[pid] = process
+            cpu[pid] = times.user + times.system
+            used_s += max(0.0, cpu[pid] - self._cpu_s.get(pid, 0.0))
+        first = not self._cpu_s
+        self.members, self._cpu_s, self._looked = alive, cpu, now
+        if not alive:
+            return None
+        if first:
+            passed_s = max(passed_s, time.time() - (self.started or time.time()), 0.1)
+        return {
+            "cpu_percent": round(100.0 * used_s / passed_s, 1),
+            "memory_mb": round(memory / _MB, 1),
+            "processes": len(alive),
+        }
+
+    def _find(self) -> None:
+        import psutil
+
+        from ..processes import SAME_START_S
+
+        if self.pid not in self.members:
+            try:
+                root = psutil.Process(self.pid)
+                if self.started is None or abs(root.create_time() - self.started) <= SAME_START_S:
+                    self.members[self.pid] = root
+            except psutil.Error:
+                pass
+        if not self.descendants:
+            return
+        for process in list(self.members.values()):
+            try:
+                for child in process.children(recursive=process.pid == self.pid):
+                    self.members.setdefault(child.pid, child)
+            except psutil.Error:
+                continue
+
+
+class ResourceSampler:
+    """Takes the samples in a thread of its own: a look at a stuck disk must not hold up the sidecar's watch.
+
+    Args:
+        path: ``resource_usage.json``.
+        pid: the experiment process, with its start time in ``started``.
+        interval_s: time between samples.
+        disk: a folder on the session's disk.
+        say: gets level, text, logger and whether the operator should see it.
+        low_disk_gb: warn below this free space.
+        low_memory_percent: warn above this part of the memory in use.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        pid: int,
+        started: float | None,
+        interval_s: float,
+        disk: str,
+        say: Callable[[str, str, str, bool], None],
+        *,
+        low_disk_gb: float = 5.0,
+        low_memory_percent: float = 95.0,
+        summary_s: float = SUMMARY_S,
+    ) -> None:
+        self.path, self.disk, self.say = path, disk, say
+        self.interval_s, self.summary_s = max(0.1, interval_s), summary_s
+        self.low_disk_gb, self.low_memory_percent = low_disk_gb, low_memory_percent
+        self.failed = ""
+        self._experiment = Tree(pid, started, descendants=False)
+        self._acquisitions: dict[str, Tree] = {}
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._warned: set[str] = set()
+        self._period = Period()
+        self._runs: dict[str, Period] = {}
+        self._io: tuple[float, dict[str, Any]] | None = None
+        self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take samples."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Take no more samples; the file is complete on return, unless the disk is stuck."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def acquisition_started(self, name: str, pid: int, started: float | None) -> None:
+        """Include a process tree, with a sample at once."""
+        self._runs[name] = Period()
+        self._acquisitions[name] = Tree(pid, started, descendants=True)
+        self._wake.set()
+
+    def acquisition_finished(self, name: str) -> None:
+        """Drop a process tree and say what it used."""
+        self._acquisitions.pop(name, None)
+        period = self._runs.pop(name, None)
+        if period is not None and period.samples:
+            self.say("INFO", f"{name}: {period.text()}", LOGGER, False)
+
+    def known_processes(self) -> list[tuple[int, float]]:
+        """Return pid and start time of each process seen alive in an acquisition's tree."""
+        import psutil
+
+        found = []
+        for tree in list(self._acquisitions.values()):
+            for process in list(tree.members.values()):
+                try:
+                    found.append((process.pid, process.create_time()))
+                except psutil.Error:
+                    continue
+        return found
+
+    def _run(self) -> None:
+        summary_at = time.monotonic() + self.summary_s
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self._take()
+                self.failed = ""
+            except Exception as error:
+                # A sample that fails must not end the sampling; it is said once.
+                text = f"{type(error).__name__}: {error}"
+                if text != self.failed:
+                    self.say("WARNING", f"no resource sample: {text}", LOGGER, False)
+                self.failed = text
+            if time.monotonic() >= summary_at:
+                summary_at = time.monotonic() + self.summary_s
+                if self._period.samples:
+                    self.say("INFO", self._period.text(), LOGGER, False)
+                self._period = Period()
+            self._wake.wait(self.interval_s)
+
+    def _take(self) -> None:
+        import psutil
+
+        from .disks import io_rates
+
+        experiment = self._experiment.look()
+        trees = {name: tree.look() for name, tree in list(self._acquisitions.items())}
+        found = [sample for sample in trees.values() if sample]
+        acquisition = {key: round(sum(one[key] for one in found), 1) for key in found[0]} if found else None
+        memory, usage = psutil.virtual_memory(), psutil.disk_usage(self.disk)
+        rates, session_disk, self._io = io_rates(self.disk, self._io)
+        disk = {
+            "percent": usage.percent,
+            "free_gb": round(usage.free / _GB, 3),
+            "total_gb": round(usage.total / _GB, 3),
+            **rates.get(session_disk, {}),
+        }
+        sample = {
+            "timestamp": now_iso(),
+            "launcher": experiment,
+            "acquisition": acquisition,
+            "system": {
+                "cpu_percent": psutil.cpu_percent(None),
+                "memory": {
+                    "percent": memory.percent,
+                    "available_gb": round(memory.available / _GB, 3),
+                    "total_gb": round(memory.total / _GB, 3),
+                },
+                "disk": disk,
+                "disks": rates,
+            },
+        }
+        append(self.path, sample)
+        self._period.add(experiment, acquisition, disk["free_gb"])
+        for name, one in trees.items():
+            if name in self._runs:
+                self._runs[name].add(experiment, one, disk["free_gb"])
+        self._judge(disk["free_gb"], memory.percent)
+
+    def _judge(self, free_gb: float, memory_percent: float) -> None:
+        disk = f"only {free_gb:.1f} GB are free on the session's disk (limit {self.low_disk_gb:g} GB)"
+        self._cross("disk", free_gb < self.low_disk_gb, free_gb > self.low_disk_gb * (1 + _HYSTERESIS), disk)
+        memory = f"{memory_percent:.0f} % of the memory are in use (limit {self.low_memory_percent:g} %)"
+        good = memory_percent < self.low_memory_percent * (1 - _HYSTERESIS)
+        self._cross("memory", memory_percent > self.low_memory_percent, good, memory)
+
+    def _cross(self, what: str, low: bool, good: bool, text: str) -> None:
+        if low and what not in self._warned:
+            self._warned.add(what)
+            self.say("WARNING", text, LOGGER, True)
+        elif good:
+            self._warned.discard(what)
+
+
+class Period:
+    """Means and peaks of the samples of some time."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._sums = {"experiment": 0.0, "acquisition": 0.0}
+        self._peaks = {"experiment": 0.0, "acquisition": 0.0}
+        self._counts = {"experiment": 0, "acquisition": 0}
+        self._free_gb = 0.0
+
+    def add(self, experiment: dict[str, Any] | None, acquisition: dict[str, Any] | None, free_gb: float) -> None:
+        """Count one sample."""
+        self.samples += 1
+        self._free_gb = free_gb
+        for key, sample in (("experiment", experiment), ("acquisition", acquisition)):
+            if sample:
+                self._counts[key] += 1
+                self._sums[key] += sample["cpu_percent"]
+                self._peaks[key] = max(self._peaks[key], sample["memory_mb"])
+
+    def text(self) -> str:
+        """Return one line: ``experiment 3 % CPU, 80 MB at most; acquisition …; 120.1 GB free``."""
+        parts = [
+            f"{key} {self._sums[key] / count:.0f} % CPU, {self._peaks[key]:.0f} MB at most"
+            for key, count in self._counts.items()
+            if count
+        ]
+        return "resources: " + "; ".join([*parts, f"{self._free_gb:.1f} GB free"])

@@ -1,0 +1,186 @@
+"""A stand-in for pytest in the sidecar's tests: writes journal and log, starts a sidecar, then lives or dies as told.
+
+``python fake_experiment.py FOLDER JSON``: the JSON holds fields of the ``session`` event under ``session`` and what to do under
+``plan``: a list of ``[action, argument…]``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pytest_openscope.folder import METADATA
+from pytest_openscope.journal import JOURNAL, Journal, now_iso
+from pytest_openscope.log_writer import LogWriter
+from pytest_openscope.processes import create_time
+from pytest_openscope.sidecar.client import SidecarClient
+
+
+class Fake:
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self.folder, self.metadata = folder, folder / METADATA
+        self.metadata.mkdir(parents=True, exist_ok=True)
+        self.log = LogWriter(self.metadata / "launcher.log")
+        self.messages: list[dict[str, Any]] = []
+        self.children: list[Any] = []
+        faulthandler.enable(open(self.metadata / "faulthandler.log", "a"))  # noqa: SIM115
+        self.journal = Journal(self.metadata / JOURNAL)
+        fields = {
+            "session_uuid": folder.name,
+            "subject_id": "mouse1",
+            "user_id": "tester",
+            "rig_id": "rig1",
+            "started": now_iso(),
+            "pid": os.getpid(),
+            "create_time": create_time(os.getpid()),
+            "dry_run": False,
+            "session_folder": str(folder),
+            "session_log": f"{METADATA}/launcher.log",
+            "state_directory": str(folder.parent / "state"),
+            "mirror_directory": None,
+            "resource_interval_s": 0.2,
+            "on_crash": "stop",
+            "stop": {"graceful_s": 1.0, "terminate_s": 1.0, "kill_s": 1.0},
+            **spec.get("session", {}),
+        }
+        self.journal.write("session", **fields)
+        self.client = SidecarClient(self.journal, folder, self.on_message, secrets=["s3cr3t-value"], start=False)
+        if spec.get("sidecar", True):
+            self.client.start()
+
+    def on_message(self, message: dict[str, Any]) -> None:
+        self.messages.append(message)
+        if message["type"] == "say":
+            self.log.record(message["level"], message["logger"], message["text"])
+
+    def run(self, plan: list[list[Any]]) -> None:
+        for action, *arguments in plan:
+            getattr(self, f"do_{action}")(*arguments)
+
+    # -- actions -----------------------------------------------------------------------------------------------------
+
+    def do_ready(self) -> None:
+        assert self.client.wait_ready(10.0), self.client.gave_up
+
+    def do_tell(self, **more: Any) -> None:
+        facts = {"pid": self.client.pid, "state": self.client.state, "restarts": self.client.restarts, **more}
+        print(json.dumps({**facts, "memory_mb": self.client.memory_mb, "ready_after_s": self.client.ready_after_s}), flush=True)
+
+    def do_log(self, text: str, count: int = 1) -> None:
+        for number in range(count):
+            self.log.record("INFO", "lab", f"{text} {number}")
+
+    def do_step(self, phase: str, step: str) -> None:
+        self.journal.write("step_started", phase=phase, step=step, nodeid=f"test_x.py::{step}")
+
+    def do_step_done(self, phase: str, step: str, outcome: str = "passed") -> None:
+        self.journal.write("step_finished", phase=phase, step=step, outcome=outcome, duration_s=0.1)
+
+    def do_deadline(self, seconds: float, what: str = "step timed out") -> None:
+        self.journal.write("deadline", kill_at=time.monotonic() + seconds, what=what)
+
+    def do_no_deadline(self) -> None:
+        self.journal.write("deadline", kill_at=None, what="")
+
+    def do_failure(self, message: str) -> None:
+        self.journal.write("failure", failure={"kind": "exception", "outcome": "failed", "message": message})
+
+    def do_safe_state(self, device: str, command: list[str], timeout_s: float = 5.0) -> None:
+        self.journal.write("safe_state", device=device, command=command, cwd=str(self.folder), timeout_s=timeout_s)
+
+    def do_acquire(self, code: str, name: str = "camera") -> None:
+        raw = self.folder / "acquisition"
+        raw.mkdir(exist_ok=True)
+        environment = {**os.environ, "OPENSCOPE_SESSION_FOLDER": str(self.folder), "OPENSCOPE_ACQUISITION": name}
+        with open(raw / f"{name}.stdout.log", "wb") as out, open(raw / f"{name}.stderr.log", "wb") as err:
+            child = subprocess.Popen(
+                [sys.executable, "-u", "-c", code], stdout=out, stderr=err, env=environment, start_new_session=True
+            )
+        self.children.append(child)
+        files = {"stdout": f"acquisition/{name}.stdout.log", "stderr": f"acquisition/{name}.stderr.log"}
+        self.journal.write(
+            "acquisition_started", name=name, pid=child.pid, create_time=create_time(child.pid), command=["camera"], **files
+        )
+
+    def do_batch(self, lines: list[str], raw_from: int, stream: str = "stdout", name: str = "camera") -> None:
+        self.journal.write("acquisition_batch", name=name, stream=stream, raw_from=raw_from, log_size=self.log.size)
+        for line in lines:
+            self.log.record("INFO", f"acquisition.{stream}", line)
+
+    def do_acquired(self, name: str = "camera") -> None:
+        code = self.children[-1].wait()
+        self.journal.write("acquisition_finished", name=name, returncode=code)
+
+    def do_fork_worker(self) -> None:
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(30)
+            os._exit(0)
+        print(json.dumps({"worker": worker}), flush=True)
+
+    def do_spawn_holder(self) -> None:
+        """Leave a process that holds every descriptor, as a C library's fork would."""
+        assert self.client._process is not None
+        assert self.client._process.stdin is not None
+        fd = self.client._process.stdin.fileno()
+        os.set_inheritable(fd, True)
+        holder = subprocess.Popen(["sleep", "30"], close_fds=False, start_new_session=True)
+        print(json.dumps({"worker": holder.pid}), flush=True)
+
+    def do_kill_sidecar(self) -> None:
+        assert self.client.pid
+        os.kill(self.client.pid, signal.SIGKILL)
+
+    def do_sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def do_die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def do_exit(self, code: int) -> None:
+        os._exit(code)
+
+    def do_os_exit(self, code: int) -> None:
+        self.journal.write("exiting", code=code, text="File step.py, line 1, in body")
+        os._exit(code)
+
+    def do_segfault(self) -> None:
+        ctypes.string_at(0)
+
+    def do_hold_gil(self, seconds: int) -> None:
+        ctypes.PyDLL(None).sleep(seconds)
+
+    def do_chatter(self) -> None:
+        """Log for ever; tells on stdout how many records are certainly in the log."""
+        number = 0
+        while True:
+            self.log.record("INFO", "lab", f"record {number}")
+            number += 1
+            if number % 20 == 0:
+                os.write(1, f"{number}\n".encode())
+
+    def do_ending(self, outcome: str = "passed") -> None:
+        self.journal.write("ending", outcome=outcome)
+
+    def do_end(self, outcome: str = "passed", wait_s: float = 5.0) -> None:
+        (self.metadata / "end_state.json").write_text(json.dumps({"outcome": outcome, "mirror": {"status": "pending"}}))
+        self.log.close()
+        self.journal.write("ending", outcome=outcome)
+        self.journal.write("ended", outcome=outcome, exit_code=0)
+        done = self.client.wait_done(wait_s)
+        self.journal.write("bye")
+        self.client.goodbye()
+        print(json.dumps({"done": done, "mirror": self.client.mirror, "messages": self.messages}), flush=True)
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[2])
+    Fake(Path(sys.argv[1]), given).run(given["plan"])
