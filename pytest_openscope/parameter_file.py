@@ -113,7 +113,7 @@ def run_acquisition(request: pytest.FixtureRequest) -> None:
         return
     if session.dry_run:
         session.record.simulated.append("acquisition")
-    api.execute(commands.with_defaults(spec, api.defaults))
+    api.execute(spec)
 
 
 def _entry_body(entry: PipelineEntry) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .errors import Mistake
+from .errors import ConfigurationError, Mistake
 from .logs import SessionLog
 from .operator import Operator, someone_is_there
 from .options import Options, read_options
@@ -128,7 +128,10 @@ class ExperimentRun:
                 _complaint([Mistake(key, "was not answered", _HOW_TO_GIVE[key]) for key in loaded.missing])
             ) from None
         remember_answers(state_directory, answers)
-        return configuration.with_answers(answers)
+        try:
+            return configuration.with_answers(answers)
+        except ConfigurationError as error:
+            raise pytest.UsageError(_complaint(list(error.mistakes))) from None
 
     @contextmanager
     def _capture_suspended(self) -> Iterator[None]:
@@ -171,21 +174,27 @@ def _check_parts(configuration: Configuration, options: Options) -> list[Mistake
     mistakes: list[Mistake] = []
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
     if entries:
-        from .modules import check_entries
+        from .acquisition.commands import repository_folder
+        from .modules.contract import check_entries
 
-        mistakes += check_entries(entries, configuration.settings, configuration.dry_run)
+        folders = [configuration.cwd]
+        if configuration.parameter_file is not None:
+            folders.insert(0, configuration.parameter_file.parent)
+        repository = repository_folder(configuration.parameters)
+        mistakes += check_entries(entries, repository=repository, folders=folders, dry_run=configuration.dry_run)
     if configuration.parameter_file is not None:
         from .acquisition import commands
 
         mistakes += commands.check(configuration.parameters, configuration.dry_run)
     if configuration.rig.devices:
-        from .devices import check_specs
+        from .devices.spec import check_specs
 
-        mistakes += check_specs(configuration.rig.devices, configuration.rig_file.parent, configuration.dry_run)
-    if options.inject:
-        from .devices.faults import check_faults
+        rig_file = configuration.rig_file
+        mistakes += check_specs(configuration.rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
+    if options.inject and options.dry_run:
+        from .devices.faults import parse_injections
 
-        mistakes += check_faults(options.inject, configuration.rig.devices)
+        mistakes += parse_injections(options.inject, list(configuration.rig.devices), dry_run=True)[1]
     return mistakes
 
 

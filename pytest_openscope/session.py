@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from . import LAUNCHER_FORMAT_VERSION, __version__
+from .errors import ConfigurationError
 from .folder import METADATA, create_session_folder, write_atomic, write_json
 from .interrupts import Interrupts, Watchdog
 from .journal import JOURNAL, Journal, now_iso
@@ -100,7 +101,7 @@ class ExperimentSession:
         self._write_inputs()
         self._start_sidecar()
         for notice in self.notices:
-            _log.warning("%s", notice)
+            self.log.write("WARNING", _LOGGER, notice)
         self.interrupts = Interrupts(self._on_interrupt)
         self.watchdog = Watchdog(self.interrupts.time_out, self._on_timeout, self._announce_deadline, self.settings.grace_s)
         self.operator._pause = self.watchdog.paused
@@ -174,7 +175,10 @@ class ExperimentSession:
         if self._lock is not None:
             facts = {"session_uuid": self.folder.name, "pid": os.getpid(), "host": socket.gethostname()}
             write_holder(self._lock.path.parent / "rig.holder.json", **facts, since=self.record.started)
-        expanded = self.configuration.expanded(self.folder.name, self.folder)
+        try:
+            expanded = self.configuration.expanded(self.folder.name, self.folder)
+        except ConfigurationError as error:
+            raise pytest.UsageError(str(error)) from None
         self.parameters, self.settings, self.rig = expanded.parameters, expanded.settings, expanded.rig
         self.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
 
@@ -414,23 +418,14 @@ class ExperimentSession:
     def acquisition_api(self) -> Acquisition:
         """Return what runs acquisition programs, made when first asked for."""
         if self.acquisition is None:
-            from .acquisition import Acquisition, AcquisitionSpec, StopPolicy
-            from .acquisition.simulated import parse_fault
+            from .acquisition import Acquisition, commands, parse_fault
 
-            settings = self.settings
             faults = [text.partition("=")[2] for text in self.options.inject if text.startswith("acquisition=")]
             self.acquisition = Acquisition(
                 self.folder,
                 self._on_output,
                 self._on_acquisition_event,
-                defaults=AcquisitionSpec(
-                    stop=StopPolicy(settings.stop_graceful_s, settings.stop_terminate_s, settings.stop_kill_s),
-                    echo=settings.acquisition_echo,
-                    timeout_s=settings.acquisition_timeout_s,
-                    process_start_timeout_s=settings.process_start_timeout_sec,
-                    stderr_fails=settings.acquisition_error_terminate,
-                    stderr_grace_s=settings.acquisition_error_grace_period_sec,
-                ),
+                defaults=commands.defaults(self.parameters),
                 dry_run=self.dry_run,
                 fault=parse_fault(faults[0]) if faults else None,
                 echo=self._echo,
@@ -440,16 +435,17 @@ class ExperimentSession:
     def device_manager(self) -> Any:
         """Return the rig's devices; those that are opened eagerly are open."""
         if self.devices is None:
-            from .devices import DeviceManager, read_specs
-            from .devices.faults import parse_faults
+            from .devices.faults import parse_injections, split
+            from .devices.manager import DeviceManager
+            from .devices.spec import build_specs
 
             rig = self.rig
-            faults = [text for text in self.options.inject if not text.startswith("acquisition=")]
+            faults, _ = parse_injections(self.options.inject, list(rig.devices), dry_run=self.dry_run)
             self.devices = DeviceManager(
-                read_specs(rig.devices),
+                build_specs(rig.devices),
                 rig_dir=rig.path.parent,
                 dry_run=self.dry_run,
-                injections=parse_faults(faults),
+                injections=split(faults)[0],
                 on_event=self.journal.write,
             )
         return self.devices
@@ -507,7 +503,7 @@ class ExperimentSession:
         self.journal.write(event, **fields)
 
     def _on_output(self, stream: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
-        return self.log.write_output(f"acquisition.{stream}", lines)
+        return self.log.write_output(stream, lines)
 
     def _echo(self, stream: str, lines: Sequence[bytes]) -> None:
         terminal: Any = self.config.pluginmanager.getplugin("terminalreporter")

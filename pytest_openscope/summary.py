@@ -14,6 +14,7 @@ def write_summary(session: ExperimentSession, terminal: Any) -> None:
     """Write the summary; it says everything that an operator must know without opening a file."""
     record = session.record
     good = record.outcome is Outcome.PASSED
+    terminal.ensure_newline()
     terminal.section("openscope", sep="=", green=good, red=not good)
     dry = " (dry run: nothing real was touched)" if record.dry_run else ""
     terminal.write_line(f"outcome: {record.outcome}{dry}", bold=True, green=good, red=not good)
