@@ -46,8 +46,9 @@ _PUBLIC = _set("user username login email name host hostname server port url uri
 _NO_SECRETS = frozenset({"true", "false", "none", "null", MASK, "string", "bytes"})
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_REFERENCE = re.compile(r"\$\{(\w+)\}|\$(\w+)|%(\w+)%")
-_PLACEHOLDER = re.compile(r"\$\{\w+\}|\$\w+|%\w+%|\{[\w.:\- ]+\}")
+_ENVIRONMENT = r"\$\{(\w+)\}|\$(\w+)|%(\w+)%"
+#: What stands for another value: environment variables and the configuration's placeholders.
+REFERENCE = re.compile(r"\$\{\w+\}|\$\w+|%\w+%|\{[\w.:\- ]+\}")
 
 
 @lru_cache(maxsize=4096)
@@ -102,7 +103,7 @@ def _collect(value: Any, secret: bool, environ: Mapping[str, str], found: set[st
 
 def _secrets_in_text(text: str, secret: bool, environ: Mapping[str, str]) -> Iterator[str]:
     expanded = text
-    for match in _REFERENCE.finditer(text):
+    for match in re.finditer(_ENVIRONMENT, text):
         name = match[1] or match[2] or match[3]
         content = environ.get(name)
         if content is not None:
@@ -113,7 +114,7 @@ def _secrets_in_text(text: str, secret: bool, environ: Mapping[str, str]) -> Ite
         for match in _url_credentials().finditer(expanded):
             if match[3]:
                 yield match[3]
-    if secret and _PLACEHOLDER.sub("", expanded).strip():
+    if secret and REFERENCE.sub("", expanded).strip():
         yield expanded
         if "\n" in expanded:
             yield from (line for line in expanded.splitlines() if len(line) >= 16 and not line.startswith("-----"))
@@ -200,7 +201,7 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
 
 
 #: Cheap test before the key-value pattern: no text without one of these stems has a secret-looking key.
-_STEMS = re.compile(r"(?i)token|passw|passphrase|pwd|secret|[a-z_\- ]key|apikey|credential|auth|cookie|jwt|bearer|_pass|_pat")
+_STEMS = r"(?i)token|passw|passphrase|pwd|secret|[a-z_\- ]key|apikey|credential|auth|cookie|jwt|bearer|_pass|_pat"
 
 
 @lru_cache(maxsize=1)
@@ -237,7 +238,7 @@ def _mask_key_value(match: re.Match[str]) -> str:
     quote = value[0] if value[0] in "\"'" else ('\\"' if value.startswith('\\"') else "")
     closing = quote if quote in ('"', "'") else ""
     inner = value[len(quote) : len(value) - len(closing)]
-    if _PLACEHOLDER.fullmatch(inner):
+    if REFERENCE.fullmatch(inner):
         return match[0]
     if not quote:
         inner = inner.rstrip(")]}")
@@ -257,7 +258,7 @@ def mask_text(text: str, secrets: Iterable[str] | ExactMasker = ()) -> str:
 def _mask_patterns(text: str) -> str:
     for pattern, replacement in _patterns():
         text = pattern.sub(replacement, text)
-    if _STEMS.search(text):
+    if re.search(_STEMS, text):
         text = _key_values().sub(_mask_key_value, text)
     return text
 
@@ -284,5 +285,5 @@ def _mask_value(value: Any, secret: bool, masker: ExactMasker) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if secret:
-        return value if isinstance(value, str) and (not value or _PLACEHOLDER.fullmatch(value)) else MASK
+        return value if isinstance(value, str) and (not value or REFERENCE.fullmatch(value)) else MASK
     return mask_text(value, masker) if isinstance(value, str) else value

@@ -8,14 +8,12 @@ from typing import Any
 
 from ..durations import parse_duration_s
 from ..errors import Mistake
-from ..masking import is_secret_key, mask_text
+from ..masking import REFERENCE, is_secret_key, mask_text
 from .reading import kind_of
 from .schema import LEVELS, Key
 from .suggest import nearest
 
 _SHOWN_CHARS = 60
-#: A text with one of these is judged after expansion.
-_PLACEHOLDER = re.compile(r"\{[\w.:\- ]+\}|\$\{\w+\}|\$[A-Za-z_]\w*|%\w+%")
 
 
 class Wrong(Exception):  # noqa: N818 - not an error of the program
@@ -42,7 +40,9 @@ def show(value: Any, path: str = "") -> str:
 
 def has_placeholder(value: Any) -> bool:
     """Tell whether a text will be another one after expansion."""
-    return isinstance(value, str) and _PLACEHOLDER.search(value) is not None
+    if not isinstance(value, str) or not ("{" in value or "$" in value or "%" in value):
+        return False
+    return REFERENCE.search(value) is not None
 
 
 def coerce(key: Key, value: Any, path: str) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError, Mistake
 from ..masking import collect_secrets
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
+from .frozen import record
 from .merge import source_of
 from .model import Expanded, GithubIssueSettings, PipelineEntry, Rig, Settings, look_up
 from .placeholders import Expander
@@ -22,7 +22,7 @@ from .yaml_rules import YamlError
 _TEXT_KINDS = ("id", "text", "path", "any", "choice", "level", "duration")
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Configuration:
     """Everything that a session needs to know before it starts.
 

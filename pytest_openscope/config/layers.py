@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..errors import Mistake
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
+from .frozen import record
 from .merge import copy_of
 from .reading import kind_of
 from .schema import (
@@ -28,7 +29,7 @@ RIG_NAMES = frozenset(key.name for key in RIG_KEYS)
 _OFF = ("", "none", "disabled")
 
 
-@dataclass
+@record(frozen=False)
 class Findings:
     """Mistakes and notices, collected while reading."""
 
@@ -40,7 +41,7 @@ class Findings:
         self.mistakes.append(Mistake(where, problem, remedy, key))
 
 
-@dataclass
+@record(frozen=False)
 class RigLayer:
     """The rig file, sorted: its own blocks, the lab's values, defaults for parameters."""
 

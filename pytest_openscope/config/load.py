@@ -22,6 +22,7 @@ from .reading import parse_value, read_mapping
 from .roots import default_state_directory, foreign_path, host_name, local_path
 from .schema import FLAT_GITHUB, KNOWN_IN_RIG, KNOWN_PARAMETERS, PARAMETERS, PIPELINES
 from .suggest import nearest
+from .versions import fits_version
 from .yaml_rules import YamlError
 
 REQUIRED = {"subject_id": "--subject-id", "user_id": "--user-id"}
@@ -43,9 +44,9 @@ def missing_mistakes(missing: tuple[str, ...]) -> list[Mistake]:
     """Return a mistake for each required value that nobody gave and nobody can be asked for."""
     return [
         Mistake(
-            REQUIRED.get(key, key),
+            REQUIRED[key],
             "is required, and nobody can be asked for it",
-            f"give {REQUIRED.get(key, '--param ' + key + '=…')}, set OPENSCOPE_{key.upper()}, or put it into the parameter file",
+            f"give {REQUIRED[key]}, set OPENSCOPE_{key.upper()}, or write it into the parameter file",
             key,
         )
         for key in missing
@@ -286,12 +287,10 @@ class _Reading:
         specifier = self.merged.get("launcher_version")
         if not isinstance(specifier, str) or not specifier.strip():
             return
-        from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
         where = source_of(self.sources, "launcher_version")
         try:
-            fits = SpecifierSet(specifier).contains(LAUNCHER_FORMAT_VERSION, prereleases=True)
-        except InvalidSpecifier:
+            fits = fits_version(specifier, LAUNCHER_FORMAT_VERSION)
+        except ValueError:
             self.findings.wrong(
                 where, "launcher_version", f"{show(specifier)} is no version specifier", "write e.g. '>=0.2,<0.3'"
             )

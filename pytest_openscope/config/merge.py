@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,20 +63,16 @@ def source_of(sources: Mapping[str, str], path: str, default: str = "") -> str:
     return next((where for key, where in sources.items() if key.startswith(path + ".")), default)
 
 
-_ASSIGNMENT = re.compile(r"\s*([^=\s][^=]*?)\s*=(.*)", re.DOTALL)
-
-
 def parse_override(text: str) -> tuple[str, Any]:
     """Split ``KEY=VALUE`` and read VALUE as YAML; an empty VALUE is empty text.
 
     Raises:
         OverrideError: no key, no ``=``, or a value that is no YAML. The value is never in the message.
     """
-    match = _ASSIGNMENT.fullmatch(text)
-    if match is None:
-        key = text.partition("=")[0].strip()
+    key, equals, written = text.partition("=")
+    key = key.strip()
+    if not key or not equals:
         raise OverrideError(key, "is no KEY=VALUE", "write e.g. --param script_parameters.FrameRate=30")
-    key, written = match[1], match[2]
     if not all(part.strip() for part in key.split(".")):
         raise OverrideError(key, "a part of the dotted key is empty", "write e.g. script_parameters.FrameRate")
     try:
@@ -144,7 +139,7 @@ def _longest_key(container: Any, parts: list[str], all_of_it: Any) -> int:
 
 
 def _index(container: list[Any], name: str, path: str) -> int:
-    if not re.fullmatch(r"\d{1,6}", name):
+    if not (name.isascii() and name.isdigit()) or len(name) > 6:
         raise OverrideError(path, f"{name!r} is no index of a list", f"write a number from 0 to {len(container) - 1}")
     if int(name) >= len(container):
         raise OverrideError(path, f"the list has {len(container)} items", "count from 0")

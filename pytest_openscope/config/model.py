@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Mistake
 from ..phases import OnFailure, Phase
+from .frozen import record
 
 if TYPE_CHECKING:
     from .configuration import Configuration
@@ -37,7 +38,7 @@ def look_up(mapping: Mapping[str, Any], key: str) -> Any:
     raise KeyError(key)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Rig(Mapping[str, Any]):
     """The rig. As a mapping it holds the lab's own values: ``rig["COM_port"]``, ``rig["camera.exposure_time"]``.
 
@@ -90,7 +91,7 @@ class Rig(Mapping[str, Any]):
         return f"Rig({self.rig_id!r}, {self.path.name!r}, values: {', '.join(self.values_) or 'none'})"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class GithubIssueSettings:
     """The ``github_issue`` block; the token itself is never here, only the name of its environment variable."""
 
@@ -117,7 +118,7 @@ class GithubIssueSettings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Settings:
     """Typed values of all known keys; :mod:`.schema` has their meaning, units and defaults."""
 
@@ -192,7 +193,7 @@ class Settings:
     github_issue: GithubIssueSettings | None = None
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class PipelineEntry:
     """One step of a parameter file.
 
@@ -221,7 +222,7 @@ class PipelineEntry:
     where: str = ""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ConfigRequest:
     """What the user gave.
 
@@ -249,7 +250,7 @@ class ConfigRequest:
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Expanded:
     """The configuration with every placeholder replaced, the session's among them."""
 
@@ -260,7 +261,7 @@ class Expanded:
     post_pipeline: tuple[PipelineEntry, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Loaded:
     """What :func:`.load.load` found: a configuration, or everything that is wrong.
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from .frozen import record
 
 SESSION_FOLDER = ("output_session_folder", "session_folder")
 SESSION_NAMES = (*SESSION_FOLDER, "session_uuid")
 RIG_PARAM = "rig_param:"
 
 _REFERENCE = re.compile(r"\$\{(?P<braced>\w+)\}|\$(?P<bare>[A-Za-z_]\w*)|%(?P<percent>\w+)%|\{(?P<name>[^{}]+)\}")
-_WORD_END = re.compile(r"""[\s"'|;,<>]""")
+_WORD_END = r"""[\s"'|;,<>]"""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Problem:
     """A reference that cannot be followed: ``kind`` is unknown, mapping or cycle; ``name`` the key or the circle of keys."""
 
@@ -29,7 +31,7 @@ class Problem:
     name: str
 
 
-@dataclass
+@record(frozen=False)
 class Expander:
     """Replaces placeholders; unknown ones and stray braces stay.
 
@@ -96,7 +98,7 @@ class Expander:
             return literal, following
         if following == "all":
             return self._separators(literal), following
-        end = _WORD_END.search(literal)
+        end = re.search(_WORD_END, literal)
         if end is None:
             return self._separators(literal), following
         return self._separators(literal[: end.start()]) + literal[end.start() :], ""

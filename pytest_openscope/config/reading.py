@@ -177,13 +177,13 @@ def _json_words(error: json.JSONDecodeError, text: str) -> tuple[str, str]:
     return error.msg[:1].lower() + error.msg[1:], ""
 
 
-_JSON_TOKENS = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|[{}]')
+_JSON_TOKENS = r'"((?:[^"\\]|\\.)*)"(\s*:)?|[{}]'
 
 
 def _duplicate_key(text: str) -> tuple[str, int]:
     """Find the first doubled key of a text that is known to have one, and its line."""
     stack: list[set[str]] = []
-    for token in _JSON_TOKENS.finditer(text):
+    for token in re.finditer(_JSON_TOKENS, text):
         if token[0] == "{":
             stack.append(set())
         elif token[0] == "}":

@@ -12,14 +12,13 @@ from pathlib import Path
 from .coerce import Wrong, has_placeholder
 
 DRY_RUNS = "dry_runs"
-_DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 
 
 def foreign_path(text: str) -> str:
     """Say why a path cannot exist on this system ("" when it can)."""
     if sys.platform == "win32":
         return ""
-    if _DRIVE.match(text):
+    if text[1:2] == ":" and text[0].isalpha() and text[2:3] in ("", "/", "\\"):
         return "is a Windows drive path, and this is no Windows"
     return "is a Windows share, and this is no Windows" if text.startswith("\\\\") else ""
 

@@ -6,8 +6,9 @@ existing parameter files use.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from .frozen import record
 
 RIG, BOTH = "rig", "both"
 PHASE_NAMES = ("exception", "pre_acquisition", "post_acquisition")
@@ -16,7 +17,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 ON_FAILURE = ("continue", "abort", "prompt")
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Key:
     """One key.
 

@@ -7,7 +7,6 @@ a segmentation fault, nested aliases grow without end).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,8 @@ MAX_VALUES = 100_000
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-#: Unlike the core rules, no leading zero: ``007`` is a name, not a number.
-_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_SPECIAL = re.compile(r"([-+]?)\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_SPECIAL = {f"{sign}.{word}": float(sign + "inf") for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")}
+_SPECIAL.update(dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")))
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -43,16 +39,33 @@ def plain_scalar(text: str) -> Any:
         return None
     if text in _BOOL:
         return _BOOL[text]
-    if _INT.fullmatch(text):
-        return int(text)
-    if _BASED.fullmatch(text):
-        return int(text, 0)
-    if _FLOAT.fullmatch(text):
+    if text[0] not in "+-.0123456789" or not text.isascii():
+        return text
+    if text in _SPECIAL:
+        return _SPECIAL[text]
+    return _number(text)
+
+
+def _number(text: str) -> Any:
+    """Read a number without regular expressions, whose compilation would cost more than all numbers of a file.
+
+    Unlike the core rules, no leading zero: ``007`` is a name, not a number.
+    """
+    digits = text[1:] if text[0] in "+-" else text
+    if digits.isdigit():
+        return int(text) if digits == "0" or digits[0] != "0" else text
+    if text[:2] in ("0x", "0o") and text[2:].isalnum():
+        try:
+            return int(text, 0)
+        except ValueError:
+            return text
+    whole = digits.lower().partition("e")[0].partition(".")[0]
+    if digits.strip("0123456789.eE+-") or (len(whole) > 1 and whole[0] == "0"):
+        return text
+    try:
         return float(text)
-    special = _SPECIAL.fullmatch(text)
-    if special:
-        return float("nan") if special[1] is None else float(special[1] + "inf")
-    return text
+    except ValueError:
+        return text
 
 
 def load_yaml(text: str, keep_text: Callable[[str], bool] = lambda key: False) -> Any:
