@@ -1,8 +1,8 @@
 """``--inject``: the worst day of a rig, on demand and only in dry runs.
 
-``<device>.<method>=<what>`` and ``acquisition=<what>``; device and method may hold ``*``. What can happen to a
-device's call: an exception (``TimeoutError``, ``OSError:cable out``, ``my_lab.errors:Jammed``), ``delay:2s`` or ``hang``. What can
-happen to the acquisition: ``exit:3``, ``hang``, ``crash``, ``chatty``, each with ``@2s`` behind it to say when.
+``<device>.<method>=<what>`` and ``acquisition=<what>``; device and method may hold ``*``.
+A device's call may meet an exception (``TimeoutError``, ``OSError:cable out``, ``my_lab.errors:Jammed``), ``delay:2s`` or ``hang``;
+the acquisition ``exit:3``, ``hang``, ``crash``, ``chatty``, each with ``@2s`` behind it to say when.
 """
 
 from __future__ import annotations

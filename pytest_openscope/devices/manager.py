@@ -266,10 +266,10 @@ class DeviceManager(Mapping[str, Any]):
             self._unsure[spec.name] = spec
         started = time.monotonic()
         try:
-            if spec.open_timeout_s:
-                opened = call_within(f"{spec.name}.open", lambda: self._make(spec), spec.open_timeout_s, self._too_late)
-            else:
+            if spec.open_in_main_thread:
                 opened = self._make(spec)
+            else:
+                opened = call_within(f"{spec.name}.open", lambda: self._make(spec), spec.open_timeout_s, self._too_late)
         except Exception as error:
             self._log.error("%s did not open: %s: %s", spec.name, type(error).__name__, error)
             return DeviceFailure(spec.name, spec.driver, error, _remedy(error, spec))

@@ -52,7 +52,7 @@ class OpenDevice:
         elif _is_async_connect(target):
             if getattr(target, "name", None) == "":
                 target.set_name(self.spec.name)
-            self.run(target.connect, mock=self.connect_mock, timeout=self.spec.open_timeout_s or 10.0)
+            self.run(target.connect, mock=self.connect_mock, timeout=self.spec.open_timeout_s)
         elif hasattr(type(target), "__enter__"):
             entered = target.__enter__()
             self.entered = True

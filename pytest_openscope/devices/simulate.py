@@ -64,7 +64,7 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
         return Simulation("ophyd-async mock mode", lambda: driver(**params), connect_mock=True)
     cls = _made_class(driver, spec)
     if cls is driver:
-        return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params))
+        return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params), Surface(cls))
     return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else _unbound(cls))
 
 

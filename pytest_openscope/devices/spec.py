@@ -16,7 +16,7 @@ from .answers import find_mistake
 from .loader import READY_MADE, LoadError, did_you_mean, load
 from .surface import Surface, callable_signature
 
-_TIMES_S = {"open_timeout_s": 10.0, "close_timeout_s": 5.0, "check_timeout_s": 5.0, "safe_state_timeout_s": 10.0}
+_TIMES_S = {"open_timeout_s": 30.0, "close_timeout_s": 10.0, "check_timeout_s": 10.0, "safe_state_timeout_s": 10.0}
 KEYS: tuple[str, ...] = (
     "driver",
     "params",
@@ -28,7 +28,7 @@ KEYS: tuple[str, ...] = (
     "open_method",
     "close_method",
 )
-KEYS += ("log_io", "description", *_TIMES_S)
+KEYS += ("log_io", "description", "open_in_main_thread", *_TIMES_S)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SafeCall:
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """One device as the rig file declares it; times in seconds, 0 for ``open_timeout_s`` opens in the main thread, unwatched.
+    """One device as the rig file declares it; times in seconds. ``open_in_main_thread`` opens unwatched, for libraries that are bound to a thread.
 
     ``params`` holds the constructor's keywords, wherever they were written. ``safe_state`` is empty where the driver's own
     ``safe_state`` method is meant. ``open_method``/``close_method``: "" for the usual search, ``none`` for nothing to call.
@@ -59,6 +59,7 @@ class DeviceSpec:
     open_method: str = ""
     close_method: str = ""
     log_io: bool = False
+    open_in_main_thread: bool = False
     description: str = ""
     open_timeout_s: float = _TIMES_S["open_timeout_s"]
     close_timeout_s: float = _TIMES_S["close_timeout_s"]
@@ -148,6 +149,7 @@ def _read(name: str, entry: Any, note: _Note) -> DeviceSpec | None:
         open_method=str(entry.get("open_method") or ""),
         close_method=str(entry.get("close_method") or ""),
         log_io=faults.boolean(entry, "log_io"),
+        open_in_main_thread=faults.boolean(entry, "open_in_main_thread"),
         description=str(entry.get("description") or ""),
         **{key: faults.seconds(entry, key, default) for key, default in _TIMES_S.items()},
     )
