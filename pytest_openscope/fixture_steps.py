@@ -89,6 +89,7 @@ class FixtureSteps:
         session.journal.write("step_finished", phase=str(step.phase), step=step.name, outcome=str(outcome or "skipped"))
         _log.info("fixture %s %s in %.3f s", step.name, outcome or f"skipped: {step.skipped}", step.duration_s)
         session.log.set_place(*self._item_place)
+        session.journal.write("step_resumed", phase=self._item_place[0], step=self._item_place[1])
 
     def _begin_after(self, code: CodeType, name: str, after: list[tuple[StepRecord, float]]) -> None:
         early = self._phase is Phase.PRE_ACQUISITION

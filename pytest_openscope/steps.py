@@ -169,6 +169,8 @@ class StepKeeper:
             "step_finished", phase=str(step.phase), step=step.name, outcome=outcome, duration_s=step.duration_s
         )
         session.interrupts.clear_timeout()
+        if session.watchdog.expired("session"):
+            session.watchdog.cancel("session")
         session.log.set_place(None, None)
 
     @pytest.hookimpl(tryfirst=True)
@@ -333,6 +335,7 @@ class SessionEnds:
     def __init__(self, session: ExperimentSession) -> None:
         self._session = session
         self._loose_ends = LooseEnds(self._on_exit)
+        self._summarised = False
 
     def _on_exit(self, status: int, stack: str) -> None:
         self._session.log.write("CRITICAL", "pytest_openscope.uncaught", f"os._exit({status}) was called\n{stack.rstrip()}")
@@ -374,6 +377,19 @@ class SessionEnds:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        self._summarise(terminalreporter)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        terminal = config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None and self._session.finished:
+            # pytest leaves out the summary for exit codes that it does not know, such as those of pytest.exit.
+            self._summarise(terminal)
+
+    def _summarise(self, terminal: Any) -> None:
+        if self._summarised:
+            return
+        self._summarised = True
         from .summary import write_summary
 
-        write_summary(self._session, terminalreporter)
+        write_summary(self._session, terminal)

@@ -97,21 +97,20 @@ class OutputTee:
 
     def log_remainder(self, report: pytest.TestReport) -> None:
         """Log what pytest captured below Python's streams: ``os.write``, C code, children of the step."""
-        for name in ("stdout", "stderr"):
-            seen = self._seen[name]
-            if report.when == "teardown" or report.failed:
-                self._log_unseen(name, report, seen)
-                seen.clear()
+        if report.when != "teardown":
+            return
+        for name, seen in self._seen.items():
+            for title, content in report.sections:
+                if title.startswith(f"Captured {name}"):
+                    self._log_unseen(name, content, seen)
+            seen.clear()
 
-    def _log_unseen(self, name: str, report: pytest.TestReport, seen: dict[str, int]) -> None:
-        for title, content in report.sections:
-            if not title.startswith(f"Captured {name} {report.when}" if report.when != "teardown" else f"Captured {name}"):
-                continue
-            for line in content.splitlines():
-                if seen.get(line, 0) > 0:
-                    seen[line] -= 1
-                elif line.strip():
-                    self._write(name, line)
+    def _log_unseen(self, name: str, content: str, seen: dict[str, int]) -> None:
+        for line in content.splitlines():
+            if seen.get(line, 0) > 0:
+                seen[line] -= 1
+            elif line.strip():
+                self._write(name, line)
 
 
 class LooseEnds:

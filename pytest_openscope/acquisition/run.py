@@ -69,6 +69,10 @@ class _Latch:
         return True
 
 
+def _last_line(lines: list[str]) -> str:
+    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
+
+
 class AcquisitionRun:
     """One run of an acquisition process.
 
@@ -121,6 +125,7 @@ class AcquisitionRun:
         self._start_error: tuple[str, BaseException] | None = None
         self._requests: list[tuple[str, str]] = []  # (kind, reason), the first counts
         self._stop_kind = ""
+        self._last_error = ""  # before the stop, whose own complaints explain nothing
         self._stopper: threading.Thread | None = None
         self._report: tree.StopReport | None = None
         self._looked_s = float("-inf")
@@ -224,8 +229,8 @@ class AcquisitionRun:
         title = f"acquisition {self.name!r}"
         if self._start_error is not None:
             return AcquisitionFailed(f"{title} did not start: {self._start_error[0]}", facts)
-        last = next((line for line in reversed(facts.stderr_tail) if line.strip()), "")
-        said = f"; last line on stderr: {last.strip()[:500]}" if last else ""
+        last = self._last_error if self._stop_kind else _last_line(facts.stderr_tail)
+        said = f"; last line on stderr: {last}" if last else ""
         if self._stop_kind == "timeout":
             return AcquisitionTimeout(f"{title} was stopped: {self.stop_reason}{said}", facts)
         if self._stop_kind in ("silent", "stderr"):
@@ -425,6 +430,7 @@ class AcquisitionRun:
             return
         if self._ended_s is None:
             self._stop_kind, self.stop_reason = self._requests[0]
+            self._last_error = _last_line(self._followers[-1].tail_text())
             logger.warning("acquisition %r is being stopped: %s", self.name, self.stop_reason)
         self._begin_stop()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 #: Names that people write for a known key although they are far from it letter by letter.
 _SYNONYMS = {
@@ -15,8 +15,14 @@ _SYNONYMS = {
 }
 
 
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).lower()
+@lru_cache(maxsize=1024)
+def _folded(name: str) -> tuple[str, str, int]:
+    """Return a name without case and punctuation, the same without its last digits, and which characters it has, as bits."""
+    plain = "".join(char for char in name.lower() if char.isalnum())
+    bits = 0
+    for char in plain:
+        bits |= 1 << (ord(char) & 63)
+    return plain, plain.rstrip("0123456789") or plain, bits
 
 
 def _allowed(length: int) -> int:
@@ -46,17 +52,17 @@ def distance(left: str, right: str, limit: int) -> int:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``word`` is probably a slip of; None for a name of its own.
 
-    Differences in case, hyphens and underscores are always slips; an added or changed digit (``command2``) never is.
+    Differences in case, hyphens and underscores are always slips; a number at the end (``command2``) never is.
     """
     names = list(known)
-    folded = _folded(word)
+    folded, stem, bits = _folded(word)
     best: tuple[int, str] | None = None
     for name in names:
-        target = _folded(name)
-        if not target or name == word:
-            continue
+        target, target_stem, target_bits = _folded(name)
         limit = _allowed(len(target))
-        if re.sub(r"\d", "", folded) == re.sub(r"\d", "", target) and folded != target:
+        if not target or name == word or abs(len(target) - len(folded)) > limit:
+            continue
+        if (bits ^ target_bits).bit_count() > 2 * limit or (stem == target_stem and folded != target):
             continue
         edits = distance(folded, target, limit)
         if edits <= limit and (best is None or edits < best[0]):

@@ -49,7 +49,9 @@ class Transient(Exception):
 class Api:
     """One repository of one server with one token."""
 
-    def __init__(self, api_base_url: str, repo: str, token: str, timing: Timing, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, api_base_url: str, repo: str, token: str, timing: Timing, clock: Callable[[], float] = time.time
+    ) -> None:
         from github import Auth, Github
 
         _quiet_pygithub()
@@ -74,7 +76,9 @@ class Api:
         """Close the connections."""
         self._github.close()
 
-    def request(self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None) -> tuple[dict[str, str], Any]:
+    def request(
+        self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None
+    ) -> tuple[dict[str, str], Any]:
         """Make one request; return headers (lower-case names) and the JSON value.
 
         Raises:
@@ -83,7 +87,9 @@ class Api:
         import requests
 
         try:
-            status, headers, text = self._github.requester.requestJson(verb, path, dict(parameters) if parameters else None, None, content)
+            status, headers, text = self._github.requester.requestJson(
+                verb, path, dict(parameters) if parameters else None, None, content
+            )
         except requests.exceptions.RequestException as problem:
             raise Transient(f"{verb} {self.base_url}: {_short(problem)}", _executed(problem)) from problem
         except (OSError, RuntimeError, AssertionError, ValueError) as problem:
@@ -272,7 +278,9 @@ def _executed(problem: Exception) -> bool | None:
     import requests
 
     text = str(problem)
-    refused = isinstance(problem, requests.exceptions.ConnectTimeout) or "NewConnectionError" in text or "NameResolutionError" in text
+    refused = (
+        isinstance(problem, requests.exceptions.ConnectTimeout) or "NewConnectionError" in text or "NameResolutionError" in text
+    )
     return False if refused else None
 
 

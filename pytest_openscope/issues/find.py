@@ -151,7 +151,9 @@ class Finder:
         return issue
 
     def _canonical(self, issue: Mapping[str, Any]) -> int | None:
-        texts = [str(issue.get("body") or "")] + [str(comment.get("body") or "") for comment in self.api.comments(int(issue["number"]))]
+        texts = [str(issue.get("body") or "")] + [
+            str(comment.get("body") or "") for comment in self.api.comments(int(issue["number"]))
+        ]
         for text in reversed(texts):
             match = _DUPLICATE.search(text)
             if match:

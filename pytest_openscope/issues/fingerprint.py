@@ -30,7 +30,16 @@ _NOTE = re.compile(r"(?i)^\s*fingerprint\s*[:=]\s*(?P<text>\S.*?)\s*$")
 _PYTHON = re.compile(r"(?i)^(?:python|pythonw|py|pypy)[\d.]*$")
 _SCRIPT = re.compile(r"(?i)\.(?:py|pyw|bonsai|m|bat|cmd|ps1|sh|exe|jar)$")
 _SIGNALS = {
-    "segv": ("sigsegv", "segmentation fault", "access violation", "3221225477", "-1073741819", "0xc0000005", "signal 11", "-11"),
+    "segv": (
+        "sigsegv",
+        "segmentation fault",
+        "access violation",
+        "3221225477",
+        "-1073741819",
+        "0xc0000005",
+        "signal 11",
+        "-11",
+    ),
     "abrt": ("sigabrt", "aborted", "signal 6", "-6", "3221226505", "0xc0000409"),
     "kill": ("sigkill", "signal 9", "-9"),
     "fpe": ("sigfpe", "floating point", "divide by zero", "signal 8", "-8", "3221225620", "0xc0000094"),
@@ -149,7 +158,9 @@ def is_own(frame: dict[str, Any], internal: bool = False) -> bool:
         return False
     if top in ("_pytest", "pytest", "pluggy", "importlib", "runpy"):
         return False
-    return not (_STDLIB.search(file) and (not top or top in sys.stdlib_module_names or module_of(frame) in sys.stdlib_module_names))
+    return not (
+        _STDLIB.search(file) and (not top or top in sys.stdlib_module_names or module_of(frame) in sys.stdlib_module_names)
+    )
 
 
 def _crash(failure: Failure, private: tuple[str, ...]) -> list[str]:

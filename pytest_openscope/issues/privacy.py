@@ -133,7 +133,12 @@ def _spellings(path: str) -> set[str]:
     from urllib.parse import quote
 
     forms = {path, path.replace("\\", "/")}
-    return forms | {json.dumps(form)[1:-1] for form in forms} | {quote(form) for form in forms} | {form.replace("/", "\\") for form in forms}
+    return (
+        forms
+        | {json.dumps(form)[1:-1] for form in forms}
+        | {quote(form) for form in forms}
+        | {form.replace("/", "\\") for form in forms}
+    )
 
 
 def _alternatives(homes: Iterable[str]) -> re.Pattern[str] | None:

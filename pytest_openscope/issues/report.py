@@ -63,7 +63,9 @@ def is_reportable(failure: Failure, settings: ReportSettings) -> bool:
         return True
     if "exception" not in settings.report_on:
         return False
-    unexpected = failure.kind in ("acquisition", "timeout", "crash", "internal", "collection") or failure.outcome is not Outcome.FAILED
+    unexpected = (
+        failure.kind in ("acquisition", "timeout", "crash", "internal", "collection") or failure.outcome is not Outcome.FAILED
+    )
     return unexpected or failure.phase in (None, Phase.ACQUISITION)
 
 
@@ -155,12 +157,18 @@ def _report(
         "platform": _mapping(debug_state, "platform"),
         "command": mask(command_text(facts.command_line)),
         "rig_config": None if config is None else privacy.mapping(config, private=not settings.include_subject_user),
-        "people": tuple((key, privacy.always(value)) for key, value in people if value) if settings.include_subject_user else (),
+        "people": tuple((key, privacy.always(value)) for key, value in people if value)
+        if settings.include_subject_user
+        else (),
         "dry_run": facts.dry_run,
     }
     text, text_public, note = log or ("", "", "")
     made = body(failure, IssueContext(**shared, log=text, log_note=note))
-    public = body(failure, IssueContext(**shared, log=text_public, log_note=note + ", names masked")) if text_public != text else made
+    public = (
+        body(failure, IssueContext(**shared, log=text_public, log_note=note + ", names masked"))
+        if text_public != text
+        else made
+    )
     return {
         "version": 1,
         "id": report_id,

@@ -91,7 +91,8 @@ def _head(failure: Failure, context: IssueContext) -> str:
         "Reported by pytest-openscope; later occurrences are counted in comments.",
         "",
         f"- **What:** {code(mask(kind), 120)}: {code(mask(first_line(failure)), 400)}",
-        "- **Where:** " + (", ".join(f"{name} {code(mask(value), 120)}" for name, value in where if value) or "outside any step"),
+        "- **Where:** "
+        + (", ".join(f"{name} {code(mask(value), 120)}" for name, value in where if value) or "outside any step"),
         f"- **Outcome:** {code(str(failure.outcome), 40)}" + (" (dry run)" if context.dry_run else ""),
         f"- **Rig:** {code(context.rig, 120)}",
         f"- **First seen:** {code(context.occurred_at, 60)}",
@@ -112,7 +113,9 @@ def _head(failure: Failure, context: IssueContext) -> str:
 def _evidence(failure: Failure, context: IssueContext, limit: int) -> list[str]:
     parts = []
     if failure.traceback.strip():
-        parts.append("### Traceback\n\n" + _cut_block(context.mask(clean(failure.traceback)), int(limit * SHARES["traceback"]), 0.4))
+        parts.append(
+            "### Traceback\n\n" + _cut_block(context.mask(clean(failure.traceback)), int(limit * SHARES["traceback"]), 0.4)
+        )
     if failure.faulthandler.strip():
         text = _cut_block(context.mask(clean(failure.faulthandler)), int(limit * SHARES["faulthandler"]), 0.8)
         parts.append("### Stack of the process that died\n\n" + text)
@@ -205,7 +208,9 @@ def versions_in(text: str) -> set[str]:
     return {match[1].strip() for line in visible_lines(text or "") for match in [_VERSION_LINE.match(line)] if match}
 
 
-def occurrence_comment(*, rig: str, count: int, first_at: str, last_at: str, version_line: str, lead: str = "Seen again") -> str:
+def occurrence_comment(
+    *, rig: str, count: int, first_at: str, last_at: str, version_line: str, lead: str = "Seen again"
+) -> str:
     """Return a comment on a later occurrence; the count is the rig's own."""
     times = "once" if count == 1 else f"{count} times"
     return (

@@ -32,7 +32,10 @@ class Link:
         self._closed = False
 
     def open(self) -> None:
-        """Begin to listen and to talk."""
+        """Begin to listen and to talk; a terminal (a sidecar started by hand) has nothing to say."""
+        if os.isatty(0):
+            self._greeted.set()
+            return
         threading.Thread(target=self._listen, name="nudges", daemon=True).start()
         threading.Thread(target=self._talk, name="messages", daemon=True).start()
 

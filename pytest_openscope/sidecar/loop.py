@@ -89,8 +89,7 @@ class Sidecar:
             print("another sidecar sees to this session", file=sys.stderr)
             return 3
         self.journal = Journal(self._taken.path)
-        if not self.finish_only:
-            self.link.open()
+        self.link.open()
         if not self._wait_for_session():
             print(f"no session event in {self.view.path}", file=sys.stderr)
             return 4
@@ -137,7 +136,7 @@ class Sidecar:
 
     def _start_parts(self) -> None:
         """Import and start what helps; a greeting that never comes costs its secrets and import paths only."""
-        greeting = {} if self.finish_only else self.link.wait_greeting(START_S)
+        greeting = self.link.wait_greeting(START_S)
         known = set(sys.path)
         sys.path += [entry for entry in greeting.get("sys_path", []) if entry not in known]
         self.secrets = frozenset(str(secret) for secret in greeting.get("secrets", []))

@@ -9,6 +9,7 @@ from _thread import start_new_thread
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .light import light_command, spawn_detached
@@ -193,7 +194,7 @@ class MirrorSupervisor:
         if self.job.mirror_directory is None:
             return MirrorStatus("off")
         try:
-            size = os.stat(self.job.log_path).st_size
+            size = Path(self.job.log_path).stat().st_size
         except OSError:
             size = 0
         latest = self._latest
@@ -294,8 +295,8 @@ class MirrorSupervisor:
         return [
             Notice(
                 "WARNING",
-                f"Central mirror: {self.job.mirror_directory} cannot be written ({reason}). The experiment goes on; the session "
-                "log is complete on this PC and is copied when the share is back",
+                f"Central mirror: {self.job.mirror_directory} cannot be written ({reason}). The experiment goes on; the "
+                "session log is complete on this PC and is copied when the share is back",
             )
         ]
 

@@ -182,7 +182,7 @@ def drop_cache(fd: int) -> None:
 def same_file(path: Path, fd: int) -> bool:
     """Tell whether ``path`` still names the open file; where the system gives no file ids, it is believed."""
     try:
-        named = os.stat(path)
+        named = path.stat()
     except FileNotFoundError:
         return False
     opened = os.fstat(fd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 
 from ..folder import write_json
@@ -70,7 +69,7 @@ def mount_point(path: Path) -> str:
         OSError: the share does not answer.
     """
     path = path.resolve()
-    device = os.stat(path).st_dev
-    while path != path.parent and os.stat(path.parent).st_dev == device:
+    device = path.stat().st_dev
+    while path != path.parent and path.parent.stat().st_dev == device:
         path = path.parent
     return str(path)

@@ -110,12 +110,17 @@ class SessionView:
         self.running = self.last_step = dict(event)
         self.steps.append(self.running)
 
+    def _on_step_resumed(self, event: dict[str, Any]) -> None:
+        """A fixture's part is over; the step around it goes on."""
+        self.last_step = self.running or event
+
     def _on_step_finished(self, event: dict[str, Any]) -> None:
         for step in reversed(self.steps):
             if step.get("step") == event.get("step") and step.get("phase") == event.get("phase") and "outcome" not in step:
                 step.update(outcome=event.get("outcome"), duration_s=event.get("duration_s"))
                 break
-        self.running = None
+        # A fixture's part runs within a step, which goes on when it is done.
+        self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
 
     def _on_deadline(self, event: dict[str, Any]) -> None:
         self.deadline = event if isinstance(event.get("kill_at"), (int, float)) else None

@@ -260,7 +260,7 @@ class Witness:
             loggers = {f"acquisition.{stream}", f"acquisition.{acquisition.name}.{stream}"}
             mark = acquisition.marks.get(stream) or {}
             start = int(mark.get("log_size") or 0)
-            logger, count = f"acquisition.{stream}", 0
+            logger, count = f"acquisition.{acquisition.name}.{stream}", 0
             for entry in read_log(log.path, start=start):
                 if entry.logger in loggers:
                     logger, count = entry.logger, count + 1
