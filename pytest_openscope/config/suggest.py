@@ -10,6 +10,7 @@ _SYNONYMS = {
     "outputroot": "output_root_folder",
     "statedir": "state_directory",
     "centrallogdirectory": "centralized_log_directory",
+    "centralizedlogdir": "centralized_log_directory",
     "preacquisition": "pre_acquisition_pipeline",
     "postacquisition": "post_acquisition_pipeline",
 }
@@ -27,7 +28,7 @@ def _folded(name: str) -> tuple[str, str, int]:
 
 def _allowed(length: int) -> int:
     """Edits that still make a slip, by the length of the known name: short names have too many honest neighbours."""
-    return 0 if length <= 4 else 1 if length <= 8 else 2
+    return 0 if length <= 4 else 1 if length <= 10 else 2
 
 
 def distance(left: str, right: str, limit: int) -> int:
@@ -60,9 +61,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     for name in names:
         target, target_stem, target_bits = _folded(name)
         limit = _allowed(len(target))
-        if not target or name == word or abs(len(target) - len(folded)) > limit:
+        if not target or name == word or name.startswith("$") or abs(len(target) - len(folded)) > limit:
             continue
         if (bits ^ target_bits).bit_count() > 2 * limit or (stem == target_stem and folded != target):
+            continue
+        if {*word.lower().split("_")} < {*name.split("_")}:
             continue
         edits = distance(folded, target, limit)
         if edits <= limit and (best is None or edits < best[0]):
