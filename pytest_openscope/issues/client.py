@@ -18,19 +18,19 @@ from .settings import Timing
 PER_PAGE = 100
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The server's no is final for this report."""
 
 
-class Gone(Refused):
+class GoneError(RefusedError):
     """What was asked for does not exist or may not be seen (404, 410)."""
 
 
-class Invalid(Refused):
+class InvalidError(RefusedError):
     """The server does not take the content (422)."""
 
 
-class Limited(Exception):
+class LimitedError(Exception):
     """The server asks to wait ``wait_s`` seconds."""
 
     def __init__(self, message: str, wait_s: float) -> None:
@@ -38,7 +38,7 @@ class Limited(Exception):
         self.wait_s = wait_s
 
 
-class Transient(Exception):
+class TransientError(Exception):
     """No usable answer; whether a write took place is unknown unless ``executed`` is False."""
 
     def __init__(self, message: str, executed: bool | None = None) -> None:
@@ -82,7 +82,7 @@ class Api:
         """Make one request; return headers (lower-case names) and the JSON value.
 
         Raises:
-            Gone, Invalid, Refused, Limited, Transient: see there.
+            GoneError, InvalidError, RefusedError, LimitedError, TransientError: see there.
         """
         import requests
 
@@ -91,9 +91,9 @@ class Api:
                 verb, path, dict(parameters) if parameters else None, None, content
             )
         except requests.exceptions.RequestException as problem:
-            raise Transient(f"{verb} {self.base_url}: {_short(problem)}", _executed(problem)) from problem
+            raise TransientError(f"{verb} {self.base_url}: {_short(problem)}", _executed(problem)) from problem
         except (OSError, RuntimeError, AssertionError, ValueError) as problem:
-            raise Transient(f"{verb} {self.base_url}: {_short(problem)}") from problem
+            raise TransientError(f"{verb} {self.base_url}: {_short(problem)}") from problem
         if status < 300:
             return headers, self._json(verb, text)
         self._raise(verb, status, headers, text)
@@ -103,22 +103,22 @@ class Api:
         try:
             return json.loads(text) if text else None
         except ValueError as problem:
-            raise Transient(f"{verb}: the answer was cut off or is no JSON") from problem
+            raise TransientError(f"{verb}: the answer was cut off or is no JSON") from problem
 
     def _raise(self, verb: str, status: int, headers: Mapping[str, str], text: str) -> None:
         message = _message(text)
         said = f"{status} {message}".strip()
         if status == 429 or (status == 403 and _is_limit(headers, message)):
-            raise Limited(said, self._wait_s(headers))
+            raise LimitedError(said, self._wait_s(headers))
         if status < 400:
-            raise Transient(f"{said}: the repository has moved", executed=False)
+            raise TransientError(f"{said}: the repository has moved", executed=False)
         if status == 408 or status >= 500:
-            raise Transient(said)
+            raise TransientError(said)
         if status in (404, 410):
-            raise Gone(said)
+            raise GoneError(said)
         if status == 422:
-            raise Invalid(said + _details(text))
-        raise Refused(said)
+            raise InvalidError(said + _details(text))
+        raise RefusedError(said)
 
     def _wait_s(self, headers: Mapping[str, str]) -> float:
         wait_s = 60.0
@@ -140,11 +140,11 @@ class Api:
         """Make a write below the repository and return its JSON object.
 
         Raises:
-            Transient: also when the answer is no object.
+            TransientError: also when the answer is no object.
         """
         value = self.request(verb, f"/repos/{self.full_name}{path}", None, dict(content))[1]
         if not isinstance(value, dict):
-            raise Transient(f"{verb}: the answer is not an object")
+            raise TransientError(f"{verb}: the answer is not an object")
         return value
 
     @property
@@ -152,7 +152,7 @@ class Api:
         """The repository's own data, asked for once; a renamed repository is followed on the same server only.
 
         Raises:
-            Refused: not found, archived, or without issues.
+            RefusedError: not found, archived, or without issues.
         """
         if self._facts is None:
             self._facts = self._look_up()
@@ -163,21 +163,21 @@ class Api:
         for _ in range(3):
             try:
                 status, headers, text = self._raw_get(path)
-            except Gone as problem:
-                raise Gone(f"{self.repo} does not exist, or the token may not see it ({problem})") from problem
+            except GoneError as problem:
+                raise GoneError(f"{self.repo} does not exist, or the token may not see it ({problem})") from problem
             location = headers.get("location", "")
             if status in (301, 302, 307, 308) and location:
                 path = self._same_server(location)
                 continue
             value = self._json("GET", text)
             if not isinstance(value, dict) or not isinstance(value.get("full_name"), str):
-                raise Transient("GET: the answer does not describe a repository")
+                raise TransientError("GET: the answer does not describe a repository")
             if value.get("archived"):
-                raise Refused(f"{value['full_name']} is archived")
+                raise RefusedError(f"{value['full_name']} is archived")
             if value.get("has_issues") is False:
-                raise Refused(f"{value['full_name']} has its issues turned off")
+                raise RefusedError(f"{value['full_name']} has its issues turned off")
             return value
-        raise Refused(f"{self.repo} redirects without end")
+        raise RefusedError(f"{self.repo} redirects without end")
 
     def _raw_get(self, path: str) -> tuple[int, dict[str, str], str]:
         import requests
@@ -185,9 +185,9 @@ class Api:
         try:
             status, headers, text = self._github.requester.requestJson("GET", path)
         except requests.exceptions.RequestException as problem:
-            raise Transient(f"GET {self.base_url}: {_short(problem)}", False) from problem
+            raise TransientError(f"GET {self.base_url}: {_short(problem)}", False) from problem
         except (OSError, RuntimeError, AssertionError, ValueError) as problem:
-            raise Refused(f"GET {path}: {_short(problem)}") from problem
+            raise RefusedError(f"GET {path}: {_short(problem)}") from problem
         if status >= 400:
             self._raise("GET", status, headers, text)
         return status, headers, text
@@ -195,7 +195,7 @@ class Api:
     def _same_server(self, location: str) -> str:
         target, own = urlparse(location), urlparse(self.base_url)
         if target.netloc and (target.hostname, target.port) != (own.hostname, own.port):
-            raise Refused(f"{self.repo} redirects to another server, {target.hostname}; the token is not sent there")
+            raise RefusedError(f"{self.repo} redirects to another server, {target.hostname}; the token is not sent there")
         prefix = own.path.rstrip("/")
         return target.path[len(prefix) :] if prefix and target.path.startswith(prefix) else target.path
 
@@ -221,7 +221,7 @@ class Api:
         if self._login is None:
             try:
                 value = self.request("GET", "/user")[1]
-            except Refused:
+            except RefusedError:
                 value = None
             self._login = str(value.get("login") or "") if isinstance(value, dict) else ""
         return self._login
@@ -230,13 +230,13 @@ class Api:
         """Return issues (no pull requests), newest first, and whether that is all of them.
 
         Raises:
-            Transient: an answer is not a list of issues.
+            TransientError: an answer is not a list of issues.
         """
         found: list[dict[str, Any]] = []
         for page in range(1, pages + 1):
             value = self.get("/issues", sort="created", direction="desc", per_page=PER_PAGE, page=page, **parameters)
             if not isinstance(value, list) or not all(isinstance(item, dict) and "number" in item for item in value):
-                raise Transient("GET issues: the answer is not a list of issues")
+                raise TransientError("GET issues: the answer is not a list of issues")
             found += [item for item in value if "/pull/" not in str(item.get("html_url")) and "pull_request" not in item]
             if len(value) < PER_PAGE:
                 return found, True
@@ -246,10 +246,10 @@ class Api:
         """Return an issue; None when it was deleted, or moved to another repository."""
         try:
             value = self.get(f"/issues/{number}")
-        except Gone:
+        except GoneError:
             return None
         if not isinstance(value, dict) or "state" not in value:
-            raise Transient("GET issue: the answer is not an issue")
+            raise TransientError("GET issue: the answer is not an issue")
         return value if value.get("number") == number else None
 
     def comments(self, number: int, pages: int = 5) -> list[dict[str, Any]]:
@@ -258,7 +258,7 @@ class Api:
         for page in range(1, pages + 1):
             value = self.get(f"/issues/{number}/comments", per_page=PER_PAGE, page=page)
             if not isinstance(value, list):
-                raise Transient("GET comments: the answer is not a list")
+                raise TransientError("GET comments: the answer is not a list")
             found += [item for item in value if isinstance(item, dict)]
             if len(value) < PER_PAGE:
                 break

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .client import Api, Gone, Invalid, Refused, Transient
+from .client import Api, GoneError, InvalidError, RefusedError, TransientError
 from .text import fingerprint_of
 
 OPEN_PAGES = 10
@@ -36,16 +36,16 @@ def ensure_labels(api: Api, labels: list[str], remembered: dict[str, Any]) -> st
                 else:
                     remembered.setdefault("anchor", None)
             continue
-        except Gone:
+        except GoneError:
             missing.append(name)
     refused = []
     for name in missing:
         try:
             api.send("POST", "/labels", {"name": name, "color": LABEL_COLOUR, "description": LABEL_TEXT})
-        except Invalid as problem:
+        except InvalidError as problem:
             if "already_exists" not in str(problem):
                 refused.append(name)
-        except Refused:
+        except RefusedError:
             refused.append(name)
     if refused:
         remembered["labels_dropped"] = True
@@ -58,7 +58,7 @@ def set_anchor(api: Api, label: str, number: int, remembered: dict[str, Any]) ->
     remembered["anchor"] = number
     try:
         api.send("PATCH", f"/labels/{_quoted(label)}", {"description": f"{LABEL_TEXT}, first: #{number}"})
-    except (Refused, Transient):
+    except (RefusedError, TransientError):
         # A token without push right cannot; then only this rig knows the anchor.
         return
 
@@ -85,7 +85,7 @@ class Finder:
         """Return the issues of the fingerprint, open ones first (lowest number first), then closed ones (newest first).
 
         Raises:
-            Transient: nothing was found, and the list cannot be believed.
+            TransientError: nothing was found, and the list cannot be believed.
         """
         listed, whole = self._listed("open", OPEN_PAGES)
         found = _matching(listed, fingerprint)
@@ -111,7 +111,7 @@ class Finder:
         return list(found.values()), whole
 
     def _check(self, listed: list[dict[str, Any]], whole: bool) -> None:
-        """Raise Transient if the list lacks an issue that must be in it."""
+        """Raise TransientError if the list lacks an issue that must be in it."""
         if not whole:
             return
         numbers = {int(issue["number"]) for issue in listed}
@@ -121,14 +121,16 @@ class Finder:
                 continue
             issue = self.api.issue(number)
             if issue is not None and self._belongs(issue):
-                raise Transient(f"the list of issues lacks #{number}, which exists; it cannot be believed now")
+                raise TransientError(f"the list of issues lacks #{number}, which exists; it cannot be believed now")
             for key in ("anchor", "newest"):
                 if self.remembered.get(key) == number:
                     self.remembered[key] = None
         if not numbers and int(self.api.facts.get("open_issues_count") or 0) > 0:
             everything = self.api.get("/issues", state="open", per_page=1)
             if everything == []:
-                raise Transient("the list of issues is empty although the repository has open ones; it cannot be believed now")
+                raise TransientError(
+                    "the list of issues is empty although the repository has open ones; it cannot be believed now"
+                )
 
     def _belongs(self, issue: Mapping[str, Any]) -> bool:
         if self.label in label_names(issue):

@@ -62,7 +62,7 @@ class Ledger:
         write_json(self.path, self.data)
 
     def repo(self, api_base_url: str, repo: str) -> dict[str, Any]:
-        """Return what is remembered of a repository: ``fingerprints``, ``opened`` (per day), ``anchor``, ``labels_dropped`` …"""
+        """Return what is remembered of a repository: ``fingerprints``, ``opened`` per day, ``anchor`` …"""
         entry: dict[str, Any] = self.data["repos"].setdefault(f"{api_base_url.rstrip('/')} {repo.lower()}", {})
         for key in ("fingerprints", "opened", "overflow"):
             if not isinstance(entry.get(key), dict):

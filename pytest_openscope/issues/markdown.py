@@ -1,7 +1,7 @@
 """Untrusted text inside Markdown, so that nothing in it is rendered, linked, or mentions anybody.
 
 Everything that a rig did not write itself stands in a code block or a code span. GitHub renders with cmark-gfm; the tests
-render with it too. References: GitHub Flavored Markdown 0.29, sections 4.4 (indented code), 4.5 (fenced code), 6.3 (code spans).
+render with it too. See GitHub Flavored Markdown 0.29, sections 4.4 (indented code), 4.5 (fenced code), 6.3 (code spans).
 """
 
 from __future__ import annotations

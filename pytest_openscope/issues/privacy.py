@@ -22,7 +22,8 @@ _SHARED = {"public", "shared", "default", "all users"}
 _SEPARATOR = r"(?:\\{1,4}|/|%5[cC]|%2[fF])"
 #: ``C:\\Users\\jane``, ``C:/Users/jane``, ``/home/jane``, ``/Users/jane``, escaped or percent-encoded.
 _HOMES = re.compile(
-    rf"(?i)(?:(?<![\w])[a-z](?::|%3a|\$){_SEPARATOR}(?:users|documents and settings)|(?<![\w.~]){_SEPARATOR}(?:home|users|usr{_SEPARATOR}home))"
+    rf"(?i)(?:(?<![\w])[a-z](?::|%3a|\$){_SEPARATOR}(?:users|documents and settings)"
+    rf"|(?<![\w.~]){_SEPARATOR}(?:home|users|usr{_SEPARATOR}home))"
     rf"{_SEPARATOR}(?P<name>[^\\/\s:*?\"'<>|,;()\[\]%]+(?: [^\\/\s:*?\"'<>|,;()\[\]%]+(?=[\\/]))?)"
 )
 

@@ -25,7 +25,8 @@ class ReportSettings:
         launcher_log_mode: ``full`` or ``tail``.
         report_wait_s: how long a session waits at its end for the link.
         max_new_issues_per_day: per rig; further failures of that day share one issue.
-        max_comments_per_issue: from then on occurrences are only counted on the rig.
+        max_comments_per_issue: of this rig on one issue; from then on occurrences are only counted on the rig.
+        timeout_s: hard limit of one report's dealings with the server.
     """
 
     enabled: bool = False
@@ -44,7 +45,8 @@ class ReportSettings:
     report_dry_runs: bool = False
     report_wait_s: float = 5.0
     max_new_issues_per_day: int = 10
-    max_comments_per_issue: int = 200
+    max_comments_per_issue: int = 30
+    timeout_s: float = 20.0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ReportSettings:

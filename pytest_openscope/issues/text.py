@@ -56,7 +56,7 @@ class IssueContext:
 
 
 def title(failure: Failure, fingerprint: str, mask: Callable[[str], str]) -> str:
-    """Return type, step and short message, with the fingerprint at the end so that the issue is found after edits of its body."""
+    """Return type, step and short message, and at the end the fingerprint, which finds the issue when its body was edited."""
     what = (failure.exception_type or failure.kind).rpartition(".")[2]
     where = "/".join(part for part in (str(failure.phase or ""), failure.step) if part)
     head = plain(mask(f"{what} in {where}" if where else what), 90)

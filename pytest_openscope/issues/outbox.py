@@ -1,0 +1,361 @@
+"""Reports that wait on the rig's disk to be sent: whole before anybody tries, one sender at a time, hard deadlines.
+
+``<state_directory>/outbox/*.json`` holds one report each. :func:`drain` runs in the sidecar, at the next session's start, or
+by ``python -m pytest_openscope outbox send``. It talks to the server only through worker processes (:mod:`.worker`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..folder import write_json
+from ..journal import now_iso
+from ..locks import FileLock
+from .ledger import Ledger
+from .results import FINAL, result, write_back
+from .settings import Timing
+from .worker import BOOT, postpone
+
+OUTBOX = "outbox"
+LOCK = ".lock"
+#: A rig that fails without end while the server is away keeps the newest reports.
+MAX_REPORTS = 200
+#: With less time left no attempt is begun: importing PyGithub alone takes a good part of it.
+MIN_ATTEMPT_S = 1.0
+#: How often the outbox is looked at while nothing in it is due.
+POLL_S = 0.5
+
+Attempt = Callable[[Path, str, float], "dict[str, Any] | None"]
+
+
+class AttemptFailedError(Exception):
+    """The worker died, was killed at the deadline, or met a fault of its own."""
+
+
+def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
+    """Put a report into the outbox, atomically and flushed to disk; return its file.
+
+    Raises:
+        OSError: the state directory cannot be written.
+    """
+    folder = Path(state_directory) / OUTBOX
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{time.time_ns() // 1_000_000:015d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
+    path = folder / name
+    write_json(path, report)
+    for old in sorted(folder.glob("*.json"))[:-MAX_REPORTS]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_reports(state_directory: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the waiting reports, oldest first; a damaged file is set aside under another name."""
+    found = []
+    for path in sorted((Path(state_directory) / OUTBOX).glob("*.json")):
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            report["state"], report["settings"], report["fingerprint"], report["id"]
+        except FileNotFoundError:
+            continue
+        except OSError:
+            continue
+        except (ValueError, KeyError, TypeError):
+            path.rename(path.with_suffix(".damaged"))
+            continue
+        found.append((path, report))
+    return found
+
+
+def waiting(state_directory: Path) -> bool:
+    """Tell cheaply whether anything lies in the outbox."""
+    try:
+        with os.scandir(Path(state_directory) / OUTBOX) as entries:
+            return any(entry.name.endswith(".json") and not entry.name.startswith(".") for entry in entries)
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What a :func:`drain` left: reports still waiting, and when (epoch seconds) the next one is due, if any is.
+
+    ``busy`` tells that another process was sending.
+    """
+
+    left: int = 0
+    next_due: float | None = None
+    busy: bool = False
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time as :func:`drain` sees it; tests bring their own."""
+
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+
+def drain(
+    state_directory: Path,
+    deadline_s: float,
+    token_of: Callable[[str], str | None] = os.environ.get,
+    on_result: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    timing: Timing | None = None,
+    stop: Callable[[], bool] | None = None,
+    attempt: Attempt | None = None,
+    clock: Clock | None = None,
+) -> Drained:
+    """Send what is due, and what becomes due, until the outbox is empty or ``deadline_s`` is over.
+
+    Every answer is written into its session's ``debug_state.json`` and given to ``on_result``. Never raises for what a server
+    or a single report does; a second process that drains the same outbox finds the lock taken and waits for its turn.
+
+    Args:
+        token_of: returns the content of an environment variable; asked anew for every attempt.
+        stop: asked often; True ends the drain early, an attempt under way is killed.
+        attempt: what an attempt is, for tests; the default is a worker process.
+    """
+    timing, clock = timing or Timing(), clock or Clock()
+    if not waiting(state_directory):
+        return Drained()
+    deadline = clock.now() + deadline_s
+    halted = stop or (lambda: False)
+    lock = FileLock(Path(state_directory) / OUTBOX / LOCK)
+    while not lock.acquire():
+        if clock.now() >= deadline or halted():
+            return Drained(len(list_reports(state_directory)), None, True)
+        clock.sleep(POLL_S)
+    workers = None if attempt else Workers(state_directory, timing, halted)
+    try:
+        _Run(state_directory, timing, clock, token_of, on_result, attempt or workers).until(deadline, halted)  # type: ignore[arg-type]
+    finally:
+        if workers is not None:
+            workers.close()
+        lock.release()
+    left = [_due(report, Ledger(state_directory)) for _, report in list_reports(state_directory)]
+    return Drained(len(left), min(left, default=None))
+
+
+def _due(report: Mapping[str, Any], ledger: Ledger) -> float:
+    base = str(report["settings"].get("api_base_url") or "")
+    return max(float(report["state"].get("next_try") or 0.0), ledger.not_before(base))
+
+
+class _Run:
+    """One drain: picks the report that is due first, and deals with answers."""
+
+    def __init__(
+        self,
+        state_directory: Path,
+        timing: Timing,
+        clock: Clock,
+        token_of: Callable[[str], str | None],
+        on_result: Callable[[dict[str, Any]], None] | None,
+        attempt: Attempt,
+    ) -> None:
+        self.state_directory = Path(state_directory)
+        self.timing = timing
+        self.clock = clock
+        self.token_of = token_of
+        self.on_result = on_result
+        self.attempt = attempt
+        self.tokenless: set[str] = set()
+
+    def until(self, deadline: float, halted: Callable[[], bool]) -> None:
+        while not halted():
+            ledger = Ledger(self.state_directory)
+            reports = [item for item in list_reports(self.state_directory) if item[1]["id"] not in self.tokenless]
+            if not reports:
+                return
+            path, report = min(reports, key=lambda item: (_due(item[1], ledger), item[0].name))
+            now = self.clock.now()
+            wait_s = _due(report, ledger) - now
+            if wait_s > 0:
+                if now + wait_s > deadline:
+                    return
+                self.clock.sleep(min(wait_s, POLL_S))
+                continue
+            remaining_s = deadline - now
+            if remaining_s < MIN_ATTEMPT_S:
+                return
+            wanted_s = float(report["settings"].get("timeout_s") or self.timing.attempt_s)
+            self._one(path, report, ledger, min(wanted_s, self.timing.attempt_s, remaining_s))
+
+    def _one(self, path: Path, report: dict[str, Any], ledger: Ledger, limit_s: float) -> None:
+        token = (self.token_of(str(report["settings"].get("token_env") or "")) or "").strip()
+        if not token:
+            self.tokenless.add(report["id"])
+            self._tell(report, result(report, "queued", reason=f"no token in {report['settings'].get('token_env')}"))
+            return
+        if self._too_old(report):
+            answer = result(report, "refused", reason="it could not be sent for too long")
+            ledger.refused(answer, now_iso())
+            ledger.save()
+            path.unlink(missing_ok=True)
+            self._tell(report, answer)
+            return
+        try:
+            answer_or_none = self.attempt(path, token, limit_s)
+        except AttemptFailedError as problem:
+            answer_or_none = self._failed(path, str(problem))
+        if answer_or_none is not None:
+            self._tell(report, answer_or_none)
+
+    def _too_old(self, report: Mapping[str, Any]) -> bool:
+        try:
+            queued = datetime.fromisoformat(str(report["state"].get("queued_at"))).timestamp()
+        except ValueError:
+            return False
+        return self.clock.now() - queued > self.timing.give_up_s
+
+    def _failed(self, path: Path, reason: str) -> dict[str, Any] | None:
+        """Postpone a report whose worker is dead; the file on disk says how far it came."""
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        postpone(report, self.timing, self.clock.now())
+        report["state"]["reason"] = reason
+        write_json(path, report)
+        return None if report["state"].get("number") else result(report, "queued", reason=reason)
+
+    def _tell(self, report: Mapping[str, Any], answer: dict[str, Any]) -> None:
+        write_back(Path(report["debug_state"]), answer)
+        if self.on_result is not None:
+            self.on_result(answer)
+
+
+class Workers:
+    """Runs attempts in a worker process, a new one whenever the last one was killed; usable as an :data:`Attempt`."""
+
+    def __init__(self, state_directory: Path, timing: Timing, halted: Callable[[], bool] = lambda: False) -> None:
+        self.state_directory = Path(state_directory)
+        self.timing = timing
+        self.halted = halted
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: queue.Queue[bytes] = queue.Queue()
+        self._token = ""
+
+    def __call__(self, path: Path, token: str, limit_s: float) -> dict[str, Any] | None:
+        """Attempt a report.
+
+        Raises:
+            AttemptFailedError: no answer within ``limit_s``; the worker is dead then.
+        """
+        reply = self.ask({"do": "attempt", "path": str(path), "state_directory": str(self.state_directory)}, token, limit_s)
+        answer = reply.get("answer")
+        return answer if isinstance(answer, dict) else None
+
+    def ask(self, job: Mapping[str, Any], token: str, limit_s: float) -> dict[str, Any]:
+        """Give a job to the worker and return its reply."""
+        if self._process is None or self._token != token:
+            self.close()
+            self._start()
+            self._token = token
+        line = json.dumps({**job, "token": token, "limit_s": limit_s, "timing": asdict(self.timing)})
+        try:
+            self._write(line)
+            reply = json.loads(self._read(limit_s))
+        except (OSError, ValueError) as problem:
+            self.close()
+            raise AttemptFailedError(f"the sending process died ({type(problem).__name__})") from problem
+        except AttemptFailedError:
+            self.close()
+            raise
+        if "problem" in reply:
+            self.close()
+            raise AttemptFailedError(f"the sending process failed: {str(reply['problem']).strip().splitlines()[-1][:300]}")
+        return dict(reply)
+
+    def _start(self) -> None:
+        self._lines = queue.Queue()
+        flags = 0
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NO_WINDOW
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", BOOT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            creationflags=flags,
+            start_new_session=sys.platform != "win32",
+        )
+        threading.Thread(target=self._pump, args=(self._process, self._lines), daemon=True).start()
+        package = str(Path(__file__).resolve().parents[2])
+        self._write(json.dumps({"sys_path": [package, *[entry for entry in sys.path if entry and entry != package]]}))
+
+    @staticmethod
+    def _pump(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(b"")
+
+    def _write(self, line: str) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _read(self, limit_s: float) -> bytes:
+        deadline = time.monotonic() + limit_s
+        while True:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or self.halted():
+                raise AttemptFailedError(f"no answer within {limit_s:.0f} s" if left_s <= 0 else "stopped")
+            try:
+                line = self._lines.get(timeout=min(left_s, 0.2))
+            except queue.Empty:
+                continue
+            if not line:
+                raise AttemptFailedError("the sending process died")
+            return line
+
+    def close(self) -> None:
+        """Kill the worker, if there is one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:
+                    continue
+        process.wait()
+
+
+def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:
+    """Remove the reports whose id or fingerprint begins with ``wanted`` (``all`` for every one), and tell their sessions.
+
+    Raises:
+        TimeoutError: another process is sending.
+    """
+    lock = FileLock(Path(state_directory) / OUTBOX / LOCK)
+    if not lock.acquire(5.0):
+        raise TimeoutError("another process is sending the outbox")
+    dropped = []
+    with lock:
+        for path, report in list_reports(state_directory):
+            if wanted == "all" or report["id"].startswith(wanted) or report["fingerprint"].startswith(wanted):
+                path.unlink(missing_ok=True)
+                if not report["state"].get("number"):
+                    write_back(Path(report["debug_state"]), result(report, "refused", reason="dropped by hand"))
+                dropped.append(report)
+    return dropped
+
+
+__all__ = ["FINAL", "Clock", "Drained", "Workers", "drain", "drop", "enqueue", "list_reports", "waiting"]
