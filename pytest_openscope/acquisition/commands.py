@@ -70,7 +70,7 @@ def defaults(parameters: Parameters) -> AcquisitionSpec:
 def check(parameters: Parameters, dry_run: bool, where: str = "parameters") -> list[Mistake]:
     """Return what would keep the acquisition from starting: a script, an interpreter or a program that is not there.
 
-    Nothing in a dry run, which needs none of them.
+    Nothing in a dry run, which needs none of them. A path that still holds placeholders is not judged.
     """
     if dry_run:
         return []
@@ -86,11 +86,11 @@ def check(parameters: Parameters, dry_run: bool, where: str = "parameters") -> l
     if kind == "python":
         program_key = next((key for key in ("python_exe_path", "python_venv_path") if parameters.get(key)), "python_exe_path")
         script = Path(spec.command[1])
-        if not script.is_file():
+        if not _is_template(spec.command[1]) and not script.is_file():
             problem = f"{str(script)!r} is {'a folder' if script.is_dir() else 'not there'}"
             mistakes.append(Mistake(where, problem, "give the path of the script", "script_path"))
     program = spec.command[0]
-    if shutil.which(program) is None:
+    if not _is_template(program) and shutil.which(program) is None:
         if Path(program).is_dir():
             problem, remedy = f"{program!r} is a folder", "name the program in it"
         elif Path(program).is_file():
@@ -106,8 +106,8 @@ def repository_folder(parameters: Parameters) -> Path | None:
     local = parameters.get("local_repository_path")
     if not local:
         return None
-    url = str(parameters.get("repository_url") or "").rstrip("/").removesuffix(".git")
-    name = url.replace("\\", "/").replace(":", "/").rpartition("/")[2]
+    url = str(parameters.get("repository_url") or "").replace("\\", "/").rstrip("/").removesuffix(".git")
+    name = url.replace(":", "/").rpartition("/")[2]
     return _native(str(local)) / name if name else _native(str(local))
 
 
@@ -232,6 +232,10 @@ def _in_repository(parameters: Parameters, text: str) -> Path:
 
 def _is_absolute(text: str) -> bool:
     return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute() or bool(PureWindowsPath(text).drive)
+
+
+def _is_template(text: str) -> bool:
+    return any(sign in text for sign in "{$%")
 
 
 def _native(text: str) -> Path:

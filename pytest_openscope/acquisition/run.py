@@ -300,7 +300,7 @@ class AcquisitionRun:
         files.close()
         self._job.add(self.pid)
         self._followers = [
-            StreamFollower(stream, output_logger(self.name, stream), path, self._mark, self._deliver)
+            StreamFollower(stream, f"{self.name}.{stream}", path, self._mark, self._deliver)
             for stream, path in (("stdout", files.stdout), ("stderr", files.stderr))
         ]
         if sys.platform == "linux" and hasattr(os, "pidfd_open"):
@@ -524,10 +524,10 @@ class AcquisitionRun:
     def _event(self, event: str, **fields: Any) -> None:
         self._guard("on_event", self._on_event, event, name=self.name, **fields)
 
-    def _deliver(self, logger_name: str, lines: list[bytes], raw_from: int, raw_to: int) -> Any:
-        written = self._guard("sink", self._sink, logger_name, lines, raw_from, raw_to)
+    def _deliver(self, source: str, lines: list[bytes], raw_from: int, raw_to: int) -> Any:
+        written = self._guard("sink", self._sink, source, lines, raw_from, raw_to)
         if self._echo is not None:
-            self._guard("echo", self._echo, logger_name, lines)
+            self._guard("echo", self._echo, source, lines)
         return written
 
     def _guard(self, what: str, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:

@@ -10,77 +10,73 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..durations import parse_duration_s
 from ..record import AcquisitionFacts
 from .spec import LOGGER, AcquisitionSpec, command_line
 
 logger = logging.getLogger(LOGGER)
 
 _CHATTY_LINES = 100_000
-_KINDS = "exit:N (an exit code), hang, crash or crash@TIME (such as crash@2s), chatty or chatty:LINES"
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min)?")
-_UNITS_S = {"ms": 0.001, "s": 1.0, None: 1.0, "min": 60.0}
+_KINDS = "exit:N (an exit code, default 1), hang, crash, chatty or chatty:LINES, each with a time (@2s) behind it"
+_FAULT = re.compile(r"(exit|hang|crash|chatty)(?::(\d{1,9}))?(?:@(.+))?")
 
-_EXIT = "import sys; sys.stderr.write('simulated failure\\n'); sys.exit({code})"
-_HANG = "import time; print('simulated hang', flush=True); time.sleep(86400)"
-_CRASH = """import os, signal, sys, time
-print('simulated crash in {delay_s} s', flush=True)
-time.sleep({delay_s})
+_BEGIN = "import os, signal, sys, time\ntime.sleep({after_s})\n"
+_PROGRAMS = {
+    "exit": "sys.stderr.write('simulated failure\\n'); sys.exit({number})",
+    "hang": "print('simulated hang', flush=True); time.sleep(86400)",
+    "crash": """print('simulated crash', flush=True)
 if os.name == 'nt':
     os._exit(0xC0000005)
 import resource
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 os.kill(os.getpid(), signal.SIGSEGV)
-"""
-_CHATTY = """import sys
-for number in range({lines}):
+""",
+    "chatty": """for number in range({number}):
     sys.stdout.write('simulated line %07d of output that comes faster than anybody reads it, 80 long\\n' % number)
-"""
+""",
+}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A way for a simulated acquisition to go wrong: ``kind`` is ``exit``, ``hang``, ``crash`` or ``chatty``.
+    """A way for a simulated acquisition to go wrong.
 
-    ``amount`` is the exit code, the delay in seconds, or the number of lines.
+    Attributes:
+        kind: ``exit``, ``hang``, ``crash`` (by a signal; on Windows an access violation) or ``chatty``.
+        number: the exit code, or how many lines.
+        after_s: when, after the start.
     """
 
     kind: str
-    amount: float = 0
+    number: int = 0
+    after_s: float = 0.0
 
     def command(self) -> tuple[str, ...]:
         """Return a small program that fails like this."""
-        code = {
-            "exit": _EXIT.format(code=int(self.amount)),
-            "hang": _HANG,
-            "crash": _CRASH.format(delay_s=self.amount),
-            "chatty": _CHATTY.format(lines=int(self.amount)),
-        }[self.kind]
+        code = (_BEGIN + _PROGRAMS[self.kind]).format(after_s=self.after_s, number=self.number)
         return (sys.executable, "-I", "-S", "-c", code)
 
     def __str__(self) -> str:
-        if self.kind == "hang":
-            return "hang"
-        return f"{self.kind}@{self.amount:g}s" if self.kind == "crash" else f"{self.kind}:{int(self.amount)}"
+        number = f":{self.number}" if self.kind in ("exit", "chatty") else ""
+        return self.kind + number + (f"@{self.after_s:g}s" if self.after_s else "")
 
 
 def parse_fault(text: str) -> Fault:
-    """Read what stands behind ``--inject acquisition=``.
+    """Read what stands behind ``--inject acquisition=``, or all of it.
 
     Raises:
         ValueError: not one of the kinds; the message lists them.
     """
-    kind, separator, amount = (part.strip() for part in re.split(r"([:@])", text.strip() + ":", maxsplit=1)[:3])
-    amount = amount[:-1] if amount.endswith(":") else amount
-    if kind == "hang" and not amount:
-        return Fault("hang")
-    if kind == "exit" and separator == ":" and re.fullmatch(r"\d{1,3}", amount) and int(amount) < 256:
-        return Fault("exit", int(amount))
-    if kind == "crash" and (not amount or separator == "@"):
-        time = _TIME.fullmatch(amount or "0s")
-        if time:
-            return Fault("crash", float(time[1]) * _UNITS_S[time[2]])
-    if kind == "chatty" and separator == ":" and re.fullmatch(r"\d{0,9}", amount):
-        return Fault("chatty", int(amount or _CHATTY_LINES))
+    found = _FAULT.fullmatch(text.strip().removeprefix("acquisition=").strip())
+    if found is not None:
+        kind, number, when = found.groups()
+        after_s = parse_duration_s(when) if when else 0.0
+        if kind == "exit" and int(number or 1) < 256:
+            return Fault(kind, int(number or 1), after_s)
+        if kind == "chatty":
+            return Fault(kind, int(number or _CHATTY_LINES), after_s)
+        if kind in ("hang", "crash") and number is None:
+            return Fault(kind, 0, after_s)
     raise ValueError(f"{text!r} is no fault of an acquisition; possible are {_KINDS}")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from .output import BLOCK_BYTES, LineSplitter
 
-#: Gets the logger of the stream (``acquisition.camera.stdout``), whole lines as raw bytes, and where they stand in the raw
-#: file. An answer of False or 0 tells that they were not all written.
+#: Gets the source (``camera.stdout``), whole lines as raw bytes, and where they stand in the raw file. Their logger in the
+#: session log is ``acquisition.`` and the source. An answer of False or 0 tells that they were not all written.
 Sink = Callable[[str, list[bytes], int, int], Any]
 
 TAIL_LINES = 200
@@ -29,18 +29,18 @@ class StreamFollower:
 
     Args:
         stream: ``stdout`` or ``stderr``.
-        logger: what the sink knows it by.
+        source: what the sink knows it by.
         path: the raw file.
         mark: called with the stream's name and a raw offset before lines go to the sink, for the journal. One mark serves many
             batches: the records written since it are counted from it on.
         sink: gets the lines; must not raise.
     """
 
-    def __init__(self, stream: str, logger: str, path: Path, mark: Callable[[str, int], None], sink: Sink) -> None:
+    def __init__(self, stream: str, source: str, path: Path, mark: Callable[[str, int], None], sink: Sink) -> None:
         self.stream = stream
         self.bytes_read = 0
         self.tail: deque[bytes] = deque(maxlen=TAIL_LINES)
-        self._logger = logger
+        self._source = source
         self._mark, self._sink = mark, sink
         self._splitter = LineSplitter()
         self._fd: int | None = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -75,7 +75,7 @@ class StreamFollower:
         if now_s - self._marked_at_s > MARK_EVERY_S or raw_from - self._marked_from > MARK_EVERY_BYTES:
             self._marked_at_s, self._marked_from = now_s, raw_from
             self._mark(self.stream, raw_from)
-        written = self._sink(self._logger, lines, raw_from, raw_to)
+        written = self._sink(self._source, lines, raw_from, raw_to)
         if written is not None and not written:
             self._marked_at_s = float("-inf")
 

@@ -1,0 +1,156 @@
+"""Stopping trees from a process that is not the parent, and sparing those that are not ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from pytest_openscope.acquisition import tree
+from pytest_openscope.acquisition.spec import MARK_FOLDER, MARK_NAME, StopPolicy
+from pytest_openscope.acquisition.tree import find_tree, stop_tree
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals of POSIX")
+QUICK = StopPolicy(graceful_s=0.6, terminate_s=0.4, kill_s=2.0)
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(code: str, **arguments: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", code]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, **arguments)  # type: ignore[call-overload]
+        processes.append(process)
+        assert process.stdout.readline()
+        return process  # type: ignore[no-any-return]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def created(process: subprocess.Popen[bytes]) -> float:
+    return psutil.Process(process.pid).create_time()
+
+
+def test_a_gentle_request_is_enough(start: Start) -> None:
+    process = start(SLEEP)
+    report = stop_tree(process.pid, created(process), policy=QUICK)
+    assert report.request == "graceful"
+    assert len(report.stopped) == 1
+    assert f"(pid {process.pid})" in report.stopped[0]
+    assert report.survivors == ()
+
+
+def test_without_grace_it_is_terminated(start: Start) -> None:
+    process = start(SLEEP)
+    assert stop_tree(process.pid, created(process), policy=QUICK, graceful=False).request == "terminate"
+    assert process.wait() == -15
+
+
+def test_one_that_ignores_everything_is_killed(start: Start) -> None:
+    process = start("import signal\nfor n in (2, 15): signal.signal(n, signal.SIG_IGN)\n" + SLEEP)
+    started = time.monotonic()
+    assert stop_tree(process.pid, created(process), policy=QUICK).request == "kill"
+    assert 0.9 < time.monotonic() - started < 4
+    assert process.wait() == -9
+
+
+def test_a_stopped_process_is_ended_too(start: Start) -> None:
+    process = start(SLEEP)
+    psutil.Process(process.pid).suspend()
+    assert stop_tree(process.pid, created(process), policy=QUICK).request == "terminate"
+
+
+def test_a_recycled_pid_is_spared(start: Start) -> None:
+    process = start(SLEEP, start_new_session=True)
+    report = stop_tree(process.pid, created(process) - 60, pgid=process.pid, policy=QUICK)
+    assert report == tree.StopReport()
+    assert process.poll() is None
+
+
+def test_a_dead_process_leaves_nothing_to_do(start: Start) -> None:
+    process = start("print('up')")
+    at = created(process)
+    process.wait()
+    assert stop_tree(process.pid, at, pgid=process.pid, policy=QUICK) == tree.StopReport()
+
+
+ORPHAN = """import os, sys, time
+if os.fork() == 0:
+    {leave}
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+time.sleep({alive_s})
+"""
+
+
+@pytest.mark.parametrize("leave", ["pass", "os.setpgid(0, 0)"])
+def test_the_group_finds_orphans_of_a_dead_parent(start: Start, leave: str) -> None:
+    process = start(ORPHAN.format(leave=leave, alive_s=0.2), start_new_session=True)
+    at = created(process)
+    process.wait()
+    assert len(find_tree(process.pid, at, pgid=process.pid)) == 1
+    assert len(stop_tree(process.pid, at, pgid=process.pid, policy=QUICK).stopped) == 1
+    assert find_tree(process.pid, at, pgid=process.pid) == []
+
+
+def test_the_mark_finds_daemons_of_this_acquisition_only(start: Start) -> None:
+    def daemon(folder: str, name: str) -> subprocess.Popen[bytes]:
+        environ = {**os.environ, MARK_FOLDER: folder, MARK_NAME: name}
+        return start(ORPHAN.format(leave="os.setsid()", alive_s=0.2), env=environ, start_new_session=True)
+
+    mark = f"/sessions/{os.getpid()}"
+    ours, other, elsewhere = daemon(mark, "camera"), daemon(mark, "laser"), daemon(mark + "0", "camera")
+    at = created(ours)
+    for process in (ours, other, elsewhere):
+        process.wait()
+    assert find_tree(ours.pid, at, pgid=ours.pid) == []
+    report = stop_tree(ours.pid, at, pgid=ours.pid, session_mark=mark, name="camera", policy=QUICK)
+    assert len(report.stopped) == 1
+    assert len(stop_tree(ours.pid, at, session_mark=mark, policy=QUICK).stopped) == 1
+    assert len(stop_tree(ours.pid, at, session_mark=mark + "0", policy=QUICK).stopped) == 1
+
+
+def test_children_born_while_it_stops_are_stopped_too(start: Start) -> None:
+    code = """import signal, subprocess, sys, time
+def more(*_):
+    subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL)
+signal.signal(2, more); signal.signal(15, more)
+print('up', flush=True)
+while True: time.sleep(0.1)
+"""
+    process = start(code, start_new_session=True)
+    report = stop_tree(process.pid, created(process), pgid=process.pid, policy=QUICK)
+    assert len(report.stopped) >= 2
+    assert report.survivors == ()
+    assert find_tree(process.pid, None, pgid=process.pid) == []
+
+
+def test_what_may_not_be_stopped_is_named(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start(SLEEP)
+
+    def denied(self: psutil.Process, *_: object) -> None:
+        raise psutil.AccessDenied(self.pid)
+
+    for method in ("send_signal", "terminate", "kill"):
+        monkeypatch.setattr(psutil.Process, method, denied)
+    report = stop_tree(process.pid, created(process), policy=StopPolicy(0.1, 0.1, 0.1))
+    assert report.stopped == ()
+    assert [text.endswith("permission denied") for text in report.survivors] == [True]
+
+
+def test_it_never_stops_itself() -> None:
+    assert os.getpid() not in [process.pid for process in find_tree(os.getpid(), None, pgid=os.getpgid(0))]
