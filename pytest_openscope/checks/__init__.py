@@ -1,1 +1,1 @@
-"""The ready-made rig validation suite."""
+"""The ready-made validation of a rig: ``pytest --rig-config rig.yaml --validate-rig``."""

@@ -1,7 +1,7 @@
 """``--inject``: the worst day of a rig, on demand and only in dry runs.
 
 ``<device>.<method>=<what>`` and ``acquisition=<what>``; device and method may hold ``*``.
-A device's call may meet an exception (``TimeoutError``, ``OSError:cable out``, ``my_lab.errors:Jammed``), ``delay:2s`` or ``hang``;
+A device's call may meet an exception (``TimeoutError``, ``OSError:cable out``, ``my_lab:Jammed``), ``delay:2s``, ``hang``;
 the acquisition ``exit:3``, ``hang``, ``crash``, ``chatty``, each with ``@2s`` behind it to say when.
 """
 

@@ -148,6 +148,8 @@ class DeviceManager(Mapping[str, Any]):
             return []
         lines = []
         for spec in self.specs.values():
+            if self._closed and spec.name not in self._simulations:
+                continue
             try:
                 lines.append(f"{spec.name}: {self._simulation(spec).words}")
             except Exception as error:
@@ -243,7 +245,6 @@ class DeviceManager(Mapping[str, Any]):
         for simulation in self._simulations.values():
             for helper in simulation.cleanup:
                 helper.close()
-        self._simulations.clear()
         self._loop.close()
         return problems
 

@@ -20,7 +20,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Script:
         ValueError: the mapping holds what is no script, with key and reason.
     """
 
-    def __init__(self, content: dict[str, Any], name: str = "script") -> None:
+    def __init__(self, content: Mapping[str, Any], name: str = "script") -> None:
         unknown = set(content) - _KEYS
         if unknown:
             raise ValueError(
@@ -59,8 +59,8 @@ class Script:
             self._add_property(str(key), entry)
 
     @classmethod
-    def from_file(cls, path: Path) -> Script:
-        """Read a script.
+    def read(cls, source: Path | Mapping[str, Any]) -> Script:
+        """Read a script from a file, or take one that is written out.
 
         Raises:
             ValueError: it is not YAML or not a script.
@@ -68,6 +68,9 @@ class Script:
         """
         import yaml
 
+        if isinstance(source, Mapping):
+            return cls(source, "written out")
+        path = source
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .autospec import autospec
 from .loader import LoadError, load
-from .spec import DeviceSpec, fits, is_file
+from .spec import DeviceSpec, fits, script_of
 from .surface import Surface
 
 
@@ -47,10 +47,10 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
         TypeError: the params do not fit.
     """
     params = dict(spec.params)
-    if spec.mock and not is_file(spec.mock):
-        return _given_mock(spec, rig_dir, params)
+    script = script_of(spec, rig_dir)
+    if script is None and isinstance(spec.mock, str) and spec.mock:
+        return _given_mock(spec, spec.mock, rig_dir, params)
     driver = load(spec.driver, rig_dir)
-    script = rig_dir / spec.mock if spec.mock else None
     if spec.ready_made:
         options, closer, words = driver.simulate(params, script)
         return Simulation(words, lambda: driver(**options), cleanup=(closer,) if closer is not None else ())
@@ -68,20 +68,20 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
     return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else _unbound(cls))
 
 
-def _given_mock(spec: DeviceSpec, rig_dir: Path, params: dict[str, Any]) -> Simulation:
-    mock = load(spec.mock, rig_dir)
+def _given_mock(spec: DeviceSpec, reference: str, rig_dir: Path, params: dict[str, Any]) -> Simulation:
+    mock = load(reference, rig_dir)
     try:
         driver = load(spec.driver, rig_dir)
     except LoadError:
         driver = None
-    return Simulation(f"mock {spec.mock}", lambda: _construct(mock, params), _contract(driver, mock))
+    return Simulation(f"mock {reference}", lambda: _construct(mock, params), _contract(driver, mock))
 
 
-def _scripted_port(driver: Any, params: dict[str, Any], script: Path) -> Simulation:
+def _scripted_port(driver: Any, params: dict[str, Any], script: Path | Mapping[str, Any]) -> Simulation:
     from .peer import Script, SocketPeer
 
-    peer = SocketPeer(Script.from_file(script))
-    return Simulation(f"scripted peer {script.name}", lambda: driver(**{**params, "port": peer.url}), cleanup=(peer,))
+    peer = SocketPeer(Script.read(script))
+    return Simulation(f"scripted peer {peer.script.name}", lambda: driver(**{**params, "port": peer.url}), cleanup=(peer,))
 
 
 def _contract(driver: Any, mock: Any) -> Surface | None:

@@ -42,16 +42,18 @@ class SafeCall:
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """One device as the rig file declares it; times in seconds. ``open_in_main_thread`` opens unwatched, for libraries that are bound to a thread.
+    """One device as the rig file declares it; times in seconds.
 
-    ``params`` holds the constructor's keywords, wherever they were written. ``safe_state`` is empty where the driver's own
-    ``safe_state`` method is meant. ``open_method``/``close_method``: "" for the usual search, ``none`` for nothing to call.
+    ``params`` holds the constructor's keywords, wherever they were written. ``mock`` is ``module:Class``, a file beside the rig
+    file, or a script written out. ``safe_state`` is empty where the driver's own ``safe_state`` method is meant.
+    ``open_method``/``close_method``: "" for the usual search, ``none`` for nothing to call. ``open_in_main_thread`` opens
+    unwatched, for libraries that are bound to a thread.
     """
 
     name: str
     driver: str
     params: Mapping[str, Any] = field(default_factory=dict)
-    mock: str = ""
+    mock: str | Mapping[str, Any] = ""
     returns: Mapping[str, Any] = field(default_factory=dict)
     safe_state: tuple[SafeCall, ...] = ()
     safe_state_command: tuple[str, ...] = ()
@@ -131,8 +133,8 @@ def _read(name: str, entry: Any, note: _Note) -> DeviceSpec | None:
                 did_you_mean(key, KEYS) or f"constructor arguments go into params: {{{key}: …}}",
             )
     mock = entry.get("mock", "")
-    if not isinstance(mock, str):
-        note(f"{place}.mock", f"{mock!r} is neither 'module:Class' nor a file", "")
+    if not isinstance(mock, (str, Mapping)):
+        note(f"{place}.mock", f"{mock!r} is neither 'module:Class' nor a file nor a script", "")
         mock = ""
     opened = entry.get("open", "lazy")
     if opened not in ("lazy", "eager"):
@@ -232,30 +234,30 @@ def _check_driver(spec: DeviceSpec, rig_dir: Path, dry_run: bool, note: _Note) -
         _check_mock(spec, rig_dir, dry_run, place, note)
 
 
-def is_file(mock: str) -> bool:
-    """Tell whether a ``mock:`` names a file rather than ``module:Class``."""
-    return mock.lower().endswith((".yaml", ".yml"))
+def script_of(spec: DeviceSpec, rig_dir: Path) -> Path | Mapping[str, Any] | None:
+    """Return the script that a ``mock:`` names or holds; None where it is ``module:Class`` or absent."""
+    if isinstance(spec.mock, Mapping):
+        return spec.mock
+    return rig_dir / spec.mock if spec.mock.lower().endswith((".yaml", ".yml")) else None
 
 
 def _check_mock(spec: DeviceSpec, rig_dir: Path, dry_run: bool, place: str, note: _Note) -> None:
-    if is_file(spec.mock):
-        path = rig_dir / spec.mock
-        if not path.is_file():
-            note(f"{place}.mock", f"{path} does not exist", "the path is relative to the rig file")
+    script = script_of(spec, rig_dir)
+    if script is not None:
+        if isinstance(script, Path) and not script.is_file():
+            note(f"{place}.mock", f"{script} does not exist", "the path is relative to the rig file")
         elif not spec.ready_made and "port" not in spec.params:
-            note(
-                f"{place}.mock",
-                "a file plays the other end of a ready-made driver or of a 'port' in params",
-                "name 'module:Class'",
-            )
+            text = "a script plays the other end of a ready-made driver or of a 'port' in params"
+            note(f"{place}.mock", text, "name 'module:Class' instead")
         elif dry_run and spec.driver != "visa":
             from .peer import Script
 
             try:
-                Script.from_file(path)
+                Script.read(script)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                note(f"{place}.mock", f"{error!s}", "see docs/reference/devices.md for scripted peers")
+                note(f"{place}.mock", str(error), "docs/reference/devices.md shows what a script may hold")
         return
+    assert isinstance(spec.mock, str)
     if not dry_run:
         return
     try:

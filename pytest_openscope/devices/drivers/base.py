@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 #: Called with ``told``/``answered`` and the content, when the rig file says ``log_io: true``.
 IoListener = Callable[[str, object], None]
+#: A script's file, a script written out, or none.
+ScriptSource = Path | Mapping[str, Any] | None
 
 
 class Talker:
@@ -47,6 +49,6 @@ class Talker:
             self.on_io(direction, content)
 
     @classmethod
-    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+    def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """Return options that lead to an in-process peer, an object to ``close``, and words for the operator."""
         raise NotImplementedError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..peer import LinePeer, Script
-from .base import Talker
+from .base import ScriptSource, Talker
 
 
 class SubprocessDevice(Talker):
@@ -160,9 +160,9 @@ class SubprocessDevice(Talker):
             log.warning("%s", line.decode(self._encoding, "replace").rstrip("\r\n"))
 
     @classmethod
-    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+    def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """A scripted peer at the other end of two pipes, without a process."""
-        played = Script.from_file(script) if script else Script({"echo": True}, "echo")
+        played = Script.read(script) if script else Script({"echo": True}, "echo")
         peer = _PipePeer(played, options.get("ready_line"))
         return {**options, "_peer": peer}, peer, f"scripted peer {played.name}"
 

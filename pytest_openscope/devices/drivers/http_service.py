@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 from ..peer import Script
-from .base import Talker
+from .base import ScriptSource, Talker
 
 
 class HttpDevice(Talker):
@@ -123,9 +122,9 @@ class HttpDevice(Talker):
         return {"url": self.url, "timeout_s": self.timeout_s}
 
     @classmethod
-    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+    def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """A server on a loopback port; its script is asked ``GET /path`` or ``POST /path <body>``."""
-        played = Script.from_file(script) if script else Script({"error": "{}"}, "empty answers")
+        played = Script.read(script) if script else Script({"error": "{}"}, "empty answers")
         peer = _HttpPeer(played)
         return {**options, "url": peer.url}, peer, f"scripted server ({played.name})"
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 from ..loader import require
 from ..peer import Script, SocketPeer
-from .base import Talker
+from .base import ScriptSource, Talker
 
 
 class SerialDevice(Talker):
@@ -141,9 +140,9 @@ class SerialDevice(Talker):
         return {"port": self.port, "is_open": bool(self.line is not None and self.line.is_open), **self._settings}
 
     @classmethod
-    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+    def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """A scripted peer on a loopback socket, else pyserial's ``loop://``, which answers what it was told."""
         if script is None:
             return {**options, "port": "loop://", "settle_s": 0.0}, None, "loop://"
-        peer = SocketPeer(Script.from_file(script))
-        return {**options, "port": peer.url, "settle_s": 0.0}, peer, f"scripted peer {script.name}"
+        peer = SocketPeer(Script.read(script))
+        return {**options, "port": peer.url, "settle_s": 0.0}, peer, f"scripted peer {peer.script.name}"

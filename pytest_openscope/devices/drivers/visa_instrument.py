@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..loader import require
-from .base import Talker
+from .base import ScriptSource, Talker
 
 _GENERIC_SIMULATION = """\
 spec: "1.0"
@@ -121,12 +122,13 @@ class VisaDevice(Talker):
         return {"resource": self.resource, "library": library, **self._attributes}
 
     @classmethod
-    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+    def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """pyvisa-sim: the file given, else a generic instrument that knows ``*IDN?`` and the output commands."""
-        if script is not None:
+        if isinstance(script, Path):
             return {**options, "backend": f"{script}@sim"}, None, f"pyvisa-sim {script.name}"
-        path = _generic_simulation(options)
-        return {**options, "backend": f"{path}@sim"}, _TemporaryFile(path), "pyvisa-sim, a generic instrument"
+        path = _temporary_yaml(_generic_simulation(options) if script is None else json.dumps(dict(script)))
+        words = "a generic instrument" if script is None else "written out"
+        return {**options, "backend": f"{path}@sim"}, _TemporaryFile(path), f"pyvisa-sim, {words}"
 
 
 class _TemporaryFile:
@@ -146,7 +148,7 @@ def _generic_simulation(options: dict[str, Any]) -> str:
     def end(key: str, default: str) -> str:
         return "".join(escaped.get(char, char) for char in str(options.get(key) or default))
 
-    text = _GENERIC_SIMULATION.format(
+    return _GENERIC_SIMULATION.format(
         interface=f"{interface} {kind}",
         resource=resource,
         write_end=end("write_termination", "\r\n"),
@@ -154,6 +156,9 @@ def _generic_simulation(options: dict[str, Any]) -> str:
         on=options.get("on_command", "OUTP ON"),
         off=options.get("off_command", "OUTP OFF"),
     )
+
+
+def _temporary_yaml(text: str) -> str:
     handle, path = tempfile.mkstemp(prefix="openscope_visa_", suffix=".yaml")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
 from typing import Any
 
 from ..loader import require
 from ..peer import Script
-from .base import Talker
+from .base import ScriptSource, Talker
 
 _KINDS = ("req", "sub", "pub", "push", "pull", "dealer", "pair")
 
@@ -126,9 +125,9 @@ class ZmqDevice(Talker):
             raise TimeoutError(f"{self.address} did not {verb} a message within {self.timeout_s:g} s") from None
 
     @classmethod
-    def simulate(cls, options: dict[str, Any], script: Path | None) -> tuple[dict[str, Any], Any, str]:
+    def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """A peer on a loopback port: the script's, or one that answers what it was told."""
-        played = Script.from_file(script) if script else Script({"echo": True}, "echo")
+        played = Script.read(script) if script else Script({"echo": True}, "echo")
         peer = _ZmqPeer(played, str(options.get("kind", "req")), bind=not options.get("bind", False))
         return {**options, "address": peer.address}, peer, f"scripted peer {played.name}"
 

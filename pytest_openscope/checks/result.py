@@ -1,0 +1,59 @@
+"""What a check of a rig says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PASS, WARN, FAIL, SKIP = "pass", "warn", "fail", "skip"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check.
+
+    Attributes:
+        check: its name; what stands before the first ``.`` or ``[`` is its group (``disk.write_speed``, ``devices[laser]``).
+        status: pass, warn, fail or skip.
+        message: what was found, in words.
+        value, unit, limit: what was measured, and the requirement it was held against.
+        remedy: what to do about a warning or failure.
+    """
+
+    check: str
+    status: str
+    message: str
+    value: Any = None
+    unit: str = ""
+    limit: Any = None
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        measured = f" [{self.value:.4g} {self.unit}" if isinstance(self.value, float) else ""
+        measured += f", limit {self.limit:g} {self.unit}]" if measured and self.limit is not None else "]" if measured else ""
+        remedy = f" -> {self.remedy}" if self.remedy and self.status in (WARN, FAIL) else ""
+        return f"{self.check}: {self.status}: {self.message}{measured}{remedy}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def at_least(check: str, value: float, limit: float | None, unit: str, what: str, remedy: str) -> CheckResult:
+    """Hold a value against a minimum; without one it is measured and passes."""
+    status = FAIL if limit is not None and value < limit else PASS
+    return CheckResult(check, status, what, value, unit, limit, remedy)
+
+
+def at_most(check: str, value: float, limit: float | None, unit: str, what: str, remedy: str) -> CheckResult:
+    """Hold a value against a maximum; without one it is measured and passes."""
+    status = FAIL if limit is not None and value > limit else PASS
+    return CheckResult(check, status, what, value, unit, limit, remedy)
+
+
+def failed_all(checks: Iterator[str] | list[str], message: str, remedy: str) -> list[CheckResult]:
+    """Return a failure of the first check, and skips of those that depend on it."""
+    first, *rest = list(checks)
+    skips = [CheckResult(check, SKIP, f"not measured: {first} failed") for check in rest]
+    return [CheckResult(first, FAIL, message, remedy=remedy), *skips]
