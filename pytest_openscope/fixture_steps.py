@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .items import place_of, step_name
 from .journal import now_iso
 from .phases import OnFailure, Outcome, Phase
 from .record import StepRecord
@@ -32,8 +33,6 @@ class FixtureSteps:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        from .steps import place_of, step_name
-
         self._phase = place_of(item)[0]
         self._item_place = (str(self._phase), step_name(item))
         try:
@@ -44,8 +43,7 @@ class FixtureSteps:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Any:
         code = getattr(fixturedef.func, "__code__", None)
-        ours = self._phase is Phase.ACQUISITION and code is not None and not _of_a_tool(fixturedef.func)
-        if not ours:
+        if self._phase is not Phase.ACQUISITION or code is None or _of_a_tool(fixturedef.func):
             try:
                 return (yield)
             except KeyboardInterrupt as interrupt:

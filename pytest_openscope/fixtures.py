@@ -72,9 +72,7 @@ class Experiment:
         """
         return self._session.attach(Path(path))
 
-    def measure(
-        self, name: str, value: Any, unit: str = "", minimum: float | None = None, maximum: float | None = None
-    ) -> Any:
+    def measure(self, name: str, value: Any, unit: str = "", minimum: float | None = None, maximum: float | None = None) -> Any:
         """Record a value; outside ``[minimum, maximum]`` the step fails. Returns the value.
 
         Raises:
@@ -121,4 +119,5 @@ def operator(request: pytest.FixtureRequest) -> Operator:
 @pytest.fixture(scope="session")
 def devices(request: pytest.FixtureRequest) -> Mapping[str, Any]:
     """The rig's devices by name, each opened when first asked for: ``devices["laser"]``; simulated in a dry run."""
-    return session_of(request.config).device_manager()
+    manager: Mapping[str, Any] = session_of(request.config).device_manager()
+    return manager

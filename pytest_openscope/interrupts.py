@@ -14,20 +14,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from _pytest.outcomes import Failed
+else:
+    Failed = pytest.fail.Exception
 
-class StepInterrupted(pytest.fail.Exception):
+
+class StepInterrupted(Failed):
     """A step was ended by the operator or the system; reported like a failure, so that its teardown runs."""
 
 
-class StepTimedOut(pytest.fail.Exception):
+class StepTimedOut(Failed):
     """A step took longer than it may."""
 
 
-class StepExited(pytest.fail.Exception):
+class StepExited(Failed):
     """A step called ``pytest.exit``; the session ends after post-acquisition."""
 
 

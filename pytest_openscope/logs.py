@@ -267,14 +267,19 @@ class SessionLog:
         step = place.step if step is None else str(step)
         return place if (phase, step) == (place.phase, place.step) else _Place(phase, step, place.mask)
 
-    def open(self, path: str | os.PathLike[str], masker: Masker | None = None) -> None:
+    def open(
+        self,
+        path: str | os.PathLike[str],
+        masker: Masker | None = None,
+        on_lost: Callable[[OSError], None] | None = None,
+    ) -> None:
         """Write what came so far to the file, and everything else as it comes; ``masker`` hides the known secrets.
 
         Raises:
             OSError: the file cannot be opened; records stay in memory.
         """
         with self._lock:
-            writer = LogWriter(path, self._on_lost)
+            writer = LogWriter(path, on_lost or self._on_lost)
             self._place = _Place(self._place.phase, self._place.step, masker or None)
             early, self._early = self._early, []
             for start in range(0, len(early), 1000):

@@ -104,16 +104,17 @@ class Operator:
     @contextmanager
     def replacing_input(self) -> Iterator[None]:
         """Answer ``input()`` and ``sys.stdin.readline()`` of third-party code for the time of a step."""
-        mine, stdin = self.input, _Stdin(self)
+        mine: Any = self.input
+        stdin: Any = _Stdin(self)
         real_input, real_stdin = builtins.input, sys.stdin
         builtins.input = mine
-        sys.stdin = stdin  # type: ignore[assignment]
+        sys.stdin = stdin
         try:
             yield
         finally:
             if builtins.input is mine or getattr(builtins.input, "__self__", None) is self:
                 builtins.input = real_input
-            if sys.stdin is stdin:  # type: ignore[comparison-overlap]
+            if sys.stdin is stdin:
                 sys.stdin = real_stdin
 
 

@@ -28,7 +28,16 @@ _FLAGS = (
 )
 _TRUE = {"1", "true", "yes", "on"}
 #: Options after which pytest only shows something; they create nothing.
-_INFORMATIONAL = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow", "help", "version")
+_INFORMATIONAL = (
+    "collectonly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "markers",
+    "cacheshow",
+    "help",
+    "version",
+)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -37,7 +46,11 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--rig-config", metavar="PATH", help="rig configuration (YAML or TOML): run the tests as an experiment")
     group.addoption("--params", metavar="PATH", action="append", help="parameter file (JSON) that gives values to the tests")
     group.addoption(
-        "--param", metavar="KEY=VALUE", action="append", default=[], help="set one parameter; dotted keys, YAML values; repeatable"
+        "--param",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="set one parameter; dotted keys, YAML values; repeatable",
     )
     for option, _, variable, _, text in _VALUES:
         group.addoption(option, metavar="PATH" if option == "--output-root" else "ID", help=f"{text} (or {variable})")
@@ -47,10 +60,16 @@ def add_options(parser: pytest.Parser) -> None:
         "--wait-for-rig", metavar="SECONDS", type=float, default=None, help="wait this long while another session holds the rig"
     )
     group.addoption(
-        "--inject", metavar="FAULT", action="append", default=[], help="dry runs: rehearse a fault, e.g. laser.open=TimeoutError"
+        "--inject",
+        metavar="FAULT",
+        action="append",
+        default=[],
+        help="dry runs: rehearse a fault, e.g. laser.open=TimeoutError",
     )
     group.addoption("--validate-rig", action="store_true", help="run the ready-made checks of the rig instead of an experiment")
-    group.addoption("--override-readiness", metavar="REASON", help="run although the rig's validation is stale or failed; logged")
+    group.addoption(
+        "--override-readiness", metavar="REASON", help="run although the rig's validation is stale or failed; logged"
+    )
     parser.addini("rig_config", "rig configuration, relative to this file", default="")
     parser.addini("openscope_params", "parameter file, relative to this file", default="")
     parser.addini("openscope_param", "parameters, one KEY=VALUE a line", type="linelist", default=[])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: pytest's capture replaces stdin before any hook of a plugin runs, hence at import.
 _TERMINAL = terminal_is_there()
-_RUN = pytest.StashKey["ExperimentRun"]()
+_RUN: pytest.StashKey[ExperimentRun] = pytest.StashKey()
 
 _MARKERS = (
     "pre_acquisition(on_failure='abort'): this step runs before the acquisition; on_failure is abort, continue or prompt",

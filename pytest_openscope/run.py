@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,7 +72,7 @@ class ExperimentRun:
         operator = Operator(someone_is_there(options.no_input, self._terminal), self._capture_suspended)
         configuration = self._ask_missing(configuration, options, loaded, operator)
         self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
-        session = ExperimentSession(self, configuration, options, operator)
+        session = ExperimentSession(self.config, self.log, configuration, options, operator)
         session.start(loaded.notices)
         self.session = session
         register_hooks(session, self.config)
@@ -82,7 +80,9 @@ class ExperimentRun:
     def _refuse_workers(self) -> None:
         option = self.config.option
         if getattr(option, "dist", "no") != "no" and getattr(option, "tx", None):
-            raise pytest.UsageError("an experiment cannot run under pytest-xdist: one rig, one process -> leave out -n and --dist")
+            raise pytest.UsageError(
+                "an experiment cannot run under pytest-xdist: one rig, one process -> leave out -n and --dist"
+            )
         if getattr(option, "forked", False):
             raise pytest.UsageError("an experiment cannot run with --forked: steps share the rig's hardware -> leave it out")
 
@@ -104,9 +104,7 @@ class ExperimentRun:
             )
         )
 
-    def _ask_missing(
-        self, configuration: Configuration, options: Options, loaded: Loaded, operator: Operator
-    ) -> Configuration:
+    def _ask_missing(self, configuration: Configuration, options: Options, loaded: Loaded, operator: Operator) -> Configuration:
         if not loaded.missing or options.validate_rig:
             return configuration
         if not operator.available:
@@ -202,24 +200,3 @@ def _complaint(mistakes: list[Mistake]) -> str:
     if len(mistakes) == 1:
         return str(mistakes[0])
     return f"{len(mistakes)} mistakes, nothing was started:\n" + "\n".join(f"  {mistake}" for mistake in mistakes)
-
-
-def rig_is_held(holder: dict[str, Any], rig_id: str) -> pytest.UsageError:
-    """Say who holds the rig, as one usage error."""
-    who = "another session" if not holder else (
-        f"session {holder.get('session_uuid')} (pid {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')})"
-    )
-    return pytest.UsageError(f"rig {rig_id} is in use by {who} -> wait for its end, or give --wait-for-rig SECONDS")
-
-
-def local_now() -> datetime:
-    """The local time with its UTC offset."""
-    return datetime.now().astimezone()
-
-
-def command_line() -> list[str]:
-    """The command line of this process."""
-    return list(getattr(sys, "orig_argv", sys.argv))
-
-
-Notice = Callable[[str], None]

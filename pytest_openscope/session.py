@@ -9,8 +9,12 @@ import os
 import platform
 import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,17 +26,16 @@ from .folder import METADATA, create_session_folder, write_atomic, write_json
 from .interrupts import Interrupts, Watchdog
 from .journal import JOURNAL, Journal, now_iso
 from .locks import FileLock, read_holder, write_holder
+from .logs import SessionLog
 from .masking import ExactMasker, mask_json
 from .operator import Operator
 from .options import Options
 from .phases import Gate, OnFailure, Outcome, Phase
 from .record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
-from .run import command_line, local_now, rig_is_held
 
 if TYPE_CHECKING:
     from .acquisition import Acquisition
     from .config import Configuration, PipelineEntry
-    from .run import ExperimentRun
 
 _log = logging.getLogger("pytest_openscope.session")
 _LOGGER = "pytest_openscope.session"
@@ -53,10 +56,11 @@ class ExperimentSession:
         gate: which steps may still run.
     """
 
-    def __init__(self, run: ExperimentRun, configuration: Configuration, options: Options, operator: Operator) -> None:
-        self.run = run
-        self.config = run.config
-        self.log = run.log
+    def __init__(
+        self, config: pytest.Config, log: SessionLog, configuration: Configuration, options: Options, operator: Operator
+    ) -> None:
+        self.config = config
+        self.log = log
         self.configuration = configuration
         self.settings = configuration.settings
         self.options = options
@@ -73,7 +77,7 @@ class ExperimentSession:
         self.sidecar: Any = None
         self.finished = False
         self._scripts: Any = None
-        self.exit_request: pytest.exit.Exception | None = None
+        self.exit_request: BaseException | None = None
         self._lock: FileLock | None = None
         self._faults: IO[str] | None = None
         self._after_finish: list[Callable[[], None]] = []
@@ -215,7 +219,7 @@ class ExperimentSession:
         settings = self.settings
         mirror = settings.centralized_log_directory if not self.dry_run else None
         self.journal = Journal(self.metadata / JOURNAL)
-        self._faults = open(self.metadata / "faulthandler.log", "a", encoding="utf-8")
+        self._faults = open(self.metadata / "faulthandler.log", "a", encoding="utf-8")  # noqa: SIM115 - open to the end
         report = settings.github_issue.as_json() if settings.github_issue else None
         self.journal.write(
             "session",
@@ -235,7 +239,11 @@ class ExperimentSession:
             mirror_finish_s=settings.mirror_finish_s,
             resource_interval_s=settings.resource_log_interval,
             on_crash=settings.on_crash,
-            stop={"graceful_s": settings.stop_graceful_s, "terminate_s": settings.stop_terminate_s, "kill_s": settings.stop_kill_s},
+            stop={
+                "graceful_s": settings.stop_graceful_s,
+                "terminate_s": settings.stop_terminate_s,
+                "kill_s": settings.stop_kill_s,
+            },
             version=__version__,
             command_line=command_line(),
             resource_disk=str(self.folder),
@@ -267,7 +275,7 @@ class ExperimentSession:
             },
         }
         for name, content in files.items():
-            self._guard(f"writing {name}", lambda name=name, content=content: self._save(name, mask_json(content, secrets)))
+            self._guard(f"writing {name}", partial(self._save, name, mask_json(content, secrets)))
         self._guard(
             "writing git_revisions.json", lambda: self._save("git_revisions.json", git_revisions([self.config.rootpath]))
         )
@@ -338,11 +346,11 @@ class ExperimentSession:
     def stop_acquisitions(self, reason: str) -> None:
         """Ask what is running to stop, without waiting; the step that runs it waits."""
         if self.acquisition is not None:
-            self._guard("stopping the acquisition", lambda: self.acquisition and self.acquisition.stop_all(reason, wait=False))
+            self._guard("stopping the acquisition", partial(self.acquisition.stop_all, reason, wait=False))
 
     def _on_timeout(self, text: str) -> None:
         """In the watchdog's thread: leave the stacks of all threads in the log before the step is interrupted."""
-        names = {thread.ident: thread.name for thread in __import__("threading").enumerate()}
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
         parts = [text]
         for ident, frame in sys._current_frames().items():
             parts.append(f"--- thread {names.get(ident, ident)}\n" + "".join(traceback.format_stack(frame)).rstrip())
@@ -355,8 +363,6 @@ class ExperimentSession:
         if kill_at is None:
             faulthandler.cancel_dump_traceback_later()
         elif self._faults is not None:
-            import time
-
             delay_s = max(0.1, kill_at - time.monotonic() - self.settings.grace_s / 2)
             faulthandler.dump_traceback_later(delay_s, file=self._faults)
 
@@ -476,11 +482,14 @@ class ExperimentSession:
             operator=self.operator,
             logger=logging.getLogger(f"pytest_openscope.modules.{own.name}"),
             note=self.note,
-            record=lambda name, value, unit="": self.measured(Measurement(name, value, unit)),
+            record=self._record_value,
             set_experiment_notes=self._set_notes,
             expand=self.configuration.expander(self.folder.name, self.folder),
             scripts=self._scripts,
         )
+
+    def _record_value(self, name: str, value: Any, unit: str = "") -> None:
+        self.measured(Measurement(name, value, unit))
 
     def _set_notes(self, text: str) -> None:
         self.record.operator_notes = text
@@ -577,3 +586,22 @@ def _create_time() -> float:
     import psutil
 
     return float(psutil.Process().create_time())
+
+
+def rig_is_held(holder: dict[str, Any], rig_id: str) -> pytest.UsageError:
+    """Say who holds the rig, as one usage error."""
+    who = "another session"
+    if holder:
+        place = f"pid {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+        who = f"session {holder.get('session_uuid')} ({place})"
+    return pytest.UsageError(f"rig {rig_id} is in use by {who} -> wait for its end, or give --wait-for-rig SECONDS")
+
+
+def local_now() -> datetime:
+    """The local time with its UTC offset."""
+    return datetime.now().astimezone()
+
+
+def command_line() -> list[str]:
+    """The command line of this process."""
+    return list(getattr(sys, "orig_argv", sys.argv))

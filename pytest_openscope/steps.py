@@ -12,6 +12,7 @@ import pytest
 from .failures import failure_from_exception
 from .fixture_steps import FixtureSteps
 from .interrupts import StepExited, StepInterrupted, StepTimedOut
+from .items import place_of, step_name
 from .phases import OnFailure, Outcome, Phase
 from .record import Failure, StepRecord
 from .tee import LooseEnds, OutputTee
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pytest_openscope.steps")
 _STEP = pytest.StashKey[StepRecord]()
-_PLACE = pytest.StashKey["tuple[Phase, OnFailure, bool]"]()
 _SESSION = pytest.StashKey["ExperimentSession"]()
 
 
@@ -49,37 +49,6 @@ def session_of(config: pytest.Config) -> ExperimentSession:
     if session is None:
         raise pytest.UsageError("no experiment runs: this needs --rig-config")
     return session
-
-
-def place_of(item: pytest.Item) -> tuple[Phase, OnFailure, bool]:
-    """Return phase, failure policy, and whether the policy was written out; the closest marker wins.
-
-    Raises:
-        pytest.UsageError: ``on_failure`` is no policy.
-    """
-    if _PLACE in item.stash:
-        return item.stash[_PLACE]
-    place = (Phase.ACQUISITION, OnFailure.CONTINUE, False)
-    for marker in item.iter_markers():
-        if marker.name not in {str(phase) for phase in Phase}:
-            continue
-        given = marker.kwargs.get("on_failure")
-        try:
-            policy = OnFailure.ABORT if given is None else OnFailure(str(given))
-        except ValueError:
-            raise pytest.UsageError(
-                f"{item.nodeid}: @pytest.mark.{marker.name}(on_failure={given!r}) -> use 'abort', 'continue' or 'prompt'"
-            ) from None
-        place = (Phase(marker.name), policy, given is not None)
-        break
-    item.stash[_PLACE] = place
-    return place
-
-
-def step_name(item: pytest.Item) -> str:
-    """Return the short name of a step: its class and function, or the pipeline entry's name."""
-    owner = getattr(item, "cls", None)
-    return f"{owner.__name__}.{item.name}" if owner is not None else item.name
 
 
 class StepWindows:
@@ -231,7 +200,7 @@ class StepKeeper:
         session.fail(failure)
         if isinstance(error, StepExited):
             cause = error.__cause__
-            session.exit_request = cause if isinstance(cause, pytest.exit.Exception) else None
+            session.exit_request = cause
             session.gate.stop(str(error))
         elif report.when != "teardown" or fixture is not None:
             if report.when == "setup":
@@ -346,8 +315,9 @@ class SessionEnds:
         self._loose_ends.install()
         config = session.config
         limit = config.getoption("session_timeout", None)
-        if limit is None and "session_timeout" in getattr(config, "_parser", config)._inidict:
+        if limit is None and config.pluginmanager.hasplugin("timeout"):
             limit = config.getini("session_timeout") or None
+        limit = limit or self._session.settings.session_timeout
         if limit:
             seconds = float(limit)
             self._session.watchdog.arm("session", seconds, f"session timeout: longer than {seconds:g} s")

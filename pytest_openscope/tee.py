@@ -134,7 +134,7 @@ class LooseEnds:
             thread_before(args)
 
         def unraisable_hook(args: Any) -> None:
-            text = "exception ignored in %r" % (args.object,) if args.err_msg is None else f"{args.err_msg}: {args.object!r}"
+            text = f"{args.err_msg or 'exception ignored in'}: {args.object!r}"
             self._log.error("%s", text, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
             unraisable_before(args)
 
