@@ -1,0 +1,469 @@
+"""Experiments as pytest sessions, seen from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ALL_PHASES = """
+@pytest.mark.post_acquisition
+def test_post(experiment):
+    print("post saw", experiment.outcome)
+
+@pytest.fixture
+def stage():
+    logging.getLogger("lab.stage").info("stage moves")
+    yield
+    logging.getLogger("lab.stage").info("stage parks")
+
+def test_acquire(acquisition, stage):
+    facts = acquisition.run(command=[sys.executable, "-c", "print('frame 1'); print('frame 2')"])
+    assert facts.returncode == 0
+
+@pytest.mark.pre_acquisition
+def test_check(rig, experiment):
+    experiment.measure("free disk", 30, unit="GB", minimum=10)
+    logging.getLogger("lab").info("two\\nlines")
+    warnings.warn("old driver")
+"""
+
+
+def test_a_whole_session(bench: Any) -> None:
+    bench.steps(ALL_PHASES)
+    result = bench.run()
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["outcome: passed", f"session folder: {bench.folder}"])
+    assert bench.outcomes() == {"test_check": "passed", "test_acquire": "passed", "stage": "passed", "test_post": "passed"}
+    end = bench.end
+    assert (end["outcome"], end["subject_id"], end["user_id"], end["rig_id"]) == ("passed", "mouse7", "ada", "bench")
+    assert end["stop_time"] > end["start_time"]
+    assert end["process_returncode"] == 0
+    assert end["mirror"]["status"] == "off"
+    assert not bench.has_debug
+    for name in ("input_parameters", "processed_parameters", "command_line_arguments", "git_revisions"):
+        assert bench.metadata(f"{name}.json") is not None
+
+
+def test_the_log_has_everything_in_order(bench: Any) -> None:
+    bench.steps(ALL_PHASES)
+    bench.run()
+    entries = bench.log
+    assert [entry.timestamp for entry in entries] == sorted(entry.timestamp for entry in entries)
+    text = bench.messages
+    assert "INFO pre_acquisition test_check lab two\nlines" in text
+    assert "WARNING pre_acquisition test_check py.warnings UserWarning: old driver" in text
+    assert "INFO acquisition test_acquire acquisition.python.stdout frame 2" in text
+    assert "INFO pre_acquisition stage lab.stage stage moves" in text
+    assert "INFO post_acquisition stage lab.stage stage parks" in text
+    assert "INFO post_acquisition test_post stdout post saw passed" in text
+    assert "free disk = 30 GB" in text
+    assert entries[-1].message.startswith("outcome: passed")
+
+
+def test_without_a_rig_the_plugin_is_inert(bench: Any) -> None:
+    bench.write(
+        "test_plain.py",
+        "import sys\ndef test_it():\n    assert 'pytest_openscope.session' not in sys.modules\n"
+        "    assert 'yaml' not in sys.modules\n    assert 'psutil' not in sys.modules\n",
+    )
+    result = bench.run("test_plain.py", rig=False)
+    result.assert_outcomes(passed=1)
+    assert not bench.folders
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--help", "--fixtures", "--markers", "--setup-plan", "--version"])
+def test_informational_options_create_nothing(bench: Any, option: str) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    before = {path.name for path in bench.path.iterdir()}
+    result = bench.run(option, ids=False)
+    assert result.ret == 0
+    assert {path.name for path in bench.path.iterdir()} - before <= {"__pycache__"}
+
+
+def test_fixtures_are_documented(bench: Any) -> None:
+    output = bench.run("--fixtures", ids=False).stdout.str()
+    for name in ("rig", "experiment", "acquisition", "devices", "operator"):
+        assert f"\n{name} [session scope]" in output
+
+
+def test_a_failed_pre_acquisition_step_keeps_the_acquisition_from_starting(bench: Any) -> None:
+    bench.steps(
+        "@pytest.mark.pre_acquisition\ndef test_shutter(): assert False, 'shutter stuck'\n"
+        "def test_acquire(): pass\n@pytest.mark.post_acquisition\ndef test_post(): pass\n"
+    )
+    result = bench.run()
+    assert result.ret == 1
+    outcomes = bench.outcomes()
+    assert outcomes["test_shutter"] == "failed"
+    assert outcomes["test_acquire"] == "skipped: pre_acquisition step 'test_shutter' failed"
+    assert outcomes["test_post"].startswith("skipped: no acquisition took place")
+    debug = bench.debug
+    assert debug["exception"].startswith("shutter stuck")
+    assert (debug["phase"], debug["step"]) == ("pre_acquisition", "test_shutter")
+    assert "test_experiment.py" in debug["traceback"]
+    assert "pytest" in {name.lower() for name in debug["versions"]}
+    result.stdout.fnmatch_lines(["outcome: failed", "first failure: pre_acquisition step test_shutter: shutter stuck*"])
+
+
+def test_continue_lets_the_acquisition_run(bench: Any) -> None:
+    bench.steps(
+        "@pytest.mark.pre_acquisition(on_failure='continue')\ndef test_shutter(): assert False\ndef test_acquire(): pass\n"
+    )
+    assert bench.run().ret == 1
+    assert bench.outcomes() == {"test_shutter": "failed", "test_acquire": "passed"}
+
+
+def test_prompt_without_an_operator_aborts(bench: Any) -> None:
+    bench.steps(
+        "@pytest.mark.pre_acquisition(on_failure='prompt')\ndef test_shutter(): assert False\ndef test_acquire(): pass\n"
+    )
+    bench.run()
+    assert bench.outcomes()["test_acquire"].startswith("skipped")
+
+
+def test_a_wrong_policy_is_a_usage_error(bench: Any) -> None:
+    bench.steps("@pytest.mark.pre_acquisition(on_failure='abbort')\ndef test_shutter(): pass\n")
+    result = bench.run()
+    assert result.ret == 4
+    assert "abbort" in result.stderr.str()
+    assert bench.end["outcome"] == "error"
+
+
+@pytest.mark.parametrize("option", ["-x", "--maxfail=1", "--stepwise"])
+def test_post_acquisition_runs_whatever_pytest_would_skip(bench: Any, option: str) -> None:
+    bench.steps(
+        "def test_acquire(): assert False\ndef test_acquire_more(): pass\n"
+        "@pytest.mark.post_acquisition\ndef test_save(): pass\n"
+    )
+    flags = [option, "-p", "cacheprovider"] if option == "--stepwise" else [option]
+    assert bench.run(*flags).ret in (1, 2)
+    outcomes = bench.outcomes()
+    assert outcomes["test_save"] == "passed"
+    assert outcomes.get("test_acquire_more", "skipped").startswith("skipped")
+
+
+def test_a_failing_fixture_of_an_acquisition_step_is_a_pre_acquisition_failure(bench: Any) -> None:
+    bench.steps(
+        "@pytest.fixture\ndef laser():\n    raise OSError('laser is off')\n    yield\n"
+        "def test_acquire(laser): pass\ndef test_more(): pass\n"
+    )
+    assert bench.run().ret == 1
+    assert (bench.end["outcome"], bench.debug["phase"], bench.debug["step"]) == ("error", "pre_acquisition", "laser")
+    assert bench.outcomes()["test_more"].startswith("skipped")
+
+
+def test_a_failing_teardown_is_post_acquisition(bench: Any) -> None:
+    bench.steps(
+        "@pytest.fixture\ndef laser():\n    yield\n    raise OSError('laser stays on')\ndef test_acquire(laser): pass\n"
+    )
+    assert bench.run().ret == 1
+    assert (bench.debug["phase"], bench.debug["step"]) == ("post_acquisition", "laser")
+
+
+def test_limits_of_measurements(bench: Any) -> None:
+    bench.steps("def test_acquire(experiment):\n    experiment.measure('frames', 41, minimum=60)\n")
+    assert bench.run().ret == 1
+    (measurement,) = bench.end["measurements"]
+    assert (measurement["name"], measurement["value"], measurement["passed"]) == ("frames", 41, False)
+    assert "frames = 41 is outside [60, inf]" in bench.debug["exception"]
+
+
+def test_notes_and_attachments(bench: Any, tmp_path: Path) -> None:
+    outside = tmp_path / "frame.png"
+    outside.write_bytes(b"png")
+    bench.steps(
+        "def test_acquire(experiment):\n    experiment.note('animal calm')\n"
+        f"    (experiment.session_folder / 'a.txt').write_text('x')\n    experiment.attach('a.txt')\n"
+        f"    experiment.attach({str(outside)!r})\n    experiment.attach({str(outside)!r})\n"
+    )
+    assert bench.run().ret == 0
+    assert bench.end["notes"] == ["animal calm"]
+    assert bench.end["attachments"] == ["a.txt", "attachments/frame.png", "attachments/frame[2].png"]
+
+
+def test_selection_and_parametrisation(bench: Any) -> None:
+    bench.steps(
+        "class TestRun:\n    pytestmark = pytest.mark.acquisition\n"
+        "    @pytest.mark.parametrize('gain', [1, 2])\n    def test_gain(self, gain): pass\n"
+        "@pytest.mark.pre_acquisition\ndef test_check(): pass\n"
+    )
+    assert bench.run("-k", "gain").ret == 0
+    assert bench.outcomes() == {"TestRun.test_gain[1]": "passed", "TestRun.test_gain[2]": "passed"}
+    assert bench.end["deselected"] == ["test_experiment.py::test_check"]
+
+
+def test_no_step_is_an_error(bench: Any) -> None:
+    bench.steps("")
+    assert bench.run().ret == 5
+    assert bench.end["outcome"] == "error"
+
+
+def test_a_collection_error(bench: Any) -> None:
+    bench.steps("import no_such_module\n")
+    assert bench.run().ret == 2
+    assert bench.end["outcome"] == "error"
+    assert "no_such_module" in bench.debug["exception"] + bench.debug["traceback"]
+
+
+def test_missing_ids_are_named(bench: Any) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    result = bench.run("--no-input", ids=False)
+    assert result.ret == 4
+    assert "subject_id" in result.stderr.str()
+    assert "user_id" in result.stderr.str()
+    assert "--subject-id" in result.stderr.str()
+    assert not (bench.path / "sessions").exists()
+
+
+def test_all_mistakes_at_once(bench: Any) -> None:
+    bench.write("rig.yaml", "rig_idd: bench\noutput_root_folder: [1]\n")
+    bench.write("day1.json", '{"launcher": "pythn", "log_level": "LOUD"}')
+    bench.steps("def test_acquire(): pass\n")
+    result = bench.run("day1.json")
+    text = result.stderr.str()
+    assert result.ret == 4
+    assert "Traceback" not in text
+    for part in ("rig.yaml", "rig_id", "output_root_folder", "launcher", "log_level"):
+        assert part in text
+    assert not (bench.path / "sessions").exists()
+
+
+def test_xdist_is_refused(bench: Any) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    result = bench.run("-p", "xdist", "-n", "2")
+    assert result.ret == 4
+    assert "xdist" in result.stderr.str()
+
+
+def test_two_sessions_in_one_second_have_two_folders(bench: Any) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    processes = [subprocess.Popen(bench.command("--dry-run"), cwd=bench.path, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert len(bench.folders) == 3
+
+
+def test_a_given_name_that_exists_is_refused(bench: Any) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    assert bench.run("--param", "session_uuid=day1").ret == 0
+    result = bench.run("--param", "session_uuid=day1")
+    assert result.ret == 4
+    assert "day1" in result.stderr.str()
+    assert len(bench.folders) == 1
+
+
+def test_one_session_per_rig(bench: Any) -> None:
+    bench.steps("def test_acquire(experiment):\n    while not os.path.exists('go'): time.sleep(0.02)\n")
+    first = subprocess.Popen(bench.command(), cwd=bench.path, stdout=subprocess.DEVNULL)
+    try:
+        bench.wait_for(lambda: bench.folders)
+        bench.wait_for(lambda: "step started" in bench.messages)
+        refused = bench.run()
+        assert refused.ret == 4
+        assert f"pid {first.pid}" in refused.stderr.str()
+        assert bench.folder.name in refused.stderr.str()
+        second = subprocess.Popen(bench.command("--wait-for-rig", "30"), cwd=bench.path, stdout=subprocess.DEVNULL)
+        (bench.path / "go").touch()
+        assert first.wait(30) == 0
+        assert second.wait(30) == 0
+    finally:
+        first.kill()
+    assert len(bench.folders) == 2
+
+
+def test_a_parameter_file_is_an_experiment(bench: Any) -> None:
+    bench.write("record.py", "print('frame 1')\n")
+    bench.write(
+        "check.py", "import logging\ndef run_post_acquisition(params):\n    logging.info('saw %s', params['subject_id'])\n"
+    )
+    parameters = {
+        "launcher": "python",
+        "script_path": "record.py",
+        "pre_acquisition_pipeline": ["example_pre_acquisition_module"],
+        "post_acquisition_pipeline": [{"module_type": "script_module", "module_path": "check.py"}],
+    }
+    bench.write("day1.json", json.dumps(parameters))
+    result = bench.run("day1.json", "-v")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(
+        [
+            "day1.json::pre_acquisition::example_pre_acquisition_module PASSED*",
+            "day1.json::acquisition::record PASSED*",
+            "day1.json::post_acquisition::check PASSED*",
+        ]
+    )
+    assert "frame 1" in bench.messages
+    assert "saw mouse7" in bench.messages
+
+
+def test_entries_can_be_selected_and_fail_with_their_policy(bench: Any) -> None:
+    bench.write("bad.py", "def run(params): return False\n")
+    entry = {"module_type": "script_module", "module_path": "bad.py", "on_failure": "abort"}
+    bench.write("day1.json", json.dumps({"pre_acquisition_pipeline": [entry], "launcher": "base"}))
+    assert bench.run("day1.json").ret == 1
+    assert bench.outcomes() == {"bad": "failed", "acquisition": "skipped: pre_acquisition step 'bad' failed"}
+    assert bench.debug["kind"] == "step"
+    assert bench.run("--co", "-q", "day1.json::acquisition").stdout.str().count("day1.json::") == 1
+
+
+def test_an_unknown_module_is_a_mistake_and_simulated_in_a_dry_run(bench: Any) -> None:
+    bench.write("day1.json", json.dumps({"pre_acquisition_pipeline": ["disk_spce_check"]}))
+    refused = bench.run("day1.json")
+    assert refused.ret == 4
+    assert "disk_space_check" in refused.stderr.str()
+    assert bench.run("--dry-run", "day1.json").ret == 0
+    assert bench.end["dry_run"] is True
+    assert "disk_spce_check" in bench.end["simulated"]
+
+
+def test_values_from_a_file_and_phases_from_tests(bench: Any) -> None:
+    bench.write("day1.json", json.dumps({"gain": 4, "note_path": "{output_session_folder}\\notes\\n.txt"}))
+    bench.steps(
+        "def test_acquire(experiment):\n    assert experiment.parameters['gain'] == 4\n    print(experiment.parameters['note_path'])\n"
+    )
+    assert bench.run("--params", "day1.json").ret == 0
+    assert str(bench.folder / "notes" / "n.txt") in bench.messages
+
+
+@pytest.mark.parametrize(
+    "flags", [["-s"], ["-p", "no:logging"], ["--log-cli-level=DEBUG"], ["--capture=sys"], ["--capture=tee-sys"]]
+)
+def test_capture_modes_change_nothing_in_the_log(bench: Any, flags: list[str]) -> None:
+    bench.steps("def test_acquire():\n    print('printed'); logging.getLogger('lab').info('logged')\n")
+    assert bench.run(*flags).ret == 0
+    assert "stdout printed" in bench.messages
+    assert "lab logged" in bench.messages
+
+
+def test_caplog_keeps_its_meaning(bench: Any) -> None:
+    bench.steps(
+        "def test_default(caplog):\n    logging.getLogger('a').info('quiet'); logging.getLogger('a').warning('loud')\n"
+        "    assert caplog.messages == ['loud']\n"
+        "def test_set(caplog):\n    caplog.set_level(logging.DEBUG)\n    logging.getLogger('a').debug('deep')\n"
+        "    assert caplog.messages == ['deep']\n"
+    )
+    assert bench.run().ret == 0
+    assert "a quiet" in bench.messages
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "logging.getLogger().handlers.clear()",
+        "logging.shutdown()",
+        "logging.basicConfig(force=True)",
+        "sys.stdout.close()",
+        "logging.config.dictConfig({'version': 1})",
+    ],
+)
+def test_the_log_survives_hostile_steps(bench: Any, hostile: str) -> None:
+    bench.steps(
+        f"import logging.config\ndef test_acquire():\n    {hostile}\n    logging.getLogger('lab').info('still there')\n"
+        "def test_after():\n    logging.getLogger('lab').info('after')\n"
+    )
+    bench.run()
+    assert "lab still there" in bench.messages
+    assert "lab after" in bench.messages
+    assert bench.log[-1].message.startswith("outcome:")
+
+
+def test_uncaught_exceptions_are_in_the_log(bench: Any) -> None:
+    bench.steps(
+        "class Broken:\n    def __del__(self): raise ValueError('in del')\n"
+        "def test_acquire():\n    thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n    Broken()\n"
+    )
+    bench.run()
+    assert "ZeroDivisionError" in bench.messages
+    assert "in del" in bench.messages
+
+
+def test_secrets_never_reach_the_session_folder(bench: Any) -> None:
+    bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\napi_token: hunter2hunter2\n")
+    bench.steps("def test_acquire(rig):\n    print('using', rig['api_token'])\n    assert False, rig['api_token']\n")
+    bench.run()
+    for path in bench.folder.rglob("*"):
+        if path.is_file():
+            assert b"hunter2" not in path.read_bytes(), path
+
+
+def test_questions_on_a_terminal(bench: Any) -> None:
+    bench.steps(
+        "def test_acquire(operator):\n    assert operator.ask('Weight in g?') == '21.5'\n    assert input('ready? ') == 'yes'\n"
+    )
+    leader, follower = pty.openpty()
+    command = [part for part in bench.command(ids=False) if part != "--no-input"]
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    process = subprocess.Popen(command, cwd=bench.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    seen = b""
+    answers = [
+        (b"subject_id:", b"mouse9\n"),
+        (b"user_id:", b"eve\n"),
+        (b"Weight in g?", b"21.5\n"),
+        (b"ready?", b"yes\n"),
+        (b"Notes on this session", b"calm animal\n"),
+        (b"...", b"\n"),
+    ]
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        try:
+            seen += os.read(leader, 4096)
+        except OSError:
+            break
+        while answers and answers[0][0] in seen:
+            question, answer = answers.pop(0)
+            seen = seen.split(question, 1)[1]
+            os.write(leader, answer)
+    assert process.wait(20) == 0
+    assert not answers
+    assert bench.end["subject_id"] == "mouse9"
+    assert bench.end["experiment_data"]["experiment_notes"] == "calm animal"
+    assert "question: Weight in g?" in bench.messages
+    assert "answer: 21.5" in bench.messages
+
+
+def test_input_without_an_operator_is_the_end_of_file(bench: Any) -> None:
+    bench.steps(
+        "def test_acquire():\n    with pytest.raises(EOFError):\n        input('anyone? ')\n    assert sys.stdin.readline() == ''\n"
+    )
+    assert bench.run().ret == 0
+
+
+def test_the_provisional_end_state_is_there_for_post_acquisition(bench: Any) -> None:
+    bench.steps(
+        "import json\ndef test_acquire(): pass\n@pytest.mark.post_acquisition\ndef test_save(experiment):\n"
+        "    state = json.loads((experiment.session_folder / 'launcher_metadata/end_state.json').read_text())\n"
+        "    assert state['stop_time'] is None and state['session_uuid'] == experiment.session_uuid\n"
+    )
+    assert bench.run().ret == 0
+
+
+def test_pytest_main_in_process(bench: Any) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    script = bench.write(
+        "main.py",
+        "import logging, os, pytest, sys\nbefore = (logging.getLogger().level, logging.Logger.callHandlers, os._exit)\n"
+        "code = pytest.main(sys.argv[1:])\n"
+        "assert before == (logging.getLogger().level, logging.Logger.callHandlers, os._exit)\nsys.exit(int(code))\n",
+    )
+    command = bench.command()
+    result = bench.pytester.run(sys.executable, str(script), *command[3:], timeout=60)
+    assert result.ret == 0, result.stderr.str()
+
+
+def test_a_dry_run_touches_nothing_and_says_what_it_would_do(bench: Any) -> None:
+    bench.steps(ALL_PHASES)
+    result = bench.run("--dry-run")
+    assert result.ret == 0
+    assert bench.end["dry_run"] is True
+    assert bench.folder.parent.name == "dry_runs"
+    assert not (bench.path / "state" / "rig.lock").exists()
+    assert "frame 1')" in bench.messages
+    assert not any(entry.logger == "acquisition.python.stdout" for entry in bench.log)
