@@ -34,8 +34,6 @@ START_S = 10.0
 #: A hung process gets so long to write its stacks before it is killed.
 STACKS_S = 1.0
 _KILL_WAIT_S = 5.0
-#: Reports that take longer stay in the outbox for the next session.
-REPORTS_S = 120.0
 _FIRST_FREE_FD = 3
 
 
@@ -229,7 +227,7 @@ class Sidecar:
         if parts is not None:
             self.guard("starting reports", parts.start_reports)
             self.guard("finishing the mirror", parts.finish_mirror)
-            parts.wait_for_reports(REPORTS_S)
+            parts.wait_for_reports()
         self.link.send(type="done")
         if parts is not None:
             self.guard("closing the books", parts.close)

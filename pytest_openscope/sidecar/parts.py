@@ -25,6 +25,9 @@ RESOURCE_INTERVAL_S = 5.0
 _REFRESH_S = 10.0
 _FINISH_TICK_S = 0.02
 _TELL_S = 0.5
+#: Reports that take longer stay in the outbox for the next session.
+REPORTS_S = 120.0
+_REPORTS_SPARE_S = 10.0
 #: A mirror whose supervision fails so often is given up.
 _MAX_FAULTS = 3
 
@@ -172,13 +175,16 @@ class Parts:
     def _drain(self) -> None:
         from .reports import send_reports
 
-        for answer in send_reports(self.view, self.sidecar.secrets):
+        def tell(answer: dict[str, Any]) -> None:
             self.sidecar.link.send(**{**answer, "type": "report"})
 
-    def wait_for_reports(self, timeout_s: float) -> None:
+        assert self.sidecar.journal is not None
+        send_reports(self.view, self.sidecar.journal, self.sidecar.secrets, REPORTS_S, tell)
+
+    def wait_for_reports(self) -> None:
         """Give the reports a bounded time; what is left stays in the outbox."""
         if self._reports is not None:
-            self._reports.join(timeout_s)
+            self._reports.join(REPORTS_S + _REPORTS_SPARE_S)
 
     def close(self) -> None:
         """Bring the copied states up to date, end the worker, and take the note away when nothing is owed."""

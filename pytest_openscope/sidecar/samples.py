@@ -38,13 +38,10 @@ def append(path: Path, sample: dict[str, Any]) -> None:
     data = json.dumps(sample).encode("ascii")
     if not path.exists():
         path.write_bytes(b"[" + _END)
+    elif not _ends_well(path):
+        repair(path)
     with open(path, "r+b", buffering=0) as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - len(_END)))
-        if stream.read() != _END:
-            repair(path)
-            size = stream.seek(0, os.SEEK_END)
-        start = size - len(_END)
+        start = stream.seek(0, os.SEEK_END) - len(_END)
         stream.seek(start)
         addition = (b"," if start > 1 else b"") + b"\n" + data + _END
         try:
@@ -56,6 +53,12 @@ def append(path: Path, sample: dict[str, Any]) -> None:
             stream.seek(start)
             stream.write(_END)
             raise
+
+
+def _ends_well(path: Path) -> bool:
+    with open(path, "rb", buffering=0) as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_END)))
+        return stream.read() == _END
 
 
 def repair(path: Path) -> bool:
@@ -75,7 +78,7 @@ def repair(path: Path) -> bool:
         pass
     whole = []
     for line in data.split(b"\n"):
-        text = line.strip().rstrip(b",")
+        text = line.strip(b"\0 \r").rstrip(b",")
         if text.startswith(b"{"):
             try:
                 json.loads(text)

@@ -1,0 +1,101 @@
+"""Runs sessions of ``fake_experiment.py`` and looks at what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pytest_openscope.folder import METADATA
+from pytest_openscope.log_lines import LogEntry, read_log
+from pytest_openscope.sidecar.view import SessionView
+
+SCRIPT = Path(__file__).with_name("fake_experiment.py")
+
+
+def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.02)
+
+
+class Run:
+    """One fake session."""
+
+    def __init__(self, folder: Path, plan: list[list[Any]], sidecar: bool = True, **session: Any) -> None:
+        self.folder, self.metadata = folder, folder / METADATA
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = json.dumps({"plan": plan, "session": session, "sidecar": sidecar})
+        self.out = folder.with_suffix(".out")
+        with open(self.out, "wb") as out:
+            self.process = subprocess.Popen([sys.executable, str(SCRIPT), str(folder), spec], stdout=out, stderr=out)
+
+    def wait(self, timeout_s: float = 20.0) -> int:
+        return self.process.wait(timeout_s)
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """What the experiment printed as JSON."""
+        return [json.loads(line) for line in self.out.read_text().splitlines() if line.startswith("{")]
+
+    @property
+    def view(self) -> SessionView:
+        view = SessionView(self.folder)
+        view.read()
+        return view
+
+    def finished(self, timeout_s: float = 20.0) -> Run:
+        """Wait until the sidecar has done all, and is gone."""
+        assert eventually(lambda: self.view.finished, timeout_s), self.sidecar_log()
+        assert eventually(lambda: not self.sidecars(), 5.0)
+        return self
+
+    def sidecars(self) -> list[int]:
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            line = process.info["cmdline"] or []
+            if str(self.folder) in line and "--folder" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        return found
+
+    def kill_sidecars(self) -> None:
+        for pid in self.sidecars():
+            os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: not self.sidecars(), 5.0)
+
+    def sidecar_log(self) -> str:
+        path = self.metadata / "sidecar.log"
+        return path.read_text() if path.exists() else "(no sidecar.log)"
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.metadata / name).read_text(encoding="utf-8"))
+
+    def entries(self) -> list[LogEntry]:
+        damages: list[Any] = []
+        entries = list(read_log(self.metadata / "launcher.log", damages.append))
+        assert not damages
+        return entries
+
+    def messages(self, logger: str) -> list[str]:
+        return [entry.message for entry in self.entries() if entry.logger == logger]
+
+
+def children_marked(folder: Path) -> Iterator[psutil.Process]:
+    """Yield living processes whose environment names the session folder."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("OPENSCOPE_SESSION_FOLDER") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+        except psutil.Error:
+            continue

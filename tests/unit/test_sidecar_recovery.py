@@ -1,0 +1,202 @@
+"""Sessions whose sidecar died as well: found, finished once, and only when nobody else sees to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sidecar_kit import Run, children_marked, eventually
+
+from pytest_openscope.folder import METADATA
+from pytest_openscope.journal import JOURNAL, Journal
+from pytest_openscope.log_writer import LogWriter
+from pytest_openscope.sidecar import recovery
+from pytest_openscope.sidecar.markers import mark_unfinished
+from pytest_openscope.sidecar.recovery import recover
+from pytest_openscope.sidecar.view import SessionView
+from pytest_openscope.sidecar.witness import finish_session
+
+if sys.platform == "win32":
+    pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
+
+CAMERA = "import time\nfor n in range(5): print('frame', n, flush=True)\ntime.sleep(60)"
+STEP = ["step", "acquisition", "video"]
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs: list[Run] = []
+
+    def begin(*plan: list[Any], name: str = "s1", **options: Any) -> Run:
+        runs.append(Run(tmp_path / "data" / name, list(plan), **options))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait()
+        run.kill_sidecars()
+        for process in children_marked(run.folder):
+            process.kill()
+
+
+def kill_both(run: Run) -> None:
+    """Kill the sidecar first and the experiment at once, as a power cut would."""
+    assert eventually(lambda: (run.metadata / "resource_usage.json").exists())
+    os.kill(run.process.pid, signal.SIGSTOP)
+    run.kill_sidecars()
+    run.process.kill()
+    run.process.wait()
+
+
+def state_of(run: Run) -> Path:
+    return run.folder.parent / "state"
+
+
+def test_a_session_without_sidecar_is_finished_by_the_next_one(start: Start) -> None:
+    run = start(["ready"], ["log", "x"], STEP, ["acquire", CAMERA], ["batch", ["frame 0"], 0], ["sleep", 30])
+    assert eventually(lambda: run.view.acquisitions)
+    kill_both(run)
+    assert list(children_marked(run.folder))
+    lines = recover(state_of(run))
+    assert lines == ["session s1 had no ending and was finished as crashed"]
+    assert not list(children_marked(run.folder))
+    run.finished()
+    end = run.json("end_state.json")
+    assert (end["outcome"], end["written_by"]) == ("crashed", "recovery")
+    frames = [entry.message for entry in run.entries() if entry.message.startswith("frame")]
+    assert frames == [f"frame {number}" for number in range(len(frames))]
+    assert run.json("resource_usage.json")
+    assert recover(state_of(run)) == []
+
+
+def test_living_sessions_are_left_alone(start: Start) -> None:
+    run = start(["ready"], ["sleep", 30])
+    assert eventually(lambda: list(state_of(run).glob("unfinished/*.json")))
+    assert recover(state_of(run), run.folder.parent) == []
+    os.kill(run.process.pid, signal.SIGSTOP)
+    run.kill_sidecars()
+    assert recover(state_of(run), run.folder.parent) == []
+    assert run.view.died is None
+
+
+def test_a_session_that_its_sidecar_still_finishes_is_left_alone(start: Start) -> None:
+    slow = "import signal,time\nsignal.signal(signal.SIGINT,lambda *_: (time.sleep(0.8), exit(0)))\ntime.sleep(60)"
+    run = start(["ready"], STEP, ["acquire", slow], ["sleep", 0.4], ["die"])
+    run.wait()
+    assert eventually(lambda: run.view.died)
+    assert recover(state_of(run)) == []
+    assert run.finished().json("end_state.json")["written_by"] == "sidecar"
+
+
+def test_other_rigs_and_other_computers_are_left_alone(start: Start, tmp_path: Path) -> None:
+    run = start(["log", "x"], ["die"], sidecar=False)
+    foreign = start(["log", "x"], ["die"], name="s2", sidecar=False, host="another-pc")
+    run.wait()
+    foreign.wait()
+    (tmp_path / "other").mkdir()
+    assert recover(tmp_path / "other", run.folder.parent) == []
+    state_of(run).mkdir(exist_ok=True)
+    assert recover(state_of(run), run.folder.parent) == ["session s1 had no ending and was finished as crashed"]
+    assert foreign.view.died is None
+    run.finished()
+
+
+def test_recovery_by_hand(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    run = start(["log", "x"], ["die"], sidecar=False)
+    run.wait()
+    state_of(run).mkdir(exist_ok=True)
+    assert recovery.main(["--output-root", str(run.folder.parent)]) == 0
+    assert "session s1 had no ending and was finished as crashed" in capsys.readouterr().out
+    run.finished()
+    assert recovery.main(["--output-root", str(run.folder.parent)]) == 0
+    assert capsys.readouterr().out == "nothing to recover\n"
+
+
+def test_a_deleted_folder_is_forgotten_and_a_missing_disk_is_not(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    mark_unfinished(state, "gone", tmp_path / "gone")
+    unplugged = mark_unfinished(state, "unplugged", tmp_path / "disk" / "unplugged")
+    assert recover(state) == []
+    assert list((state / "unfinished").iterdir()) == [unplugged]
+
+
+def test_a_damaged_session_does_not_keep_the_others(start: Start, tmp_path: Path) -> None:
+    run = start(["log", "x"], ["die"], sidecar=False)
+    run.wait()
+    broken = tmp_path / "data" / "broken"
+    (broken / METADATA).mkdir(parents=True)
+    session = {**(run.view.session or {}), "session_uuid": "broken"}
+    (broken / METADATA / JOURNAL).write_text(json.dumps(session) + "\n\0\0garbage\n{\n")
+    (broken / METADATA / "launcher.log").mkdir()
+    state_of(run).mkdir(exist_ok=True)
+    lines = recover(state_of(run), tmp_path / "data")
+    assert any("session s1 had no ending" in line for line in lines)
+    assert json.loads((broken / METADATA / "end_state.json").read_text())["outcome"] == "crashed"
+    assert eventually(lambda: not run.sidecars())
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("survived_writes", range(0, 14))
+def test_a_witness_that_is_killed_is_repeated_without_doubling(tmp_path: Path, survived_writes: int, monkeypatch: Any) -> None:
+    folder = tmp_path / "s1"
+    (folder / METADATA).mkdir(parents=True)
+    (folder / "raw.log").write_bytes(b"".join(b"line %d\n" % number for number in range(10)))
+    journal = Journal(folder / METADATA / JOURNAL)
+    journal.write(
+        "session", session_uuid="s1", subject_id="m", user_id="u", rig_id="r", started="2026-01-01T10:00:00+00:00", pid=1
+    )
+    journal.write("step_started", phase="acquisition", step="video")
+    log = LogWriter(folder / METADATA / "launcher.log")
+    journal.write("acquisition_started", name="camera", pid=0, stdout="raw.log")
+    journal.write("acquisition_batch", name="camera", stream="stdout", raw_from=0, log_size=log.size)
+    log.record("INFO", "acquisition.camera.stdout", "line 0")
+    log.write(b"2026-01-01T10:00:00.000000+00:00 INFO - - torn li")
+    journal.close()
+    writes = 0
+    real_log, real_journal = LogWriter.write, Journal.write
+
+    def counted(real: Any) -> Any:
+        def write(self: Any, *args: Any, **fields: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes > survived_writes:
+                raise Interrupted
+            return real(self, *args, **fields)
+
+        return write
+
+    monkeypatch.setattr(LogWriter, "write", counted(real_log))
+    monkeypatch.setattr(Journal, "write", counted(real_journal))
+    witness_path = folder / METADATA / "witness.jsonl"
+    view = SessionView(folder)
+    view.read()
+    try:
+        finish_session(view, Journal(witness_path), exit_code=-9)
+    except Interrupted:
+        pass
+    monkeypatch.setattr(LogWriter, "write", real_log)
+    monkeypatch.setattr(Journal, "write", real_journal)
+    run = Run.__new__(Run)
+    run.folder, run.metadata = folder, folder / METADATA
+    if run.view.ended is None:
+        finish_session(run.view, Journal(witness_path), recovered=True)
+    lines = [entry.message for entry in run.entries() if entry.logger == "acquisition.camera.stdout"]
+    assert lines == [f"line {number}" for number in range(10)]
+    assert len(run.messages("pytest_openscope.session")) == 2
+    assert len(run.messages("pytest_openscope.witness")) == 1
+    assert "SIGKILL" in run.json("debug_state.json")["exception"] or survived_writes == 0
+    assert run.json("end_state.json")["outcome"] == "crashed"

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_openscope.processes import create_time
+from pytest_openscope.sidecar.disks import disk_of
+from pytest_openscope.sidecar.samples import ResourceSampler, Tree, append, repair
+
+BURN = "import time\nend=time.time()+30\nwhile time.time()<end: pass"
+
+
+def test_the_file_is_an_array_after_every_sample_and_its_cost_does_not_grow(tmp_path: Path) -> None:
+    path = tmp_path / "resource_usage.json"
+    for number in range(50):
+        append(path, {"number": number})
+        assert [sample["number"] for sample in json.loads(path.read_text())] == list(range(number + 1))
+    for number in range(20_000):
+        append(path, {"number": number, "x": "y" * 80})
+    start = time.perf_counter()
+    append(path, {"last": True})
+    assert time.perf_counter() - start < 0.05
+    assert json.loads(path.read_text())[-1] == {"last": True}
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_a_torn_file_is_mended(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "resource_usage.json"
+    for number in range(3):
+        append(path, {"number": number, "text": "}, {"})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - cut])
+    assert repair(path) is (cut > 1)
+    kept = [sample["number"] for sample in json.loads(path.read_text())]
+    assert kept == list(range(len(kept)))
+    append(path, {"number": 99})
+    assert json.loads(path.read_text())[-1] == {"number": 99}
+
+
+def test_zeros_of_a_power_cut_are_mended(tmp_path: Path) -> None:
+    path = tmp_path / "resource_usage.json"
+    append(path, {"number": 0})
+    path.write_bytes(path.read_bytes()[:-3] + b"\0" * 200)
+    append(path, {"number": 1})
+    assert json.loads(path.read_text())[-1] == {"number": 1}
+
+
+def test_a_full_disk_leaves_the_array_as_it_was(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path = tmp_path / "resource_usage.json"
+    append(path, {"number": 0})
+    code = (
+        "import resource,sys,signal;from pathlib import Path;from pytest_openscope.sidecar.samples import append\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "p=Path(sys.argv[1]);resource.setrlimit(resource.RLIMIT_FSIZE,(p.stat().st_size+20,)*2)\n"
+        "try: append(p,{'text':'x'*100})\nexcept OSError: print('told')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "told", done.stderr
+    assert json.loads(path.read_text()) == [{"number": 0}]
+
+
+def test_the_whole_tree_is_counted_from_its_first_second(tmp_path: Path) -> None:
+    code = f"import subprocess,sys\nc=subprocess.Popen([sys.executable,'-c',{BURN!r}]);print(c.pid,flush=True);c.wait()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    said: list[tuple[Any, ...]] = []
+    try:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        path = tmp_path / "resource_usage.json"
+        sampler = ResourceSampler(path, os.getpid(), create_time(os.getpid()), 30.0, str(tmp_path), lambda *a: said.append(a))
+        sampler.start()
+        deadline = time.monotonic() + 5
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        started = time.monotonic()
+        sampler.acquisition_started("camera", process.pid, create_time(process.pid))
+        while len(json.loads(path.read_text())) < 2 and time.monotonic() - started < 1.0:
+            time.sleep(0.01)
+        sample = json.loads(path.read_text())[-1]
+        assert sample["acquisition"]["processes"] == 2
+        assert sample["acquisition"]["cpu_percent"] > 0
+        assert sample["launcher"]["memory_mb"] > 0
+        assert set(sample["system"]) == {"cpu_percent", "memory", "disk", "disks"}
+        assert {"percent", "free_gb", "total_gb"} <= set(sample["system"]["disk"])
+        assert {pid for pid, _ in sampler.known_processes()} == {process.pid, child}
+        sampler.acquisition_finished("camera")
+        assert said[-1][0] == "INFO"
+        assert "camera: resources:" in said[-1][1]
+        sampler.stop()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout and process.stdout.close()
+        subprocess.run(["kill", "-9", str(child)], check=False)
+
+
+def test_a_child_whose_parent_died_is_still_counted() -> None:
+    sleep = "import time;time.sleep(30)"
+    code = f"import subprocess,sys\nc=subprocess.Popen([sys.executable,'-c',{sleep!r}]);print(c.pid,flush=True);c.wait()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    tree = Tree(process.pid, create_time(process.pid), descendants=True)
+    first = tree.look()
+    process.kill()
+    process.wait()
+    second = tree.look()
+    os.kill(child, 9)
+    process.stdout.close()
+    assert first is not None
+    assert first["processes"] == 2
+    assert second is not None
+    assert second["processes"] == 1
+
+
+def test_another_process_with_the_same_pid_is_not_taken() -> None:
+    assert Tree(os.getpid(), 1000.0, descendants=True).look() is None
+
+
+def test_warnings_come_once_per_crossing(tmp_path: Path) -> None:
+    said: list[tuple[Any, ...]] = []
+    sampler = ResourceSampler(
+        tmp_path / "r.json", os.getpid(), None, 1.0, str(tmp_path), lambda *a: said.append(a), low_disk_gb=5
+    )
+    for free_gb in (9.0, 4.0, 3.0, 5.1, 4.9, 6.0, 4.0):
+        sampler._judge(free_gb, 50.0)
+    assert [text for _, text, _, _ in said] == [
+        "only 4.0 GB are free on the session's disk (limit 5 GB)",
+        "only 4.0 GB are free on the session's disk (limit 5 GB)",
+    ]
+    assert said[0][0] == "WARNING"
+    assert said[0][3] is True
+    sampler._judge(9.0, 97.0)
+    sampler._judge(9.0, 97.0)
+    assert len(said) == 3
+
+
+def test_a_failing_sample_is_said_once_and_sampling_goes_on(tmp_path: Path) -> None:
+    said: list[tuple[Any, ...]] = []
+    folder = tmp_path / "later"
+    sampler = ResourceSampler(folder / "r.json", os.getpid(), None, 0.1, str(tmp_path), lambda *a: said.append(a))
+    sampler.start()
+    time.sleep(0.5)
+    folder.mkdir()
+    deadline = time.monotonic() + 5
+    while not (folder / "r.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    sampler.stop()
+    assert json.loads((folder / "r.json").read_text())
+    assert len(said) == 1
+    assert "no resource sample" in said[0][1]
+
+
+def test_the_only_disk_is_the_sessions_disk(tmp_path: Path) -> None:
+    assert disk_of(str(tmp_path / "missing"), {"PhysicalDrive0": None}) == "PhysicalDrive0"
+    assert disk_of(str(tmp_path / "missing"), {"a": None, "b": None}) == ""
