@@ -7,16 +7,17 @@ between the start of a process and the moment from which it is known and can be 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..record import AcquisitionFacts
 from . import spawn, tree
+from .child import Child
+from .latch import Latch
+from .output import BLOCK_BYTES
 from .spec import (
     LOGGER,
     AcquisitionFailed,
@@ -27,8 +28,6 @@ from .spec import (
     output_logger,
 )
 from .streams import Sink, StreamFollower
-from .usage import TreeUsage
-from .windows import Job
 
 logger = logging.getLogger(LOGGER)
 
@@ -41,32 +40,6 @@ _LONGEST_PAUSE_S = 0.05
 _SHORTEST_PAUSE_S = 0.002
 _READING_PAUSE_S = 0.01
 _LEFTOVER_POLL_S = 0.1
-#: Locks cannot be interrupted on Windows before Python 3.14, so a wait there is made of slices.
-_SLICE_S = 0.1 if sys.platform == "win32" else 0.5
-
-
-class _Latch:
-    """Opens once. Made of one bare lock, since an interrupt can leave a ``threading.Event`` in disorder."""
-
-    def __init__(self) -> None:
-        self.is_open = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def open(self) -> None:
-        if not self.is_open:
-            self.is_open = True
-            self._lock.release()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self.is_open:
-            slice_s = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
-            if slice_s <= 0:
-                return False
-            if self._lock.acquire(timeout=slice_s):
-                self._lock.release()
-        return True
 
 
 def _last_line(lines: list[str]) -> str:
@@ -86,8 +59,7 @@ class AcquisitionRun:
 
     Attributes:
         name: unique in the session folder.
-        pid, create_time: of the main process, once started (seconds since the epoch).
-        returncode: of the main process, once ended; negative for a signal, None when it could not be had.
+        stdout_path, stderr_path: the raw output, once started.
         stop_reason: why it was stopped before it ended by itself; else "".
     """
 
@@ -104,22 +76,13 @@ class AcquisitionRun:
         self.spec = spec
         self.folder = folder
         self.name = spec.name
-        self.pid: int | None = None
-        self.create_time: float | None = None
-        self.returncode: int | None = None
         self.stop_reason = ""
         self.stdout_path: Path | None = None
         self.stderr_path: Path | None = None
         self._sink, self._on_event, self._on_done = sink, on_event, on_done
         self._echo = echo if spec.echo else None
-        self._popen: Any = None
+        self._child: Child | None = None
         self._followers: list[StreamFollower] = []
-        self._usage = TreeUsage(0)
-        self._job = Job()
-        self._pidfd: int | None = None
-        self._subreaper = False
-        self._started_s = 0.0
-        self._ended_s: float | None = None
         self._extra_s = 0.0
         self._stderr_s: float | None = None
         self._start_error: tuple[str, BaseException] | None = None
@@ -131,7 +94,7 @@ class AcquisitionRun:
         self._looked_s = float("-inf")
         self._guarded: set[str] = set()
         self._judged = False
-        self._spawned, self._done = _Latch(), _Latch()
+        self._spawned, self._done = Latch(), Latch()
         self._thread = threading.Thread(target=self._main, name=f"acquisition {spec.name}", daemon=True)
 
     # What callers do -------------------------------------------------------------------------------------------------
@@ -148,6 +111,21 @@ class AcquisitionRun:
             self._done.wait()
             self.check()
         return self
+
+    @property
+    def pid(self) -> int | None:
+        """The main process's number, once it was started."""
+        return self._child.pid if self._child else None
+
+    @property
+    def create_time(self) -> float | None:
+        """When the main process started, in seconds since the epoch."""
+        return self._child.create_time if self._child else None
+
+    @property
+    def returncode(self) -> int | None:
+        """The main process's exit code once it has ended, negative for a signal; None when it could not be had."""
+        return self._child.returncode if self._child else None
 
     @property
     def done(self) -> bool:
@@ -195,16 +173,18 @@ class AcquisitionRun:
 
     def facts(self) -> AcquisitionFacts:
         """Return what is known by now."""
-        end_s = self._ended_s if self._ended_s is not None else time.monotonic()
+        child = self._child
+        end_s = child.ended_s if child and child.ended_s is not None else time.monotonic()
+        cpu_s = child.usage.cpu_s if child else None
         tails = {follower.stream: follower.tail_text() for follower in self._followers}
         return AcquisitionFacts(
             name=self.name,
             command=list(self.spec.command),
             pid=self.pid,
             returncode=self.returncode,
-            duration_s=round(end_s - self._started_s, 3) if self.pid is not None else None,
-            peak_memory_mb=self._usage.peak_memory_mb,
-            cpu_s=None if self._usage.cpu_s is None else round(self._usage.cpu_s, 3),
+            duration_s=round(end_s - child.started_s, 3) if child else None,
+            peak_memory_mb=child.usage.peak_memory_mb if child else None,
+            cpu_s=None if cpu_s is None else round(cpu_s, 3),
             stdout_tail=tails.get("stdout", []),
             stderr_tail=tails.get("stderr", []),
             stop_reason=self.stop_reason,
@@ -238,7 +218,7 @@ class AcquisitionRun:
         if self._stop_kind == "asked":
             text = f"{title} was stopped: {self.stop_reason}"
             return AcquisitionFailed(text, facts) if stopped_is_failure else None
-        if self._ended_s is None:
+        if self._child is None or self._child.ended_s is None:
             return None
         if self.returncode is None:
             return AcquisitionFailed(f"{title} has ended, but something else took its exit code{said}", facts)
@@ -252,159 +232,77 @@ class AcquisitionRun:
 
     def _main(self) -> None:
         try:
-            if self._spawn():
+            child = self._spawn()
+            if child is not None:
                 self._spawned.open()
-                self._watch()
+                self._watch(child)
         except Exception:
             logger.exception("watching acquisition %r failed", self.name)
-            if self.pid is not None and self._report is None:
-                self._stop_tree()
-                self._reap()
+            if self._child is not None and self._report is None:
+                self._stop_tree(self._child)
         finally:
-            self._guard("end", self._finish)
+            if self._child is not None:
+                self._guard("end", self._finish, self._child)
             self._done.open()
             self._spawned.open()
             if self._on_done is not None:
                 self._guard("on_done", self._on_done, self)
 
-    def _spawn(self) -> bool:
-        """Start the process and make it known; False, with the reason kept, when it did not start."""
+    def _spawn(self) -> Child | None:
+        """Start the process and make it known; None, with the reason kept, when it did not start."""
         files = None
         try:
             if self._requests:
-                self._start_error = (f"it was stopped before: {self._requests[0][1]}", RuntimeError("stopped"))
-                return False
+                raise RuntimeError(f"it was stopped before: {self._requests[0][1]}")
             files = spawn.OutputFiles(self.folder, self.spec.name)
             self.name = files.name
-            self._subreaper = spawn.become_subreaper()
-            self._started_s = time.monotonic()
-            self._popen = spawn.spawn(self.spec, self.folder, files)
+            self._child = child = Child(self.spec, self.folder, files)
         except Exception as error:
             self._start_error = (spawn.explain(self.spec, error), error)
             if files is not None:
                 files.discard()
             logger.error("acquisition %r did not start: %s", self.name, self._start_error[0])
-            return False
-        self.pid = int(self._popen.pid)
+            return None
         self.stdout_path, self.stderr_path = files.stdout, files.stderr
-        self._identify()
         self._event(
             "acquisition_started",
-            pid=self.pid,
-            create_time=self.create_time,
+            pid=child.pid,
+            create_time=child.create_time,
             command=list(self.spec.command),
             cwd=str(self.spec.cwd or Path.cwd()),
-            stdout=self._relative(files.stdout),
-            stderr=self._relative(files.stderr),
+            stdout=files.stdout.relative_to(self.folder).as_posix(),
+            stderr=files.stderr.relative_to(self.folder).as_posix(),
         )
         files.close()
-        self._job.add(self.pid)
+        self._guard("job", child.attach)
         self._followers = [
             StreamFollower(stream, f"{self.name}.{stream}", path, self._mark, self._deliver)
             for stream, path in (("stdout", files.stdout), ("stderr", files.stderr))
         ]
-        if sys.platform == "linux" and hasattr(os, "pidfd_open"):
-            try:
-                self._pidfd = os.pidfd_open(self.pid)
-            except OSError:
-                self._pidfd = None
-        logger.info("acquisition %r started: pid %d: %s", self.name, self.pid, command_line(self.spec.command))
-        return True
+        logger.info("acquisition %r started: pid %d: %s", self.name, child.pid, command_line(self.spec.command))
+        return child
 
-    def _identify(self) -> None:
-        import psutil
-
-        assert self.pid is not None
-        try:
-            self.create_time = psutil.Process(self.pid).create_time()
-        except psutil.Error:
-            self.create_time = time.time()
-        self._usage = TreeUsage(self.pid)
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
-
-    def _watch(self) -> None:
+    def _watch(self, child: Child) -> None:
         pause_s = _SHORTEST_PAUSE_S
         while True:
-            ended = self._reap()
+            ended = child.reap()
             bytes_read = sum([follower.poll() for follower in self._followers])
-            self._check_limits()
-            self._serve_requests()
-            if self._is_over(ended):
+            self._check_limits(child)
+            self._serve_requests(child)
+            if self._is_over(child):
                 return
             if not ended:
-                self._usage.sample_if_due()
+                child.usage.sample_if_due()
             pause_s = _READING_PAUSE_S if bytes_read else min(pause_s * 1.5, _LONGEST_PAUSE_S)
-            if bytes_read < 256 * 1024:
-                self._pause(pause_s)
+            if bytes_read < BLOCK_BYTES // 2:
+                child.pause(pause_s)
 
-    def _pause(self, seconds: float) -> None:
-        """Sleep, but not beyond the end of the main process where the system can tell."""
-        if self._ended_s is not None:
-            time.sleep(seconds)
-        elif sys.platform == "win32":
-            import subprocess
-
-            try:
-                self._popen.wait(seconds)
-            except subprocess.TimeoutExpired:
-                return
-        elif self._pidfd is not None:
-            import select
-
-            poller = select.poll()
-            poller.register(self._pidfd, select.POLLIN)
-            poller.poll(seconds * 1000)
-        else:
-            time.sleep(seconds)
-
-    def _reap(self, seen: Collection[int] = ()) -> bool:
-        """Take the exit codes of the main process and of orphans that came to this one; True when the main one has ended."""
-        if sys.platform == "win32":
-            if self._ended_s is None and self._popen.poll() is not None:
-                self._end(self._popen.returncode)
-        else:
-            assert self.pid is not None
-            if self._ended_s is None:
-                try:
-                    pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-                except ChildProcessError:
-                    self._end(None)
-                else:
-                    if pid:
-                        self._usage.reaped(usage)
-                        self._end(os.waitstatus_to_exitcode(status))
-            if self._ended_s is not None:
-                self._reap_orphans({*seen, *self._usage.pids})
-        return self._ended_s is not None
-
-    def _reap_orphans(self, seen: Collection[int]) -> None:
-        """Wait for dead processes of the group (their number says whose they were) and for others known from the tree.
-
-        Only once the main process's own exit code is taken, which a wait for the group could take away.
-        """
-        if sys.platform == "win32" or not self._subreaper or self._ended_s is None:
-            return
-        assert self.pid is not None
-        for number in (-self.pid, *seen):
-            try:
-                while os.wait4(number, os.WNOHANG)[0] and number < 0:
-                    pass
-            except ChildProcessError:
-                continue
-
-    def _end(self, returncode: int | None) -> None:
-        self._ended_s = time.monotonic()
-        self.returncode = returncode
-        self._popen.returncode = returncode if returncode is not None else 0
-
-    def _check_limits(self) -> None:
+    def _check_limits(self, child: Child) -> None:
         spec = self.spec
-        if self._ended_s is not None or self._requests:
+        if child.ended_s is not None or self._requests:
             return
         now_s = time.monotonic()
-        running_s = now_s - self._started_s - self._extra_s
+        running_s = now_s - child.started_s - self._extra_s
         if self._stderr_s is None and self._stderr_bytes():
             self._stderr_s = now_s
         if spec.timeout_s is not None and running_s >= spec.timeout_s:
@@ -424,81 +322,69 @@ class AcquisitionRun:
         if not self.done:
             self._requests.append((kind, reason))
 
-    def _serve_requests(self) -> None:
+    def _serve_requests(self, child: Child) -> None:
         """Begin to stop the tree when that was asked for; what comes after the main process's own end changes nothing."""
         if not self._requests or self._stopper is not None:
             return
-        if self._ended_s is None:
+        if child.ended_s is None:
             self._stop_kind, self.stop_reason = self._requests[0]
             self._last_error = _last_line(self._followers[-1].tail_text())
             logger.warning("acquisition %r is being stopped: %s", self.name, self.stop_reason)
-        self._begin_stop()
+        self._begin_stop(child)
 
-    def _begin_stop(self) -> None:
-        self._stopper = threading.Thread(target=self._stop_tree, name=f"stop {self.name}", daemon=True)
+    def _begin_stop(self, child: Child) -> None:
+        self._stopper = threading.Thread(target=self._stop_tree, args=(child,), name=f"stop {self.name}", daemon=True)
         self._stopper.start()
 
-    def _stop_tree(self) -> None:
-        assert self.pid is not None
+    def _stop_tree(self, child: Child) -> None:
         try:
             self._report = tree.stop_tree(
-                self.pid,
-                self.create_time,
-                pgid=None if sys.platform == "win32" else self.pid,
+                child.pid,
+                child.create_time,
+                pgid=child.pgid,
                 session_mark=str(self.folder),
                 name=self.name,
                 policy=self.spec.stop,
-                members=self._job.pids,
-                on_poll=self._reap_orphans if sys.platform != "win32" else None,
+                members=child.job.pids,
+                on_poll=child.reap_orphans,
             )
         except Exception:
             logger.exception("stopping acquisition %r failed", self.name)
-            self._report = tree.StopReport(survivors=(f"perhaps pid {self.pid}",))
+            self._report = tree.StopReport(survivors=(f"perhaps pid {child.pid}",))
 
-    def _is_over(self, ended: bool) -> bool:
+    def _is_over(self, child: Child) -> bool:
         """Tell whether nothing of the tree is left, or nothing that can be stopped; begin to stop what outlived its parent."""
         if self._stopper is not None:
             return not self._stopper.is_alive()
         now_s = time.monotonic()
-        if not ended or now_s - self._looked_s < _LEFTOVER_POLL_S:
+        if child.ended_s is None or now_s - self._looked_s < _LEFTOVER_POLL_S:
             return False
         self._looked_s = now_s
-        assert self.pid is not None
         left = tree.find_tree(
-            self.pid,
-            self.create_time,
-            pgid=None if sys.platform == "win32" else self.pid,
+            child.pid,
+            child.create_time,
+            pgid=child.pgid,
             session_mark=str(self.folder),
             name=self.name,
-            members=self._job.pids,
+            members=child.job.pids,
         )
-        if left and now_s - (self._ended_s or 0.0) >= NATURAL_END_S:
+        if left and now_s - child.ended_s >= NATURAL_END_S:
             names = ", ".join(tree.name_of(process) for process in left)
             logger.warning("acquisition %r has ended, but not what it started, which is being stopped: %s", self.name, names)
-            self._begin_stop()
+            self._begin_stop(child)
         return not left
 
-    def _finish(self) -> None:
-        if self._subreaper:
-            if self.pid is not None:
-                self._reap()
-            spawn.resign_subreaper()
-        if self.pid is None:
-            return
-        self._reap()
+    def _finish(self, child: Child) -> None:
+        self._guard("closing", child.close)
         for follower in self._followers:
             self._guard("final read", follower.finish)
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-        self._job.close()
-        self._log_end()
-        self._event("acquisition_finished", returncode=self.returncode)
+        self._log_end(child)
+        self._event("acquisition_finished", returncode=child.returncode)
 
-    def _log_end(self) -> None:
+    def _log_end(self, child: Child) -> None:
         facts = self.facts()
-        if self._ended_s is None:
+        if child.ended_s is None:
             how = "could not be stopped"
-            self._popen.returncode = 0  # or its destructor would warn
         elif self.returncode is None:
             how = "ended, its exit code was taken by something else"
         else:
@@ -508,7 +394,7 @@ class AcquisitionRun:
             used.append(f"peak memory {facts.peak_memory_mb:.1f} MB")
         if facts.cpu_s is not None:
             used.append(f"CPU {facts.cpu_s:.2f} s")
-        good = self.returncode == 0 or (self._stop_kind == "asked" and self._ended_s is not None)
+        good = self.returncode == 0 or (self._stop_kind == "asked" and child.ended_s is not None)
         logger.log(logging.INFO if good else logging.ERROR, "acquisition %r %s (%s)", self.name, how, ", ".join(used))
         if self._report is not None and self._report.stopped:
             text = "acquisition %r: stopped (%s): %s"

@@ -117,6 +117,8 @@ def spawn(spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> subprocess
 
 def explain(spec: AcquisitionSpec, error: BaseException) -> str:
     """Say why a command did not start and what to do about it."""
+    if isinstance(error, RuntimeError):
+        return str(error)
     if not spec.command or not spec.command[0]:
         return "no command was given; give the program and its arguments as `command`"
     program = spec.command[0]
