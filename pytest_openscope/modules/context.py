@@ -71,7 +71,7 @@ class Entry(Protocol):
         ...
 
 
-def _nothing(*_: Any) -> None:
+def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
@@ -79,7 +79,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-@dataclass
+@dataclass(repr=False)
 class ModuleContext:
     """What a step may use. A function gets it as the argument that is annotated ``ModuleContext``.
 
@@ -93,7 +93,8 @@ class ModuleContext:
         operator: who answers them; None counts as ``no_input``.
         logger: the step's logger.
         note: puts a line into the session's notes.
-        record: keeps ``(name, value, unit)`` as a measurement of the session.
+        record: keeps a measurement: ``name, value, unit``, and ``minimum, maximum, passed`` where it has limits.
+        attach: registers a file as a result of the session.
         set_experiment_notes: the text for ``experiment_data.experiment_notes`` of ``end_state.json``.
         expand: fills placeholders in whatever of an entry is not in ``parameters``.
         scripts: imported scripts; one object for the whole session, so that two steps of one script share its state.
@@ -108,10 +109,14 @@ class ModuleContext:
     operator: Operator | None = None
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("pytest_openscope.modules"))
     note: Callable[[str], object] = _nothing
-    record: Callable[[str, Any, str], object] = _nothing
+    record: Callable[..., object] = _nothing
+    attach: Callable[[Path], object] = _nothing
     set_experiment_notes: Callable[[str], object] = _nothing
     expand: Callable[[Any], Any] = _same
     scripts: ScriptImports = field(default_factory=ScriptImports)
+
+    def __repr__(self) -> str:
+        return f"<ModuleContext of {self.session_folder}>"  # tracebacks show it; parameters may hold secrets
 
     def ask(self, prompt: str, default: str | None = None) -> str:
         """Ask the operator.
@@ -132,6 +137,20 @@ class ModuleContext:
         if self.no_input or self.operator is None:
             raise EOFError(f"nobody is there to answer: {prompt}")
         return self.operator.confirm(prompt)
+
+    def measure(
+        self, name: str, value: float, unit: str = "", minimum: float | None = None, maximum: float | None = None
+    ) -> None:
+        """Record a value with its limits.
+
+        Raises:
+            ModuleFailed: it lies outside ``[minimum, maximum]``.
+        """
+        passed = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+        self.record(name, value, unit, minimum=minimum, maximum=maximum, passed=passed)
+        if not passed:
+            low, high = "-inf" if minimum is None else minimum, "inf" if maximum is None else maximum
+            raise ModuleFailed(f"{name} = {value} {unit}".rstrip() + f" is outside [{low}, {high}]")
 
     def path(self, text: str) -> Path:
         """Return a path of a parameter, written with either slash; a relative one lies in the session folder."""

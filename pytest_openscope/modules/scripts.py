@@ -114,7 +114,9 @@ class ScriptImports:
     def _load(self, script: Path) -> ModuleType:
         if script in self._scripts:
             return self._scripts[script]
-        name = f"_openscope_script_{len(self._scripts)}_{script.stem}"
+        name = stem = f"script_{script.stem}"  # the log shows it as the name of the script's logger
+        while name in sys.modules:
+            name = f"{stem}_{len(self._scripts) + 1}" if name == stem else f"{name}_"
         spec = importlib.util.spec_from_file_location(name, script)
         if spec is None or spec.loader is None:
             raise ImportError(f"{script} is not a Python file")

@@ -452,3 +452,26 @@ def test_every_ready_made_module_passes_a_dry_run(bench: Bench, name: str) -> No
     run_entry(entry, bench.context)
     assert bool(simulates(entry, bench.context)) is not name.startswith("example")
     assert simulates(entry) == simulates(entry) or name == "disk_space_check"
+
+
+def test_a_measurement_outside_its_limits_fails_the_step(bench: Bench) -> None:
+    kept: list[Any] = []
+    bench.context.record = lambda *values, **limits: kept.append((values, limits))
+    bench.context.measure("frames", 60, minimum=59, maximum=61)
+    with pytest.raises(ModuleFailed, match=r"power = 7 mW is outside \[-inf, 5\]"):
+        bench.context.measure("power", 7, "mW", maximum=5)
+    assert kept[0] == (("frames", 60, ""), {"minimum": 59, "maximum": 61, "passed": True})
+    assert kept[1][1]["passed"] is False
+
+
+def test_a_context_shows_no_parameters(bench: Bench) -> None:
+    assert "m1" not in repr(bench.context)
+
+
+def test_scripts_of_one_name_have_loggers_of_their_own(bench: Bench) -> None:
+    for folder in "ab":
+        bench.script("import logging\ndef run(): assert __name__ in __import__('sys').modules", f"{folder}/go.py")
+        run_entry(FakeEntry(module_path=f"{folder}/go.py"), bench.context)
+    first, second = (module.__name__ for module in bench.context.scripts._scripts.values())
+    assert first.startswith("script_go")
+    assert first != second

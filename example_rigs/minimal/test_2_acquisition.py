@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.acquisition
+
+
+def test_stimulus(acquisition, experiment, lamp, trials):
+    script = Path(__file__).with_name("stimulus.py")
+    table = experiment.session_folder / "trials.csv"
+    acquisition.run(command=[sys.executable, str(script), "--trials", str(trials), str(table)], timeout_s=60)
