@@ -18,6 +18,9 @@ from .day_lines import DayLine, format_line, parse_line
 from .mirror_copy import Hint, SourceLog
 from .mirror_files import BLOCK_BYTES, TURN_BYTES, MirrorJob
 
+#: A session takes the lock again after this, or after so many times its last turn, whichever is longer: fifty writers on a
+#: slow share then keep the lock in use for less than half of the time.
+INTERVAL_S, REST_FACTOR = 1.0, 20.0
 #: Read without the lock in one go, so that the session's own copy is not kept waiting; and the most that is read under it.
 _SLICE_BYTES = 4 * TURN_BYTES
 _BACKLOG_BYTES = 16 * TURN_BYTES
@@ -84,7 +87,6 @@ class DayLog:
         self.settled = -1
         self.damaged = False
         self.fresh = False
-        self.interval_s = 1.0
         self._first: int | None = None
         self._last: tuple[int, bytes] | None = None
         self._search: _Search | None = None
@@ -187,7 +189,7 @@ class DayLog:
         self.file.unlock()
         self._warned_blocked = False
         last_s = time.monotonic() - started
-        self._next_turn = time.monotonic() + (min(last_s, 0.2) if finishing else max(self.interval_s, 20 * last_s))
+        self._next_turn = time.monotonic() + (min(last_s, 0.2) if finishing else max(INTERVAL_S, REST_FACTOR * last_s))
         self._save_hint()
         return more and finishing
 

@@ -1,0 +1,401 @@
+"""The mirror on faulty shares: a real worker process whose file calls fail as told."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from mirror_tools import FAST, Bench, check_day, day_lines
+
+from pytest_openscope.sidecar.day_lines import format_line
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the faulty share wraps POSIX calls")
+
+
+@pytest.fixture
+def bench(tmp_path: Path):
+    (tmp_path / "central").mkdir()
+    made = Bench(tmp_path, tmp_path / "central")
+    yield made
+    if made.supervisor is not None:
+        made.supervisor.stop()
+
+
+def ends_well(bench: Bench) -> None:
+    assert bench.same()
+    check_day(bench.job.day_log, bench)
+
+
+@pytest.mark.parametrize("file", ["day", "own"])
+@pytest.mark.parametrize("do", ["eio", "part_eio", "all_eio", "short", "enospc", "short_enospc", "die"])
+def test_a_write_that_fails(bench: Bench, file: str, do: str) -> None:
+    bench.set(faults=[{"op": "write", "file": file, "nth": 1, "do": do, "times": 2}])
+    bench.start(faulty=True)
+    bench.chat(40)
+    bench.until(lambda: bench.supervisor.copied_bytes == bench.log.stat().st_size)
+    bench.chat(3000, seed=1)
+    bench.run(0.5)
+    if do == "die":
+        bench.set()
+    bench.chat(20, seed=2)
+    bench.finish()
+    ends_well(bench)
+
+
+@pytest.mark.parametrize("file", ["day", "own"])
+def test_the_final_flush_fails(bench: Bench, file: str) -> None:
+    bench.chat(50)
+    bench.set(faults=[{"op": "fsync", "file": file, "nth": 0, "do": "eio", "times": 10**6}])
+    bench.start(faulty=True)
+    bench.supervisor.finish_soon()
+    bench.run(1.5)
+    status = bench.supervisor.status()
+    assert status.status == "pending"
+    assert "Input/output error" in status.reason
+    assert len(bench.warnings()) == 1
+    bench.set()
+    bench.until(lambda: bench.supervisor.status().status == "verified")
+    ends_well(bench)
+    assert "answers again" in bench.notices[-1].text
+
+
+def test_replacing_a_metadata_file_fails(bench: Bench) -> None:
+    (bench.log.parent / "end_state.json").write_text("{}", encoding="utf-8")
+    bench.chat(5)
+    bench.set(faults=[{"op": "replace", "file": "any", "nth": 0, "do": "eio", "times": 2}])
+    bench.mirror(faulty=True)
+    assert (bench.job.own_folder / "end_state.json").read_text(encoding="utf-8") == "{}"
+    assert not list(bench.job.own_folder.glob(".*"))
+
+
+@pytest.mark.parametrize("how", ["missing", "erofs", "hang"])
+def test_unusable_from_the_start_and_back_later(bench: Bench, how: str) -> None:
+    bench.set(all=how)
+    bench.start(faulty=True)
+    bench.chat(100)
+    bench.run(2.5)
+    assert bench.supervisor.status().status == "pending"
+    assert bench.supervisor.status().bytes_behind == bench.log.stat().st_size
+    assert len(bench.warnings()) == 1
+    bench.set(all=None)
+    bench.until(lambda: bench.supervisor.copied_bytes == bench.log.stat().st_size)
+    bench.finish()
+    ends_well(bench)
+    assert len(bench.warnings()) == 1
+
+
+def test_hung_at_the_end_does_not_hold_up_the_sidecar(bench: Bench) -> None:
+    bench.start(faulty=True)
+    bench.chat(100)
+    bench.until(lambda: bench.supervisor.copied_bytes)
+    bench.set(all="hang")
+    bench.chat(100, seed=1)
+    bench.supervisor.finish_soon()
+    bench.run(1.0)
+    assert bench.supervisor.status().status == "pending"
+    before = time.monotonic()
+    bench.supervisor.stop()
+    assert time.monotonic() - before < 1.0
+    bench.set(all=None)
+    bench.mirror(faulty=True)
+    ends_well(bench)
+
+
+def test_the_own_copy_keeps_up_on_a_slow_share(bench: Bench) -> None:
+    bench.set(all=0.005)
+    bench.start(faulty=True)
+    bench.chat(10)
+    bench.until(lambda: bench.supervisor.copied_bytes)
+    lags = []
+    for i in range(4):
+        bench.chat(5, seed=i)
+        size, wrote = bench.log.stat().st_size, time.monotonic()
+        bench.until(lambda size=size: bench.supervisor.copied_bytes >= size)
+        lags.append(time.monotonic() - wrote)
+    assert max(lags) < 1.0
+    bench.finish()
+    ends_well(bench)
+
+
+def test_vanishes_in_mid_batch_and_returns(bench: Bench, tmp_path: Path) -> None:
+    central = tmp_path / "central"
+    bench.start(faulty=True)
+    bench.chat(1000)
+    bench.until(lambda: bench.supervisor.copied_bytes)
+    central.rename(tmp_path / "away")
+    bench.chat(1000, seed=1)
+    bench.until(bench.warnings)
+    assert not central.exists()
+    (tmp_path / "away").rename(central)
+    bench.chat(100, seed=2)
+    bench.finish()
+    ends_well(bench)
+
+
+def test_a_stale_length_is_caught(bench: Bench) -> None:
+    bench.set(faults=[{"op": "lseek_end", "file": "day", "nth": 0, "do": "stale", "times": 10**6}])
+    bench.start(faulty=True)
+    for i in range(6):
+        bench.chat(5, seed=i)
+        bench.run(0.4)
+    bench.set()
+    bench.finish()
+    ends_well(bench)
+
+
+def test_a_worker_stuck_while_it_holds_the_lock_is_killed(bench: Bench, tmp_path: Path) -> None:
+    other = Bench(tmp_path / "other", tmp_path / "central", rig="rig-2")
+    bench.set(faults=[{"op": "fsync", "file": "day", "nth": 0, "do": "hang"}])
+    bench.start(faulty=True)
+    bench.chat(10)
+    bench.run(0.5)
+    stuck = bench.supervisor.pids[0]
+    other.start()
+    other.chat(10)
+    other.supervisor.finish_soon()
+    for _ in range(500):
+        bench.tick()
+        other.tick()
+        if other.supervisor.status().status == "verified":
+            break
+    assert other.supervisor.status().status == "verified"
+    bench.until(lambda: stuck not in bench.supervisor.pids)
+    bench.set()
+    bench.finish()
+    other.supervisor.stop()
+    check_day(bench.job.day_log, bench, other)
+
+
+def test_a_stopped_holder_holds_up_nobodys_own_copy(bench: Bench, tmp_path: Path) -> None:
+    """The holder is a whole PC that sleeps: nobody kills its worker, the others wait and lose nothing."""
+    other = Bench(tmp_path / "other", tmp_path / "central", rig="rig-2")
+    bench.set(faults=[{"op": "fsync", "file": "day", "nth": 0, "do": "hang"}])
+    bench.start(faulty=True)
+    bench.chat(10)
+    bench.run(0.5)
+    other.start()
+    other.chat(10)
+    other.run(1.0)
+    assert other.same()
+    assert other.supervisor._latest["blocked"]
+    assert other.supervisor.status().status == "pending"
+    bench.set()
+    bench.supervisor.stop()
+    bench.mirror()
+    other.finish()
+    check_day(bench.job.day_log, bench, other)
+
+
+def test_locks_that_always_succeed_leave_the_own_copies_unharmed(tmp_path: Path) -> None:
+    (tmp_path / "central").mkdir()
+    benches = [Bench(tmp_path / str(i), tmp_path / "central", rig=f"rig-{i}") for i in range(4)]
+    for bench in benches:
+        bench.set(locks="always")
+        bench.start(faulty=True)
+    for turn in range(3):
+        for bench in benches:
+            bench.chat(300, seed=turn)
+        for bench in benches:
+            bench.run(0.3)
+    for bench in benches:
+        bench.supervisor.finish_soon()
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and not all(b.supervisor.status().settled for b in benches):
+        for bench in benches:
+            bench.tick()
+    for bench in benches:
+        assert bench.supervisor.status().settled, (bench.supervisor.status(), bench.supervisor._latest)
+        bench.supervisor.stop()
+        assert bench.same()
+    for bench in benches:
+        bench.mirror()
+    check_day(benches[0].job.day_log, *benches)
+
+
+@pytest.mark.parametrize("where", ["middle", "tail", "own last line"])
+def test_zeroed_blocks_are_mended(bench: Bench, where: str) -> None:
+    bench.start()
+    bench.chat(400)
+    bench.until(lambda: (bench.supervisor._latest.get("day") or 0) == bench.log.stat().st_size)
+    day = bench.job.day_log
+    data = bytearray(day.read_bytes())
+    if where == "middle":
+        data[8192:12288] = bytes(4096)
+    elif where == "tail":
+        data[-3000:] = bytes(3000)
+    else:
+        data[-20:-1] = bytes(19)
+    with day.open("r+b") as stream:
+        stream.write(data)
+    bench.chat(50, seed=1)
+    bench.finish()
+    ends_well(bench)
+
+
+def test_a_late_landing_over_anothers_lines_is_healed(bench: Bench, tmp_path: Path) -> None:
+    other = Bench(tmp_path / "other", tmp_path / "central", rig="rig-2")
+    other.chat(50, seed=3)
+    other.mirror()
+    bench.chat(50)
+    bench.mirror()
+    day = bench.job.day_log
+    late = b"".join(format_line(line.key, line.offset, line.text) for line in day_lines(day)[other.job.key][5:12])
+    with day.open("r+b") as stream:
+        stream.seek(day.stat().st_size - 2500)
+        stream.write(late)
+    bench.chat(5, seed=9)
+    other.chat(5, seed=9)
+    bench.mirror()
+    other.mirror()
+    check_day(day, bench, other)
+
+
+def test_hint_and_progress_are_found_again(bench: Bench) -> None:
+    bench.chat(100)
+    bench.mirror()
+    bench.job.hint_path.unlink()
+    bench.chat(100, seed=1)
+    bench.mirror()
+    ends_well(bench)
+
+
+def test_a_foreign_days_log_is_left_alone(bench: Bench) -> None:
+    day = bench.job.day_log
+    day.parent.mkdir(parents=True)
+    day.write_bytes(b"2026-03-04 10:00:00,123 - INFO - Logging initialized\nunfinished")
+    bench.chat(20)
+    bench.mirror()
+    assert day.read_bytes() == b"2026-03-04 10:00:00,123 - INFO - Logging initialized\nunfinished"
+    check_day(day.with_name("launcher-2.log"), bench)
+
+
+def test_plain_lines_of_the_old_launcher_stay(bench: Bench) -> None:
+    bench.chat(20)
+    bench.mirror()
+    foreign = b"2026-03-04 10:00:00,123 - INFO - the old launcher\nTraceback (most recent call last):\n"
+    with bench.job.day_log.open("ab") as stream:
+        stream.write(foreign + b"2026-03-04 10:00:01,000 - INFO - cut sho")
+    bench.chat(20, seed=1)
+    bench.mirror()
+    data = bench.job.day_log.read_bytes()
+    assert foreign + b"2026-03-04 10:00:01,000 - INFO - cut sho\n" in data
+
+
+@pytest.mark.parametrize(
+    "content", [b"crlf\r\nnext\r\n", b"nul \0 here\n\0\n", b"\xff\xfe\x80 not utf-8\n", b"\n\n\nend", b"x" * 300_000]
+)
+def test_odd_content_comes_through(bench: Bench, content: bytes) -> None:
+    bench.start()
+    bench.write(content[: len(content) // 2])
+    bench.until(lambda: bench.supervisor.copied_bytes)
+    bench.run(1.2)
+    bench.write(content[len(content) // 2 :])
+    bench.finish()
+    ends_well(bench)
+
+
+def test_a_footer_after_an_unfinished_line(bench: Bench) -> None:
+    """A crash leaves half a line; the mirror was finished; a later recovery completes the line and adds a footer."""
+    bench.write(b"one\ntwo\nhalf a li")
+    bench.mirror()
+    bench.write(b"ne\nfooter\n")
+    bench.mirror()
+    ends_well(bench)
+
+
+def test_a_torn_tail_of_another_is_cut(bench: Bench) -> None:
+    bench.chat(5)
+    bench.mirror()
+    with bench.job.day_log.open("ab") as stream:
+        stream.write(b"rig-7 mouse_7 12 0011aab")
+    bench.chat(5, seed=1)
+    bench.mirror()
+    ends_well(bench)
+
+
+def test_end_state_can_be_copied_again(bench: Bench) -> None:
+    bench.chat(5)
+    state = bench.log.parent / "end_state.json"
+    state.write_text('{"mirror": "pending"}', encoding="utf-8")
+    bench.start()
+    bench.supervisor.finish_soon()
+    bench.until(lambda: bench.supervisor.status().status == "verified")
+    state.write_text('{"mirror": "verified"}', encoding="utf-8")
+    bench.supervisor.refresh_metadata()
+    assert bench.supervisor.status().status == "pending"
+    bench.until(lambda: bench.supervisor.status().status == "verified")
+    assert (bench.job.own_folder / "end_state.json").read_bytes() == state.read_bytes()
+
+
+def test_off(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, tmp_path / "central")
+    object.__setattr__(bench.job, "mirror_directory", None)
+    bench.start()
+    bench.tick()
+    assert bench.supervisor.status().status == "off"
+    assert bench.supervisor.pids == []
+
+
+def test_a_worker_that_dies_is_replaced(bench: Bench) -> None:
+    bench.start()
+    bench.chat(10)
+    bench.until(lambda: bench.supervisor.copied_bytes)
+    for i in range(3):
+        pids = bench.supervisor.pids
+        os.kill(pids[0], 9)
+        bench.chat(10, seed=i)
+        bench.until(lambda pids=pids: bench.supervisor.pids and bench.supervisor.pids != pids)
+    bench.finish()
+    ends_well(bench)
+
+
+def test_a_second_worker_waits_for_the_local_lock(bench: Bench) -> None:
+    bench.chat(10)
+    bench.start()
+    bench.until(lambda: bench.supervisor.copied_bytes)
+    second = Bench(Path(bench.job.state_directory).parent, Path(bench.job.mirror_directory or ""))
+    second.start()
+    second.supervisor.finish_soon()
+    second.run(0.8)
+    assert second.supervisor.status().status == "pending"
+    assert "another process" in second.supervisor.status().reason
+    bench.supervisor.stop()
+    second.until(lambda: second.supervisor.status().status == "verified")
+    second.supervisor.stop()
+    ends_well(bench)
+
+
+def test_a_worker_goes_when_its_sidecar_dies(bench: Bench) -> None:
+    import subprocess
+
+    code = (
+        "import sys, time; sys.path[:0] = [sys.argv[1]]\n"
+        "from pytest_openscope.sidecar.mirror import MirrorSupervisor\n"
+        "from pytest_openscope.sidecar.mirror_files import MirrorJob\n"
+        "s = MirrorSupervisor(MirrorJob.from_json(sys.argv[2])); s.start()\n"
+        "print(s.pids[0], flush=True)\n"
+        "while True: s.tick(); time.sleep(0.05)\n"
+    )
+    bench.chat(10)
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", code, root, bench.job.to_json()], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    bench.mirror()
+    ends_well(bench)
+    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
+
+
+def test_tuning_defaults_follow_the_scheme() -> None:
+    from pytest_openscope.sidecar.mirror import MirrorTuning
+
+    assert MirrorTuning().hang_s == 10.0
+    assert (MirrorTuning().retry_first_s, MirrorTuning().retry_most_s) == (1.0, 60.0)
+    assert FAST.hang_s < MirrorTuning().hang_s

@@ -1,0 +1,90 @@
+"""Many sessions at once in one central directory, and workers killed at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mirror_tools import Bench, check_day
+
+from pytest_openscope.sidecar.mirror import MirrorTuning
+
+TUNING = MirrorTuning(retry_first_s=0.05, retry_most_s=0.1)
+
+
+def tick_all(benches: list[Bench], seconds: float) -> None:
+    stop = time.monotonic() + seconds
+    while time.monotonic() < stop:
+        for bench in benches:
+            bench.notices += bench.supervisor.tick()
+        time.sleep(0.02)
+
+
+def finish_all(benches: list[Bench], timeout_s: float) -> None:
+    for bench in benches:
+        bench.supervisor.finish_soon()
+    deadline = time.monotonic() + timeout_s
+    while not all(bench.supervisor.status().settled for bench in benches):
+        late = [bench.supervisor.status() for bench in benches if not bench.supervisor.status().settled]
+        assert time.monotonic() < deadline, late
+        tick_all(benches, 0.05)
+    for bench in benches:
+        bench.supervisor.stop()
+
+
+def make(tmp_path: Path, count: int) -> list[Bench]:
+    (tmp_path / "central").mkdir()
+    return [Bench(tmp_path / f"pc{i}", tmp_path / "central", f"rig-{i % 7}", f"mouse_{i // 7}") for i in range(count)]
+
+
+def test_twenty_sessions_at_once(tmp_path: Path) -> None:
+    benches = make(tmp_path, 20)
+    try:
+        for bench in benches:
+            bench.start(tuning=TUNING)
+        for turn in range(3):
+            for i, bench in enumerate(benches):
+                bench.chat(100, seed=turn * 100 + i)
+                bench.write(b"cut in mid-li")
+            tick_all(benches, 0.8)
+            for bench in benches:
+                bench.write(b"ne\r\n")
+        finish_all(benches, 60)
+    finally:
+        for bench in benches:
+            bench.supervisor.stop()
+    assert all(bench.same() for bench in benches)
+    check_day(benches[0].job.day_log, *benches)
+    assert not any(bench.notices for bench in benches)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("hints", ["kept", "deleted"])
+def test_kill_9_at_random_moments(tmp_path: Path, hints: str) -> None:
+    chooser = random.Random(hints)
+    benches = make(tmp_path, 4)
+    kills = 0
+    try:
+        for bench in benches:
+            bench.start(tuning=TUNING)
+        for _ in range(25):
+            for bench in benches:
+                bench.chat(chooser.randrange(200), seed=chooser.randrange(10**6))
+            tick_all(benches, chooser.uniform(0.0, 0.3))
+            victim = chooser.choice(benches)
+            for pid in victim.supervisor.pids:
+                os.kill(pid, 9)
+                kills += 1
+            if hints == "deleted":
+                victim.job.hint_path.unlink(missing_ok=True)
+        finish_all(benches, 60)
+    finally:
+        for bench in benches:
+            bench.supervisor.stop()
+    assert kills >= 15
+    assert all(bench.same() for bench in benches)
+    check_day(benches[0].job.day_log, *benches)
