@@ -173,7 +173,7 @@ def _session_mark(process: Any) -> str:
 
 
 def check_packages(lock_file: str | None, folder: Path) -> CheckResult:
-    """Compare the installed Python packages with the rig's lock file (``name==version`` lines, ``uv.lock`` or ``pylock.toml``)."""
+    """Compare the installed packages with the rig's lock file (``name==version`` lines, ``uv.lock`` or ``pylock.toml``)."""
     if not lock_file:
         return CheckResult("packages", SKIP, "no packages_lock is declared")
     path = folder / lock_file

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def github(api_base_url: str, repo: str, token_env: str) -> dict[str, Any]:
     return {"status": 200, "has_issues": content.get("has_issues"), "archived": content.get("archived"), "may_write": may_write}
 
 
-_PROBES = {"disk": disk, "mirror": mirror, "github": github}
+_PROBES: dict[str, Callable[..., dict[str, Any]]] = {"disk": disk, "mirror": mirror, "github": github}
 
 
 def main(arguments: list[str]) -> int:
