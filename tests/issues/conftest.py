@@ -1,0 +1,61 @@
+"""A fake GitHub per test, and a search of every request that reached one for what must not leave a rig."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .fake_github import FakeGithub
+from .kit import PRIVATE, Rig, SimClock
+
+
+@pytest.fixture
+def clock() -> SimClock:
+    return SimClock()
+
+
+@pytest.fixture
+def github(clock: SimClock) -> Iterator[FakeGithub]:
+    """A server in simulated time."""
+    server = FakeGithub(clock.now)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make_rig(github: FakeGithub, clock: SimClock, tmp_path: Path) -> Callable[..., Rig]:
+    def make(name: str = "rig-a", **settings: object) -> Rig:
+        return Rig(name, tmp_path / name, github, clock, settings)
+
+    return make
+
+
+@pytest.fixture
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    return make_rig()
+
+
+@pytest.fixture(autouse=True)
+def nothing_private_is_sent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Search everything that this test sent; ``@pytest.mark.names_allowed`` lets subject, user and session pass."""
+    servers: list[FakeGithub] = []
+    begin = FakeGithub.__init__
+
+    def noted(self: FakeGithub, *args: object, **kwargs: object) -> None:
+        begin(self, *args, **kwargs)  # type: ignore[arg-type]
+        servers.append(self)
+
+    monkeypatch.setattr(FakeGithub, "__init__", noted)
+    yield
+    allowed = request.node.get_closest_marker("names_allowed") is not None
+    forbidden = {kind: text for kind, text in PRIVATE.items() if not (allowed and kind in ("subject", "user", "session"))}
+    for server in servers:
+        for sent in server.requests:
+            for kind, text in forbidden.items():
+                assert text.lower() not in sent.sent.lower(), f"{kind} {text!r} was sent: {sent.verb} {sent.path}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "names_allowed: subject, user and session may be sent in this test")
