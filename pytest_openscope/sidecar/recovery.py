@@ -162,7 +162,7 @@ def _states_of_this_user() -> list[Path | None]:
     from ..config.roots import default_state_directory
 
     try:
-        return sorted(path for path in default_state_directory("any", os.environ).parent.iterdir() if path.is_dir())
+        return [*sorted(path for path in default_state_directory("any", os.environ).parent.iterdir() if path.is_dir())]
     except OSError:
         return []
 
