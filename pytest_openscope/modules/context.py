@@ -19,6 +19,9 @@ from .scripts import ScriptImports
 class ModuleFailed(Exception):  # noqa: N818 - named for what happened
     """A step said that it failed without raising: a return value, an exit code, a check that did not hold."""
 
+    #: What a session's record calls such a failure (``record.Failure.kind``).
+    openscope_kind = "step"
+
 
 class Operator(Protocol):
     """Who answers questions; both methods raise ``EOFError`` when nobody is there."""

@@ -82,7 +82,8 @@ def simulates(entry: Entry, context: ModuleContext | None = None) -> str | None:
     if entry.module_type == "launcher_module":
         if entry.module_path not in READY_MADE:
             guess = _guess(entry.module_path, READY_MADE)
-            return f"run the ready-made module {entry.module_path!r}, which this version does not have ({guess})"
+            remark = f" ({guess})" if guess.startswith("did you mean") else ""
+            return f"run the ready-made module {entry.module_path!r}, which this version does not have{remark}"
         would: Callable[[dict[str, Any]], str] | None = getattr(_ready_made(entry.module_path), "would", None)
         return would(parameters) if would else None
     function = _function_name(entry) or f"run_{entry.phase}"
