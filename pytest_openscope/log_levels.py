@@ -9,6 +9,12 @@ from typing import Any
 _CACHED = "pytest_openscope"
 
 
+class Lease:
+    """The time for which a session log lowers levels; afterwards every level lowered under it counts as its original."""
+
+    over = False
+
+
 class LoweredLevel(int):
     """A logger's level that the session log lowered, and the one that it had.
 
@@ -17,13 +23,13 @@ class LoweredLevel(int):
     """
 
     original: int
-    gone: bool
+    lease: Lease
 
-    def __new__(cls, level: int, original: int) -> LoweredLevel:
+    def __new__(cls, level: int, original: int, lease: Lease) -> LoweredLevel:
         """Return ``level`` as a number that remembers ``original``."""
         lowered = super().__new__(cls, level)
         lowered.original = original
-        lowered.gone = False
+        lowered.lease = lease
         return lowered
 
     def __gt__(self, other: int) -> bool:
@@ -81,7 +87,8 @@ def level_number(level: int | str) -> int:
 class Levels:
     """The thresholds of one session log, and the loggers that were lowered for them.
 
-    A logger that its own code made quieter stays so, unless ``levels`` names it.
+    A logger that its own code made quieter stays so, unless ``levels`` names it. The root logger and the named ones do not
+    get quieter, whoever sets their level, nor does any logger by ``caplog``: only the other handlers follow.
     """
 
     def __init__(self, level: int | str, levels: Mapping[str, int | str]) -> None:
@@ -89,8 +96,10 @@ class Levels:
         self._named = {name: level_number(value) for name, value in levels.items() if name not in ("", "root")}
         for name in ("", "root"):
             self.level = level_number(levels[name]) if name in levels else self.level
+        self._wanted: dict[logging.Logger, int] = {}
         self._held: list[tuple[logging.Logger, int]] = []
-        self._lowered: list[tuple[logging.Logger, LoweredLevel]] = []
+        self._lowered: set[logging.Logger] = set()
+        self._lease = Lease()
         #: What :meth:`threshold` found, by logger.
         self.thresholds: dict[str, int] = {}
 
@@ -119,23 +128,33 @@ class Levels:
 
     def apply(self) -> None:
         """Lower the root logger's level and those of the named loggers where that is needed; to be repeated at will."""
-        wanted = [(logging.getLogger(), self.level), *((logging.getLogger(name), level) for name, level in self._named.items())]
-        self._held = []
-        for logger, level in wanted:
-            if logger.getEffectiveLevel() > level:
-                lowered = LoweredLevel(max(level, 1), logger.level)
-                logger.setLevel(lowered)
-                self._lowered.append((logger, lowered))
-            self._held.append((logger, logger.level))
+        self._wanted = {logging.getLogger(): self.level}
+        self._wanted.update((logging.getLogger(name), level) for name, level in self._named.items())
+        for logger, level in self._wanted.items():
+            self._lower(logger, level)
+        self._held = [(logger, logger.level) for logger in self._wanted]
+
+    def mend(self, logger: logging.Logger, before: int, by_caplog: bool) -> None:
+        """Lower a level again that somebody has just set; ``before`` is the effective one that it replaced."""
+        wanted = self._wanted.get(logger)
+        if wanted is not None:
+            self._lower(logger, wanted)
+        elif by_caplog:
+            self._lower(logger, max(int(before), self.threshold(logger.name)))
+
+    def _lower(self, logger: logging.Logger, wanted: int) -> None:
+        if int(logger.getEffectiveLevel()) > wanted:
+            logger.setLevel(LoweredLevel(max(wanted, 1), logger.level, self._lease))
+            self._lowered.add(logger)
 
     def restore(self) -> None:
         """Give every logger that still has a lowered level its own one back."""
-        for _, lowered in self._lowered:
-            lowered.gone = True
-        for logger, _ in reversed(self._lowered):
+        self._lease.over, self._lease = True, Lease()
+        self._wanted, self._held = {}, []
+        for logger in self._lowered:
             level = logger.level
-            while type(level) is LoweredLevel and level.gone:
+            while type(level) is LoweredLevel and level.lease.over:
                 level = level.original
             if level is not logger.level:
                 logger.setLevel(level)
-        self._held, self._lowered = [], []
+        self._lowered.clear()

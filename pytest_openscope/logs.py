@@ -17,8 +17,9 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from .log_levels import Levels, foreign_level
+from .log_levels import Levels
 from .log_lines import Damage, LogEntry, clock, encode_batch, head, last_lines, read_log, record_text, time_field
+from .log_tap import Tap
 from .log_writer import LogWriter, repair_tail
 
 __all__ = ["Damage", "LogEntry", "LogWriter", "SessionLog", "last_lines", "read_log", "repair_tail"]
@@ -26,10 +27,6 @@ __all__ = ["Damage", "LogEntry", "LogWriter", "SessionLog", "last_lines", "read_
 Masker = Callable[[str], str]
 #: Distinct pairs of logger and level whose line head is kept; loggers named after objects must not fill the memory.
 _HEADS = 4096
-#: Never used to log: dictConfig disables it together with all other existing loggers, and so tells on itself.
-_SENTINEL = "pytest_openscope_sentinel"
-#: The level of a record that asks whether records still come here; below every threshold.
-_PROBE = -1
 
 
 class _Place:
@@ -77,43 +74,28 @@ class SessionLog:
         self._early: list[tuple[float, str, str, str, str, str]] = []
         self._writer: LogWriter | None = None
         self._failed_records = 0
-        self._tap: Callable[[logging.Logger, logging.LogRecord], None] | None = None
-        self._seen: Any = None
-        self._sentinel = logging.getLogger(_SENTINEL)
-        self._disabled: set[str] = set()
-        self._on_probe: Callable[[], None] | None = None
+        self._tap = Tap(self._take, self._levels)
 
     # -- where records come from -------------------------------------------------------------------------------------
 
     def install(self) -> None:
         """Begin to take records and lower the loggers' levels; logs of sessions within sessions may be nested."""
-        if self._tap is None:
-            self._tap = self._make_tap()
-            self._attach()
-        self._sentinel.disabled = False
-        self.apply_levels()
+        self._tap.install()
 
     def uninstall(self) -> None:
         """Undo :meth:`install`: levels and ``logging`` are as they were."""
-        self.restore_levels()
-        tap, self._tap = self._tap, None
-        if tap is not None and logging.Logger.callHandlers is tap:
-            logging.Logger.callHandlers = tap.__wrapped__  # type: ignore[method-assign, attr-defined]
-        self._seen = None
+        self._tap.uninstall()
 
     def apply_levels(self) -> None:
         """Lower the levels of the root logger and of the loggers named in ``levels`` (again, after imports changed them)."""
-        self._levels.apply()
-        self._disabled = {name for name, logger in _loggers() if logger.disabled}
+        self._tap.apply_levels()
 
     def set_levels(self, level: int | str, levels: Mapping[str, int | str] | None = None) -> None:
         """Use other thresholds from now on, also for the records that wait in memory."""
-        self.restore_levels()
         self._levels = chosen = Levels(level, levels or {})
+        self._tap.use_levels(chosen)
         with self._lock:
             self._early = [entry for entry in self._early if _number(entry[1]) >= chosen.threshold(entry[4])]
-        if self._tap is not None:
-            self.apply_levels()
 
     def restore_levels(self) -> None:
         """Give the loggers their levels back."""
@@ -125,64 +107,16 @@ class SessionLog:
         Enables again what ``dictConfig`` disabled, lowers levels that were raised, and takes records again if somebody
         put another function in the place where they are taken.
         """
-        if logging.Logger.callHandlers is self._seen and not self._sentinel.disabled and self._levels.held():
-            return
-        if self._tap is None:
-            return
-        if self._sentinel.disabled:
-            self._sentinel.disabled = False
-            for name, logger in _loggers():
-                if logger.disabled and name not in self._disabled:
-                    logger.disabled = False
-        if logging.Logger.callHandlers is not self._seen and not self._is_reached():
-            self._tap = self._make_tap()
-            self._attach()
-        self._seen = logging.Logger.callHandlers
-        self.apply_levels()
-
-    def _attach(self) -> None:
-        logging.Logger.callHandlers = self._tap  # type: ignore[method-assign, assignment]
-        self._seen = self._tap
-
-    def _make_tap(self) -> Callable[[logging.Logger, logging.LogRecord], None]:
-        """Return what replaces ``Logger.callHandlers``; it only passes on once it is no longer this log's own tap."""
-        below = logging.Logger.callHandlers
-        below_is_tap = hasattr(below, "__openscope__")
-        take = self._take
-
-        def callHandlers(logger: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802 - the name in logging
-            if self._tap is not callHandlers:
-                below(logger, record)
-                return
-            take(record)
-            if below_is_tap or record.levelno >= foreign_level(logger):
-                below(logger, record)
-
-        callHandlers.__wrapped__ = below  # type: ignore[attr-defined]
-        callHandlers.__openscope__ = True  # type: ignore[attr-defined]
-        return callHandlers
-
-    def _is_reached(self) -> bool:
-        """Tell whether a function that somebody put over our tap still calls it."""
-        reached: list[bool] = []
-        self._on_probe = lambda: reached.append(True)
-        try:
-            probe = logging.Logger(_SENTINEL, level=1)
-            probe.callHandlers(logging.LogRecord(_SENTINEL, _PROBE, __file__, 0, "", None, None))
-        finally:
-            self._on_probe = None
-        return bool(reached)
+        self._tap.ensure()
 
     # -- records -----------------------------------------------------------------------------------------------------
 
     def _take(self, record: logging.LogRecord) -> None:
-        """Log one record of the logging package; never raises, as the experiment comes first."""
+        """Log one record of the logging package; raises nothing (but at the recursion limit): the experiment comes first."""
         try:
             name = record.name
             threshold = self._levels.thresholds.get(name)
             if record.levelno < (self._levels.threshold(name) if threshold is None else threshold):
-                if record.levelno == _PROBE and self._on_probe is not None:
-                    self._on_probe()
                 return
             message = record.getMessage()
             if record.exc_info or record.exc_text or record.stack_info:
@@ -195,6 +129,8 @@ class SessionLog:
         try:
             level = str(getattr(record, "levelname", "ERROR"))
             self._put(time.time(), level, str(getattr(record, "name", "")), _describe_broken(record, error), self._place)
+        except RecursionError:  # the stack is full even for this; as in logging itself, the caller's own frames must end first
+            raise
         except Exception:
             self._failed_records += 1
 
@@ -320,11 +256,6 @@ class SessionLog:
         """Close the file, on the disk; records that come later are dropped."""
         if self._writer is not None:
             self._writer.close()
-
-
-def _loggers() -> list[tuple[str, logging.Logger]]:
-    known = list(logging.Logger.manager.loggerDict.items())
-    return [(name, logger) for name, logger in known if isinstance(logger, logging.Logger)]
 
 
 def _number(level_name: str) -> int:

@@ -63,7 +63,7 @@ def test_every_record_comes_back_exactly(records: list[dict]) -> None:
     entries, damage = read(b"".join(encode_record(**record) for record in records))
     assert damage == []
     assert len(entries) == len(records)
-    for entry, given_ in zip(entries, records):
+    for entry, given_ in zip(entries, records, strict=True):
         assert entry[1:6] == tuple(given_[key] for key in ("level", "phase", "step", "logger", "message"))
         if "at" in given_:
             assert abs(entry.timestamp.timestamp() - given_["at"]) < 2e-6
@@ -221,7 +221,7 @@ def test_last_lines(tmp_path: Path) -> None:
     assert last_lines(path, 9) == ["one", "", "two"]
     assert last_lines(path, 0) == []
     path.write_bytes(b"".join(b"%07d\n" % number for number in range(100_000)))
-    assert last_lines(path, 20_000) == ["%07d" % number for number in range(80_000, 100_000)]
+    assert last_lines(path, 20_000) == [f"{number:07d}" for number in range(80_000, 100_000)]
     path.write_bytes(b"x" * 3_000_000 + b"\nend\n")
     lines = last_lines(path, 5)
     assert lines[1] == "end"
