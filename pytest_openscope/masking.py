@@ -240,11 +240,14 @@ def _mask_key_value(match: re.Match[str]) -> str:
     inner = value[len(quote) : len(value) - len(closing)]
     if REFERENCE.fullmatch(inner):
         return match[0]
+    key = match["key"].rpartition(".")[2] or match["key"]
+    if not is_secret_key(key):
+        # JSON within JSON: the value of a harmless key may hold others.
+        return match["key"] + match["join"] + quote + _key_values().sub(_mask_key_value, inner) + closing if quote else match[0]
     if not quote:
         inner = inner.rstrip(")]}")
         closing = value[len(inner) :]
-    key = match["key"].rpartition(".")[2] or match["key"]
-    if not is_secret_key(key) or not inner or inner.lower() in _PLAIN_VALUES or inner.startswith(MASK):
+    if not inner or inner.lower() in _PLAIN_VALUES or inner.startswith(MASK):
         return match[0]
     return match["key"] + match["join"] + quote + MASK + closing
 

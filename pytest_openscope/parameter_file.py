@@ -93,10 +93,13 @@ class ParameterStep(pytest.Function):
             session.watchdog.cancel(key)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        return self.path, None, self.nodeid.split("::", 1)[-1]
+        return self.path, 0, self.nodeid.split("::", 1)[-1]
 
-    def _traceback_filter(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
-        return excinfo.traceback
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
+        """A module that reports failure, or an acquisition that fails, says it all in its message."""
+        if hasattr(excinfo.value, "openscope_kind"):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
 
 
 def run_acquisition(request: pytest.FixtureRequest) -> None:

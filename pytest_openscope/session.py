@@ -483,13 +483,14 @@ class ExperimentSession:
             logger=logging.getLogger(f"pytest_openscope.modules.{own.name}"),
             note=self.note,
             record=self._record_value,
+            attach=self.attach,
             set_experiment_notes=self._set_notes,
             expand=self.configuration.expander(self.folder.name, self.folder),
             scripts=self._scripts,
         )
 
-    def _record_value(self, name: str, value: Any, unit: str = "") -> None:
-        self.measured(Measurement(name, value, unit))
+    def _record_value(self, name: str, value: Any, unit: str = "", **limits: Any) -> None:
+        self.measured(Measurement(name, value, unit, **limits))
 
     def _set_notes(self, text: str) -> None:
         self.record.operator_notes = text
@@ -511,8 +512,8 @@ class ExperimentSession:
             fields["log_size"] = self.log.size
         self.journal.write(event, **fields)
 
-    def _on_output(self, stream: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
-        return self.log.write_output(stream, lines)
+    def _on_output(self, source: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
+        return self.log.write_output(f"acquisition.{source}", lines)
 
     def _echo(self, stream: str, lines: Sequence[bytes]) -> None:
         terminal: Any = self.config.pluginmanager.getplugin("terminalreporter")

@@ -324,7 +324,8 @@ class SessionEnds:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         mine = self._session
-        if any(failure.kind == "interrupt" for failure in mine.record.failures):
+        told = any(failure.kind == "interrupt" for failure in mine.record.failures)
+        if told or (isinstance(excinfo.value, pytest.Session.Interrupted) and not mine.interrupts.count):
             return
         mine.fail(Failure("interrupt", Outcome.INTERRUPTED, f"{excinfo.typename}: {excinfo.value}".rstrip(": ")))
 

@@ -38,6 +38,9 @@ class _Tee:
         for line in lines:
             self.write(line)
 
+    def close(self) -> None:
+        """A step may close what it takes for its stdout; the stream is pytest's, and needed by the next step."""
+
     def end(self) -> None:
         """Log what came without a newline."""
         partial, self._partial = self._partial, ""

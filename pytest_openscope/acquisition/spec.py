@@ -75,6 +75,9 @@ class AcquisitionSpec:
 class AcquisitionFailed(Exception):  # noqa: N818 - it says what happened
     """An acquisition process did not start, failed, or had to be stopped; the message is for the operator."""
 
+    #: What a session's record calls such a failure (``record.Failure.kind``).
+    openscope_kind = "acquisition"
+
     def __init__(self, message: str, facts: AcquisitionFacts) -> None:
         super().__init__(message)
         self.facts = facts
@@ -82,6 +85,8 @@ class AcquisitionFailed(Exception):  # noqa: N818 - it says what happened
 
 class AcquisitionTimeout(AcquisitionFailed):
     """It ran for longer than it may."""
+
+    openscope_kind = "timeout"
 
 
 def output_logger(name: str, stream: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_openscope.logs import LogEntry, read_log
 
-FLAGS = ("-p", "pytest_openscope.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider")
+FLAGS = ("-p", "pytest_openscope.plugin", "-p", "pytest_timeout")
 IDS = ("--subject-id", "mouse7", "--user-id", "ada", "--no-input")
 
 
