@@ -122,6 +122,8 @@ class SidecarClient:
         if self._process is not process:
             return
         code = process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
         if self._leaving or self._done.is_set():
             return
         self._close_input()

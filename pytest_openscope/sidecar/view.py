@@ -29,7 +29,8 @@ class AcquisitionView:
     @property
     def pid(self) -> int:
         """The main process; 0 when it is not known."""
-        return int(self.started.get("pid") or 0)
+        value = self.started.get("pid")
+        return value if isinstance(value, int) else 0
 
     @property
     def create_time(self) -> float | None:

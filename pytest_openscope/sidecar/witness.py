@@ -22,7 +22,7 @@ from ..journal import Journal, boot_is_same, now_iso
 from ..log_lines import encode_batch, head, read_log, time_field
 from ..log_writer import LogWriter, repair_tail
 from ..masking import ExactMasker
-from ..record import Failure
+from ..record import Failure, SessionRecord
 from .cause import failure_of_death
 from .states import debug_of, record_of
 from .view import AcquisitionView, SessionView
@@ -32,6 +32,7 @@ FOOTER_LOGGER = "pytest_openscope.session"
 #: Kept free by the session for its final states.
 RESERVE = ".reserved_for_the_end"
 SAFE_STATE_LOG = "safe_state.log"
+_STOP_DELAYS = ("graceful_s", "terminate_s", "kill_s")
 _STOP_SPARE_S = 10.0
 _DEFAULT_SAFE_STATE_S = 10.0
 
@@ -85,7 +86,8 @@ class Witness:
         elif exit_code is None:
             exit_code = view.died.get("exit_code")
         failure = failure_of_death(view, exit_code)
-        stopping = self._begin_to_stop(list(known))
+        stopping: list[tuple[threading.Thread, float]] = []
+        self._guard("stopping the acquisition", lambda: stopping.extend(self._begin_to_stop(list(known))))
         self._guard("opening the session log", self._open_log)
         self.say("died", "ERROR", self._story(failure))
         for thread, limit_s in stopping:
@@ -156,7 +158,8 @@ class Witness:
         """Begin to stop the trees of the acquisitions that nobody saw end, all at once."""
         if self.view.value("on_crash", "stop") == "leave" or not self._same_boot():
             return []
-        delays = {key: float(value) for key, value in dict(self.view.value("stop", {})).items()}
+        given = dict(self.view.value("stop", {}))
+        delays = {key: float(given[key]) for key in _STOP_DELAYS if given.get(key) is not None}
         limit_s = sum(delays.values()) + _STOP_SPARE_S
         threads = []
         for acquisition in self.view.acquisitions.values():
@@ -272,7 +275,16 @@ class Witness:
 
     def _write_end(self, failure: Failure, exit_code: int | None) -> None:
         view = self.view
-        record = record_of(view, failure, exit_code, self.stops, self.helper_failures)
+        record = SessionRecord(
+            str(view.value("session_uuid", view.folder.name)), None, None, "", str(view.value("started", ""))
+        )
+        try:
+            record = record_of(view, failure, exit_code, self.stops, self.helper_failures)
+        except Exception:
+            # A state that says little is better than none.
+            print(traceback.format_exc(), file=sys.stderr, flush=True)
+            record.failures = [failure]
+            record.helper_failures = [*self.helper_failures, "witness: the journal could not be understood"]
         seconds = _seconds_between(record.started, record.stopped)
         view.running = None
         self.say("stopped", "INFO", f"session {record.session_uuid} stopped {record.stopped}{seconds}", FOOTER_LOGGER)
@@ -287,7 +299,7 @@ class Witness:
         )
         view.read()
 
-    def _write_end_state(self, record: Any) -> None:
+    def _write_end_state(self, record: SessionRecord) -> None:
         from ..snapshot import END_STATE, end_state, read_json
 
         path: Path = self.view.folder / METADATA / END_STATE

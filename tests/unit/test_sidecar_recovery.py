@@ -200,3 +200,35 @@ def test_a_witness_that_is_killed_is_repeated_without_doubling(tmp_path: Path, s
     assert len(run.messages("pytest_openscope.witness")) == 1
     assert "SIGKILL" in run.json("debug_state.json")["exception"] or survived_writes == 0
     assert run.json("end_state.json")["outcome"] == "crashed"
+
+
+def test_a_damaged_journal_still_gives_an_ending(tmp_path: Path) -> None:
+    folder = tmp_path / "s1"
+    (folder / METADATA).mkdir(parents=True)
+    journal = Journal(folder / METADATA / JOURNAL)
+    journal.write("session", session_uuid="s1", started=[1], pid=1, stop={"graceful_s": "soon"}, mirror_directory=None)
+    journal.write("step_started", phase="lunch", step=None)
+    journal.write("acquisition_started", name="camera", pid="?")
+    journal.write("failure", failure={"outcome": "nonsense"})
+    (folder / METADATA / "end_state.json").write_text('{"experiment_data": [1], "lost_records": "many", "notes": 5}')
+    view = SessionView(folder)
+    view.read()
+    finish_session(view, Journal(folder / METADATA / "witness.jsonl"), exit_code=-9)
+    assert json.loads((folder / METADATA / "end_state.json").read_text())["outcome"] == "crashed"
+    assert json.loads((folder / METADATA / "debug_state.json").read_text())["failure"]["signal"] == "SIGKILL"
+
+
+def test_the_operator_is_told_on_the_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / "s1"
+    (folder / METADATA).mkdir(parents=True)
+    journal = Journal(folder / METADATA / JOURNAL)
+    journal.write("session", session_uuid="s1", started="2026-01-01T10:00:00+00:00", pid=1)
+    view = SessionView(folder)
+    view.read()
+    controller, terminal = os.openpty()
+    finish_session(view, Journal(folder / METADATA / "witness.jsonl"), exit_code=-11, terminal=os.ttyname(terminal))
+    shown = os.read(controller, 4096).decode()
+    os.close(controller)
+    os.close(terminal)
+    assert "the experiment process was ended by SIGSEGV before the first step" in shown
+    assert f"session folder: {folder}" in shown
