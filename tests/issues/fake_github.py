@@ -196,13 +196,16 @@ class FakeGithub:
 
     def repository(self) -> dict[str, Any]:
         push = self.repo["push"]
+        horizon = self.clock() - self.list_lag_s
         return {
             "id": 7,
             "full_name": self.full_name,
             "private": self.repo["private"],
             "archived": self.repo["archived"],
             "has_issues": self.repo["has_issues"],
-            "open_issues_count": len([1 for issue in self.issues.values() if issue["state"] == "open"]),
+            "open_issues_count": sum(
+                1 for issue in self.issues.values() if issue["state"] == "open" and issue["created"] <= horizon
+            ),
             "permissions": {"admin": False, "push": push, "pull": True},
         }
 

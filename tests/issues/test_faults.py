@@ -1,0 +1,378 @@
+"""Servers that misbehave: nothing is lost, nothing is doubled, nothing takes longer than its limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_openscope.issues import outbox
+from pytest_openscope.issues.ledger import Ledger
+from pytest_openscope.issues.settings import Timing
+
+from .fake_github import TOKEN, FakeGithub
+from .kit import TOKEN_ENV, Rig, SimClock, failure, run_until_idle
+
+ISSUES = r"/repos/lab/rigs/issues"
+CREATE = {"verb": "POST", "path": ISSUES + "$"}
+
+
+def answer_of(report: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(Path(report["debug_state"]).read_text(encoding="utf-8"))["github"])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 502, "after": True},
+        {"status": 500, "after": True},
+        {"how": "cut", "after": True},
+        {"how": "truncate"},
+        {"status": 201, "after": True, "content": {}},
+        {"status": 201, "after": True, "content": []},
+    ],
+    ids=["502", "500", "cut", "truncated", "empty object", "list"],
+)
+@pytest.mark.parametrize("lag_s", [0.0, 4.0, 60.0])
+def test_a_creation_without_answer_is_looked_up_not_repeated(
+    fault: dict[str, Any], lag_s: float, rig: Rig, github: FakeGithub, clock: SimClock
+) -> None:
+    github.list_lag_s = lag_s
+    github.fault(**CREATE, **fault)
+    report = rig.fail()[0]
+    rig.drain(1.0)
+    assert rig.status == "queued"
+    assert answer_of(report)["status"] == "queued"
+    run_until_idle([rig], clock)
+    assert len(github.issues) == 1
+    assert answer_of(report)["status"] == "created"
+    assert answer_of(report)["issue_number"] == 1
+
+
+@pytest.mark.parametrize("fault", [{"status": 502}, {"how": "cut"}], ids=["502", "cut"])
+def test_a_creation_that_did_not_take_place_is_made_once_that_is_certain(
+    fault: dict[str, Any], rig: Rig, github: FakeGithub, clock: SimClock
+) -> None:
+    github.fault(**CREATE, **fault)
+    rig.fail()
+    run_until_idle([rig], clock)
+    assert len(github.issues) == 1
+    assert rig.status == "created"
+
+
+def test_a_comment_without_answer_is_not_doubled(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    rig.fail()
+    run_until_idle([rig], clock)
+    clock.advance(86_400)
+    github.fault(verb="POST", path="/comments$", status=502, after=True)
+    rig.fail()
+    run_until_idle([rig], clock)
+    assert len(github.comments[1]) == 1
+    assert rig.status == "commented"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_giving_way_survives_lost_answers(
+    lost: bool, make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock
+) -> None:
+    github.list_lag_s = 4.0
+    rigs = [make_rig("a"), make_rig("b")]
+    for rig in rigs:
+        rig.fail()
+        rig.drain(1.0)
+    github.fault(verb="POST", path="/comments$", status=502, after=lost)
+    github.fault(verb="PATCH", path="/issues/2$", status=502, after=lost)
+    run_until_idle(rigs, clock)
+    assert github.open_numbers() == [1]
+    assert len([body for body in github.comment_bodies(2) if body.startswith("Duplicate of")]) == 1
+    assert len(github.comments[1]) == 1
+
+
+def test_closing_without_the_duplicates_id_where_the_server_does_not_know_it(
+    make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock
+) -> None:
+    github.list_lag_s = 4.0
+    rigs = [make_rig("a"), make_rig("b")]
+    for rig in rigs:
+        rig.fail()
+        rig.drain(1.0)
+    github.fault(verb="PATCH", path="/issues/2$", status=422, content={"message": "Validation Failed"})
+    run_until_idle(rigs, clock)
+    assert github.issues[2]["state_reason"] == "duplicate"
+
+
+@pytest.mark.parametrize("status", [403, 429])
+def test_retry_after_delays_the_outbox(status: int, rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    github.fault(**CREATE, status=status, headers={"Retry-After": "3600"}, content={"message": "secondary rate limit"})
+    rig.fail()
+    rig.fail(failure(step="b", function="b"))
+    rig.drain()
+    asked = len(github.requests)
+    assert rig.status == "queued"
+    assert "asks to wait" in rig.answers[-1]["reason"]
+    clock.advance(3500)
+    rig.drain()
+    assert len(github.requests) == asked
+    clock.advance(110)
+    rig.drain()
+    assert len(github.open_numbers()) == 2
+
+
+def test_primary_rate_limit_waits_for_its_reset(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(clock.now() + 1800))}
+    github.fault(path="/repos/lab/rigs$", status=403, headers=headers, content={"message": "API rate limit exceeded"})
+    rig.fail()
+    rig.drain()
+    due = Ledger(rig.state).not_before(github.base_url)
+    assert 1790 < due - clock.now() <= 1800
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"path": "/repos/lab/rigs$", "status": 401, "content": {"message": "Bad credentials"}}, "401"),
+        ({"path": "/repos/lab/rigs$", "status": 403, "content": {"message": "Resource not accessible"}}, "403"),
+        ({"path": "/repos/lab/rigs$", "status": 404, "content": {"message": "Not Found"}}, "may not see it"),
+        ({**CREATE, "status": 410, "content": {"message": "Issues are disabled"}}, "410"),
+        ({**CREATE, "status": 422, "content": {"message": "Validation Failed"}}, "422"),
+        ({**CREATE, "status": 403, "content": {"message": "Resource not accessible by token"}}, "not accessible"),
+    ],
+)
+def test_a_no_is_final_and_said(fault: dict[str, Any], said: str, rig: Rig, github: FakeGithub) -> None:
+    github.fault(**fault)
+    report = rig.fail()[0]
+    rig.drain()
+    assert rig.status == "refused"
+    assert said in rig.answers[-1]["reason"]
+    assert answer_of(report)["status"] == "refused"
+    assert not outbox.waiting(rig.state)
+    assert len(Ledger(rig.state).data["refused"]) == 1
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [("archived", True, "archived"), ("has_issues", False, "issues turned off")])
+def test_archived_or_without_issues_is_refused(key: str, value: bool, said: str, rig: Rig, github: FakeGithub) -> None:
+    github.repo[key] = value
+    rig.fail()
+    rig.drain()
+    assert rig.status == "refused"
+    assert said in rig.answers[-1]["reason"]
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_renamed_repository_is_followed(status: int, rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    github.full_name, github.moved_from, github.redirect_status = "lab/rigs-renamed", "lab/rigs", status
+    rig.fail()
+    run_until_idle([rig], clock)
+    assert github.open_numbers() == [1]
+    assert "rigs-renamed" in rig.answers[0]["issue_url"]
+
+
+def test_a_rename_in_the_middle_is_no_success(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    location = f"{github.base_url}/repositories/7/issues"
+    github.fault(**CREATE, status=307, headers={"Location": location}, content={"message": "Temporary Redirect"})
+    rig.fail()
+    rig.drain(1.0)
+    assert rig.status == "queued"
+    run_until_idle([rig], clock)
+    assert rig.status == "created"
+    assert len(github.issues) == 1
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_to_another_server_gets_no_token(status: int, rig: Rig, github: FakeGithub) -> None:
+    github.fault(path="/repos/lab/rigs$", status=status, headers={"Location": "http://localhost:1/repos/lab/rigs"})
+    rig.fail()
+    rig.drain()
+    assert rig.status == "refused"
+    assert "localhost" in rig.answers[-1]["reason"]
+
+
+def test_an_empty_list_is_not_believed(make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock) -> None:
+    first = make_rig("a")
+    first.fail()
+    run_until_idle([first], clock)
+    github.empty_lists = True
+    for rig, step in ((first, "another"), (make_rig("b"), "open_shutter")):
+        rig.fail(failure(step=step, function=step))
+        rig.drain()
+        assert rig.status == "queued"
+        assert "cannot be believed" in rig.answers[-1]["reason"]
+    github.empty_lists = False
+    clock.advance(60)
+    first.drain()
+    assert first.status == "created"
+
+
+def test_an_empty_list_is_not_believed_even_when_all_is_closed(
+    make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock
+) -> None:
+    first = make_rig("a")
+    first.fail()
+    run_until_idle([first], clock)
+    github.set_state(1, "closed", "not_planned")
+    github.empty_lists = True
+    other = make_rig("b")
+    other.fail()
+    other.drain()
+    assert other.status == "queued"
+    assert len(github.issues) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"how": "truncate"}, {"status": 200, "content": {"message": "?"}}, {"status": 200, "content": "text"}, {"status": 502}],
+    ids=["truncated", "object", "text", "502"],
+)
+def test_no_read_no_create(fault: dict[str, Any], rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    github.fault(verb="GET", path=ISSUES + "$", times=3, **fault)
+    rig.fail()
+    rig.drain(1.0)
+    assert rig.status == "queued"
+    assert github.issues == {}
+    run_until_idle([rig], clock)
+    assert len(github.issues) == 1
+
+
+def test_labels_that_may_not_be_created_do_not_stop_a_report(rig: Rig, github: FakeGithub) -> None:
+    github.fault(verb="POST", path="/labels$", status=403, content={"message": "Resource not accessible"})
+    rig.fail()
+    rig.drain()
+    assert rig.status == "created"
+    assert "label" in rig.answers[-1]["reason"]
+
+
+def test_a_label_made_by_another_rig_meanwhile_is_fine(rig: Rig, github: FakeGithub) -> None:
+    content = {"message": "Validation Failed", "errors": [{"code": "already_exists"}]}
+    github.fault(verb="POST", path="/labels$", status=422, content=content)
+    rig.fail()
+    rig.drain()
+    assert (rig.status, rig.answers[-1]["reason"]) == ("created", "")
+
+
+def test_a_report_is_given_up_after_a_month(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    github.fault(status=502, times=10_000)
+    rig.fail()
+    rig.drain()
+    clock.advance(31 * 86_400)
+    rig.drain()
+    assert rig.status == "refused"
+
+
+# -- through worker processes, in real time
+
+
+@pytest.fixture
+def real(make_rig: Callable[..., Rig]) -> Iterator[tuple[FakeGithub, Callable[..., Rig]]]:
+    server = FakeGithub(time.time)
+
+    def make(name: str = "rig-real", **settings: Any) -> Rig:
+        return make_rig(name, api_base_url=server.base_url, **settings)
+
+    yield server, make
+    server.close()
+
+
+QUICK = Timing(write_pace_s=0.0, attempt_s=20.0, settle_s=(0.2, 0.4), trust_s=1.0, retry_s=(0.3, 1.0))
+
+
+def really_drain(rig: Rig, deadline_s: float, timing: Timing = QUICK, **more: Any) -> outbox.Drained:
+    return outbox.drain(rig.state, deadline_s, {TOKEN_ENV: TOKEN}.get, rig.answers.append, timing=timing, **more)
+
+
+def test_a_worker_sends_and_settles(real: tuple[FakeGithub, Callable[..., Rig]]) -> None:
+    server, make = real
+    rig = make()
+    rig.fail()
+    drained = really_drain(rig, 20.0)
+    assert [answer["status"] for answer in rig.answers] == ["created"]
+    assert drained == outbox.Drained()
+    assert server.open_numbers() == [1]
+
+
+@pytest.mark.parametrize("how", ["drip", "hang"])
+@pytest.mark.parametrize("where", [{"path": "/repos/lab/rigs$"}, CREATE], ids=["read", "create"])
+def test_a_server_that_drips_or_hangs_is_left_at_the_deadline(
+    how: str, where: dict[str, str], real: tuple[FakeGithub, Callable[..., Rig]]
+) -> None:
+    server, make = real
+    rig = make()
+    fault = server.fault(**where, how=how, times=100, after=True)
+    report = rig.fail()[0]
+    began = time.monotonic()
+    really_drain(rig, 2.5, Timing(write_pace_s=0.0, request_timeout_s=5, retry_s=(1.0, 5.0)))
+    assert time.monotonic() - began < 3.5
+    assert rig.status == "queued"
+    assert answer_of(report)["status"] == "queued"
+    fault.times = 0
+    time.sleep(1.1)
+    really_drain(rig, 20.0)
+    assert len(server.issues) == 1
+    assert answer_of(report)["status"] == "created"
+
+
+def test_a_dead_server_costs_one_attempt(real: tuple[FakeGithub, Callable[..., Rig]]) -> None:
+    server, make = real
+    rig = make()
+    server.close()
+    rig.fail()
+    began = time.monotonic()
+    really_drain(rig, 3.0, Timing(retry_s=(60.0, 60.0)))
+    assert time.monotonic() - began < 3.5
+    assert rig.status == "queued"
+
+
+def test_one_sender_at_a_time(real: tuple[FakeGithub, Callable[..., Rig]]) -> None:
+    server, make = real
+    rig = make()
+    rig.fail()
+    threads = [threading.Thread(target=really_drain, args=(rig, 20.0)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.issues) == 1
+    assert [answer["status"] for answer in rig.answers] == ["created"]
+
+
+def test_stop_ends_a_drain_soon(real: tuple[FakeGithub, Callable[..., Rig]]) -> None:
+    server, make = real
+    rig = make()
+    server.fault(how="hang", times=100)
+    rig.fail()
+    stopped = threading.Event()
+    threading.Timer(1.0, stopped.set).start()
+    began = time.monotonic()
+    really_drain(rig, 30.0, stop=stopped.is_set)
+    assert time.monotonic() - began < 2.5
+    assert outbox.waiting(rig.state)
+
+
+def test_the_token_is_neither_on_disk_nor_on_a_command_line(real: tuple[FakeGithub, Callable[..., Rig]]) -> None:
+    server, make = real
+    rig = make()
+    server.fault(path="/repos/lab/rigs$", how="hang", times=1)
+    rig.fail()
+    seen: list[str] = []
+
+    def look() -> bool:
+        proc = Path("/proc")
+        if proc.exists():
+            for entry in proc.glob("[0-9]*/cmdline"):
+                try:
+                    seen.append(entry.read_bytes().decode("utf-8", "replace"))
+                except OSError:
+                    continue
+        return False
+
+    really_drain(rig, 2.0, stop=look)
+    assert not any(TOKEN in line for line in seen)
+    for path in rig.home.rglob("*"):
+        if path.is_file() and path.name != "launcher.log" and "debug_state" not in path.name:
+            assert TOKEN.encode() not in path.read_bytes(), path
+    assert os.environ.get(TOKEN_ENV) is None
