@@ -153,7 +153,7 @@ def _choice(key: Key, value: Any, path: str) -> str:
     word = value.strip().lower()
     if word in key.choices:
         return word
-    near = nearest(word, key.choices)
+    near = nearest(word, key.choices, 2)
     raise Wrong(f"{show(value, path)} is none of {words}", f"did you mean {near}?" if near else "use one of them")
 
 
@@ -161,7 +161,7 @@ def _level(key: Key, value: Any, path: str) -> str:
     word = value.strip().upper() if isinstance(value, str) else value
     word = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(word, word) if isinstance(word, str) else word
     if not isinstance(word, str) or word not in LEVELS:
-        near = nearest(word, LEVELS) if isinstance(word, str) else None
+        near = nearest(word, LEVELS, 2) if isinstance(word, str) else None
         raise Wrong(
             f"{show(value, path)} is none of {', '.join(LEVELS)}", f"did you mean {near}?" if near else "use one of them"
         )
@@ -196,7 +196,7 @@ def _texts(key: Key, value: Any, path: str) -> tuple[str, ...]:
             raise Wrong(f"item {index} is {kind_of(item)}, not text")
         text = str(item).lower() if isinstance(item, bool) else str(item)
         if key.choices and text not in key.choices:
-            near = nearest(text, key.choices)
+            near = nearest(text, key.choices, 2)
             remedy = f"did you mean {near}?" if near else "use one of them"
             raise Wrong(f"{show(text, path)} is none of {', '.join(key.choices)}", remedy)
         texts.append(text)

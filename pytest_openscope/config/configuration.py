@@ -49,7 +49,11 @@ class Configuration:
     dry_run: bool
     no_input: bool
     cwd: Path
-    environ: Mapping[str, str] = dataclasses.field(repr=False)
+    environ: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Name the files only: the values hold secrets."""
+        return f"Configuration({self.rig_file.name!r}, {self.parameter_file.name if self.parameter_file else None!r})"
 
     def with_answers(self, answers: Mapping[str, str]) -> Configuration:
         """Return the configuration with what the operator answered, above all other sources.
@@ -162,7 +166,10 @@ def read_settings(
             mistakes.append(Mistake(source_of(sources, key.name), wrong.problem, wrong.remedy, key.name))
     for name in ("subject_id", "user_id", "session_uuid"):
         values[name] = values.get(name) or None
-    values["github_issue"] = _github(parameters.get("github_issue"), sources, expand, mistakes)
+    report = _github(parameters.get("github_issue"), values.get("report_wait_s", 5.0), sources, expand, mistakes)
+    values["github_issue"] = report
+    if report is not None:
+        values["report_wait_s"] = report.report_wait_s
     root = expand(parameters.get("output_root_folder"), "output_root_folder")
     try:
         values["output_root"], notice = _root(root, parameters, cwd, dry_run)
@@ -191,7 +198,9 @@ def reread(raw: Any, expanded: Any, kind: str) -> Any:
         return expanded
 
 
-def _github(block: Any, sources: Mapping[str, str], expand: Expander, mistakes: list[Mistake]) -> GithubIssueSettings | None:
+def _github(
+    block: Any, wait_s: float, sources: Mapping[str, str], expand: Expander, mistakes: list[Mistake]
+) -> GithubIssueSettings | None:
     if not isinstance(block, dict):
         return None
     where = source_of(sources, "github_issue")
@@ -204,6 +213,8 @@ def _github(block: Any, sources: Mapping[str, str], expand: Expander, mistakes: 
     if values["enabled"] and not values["repo"]:
         mistakes.append(Mistake(where, "is missing", "write e.g. my-lab/my-experiments", "github_issue.repo"))
         return None
+    if values["report_wait_s"] is None:
+        values["report_wait_s"] = wait_s
     return GithubIssueSettings(**values)
 
 

@@ -84,7 +84,10 @@ class _Reading:
         settings, mistakes, notices = read_settings(
             self.merged, self.sources, rig, self.request.dry_run, self.request.cwd, self.request.environ
         )
-        self.findings.mistakes.extend(mistake for mistake in mistakes if mistake.key not in wrong_keys)
+        suggested = " ".join(mistake.remedy for mistake in self.findings.mistakes if "did you mean" in mistake.remedy)
+        self.findings.mistakes.extend(
+            mistake for mistake in mistakes if mistake.key not in wrong_keys and f"mean {mistake.key}?" not in suggested
+        )
         self.findings.notices.extend(notices)
         if self.findings.mistakes or settings is None:
             return self._failed(missing)

@@ -112,6 +112,7 @@ class GithubIssueSettings:
     max_new_issues_per_day: int = 10
     max_comments_per_issue: int = 30
     timeout_s: float = 20.0
+    report_wait_s: float = 5.0
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -175,6 +175,7 @@ GITHUB_KEYS: tuple[Key, ...] = (
     Key("max_new_issues_per_day", "integer", "new issues of one rig in a day; the rest is summed up in one", 10, minimum=1),
     Key("max_comments_per_issue", "integer", "comments of one rig on one issue", 30, minimum=0),
     _seconds("timeout_s", 20.0, "longest attempt to send one report", 1.0),
+    _seconds("report_wait_s", None, "the same as report_wait_s outside of the block, above it"),
 )
 
 DEVICE_KEYS: tuple[Key, ...] = (
@@ -184,15 +185,18 @@ DEVICE_KEYS: tuple[Key, ...] = (
     Key(
         "open", "choice", "when it is opened: before pre-acquisition or when first asked for", "lazy", choices=("lazy", "eager")
     ),
-    Key("open_method", "text", "the driver's method that connects", "open"),
-    Key("close_method", "text", "the driver's method that disconnects", "close"),
+    Key("open_method", "text", "the driver's method that connects, where it is not the usual one; none for nothing to call"),
+    Key("close_method", "text", "the driver's method that disconnects; none for nothing to call"),
+    Key("open_in_main_thread", "flag", "open unwatched, for libraries that are bound to a thread", False),
     _seconds("open_timeout_s", 30.0, "longest opening", 0.001),
     _seconds("close_timeout_s", 10.0, "longest closing", 0.001),
     _seconds("check_timeout_s", 10.0, "longest check", 0.001),
+    _seconds("safe_state_timeout_s", 10.0, "longest safe_state", 0.001),
     Key("safe_state", "any", "call that makes the device safe: {call: output, args: [false]}"),
     Key("safe_state_command", "command", "command line that makes the device safe when the session has died"),
     Key("log_io", "flag", "log what the device was told and answered", False),
     Key("returns", "mapping", "answers in a dry run, by method", {}),
+    Key("description", "text", "for people"),
     Key("resource", "text", "visa: resource name"),
     Key("port", "any", "serial port or TCP port"),
     Key("baud", "integer", "serial: bits per second", unit="baud", minimum=1),

@@ -50,8 +50,10 @@ def distance(left: str, right: str, limit: int) -> int:
     return previous[-1]
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], slack: int = 0) -> str | None:
     """Return the known name that ``word`` is probably a slip of; None for a name of its own.
+
+    ``slack`` allows that many edits in short names too, where a word can only be one of ``known`` anyway.
 
     Differences in case, hyphens and underscores are always slips; a number at the end (``command2``) never is.
     """
@@ -60,7 +62,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     best: tuple[int, str] | None = None
     for name in names:
         target, target_stem, target_bits = _folded(name)
-        limit = _allowed(len(target))
+        limit = max(slack, _allowed(len(target)))
         if not target or name == word or name.startswith("$") or abs(len(target) - len(folded)) > limit:
             continue
         if (bits ^ target_bits).bit_count() > 2 * limit or (stem == target_stem and folded != target):
