@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..locks import try_lock_byte, unlock_byte
 from .day_lines import blank, is_day_log, is_foreign_tail
-from .mirror_files import BINARY, BLOCK_BYTES, numbered, read_at, same_file, true_end, write_at
+from .mirror_files import BINARY, BLOCK_BYTES, make_below, numbered, read_at, same_file, true_end, write_at
 
 _POLL_FIRST_S, _POLL_GROWTH, _POLL_MOST_S = 0.02, 1.6, 1.0
 #: A hold that has lasted this long writes no further batch; a supervisor ends a process whose hold lasts 10 s.
@@ -31,12 +31,13 @@ class DayFile:
         blocked_s: for how long another writer has kept the lock.
     """
 
-    def __init__(self, path: Path, beat: Callable[[], None]) -> None:
+    def __init__(self, path: Path, beat: Callable[[], None], root: Path | None = None) -> None:
         self.wanted = path
         self.path = path
         self.locked = False
         self.fd = -1
         self.beat = beat
+        self.root = root
         self._blocked_since: float | None = None
         self._poll_s = 0.0
         self._next_poll = 0.0
@@ -55,7 +56,7 @@ class DayFile:
         """Open the day's log; a foreign file of that name is left alone and a free name beside it used."""
         flags = os.O_RDWR | BINARY | (os.O_CREAT if create else 0)
         if create:
-            self.wanted.parent.mkdir(parents=True, exist_ok=True)
+            make_below(self.root or self.wanted.parent.parent, self.wanted.parent, self.beat)
         for number in range(1, _NAMES):
             path = self.wanted.with_name(numbered(self.wanted.name, number))
             fd = os.open(path, flags, 0o644)

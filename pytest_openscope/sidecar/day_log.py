@@ -11,6 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from .day_audit import Pass, SessionAudit, log_lines
 from .day_file import DayFile
@@ -78,7 +79,7 @@ class DayLog:
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
-        self.file = DayFile(job.day_log, beat)
+        self.file = DayFile(job.day_log, beat, Path(job.mirror_directory or ""))
         self.key = job.key
         self.source = source
         self.hint = hint

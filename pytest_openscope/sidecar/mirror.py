@@ -70,7 +70,6 @@ class _Child:
         self.reports: deque[tuple[float, dict[str, Any]]] = deque()
         self.heard_mono = time.monotonic()
         self.holding_since: float | None = None
-        self.was_good = False
         self._in = self.process.stdin.fileno()
         start_new_thread(self._listen, (self.process.stdout.fileno(),))
 
@@ -258,16 +257,16 @@ class MirrorSupervisor:
                 self._problem = f"the mirror's process failed: {report['crash'].strip().splitlines()[-1]}"
                 notices.append(Notice("ERROR", f"Central mirror: {report['crash']}", terminal=False))
             elif "state" in report:
-                if report["state"] == "starting" or report["state"] == "waiting":
+                if not report.get("holding"):
+                    child.holding_since = None
+                elif child.holding_since is None:
+                    child.holding_since = child.heard_mono
+                if report["state"] in ("starting", "waiting"):
                     report = {**self._latest, "state": report["state"], "error": "", "order": 0}
                 self._latest = report
                 if report["state"] in _GOOD:
                     self._problem = ""
                     self._retry.succeeded()
-                if not report.get("holding"):
-                    child.holding_since = None
-                elif child.holding_since is None:
-                    child.holding_since = child.heard_mono
         return notices
 
     def _judge(self, now: float) -> list[Notice]:

@@ -22,6 +22,7 @@ from .mirror_files import (
     TURN_BYTES,
     MirrorJob,
     drop_cache,
+    make_below,
     numbered,
     read_at,
     same_file,
@@ -113,6 +114,7 @@ class OwnCopy:
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
+        self.root = Path(job.mirror_directory or "")
         self.folder = job.own_folder
         self.metadata_files = job.metadata_files
         self.source = source
@@ -207,9 +209,10 @@ class OwnCopy:
                 return
 
     def _open(self, finishing: bool) -> bool:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_below(self.root, self.folder, self.beat)
         for number in range(1, _NAMES):
             fd = self._claim(number, finishing)
+            self.beat()
             if fd is None:
                 continue
             if fd < 0:
@@ -231,9 +234,8 @@ class OwnCopy:
         try:
             fd = os.open(path, os.O_RDWR | BINARY)
         except FileNotFoundError:
-            if self.hint.number("copy") != number and any(
-                (self.folder / numbered(name, number)).exists() for name in self.metadata_files
-            ):
+            taken = {entry.name for entry in self.folder.iterdir()}
+            if self.hint.number("copy") != number and taken & {numbered(name, number) for name in self.metadata_files}:
                 return None
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
             self.created = self.hint.number("copy") is None

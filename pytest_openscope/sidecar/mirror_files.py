@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,22 @@ def numbered(name: str, number: int) -> str:
     """Return ``launcher.log``, ``launcher-2.log``, ``launcher-3.log`` … for 1, 2, 3 …"""
     stem, dot, suffix = name.rpartition(".")
     return name if number == 1 else f"{stem}-{number}{dot}{suffix}"
+
+
+def make_below(root: Path, folder: Path, beat: Callable[[], None]) -> None:
+    """Create ``folder`` and what is missing between it and ``root``, which must exist: a vanished share is not made anew.
+
+    Raises:
+        OSError: the root is missing, or a folder cannot be created.
+    """
+    if folder == root:
+        raise FileNotFoundError(errno.ENOENT, "the central log directory is gone", str(root))
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        make_below(root, folder.parent, beat)
+        folder.mkdir(exist_ok=True)
+    beat()
 
 
 def read_at(fd: int, offset: int, size: int) -> bytes:

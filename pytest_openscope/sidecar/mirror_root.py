@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from ..folder import write_json
@@ -19,9 +20,10 @@ class MirrorRoot:
     place where shares are mounted. A directory that was seen on a mounted file system must be on one again.
     """
 
-    def __init__(self, root: Path, notes: Path) -> None:
+    def __init__(self, root: Path, notes: Path, beat: Callable[[], None] = lambda: None) -> None:
         self.root = root
         self.notes = notes
+        self.beat = beat
 
     def check(self) -> None:
         """Return if the directory can be used.
@@ -35,7 +37,8 @@ class MirrorRoot:
             if seen is not None:
                 raise FileNotFoundError(errno.ENOENT, "the central log directory is gone", str(self.root))
             self._create()
-        mount = mount_point(self.root)
+        self.beat()
+        mount = mount_point(self.root, self.beat)
         if seen and seen != mount and len(mount) < len(seen):
             raise FileNotFoundError(errno.ENOENT, f"nothing is mounted on {seen}", str(self.root))
         if seen != mount:
@@ -62,14 +65,16 @@ class MirrorRoot:
             return
 
 
-def mount_point(path: Path) -> str:
+def mount_point(path: Path, beat: Callable[[], None] = lambda: None) -> str:
     """Return the folder on which the file system of ``path`` is mounted (Windows: the drive or the share).
 
     Raises:
         OSError: the share does not answer.
     """
     path = path.resolve()
+    beat()
     device = path.stat().st_dev
     while path != path.parent and path.parent.stat().st_dev == device:
         path = path.parent
+        beat()
     return str(path)

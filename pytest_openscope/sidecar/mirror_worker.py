@@ -72,7 +72,7 @@ class Worker:
         self.order = 0
         self.state = "starting"
         hint = Hint(job.hint_path)
-        self.root = MirrorRoot(Path(job.mirror_directory or ""), Path(job.state_directory, "mirror", "roots.json"))
+        self.root = MirrorRoot(Path(job.mirror_directory or ""), Path(job.state_directory, "mirror", "roots.json"), self.beat)
         self.source = SourceLog(Path(job.log_path))
         self.copy = OwnCopy(job, self.source, hint, self.beat, self.warn)
         self.day = DayLog(job, self.source, hint, self.beat, self.warn)
@@ -198,6 +198,8 @@ class Worker:
             return False
         part.error = ""
         part.retry.succeeded()
+        if self.state == "starting" and name == "copy" and self.copy.number is not None:
+            self.state = "following"
         return more
 
 

@@ -94,14 +94,14 @@ def test_a_holder_stopped_for_thirty_seconds(tmp_path: Path) -> None:
     (tmp_path / "central").mkdir()
     benches = [Bench(tmp_path / f"pc{i}", tmp_path / "central", f"rig-{i}") for i in range(3)]
     holder = benches[0]
-    holder.set(all=0.2, interval_s=0.1)
+    holder.set(all=0.05, interval_s=0.1)
     try:
         for bench in benches:
             bench.start(faulty=bench is holder, tuning=TUNING)
-        holder.chat(500)
         deadline = time.monotonic() + 20
         while not holder.supervisor._latest.get("holding"):
             assert time.monotonic() < deadline
+            holder.chat(3000)
             tick_all([holder], 0.01)
         os.kill(holder.supervisor.pids[0], signal.SIGSTOP)
         for bench in benches[1:]:

@@ -26,7 +26,7 @@ ROOT = json.loads(JOB)["mirror_directory"]
 
 real = {
     name: getattr(os, name)
-    for name in ("open", "close", "write", "read", "fsync", "lseek", "stat", "mkdir", "replace", "ftruncate")
+    for name in ("open", "close", "write", "read", "fsync", "lseek", "stat", "mkdir", "replace", "ftruncate", "scandir")
 }
 watched: dict[int, str] = {}
 counts: dict[tuple[str, str], int] = {}
@@ -143,7 +143,7 @@ def replace_(source, target, **more):
 
 
 os.open, os.close, os.write, os.fsync, os.lseek, os.replace = open_, close_, write_, fsync_, lseek_, replace_
-for _name in ("read", "stat", "mkdir", "ftruncate"):
+for _name in ("read", "stat", "mkdir", "ftruncate", "scandir"):
     setattr(os, _name, guarded(_name))
 
 if control().get("locks") == "always":
@@ -151,9 +151,12 @@ if control().get("locks") == "always":
 
     fcntl.lockf = lambda *_args: None
 
-from pytest_openscope.sidecar import day_log  # noqa: E402
+from pytest_openscope.sidecar import day_log, mirror_worker  # noqa: E402
+from pytest_openscope.sidecar.mirror_files import Retry  # noqa: E402
 from pytest_openscope.sidecar.mirror_worker import main  # noqa: E402
 
+mirror_worker.Retry = lambda: Retry(0.1, 0.5, 0.5)
+day_log.INTERVAL_S = 0.3
 if "interval_s" in control():
     day_log.INTERVAL_S, day_log.REST_FACTOR = control()["interval_s"], 0.0
 

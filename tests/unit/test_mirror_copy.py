@@ -186,6 +186,14 @@ def test_by_hand_for_an_old_session(bench: Bench) -> None:
     check_day(bench.job.day_log, bench)
 
 
+def test_a_vanished_directory_is_not_made_anew(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "central").rmdir()
+    bench.chat(5)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        own_copy(bench).follow()
+    assert not (tmp_path / "central").exists()
+
+
 class TestRoot:
     """Which central directory may be created, and which is missing."""
 
