@@ -38,6 +38,8 @@ def finish(session: ExperimentSession, exit_code: int | None) -> None:
     if session.log.lost_records > record.lost_records:
         record.lost_records = session.log.lost_records
         _write_states(session)
+    if session._watch is not None and record.outcome is Outcome.PASSED:
+        session._guard("keeping the rig's state", session._watch.keep)
     session.journal.write("ended", outcome=str(record.outcome), exit_code=record.exit_code)
     _wait_for_sidecar(session)
     session.journal.write("bye")
@@ -56,7 +58,6 @@ def _stop_hardware(session: ExperimentSession) -> None:
         record = session.record
         session._guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
         session._guard("making the devices safe", lambda: record.helper_failures.extend(devices.close_all()))
-        record.simulated += [str(name) for name in devices.simulated() if name not in record.simulated]
 
 
 def _ask_notes(session: ExperimentSession) -> None:

@@ -36,6 +36,7 @@ class ExperimentRun:
         self.log.install()
         self.session: ExperimentSession | None = None
         self._terminal = terminal
+        self._terminal_fd = _terminal_fd()
         self._variable = os.environ.pop(_RIG_VARIABLE, None)
 
     def configure(self) -> None:
@@ -61,6 +62,8 @@ class ExperimentRun:
         if configuration.parameter_file in _positional(self.config):
             self.config.pluginmanager.register(parameter_file.Collector(configuration), "openscope-parameter-file")
         self.config.pluginmanager.import_plugin("pytest_openscope.fixtures")
+        if options.validate_rig:
+            self._collect_checks()
         if options.informational:
             return
         self._start(configuration, options, loaded)
@@ -73,9 +76,18 @@ class ExperimentRun:
         configuration = self._ask_missing(configuration, options, loaded, operator)
         self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
         session = ExperimentSession(self.config, self.log, configuration, options, operator)
+        session.terminal_fd = self._terminal_fd
         session.start(loaded.notices)
         self.session = session
         register_hooks(session, self.config)
+
+    def _collect_checks(self) -> None:
+        """Collect the ready-made checks, and the lab's own ones where the command line names them."""
+        from pathlib import Path
+
+        config = self.config
+        given = list(config.args) if config.args_source is config.ArgsSource.ARGS else []
+        config.args = [str(Path(__file__).parent / "checks"), *given]
 
     def _refuse_workers(self) -> None:
         option = self.config.option
@@ -153,6 +165,14 @@ class ExperimentRun:
             self.log.uninstall()
             if self._variable is not None:
                 os.environ[_RIG_VARIABLE] = self._variable
+
+
+def _terminal_fd() -> int | None:
+    """Return a duplicate of the real stderr, before pytest's capture replaces it; None when there is no terminal."""
+    try:
+        return os.dup(2) if os.isatty(2) else None
+    except OSError:
+        return None
 
 
 def _positional(config: pytest.Config) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from .masking import ExactMasker, mask_json
 from .operator import Operator
 from .options import Options
 from .phases import Gate, OnFailure, Outcome, Phase
+from .processes import create_time
 from .record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ class ExperimentSession:
         self.sidecar: Any = None
         self.finished = False
         self._scripts: Any = None
+        self._watch: Any = None
+        self.recorder: Any = None
+        self.terminal_fd: int | None = None
         self.exit_request: BaseException | None = None
         self._lock: FileLock | None = None
         self._faults: IO[str] | None = None
@@ -95,6 +99,7 @@ class ExperimentSession:
         self._check_readiness()
         if not self.dry_run:
             self._take_rig(state)
+            self._recover(state)
         try:
             self._create_folder()
         except BaseException:
@@ -104,6 +109,8 @@ class ExperimentSession:
         self._begin_journal(state)
         self._write_inputs()
         self._start_sidecar()
+        if self.configuration.rig.devices:
+            self._describe_devices()
         for notice in self.notices:
             self.log.write("WARNING", _LOGGER, notice)
         self.interrupts = Interrupts(self._on_interrupt)
@@ -117,7 +124,8 @@ class ExperimentSession:
             return
         from .readiness import evaluate
 
-        readiness = evaluate(block, self.configuration.rig.state_directory, local_now())
+        rig_file = str(self.configuration.rig_file)
+        readiness = evaluate(block, self.configuration.rig.state_directory, local_now(), rig_file=rig_file)
         if readiness.ok:
             return
         reason = self.options.override_readiness
@@ -146,6 +154,18 @@ class ExperimentSession:
         beside.release()
         self._lock = lock
 
+    def _recover(self, state: Path) -> None:
+        """Finish what earlier sessions of this rig left unfinished (a power cut, a killed sidecar)."""
+        if not (state / "unfinished").is_dir():
+            return
+        try:
+            from .sidecar.recovery import recover
+
+            self.notices += recover(state, secrets=self.secrets)
+        except Exception as error:
+            self.notices.append(f"earlier sessions could not be looked after: {type(error).__name__}: {error}")
+            _log.exception("recovery failed")
+
     def _free_rig(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
@@ -153,7 +173,7 @@ class ExperimentSession:
 
     def _create_folder(self) -> None:
         start = local_now()
-        root = self.settings.output_root
+        root = self.settings.output_root / "validations" if self.validating else self.settings.output_root
         subject = self.settings.subject_id or ("validation" if self.validating else "subject")
         given = self.settings.session_uuid
         try:
@@ -229,7 +249,8 @@ class ExperimentSession:
             rig_id=self.record.rig_id,
             started=self.record.started,
             pid=os.getpid(),
-            create_time=_create_time(),
+            create_time=create_time(os.getpid()),
+            host=socket.gethostname(),
             dry_run=self.dry_run,
             session_folder=str(self.folder),
             session_log=str(self.log_path.relative_to(self.folder)),
@@ -245,7 +266,7 @@ class ExperimentSession:
                 "kill_s": settings.stop_kill_s,
             },
             version=__version__,
-            command_line=command_line(),
+            command_line=mask_json(command_line(), self.secrets),
             resource_disk=str(self.folder),
             low_disk_gb=settings.low_disk_gb,
             low_memory_percent=settings.low_memory_percent,
@@ -286,10 +307,31 @@ class ExperimentSession:
     def _start_sidecar(self) -> None:
         def start() -> None:
             from .sidecar.client import SidecarClient
+            from .sidecar.markers import mark_unfinished
 
-            self.sidecar = SidecarClient(self.journal, self.folder, self._on_message, secrets=self.secrets)
+            state = self.configuration.rig.state_directory
+            mirror = None if self.dry_run else self.settings.centralized_log_directory
+            mark_unfinished(state, self.folder.name, self.folder, mirror)
+            self.sidecar = SidecarClient(
+                self.journal, self.folder, self._on_message, secrets=self.secrets, terminal_fd=self.terminal_fd
+            )
 
         self._guard("starting the sidecar", start)
+
+    def _describe_devices(self) -> None:
+        """List what is simulated, and what has changed since the last good session of this rig."""
+        from . import rig_watch
+
+        if self.dry_run:
+            self._guard("listing the simulated devices", self._list_simulated)
+        elif not self.validating:
+            self._watch = rig_watch.RigWatch(self)
+            self._watch.start()
+
+    def _list_simulated(self) -> None:
+        for line in self.device_manager().simulated():
+            self.record.simulated.append(line)
+            self.log.write("INFO", "pytest_openscope.devices", f"simulated: {line}")
 
     def _guard(self, what: str, action: Callable[[], object]) -> bool:
         """Run what only helps; a failure is logged with its traceback and shown in the summary, never raised."""
@@ -373,8 +415,10 @@ class ExperimentSession:
 
     def fail(self, failure: Failure) -> None:
         """Keep a failure; the first one is what ``debug_state.json`` describes."""
+        from .snapshot import json_safe
+
         self.record.failures.append(failure)
-        self.journal.write("failure", failure=failure.as_json())
+        self.journal.write("failure", failure=mask_json(json_safe(failure.as_json()), self.secrets))
 
     def note(self, text: str) -> None:
         """Keep a note of the experimenter."""
@@ -510,6 +554,8 @@ class ExperimentSession:
     def _on_acquisition_event(self, event: str, **fields: Any) -> None:
         if event == "acquisition_batch":
             fields["log_size"] = self.log.size
+        elif event == "acquisition_started":
+            fields["command"] = mask_json(fields["command"], self.secrets)
         self.journal.write(event, **fields)
 
     def _on_output(self, source: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
@@ -580,13 +626,6 @@ class ExperimentSession:
         """Return what an acquisition's exception knows of its process."""
         facts = getattr(error, "facts", None)
         return facts if isinstance(facts, AcquisitionFacts) else None
-
-
-def _create_time() -> float:
-    """Return when this process started, in the form that psutil uses."""
-    import psutil
-
-    return float(psutil.Process().create_time())
 
 
 def rig_is_held(holder: dict[str, Any], rig_id: str) -> pytest.UsageError:

@@ -35,6 +35,8 @@ def register_hooks(session: ExperimentSession, config: pytest.Config) -> None:
     manager.register(FixtureSteps(session), "openscope-fixtures")
     manager.register(StepKeeper(session, tee), "openscope-steps")
     manager.register(SessionEnds(session), "openscope-session")
+    if session.validating:
+        session.recorder = _register_recorder(session)
     if manager.hasplugin("timeout") or hasattr(manager.hook, "pytest_timeout_set_timer"):
         manager.register(Timeouts(session), "openscope-timeouts")
 
@@ -89,6 +91,7 @@ class StepKeeper:
         self._post_begun = False
         self._started = 0.0
         self._notices = 0
+        self._eager_opened = session.validating
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._maxfail = session.config.getoption("maxfail", 0) or 0
@@ -99,6 +102,10 @@ class StepKeeper:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Any:
         result = yield
         items.sort(key=lambda item: place_of(item)[0].rank)
+        mine = self._session
+        if mine.recorder is None and any(item.get_closest_marker("rig_check") for item in items):
+            mine.recorder = _register_recorder(mine)
+            mine.recorder.pytest_collection_modifyitems(items)
         return result
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -149,6 +156,10 @@ class StepKeeper:
         if reason:
             raise pytest.skip.Exception(reason, _use_item_location=True)
         _log.info("step started: %s", item.nodeid)
+        if not self._eager_opened:
+            self._eager_opened = True
+            if any(device.get("open") == "eager" for device in self._session.rig.devices.values()):
+                self._session.device_manager().open_all()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -264,6 +275,18 @@ class StepKeeper:
             return
         for item, following in zip(post, [*post[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+
+
+def _register_recorder(session: ExperimentSession) -> Any:
+    """Register what keeps the results of rig checks."""
+    from .checks.recorder import PLUGIN_NAME, CheckRecorder
+    from .readiness import keeper
+
+    rig = session.configuration.rig
+    keep = None if session.dry_run else keeper(rig.state_directory, session.configuration.rig_file)
+    recorder = CheckRecorder(session.configuration, session.record.session_uuid, keep, complete=session.validating)
+    session.config.pluginmanager.register(recorder, PLUGIN_NAME)
+    return recorder
 
 
 def _skip_reason(report: pytest.TestReport) -> str:

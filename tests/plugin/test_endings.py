@@ -153,7 +153,7 @@ ENDINGS = {
         "pid = os.fork()\n    if pid == 0:\n        time.sleep(3); os._exit(0)\n    os.kill(os.getpid(), signal.SIGKILL)",
         "crashed",
         -9,
-        text="SIGKILL",
+        text="experiment process",
         **KILLED,
     ),
     "segmentation fault": Ending("ctypes.string_at(0)", "crashed", -11, text="SIGSEGV", **KILLED),
