@@ -1,0 +1,86 @@
+"""What a session costs, compared with plain pytest running the same tests."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.harness import Result, in_turn
+
+TARGET_PER_TEST = 1.3
+TARGET_SESSION = 2.0
+TARGET_INERT = 1.02
+_TESTS = 1000
+_PLUGIN = ("-p", "pytest_openscope.plugin")
+
+
+class Project:
+    """A folder with a rig and trivial tests, in which pytest is run; nothing else than the plugins named is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "rig.yaml").write_text(f"rig_id: bench\nstate_directory: '{folder / 'state'}'\n", encoding="utf-8")
+        (folder / "test_one.py").write_text("def test_one():\n    pass\n", encoding="utf-8")
+        many = "\n\n".join(f"def test_{number}():\n    pass" for number in range(_TESTS))
+        (folder / "test_many.py").write_text(many + "\n", encoding="utf-8")
+        (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+
+    def experiment(self) -> tuple[str, ...]:
+        """Return the options that make a run an experiment."""
+        root = str(self.folder / "sessions")
+        options = ("--rig-config", "rig.yaml", "--no-input", "--subject-id", "m", "--user-id", "u", "--output-root", root)
+        return (*_PLUGIN, *options)
+
+    def seconds(self, *arguments: str) -> float:
+        """Run pytest and return its wall time.
+
+        Raises:
+            RuntimeError: the tests did not pass, so that there is nothing to compare.
+        """
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("OPENSCOPE_", "PYTEST_"))}
+        environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", *arguments]
+        start_s = time.perf_counter()
+        done = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
+        duration_s = time.perf_counter() - start_s
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}{done.stderr}")
+        return duration_s
+
+
+def _runs(project: Project, *arguments: str) -> Callable[[], float]:
+    return lambda: project.seconds(*arguments)
+
+
+def _per_test(project: Project, rounds: int) -> Result:
+    """What each further test adds: the difference between a thousand tests and one."""
+    experiment = project.experiment()
+    many = in_turn(_runs(project, "test_many.py"), _runs(project, *experiment, "test_many.py"), rounds)
+    one = in_turn(_runs(project, "test_one.py"), _runs(project, *experiment, "test_one.py"), rounds)
+    base_s, ours_s = (
+        [(long - statistics.median(short)) / (_TESTS - 1) for long in longs] for longs, short in zip(many, one, strict=True)
+    )
+    whole = statistics.median(many[1]) / statistics.median(many[0])
+    return Result(f"each of {_TESTS} tests", TARGET_PER_TEST, base_s, ours_s, "test", (f"the whole runs: {whole:.3f}",))
+
+
+def run(quick: bool) -> list[Result]:
+    """Measure the tests of a large session, a whole minimal session, and a run that is no experiment."""
+    rounds = 3 if quick else 9
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder).resolve())
+        per_test = _per_test(project, rounds)
+        plain = _runs(project, "test_one.py")
+        whole = in_turn(plain, _runs(project, *project.experiment(), "test_one.py"), 3 * rounds)
+        inert = in_turn(plain, _runs(project, *_PLUGIN, "test_one.py"), 5 * rounds)
+    return [
+        per_test,
+        Result("a whole session with one test", TARGET_SESSION, *whole),
+        Result("a run that is no experiment", TARGET_INERT, *inert),
+    ]
