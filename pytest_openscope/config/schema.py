@@ -10,7 +10,6 @@ from typing import Any
 
 from .frozen import record
 
-RIG, BOTH = "rig", "both"
 PHASE_NAMES = ("exception", "pre_acquisition", "post_acquisition")
 PIPELINES = ("pre_acquisition_pipeline", "post_acquisition_pipeline")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -30,9 +29,7 @@ class Key:
         unit: unit of numbers.
         choices: allowed texts.
         minimum, maximum: inclusive limits of numbers.
-        place: ``rig`` (rig file only) or ``both``.
         field: name in Settings, where it differs from ``name``; "" when it is not there.
-        nullable: an explicit null means "not given".
     """
 
     name: str
@@ -43,9 +40,7 @@ class Key:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    place: str = BOTH
     field: str | None = None
-    nullable: bool = True
 
     @property
     def setting(self) -> str:
@@ -62,19 +57,18 @@ def _info(name: str, doc: str, kind: str = "any") -> Key:
 
 
 RIG_KEYS: tuple[Key, ...] = (
-    Key("rig_id", "id", "name of the rig; the host's name when absent", place=RIG),
+    Key("rig_id", "id", "name of the rig; the host's name when absent"),
     Key(
         "state_directory",
         "path",
         "what outlives sessions (lock, last answers, outbox); a folder of the user's state directory when absent",
-        place=RIG,
         field="",
     ),
-    Key("devices", "mapping", "the rig's devices, by name", place=RIG, field=""),
-    Key("requirements", "mapping", "what the rig validation checks", place=RIG, field=""),
-    Key("readiness", "mapping", "which validation results a session needs", place=RIG, field=""),
-    Key("values", "mapping", "the lab's own values, never mistaken for misspelt keys", place=RIG, field=""),
-    Key("parameters", "mapping", "defaults for parameters, the same as at the top level of the rig file", place=RIG, field=""),
+    Key("devices", "mapping", "the rig's devices, by name", field=""),
+    Key("requirements", "mapping", "what the rig validation checks", field=""),
+    Key("readiness", "mapping", "which validation results a session needs", field=""),
+    Key("values", "mapping", "the lab's own values, never mistaken for misspelt keys", field=""),
+    Key("parameters", "mapping", "defaults for parameters, the same as at the top level of the rig file", field=""),
 )
 
 PARAMETER_KEYS: tuple[Key, ...] = (
@@ -253,12 +247,6 @@ ENTRY_KEYS: tuple[Key, ...] = (
     Key("name", "text", "the step's name, when the module's own will not do"),
 )
 
-SECTIONS: dict[str, tuple[Key, ...]] = {
-    "github_issue": GITHUB_KEYS,
-    "devices.<name>": DEVICE_KEYS,
-    "requirements": REQUIREMENTS_KEYS,
-    "readiness": READINESS_KEYS,
-}
 TOP = {key.name: key for key in (*RIG_KEYS, *PARAMETER_KEYS)}
 PARAMETERS = {key.name: key for key in PARAMETER_KEYS}
 #: ``github_issue_on_error`` stands for ``enabled``; the other flat keys are ``github_issue_<option>``.
