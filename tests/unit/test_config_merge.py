@@ -195,7 +195,8 @@ def test_slips_are_caught(word: str, near: str) -> None:
 
 _LAB = """COM_port DisplayDeviceIndex WindowStateIndex camera cameras laser laser_power_mw exposure_time port ports host url
 display screen monitor subject user mouse mouse_id animal_id rig rig_name site computer_name data_root data_folder output
-backup_dir network_dir session_dir video sync sync_port nidaq daq stage serial serial_port baud stimulus stimulus_path stim script scripts
+backup_dir network_dir session_dir video sync sync_port nidaq daq stage serial serial_port baud stimulus stimulus_path
+stim script scripts
 experiment project project_name protocol protocols notes log logs log_dir level levels timeout data mirror python matlab bonsai
 bonsai_path repository repo git commit branch workflow pipeline modules device_name frame_rate FrameRate gain lick_spout
 reward_ul valve_ms wheel version command2 camera2 launcher_path description comment owner contact required_free_gb
