@@ -15,6 +15,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _MENTION = re.compile(r"@(?=[\w\-])")
 #: Beyond this a fence would be longer than what it fences.
 MAX_FENCE = 64
+MAX_TICKS = 8
+_MANY_TICKS = re.compile(f"`{{{MAX_TICKS + 1},}}")
 
 
 def clean(text: str) -> str:
@@ -35,8 +37,11 @@ def plain(text: str, max_chars: int) -> str:
 
 
 def code(text: str, max_chars: int = 300) -> str:
-    """Return a code span that holds the text, whatever backticks are in it."""
-    line = one_line(text, max_chars).strip() or " "
+    """Return a code span that holds the text, whatever backticks are in it; long runs of them are shortened.
+
+    cmark-gfm takes spans of at most 80 backticks.
+    """
+    line = _MANY_TICKS.sub("`" * MAX_TICKS + "…", one_line(text, max_chars)).strip() or " "
     ticks = "`" * (_longest(line, "`") + 1)
     pad = " " if line.startswith("`") or line.endswith("`") or not line.strip() else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"

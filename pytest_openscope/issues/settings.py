@@ -10,7 +10,7 @@ DEFAULT_API = "https://api.github.com"
 DEFAULT_TOKEN_ENV = "GITHUB_ISSUE_TOKEN"
 #: GitHub answers 422 to a body beyond 65,536 characters; the count line is filled in when a report is sent.
 GITHUB_BODY_CHARS = 65_536
-MIN_BODY_CHARS = 2_000
+MIN_BODY_CHARS = 1_000
 REPORT_ON = ("exception", "pre_acquisition", "post_acquisition")
 
 

@@ -16,7 +16,7 @@ TITLE_CHARS = 200
 #: Stands where the sender writes how often; no cleaned text can hold it.
 COUNT = "\x00"
 #: Room that is kept for what the sender writes in place of :data:`COUNT`.
-COUNT_CHARS = 600
+COUNT_CHARS = 200
 #: Shares of the whole body that the parts before the log may take.
 SHARES = {"traceback": 0.22, "stderr": 0.12, "stdout": 0.08, "faulthandler": 0.10, "config": 0.08, "versions": 0.06}
 #: Packages that explain failures of a session; the whole list would bury them.
@@ -73,41 +73,46 @@ def first_line(failure: Failure) -> str:
 def body(failure: Failure, context: IssueContext) -> str:
     """Return the body, at most ``context.max_chars`` long once :data:`COUNT` is replaced; only the log gives way to that."""
     limit = context.max_chars - COUNT_CHARS
-    parts = [_head(failure, context), *_evidence(failure, context, limit), _reproduce(context)]
-    text = "\n\n".join(part for part in parts if part)
-    if len(text) > limit:
-        text = "\n\n".join(part for part in (_head(failure, context), _reproduce(context)) if part)
+    head = _head(failure, context, max(16, min(400, limit // 16)))
+    if len(head) > limit:
+        head = _identity(context)
+    text = head
+    for part in (_reproduce(context), *_evidence(failure, context, limit)):
+        if part and len(text) + len(part) + 2 <= limit:
+            text = f"{text}\n\n{part}"
     if context.log:
         section = _log_section(context, limit - len(text) - 2)
         text = f"{text}\n\n{section}" if section else text
     return text + "\n"
 
 
-def _head(failure: Failure, context: IssueContext) -> str:
+def _head(failure: Failure, context: IssueContext, width: int) -> str:
     mask = context.mask
+    short = min(width, 120)
     kind = failure.exception_type or failure.kind
     where = [("phase", str(failure.phase or "")), ("step", failure.step), ("during", failure.when)]
     lines = [
         "Reported by pytest-openscope; later occurrences are counted in comments.",
         "",
-        f"- **What:** {code(mask(kind), 120)}: {code(mask(first_line(failure)), 400)}",
+        f"- **What:** {code(mask(kind), short)}: {code(mask(first_line(failure)), width)}",
         "- **Where:** "
-        + (", ".join(f"{name} {code(mask(value), 120)}" for name, value in where if value) or "outside any step"),
+        + (", ".join(f"{name} {code(mask(value), short)}" for name, value in where if value) or "outside any step"),
         f"- **Outcome:** {code(str(failure.outcome), 40)}" + (" (dry run)" if context.dry_run else ""),
-        f"- **Rig:** {code(context.rig, 120)}",
+        f"- **Rig:** {code(context.rig, short)}",
         f"- **First seen:** {code(context.occurred_at, 60)}",
         f"- **How often:** {COUNT}",
-        *(f"- **{name}:** {code(value, 200)}" for name, value in context.people),
+        *(f"- **{name}:** {code(value, short)}" for name, value in context.people),
         "",
-        f"Version: {code(context.version_line)}",
-        "",
-        f"Fingerprint: `{context.fingerprint}`",
-        "",
-        f"Report: `{context.report_id}`",
+        _identity(context),
         "",
         "Keep the fingerprint here or in the title: by it the rigs find this issue.",
     ]
     return "\n".join(lines)
+
+
+def _identity(context: IssueContext) -> str:
+    """Return the lines by which rigs find the issue and know what was reported."""
+    return f"Version: {code(context.version_line)}\n\nFingerprint: `{context.fingerprint}`\n\nReport: `{context.report_id}`"
 
 
 def _evidence(failure: Failure, context: IssueContext, limit: int) -> list[str]:
@@ -169,7 +174,7 @@ def _reproduce(context: IssueContext) -> str:
 
 def _log_section(context: IssueContext, room: int) -> str:
     summary = f"Session log ({context.log_note})" if context.log_note else "Session log"
-    room -= len(folded(summary, ""))
+    room -= len(folded(summary, "")) + 1
     if room < 200:
         return ""
     return folded(summary, _cut_block(clean(context.log).strip("\n"), room, 0.3))

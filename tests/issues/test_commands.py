@@ -1,0 +1,131 @@
+"""``outbox`` and ``github-check`` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_openscope.issues.access import check_access
+from pytest_openscope.issues.cli import github_check_main, outbox_main
+
+from .fake_github import REPO, TOKEN, FakeGithub
+from .kit import TOKEN_ENV, Rig
+
+
+@pytest.fixture
+def server() -> Iterator[FakeGithub]:
+    made = FakeGithub(time.time)
+    yield made
+    made.close()
+
+
+def check(server: FakeGithub, *more: str) -> int:
+    return github_check_main(["--repo", REPO, "--token-env", TOKEN_ENV, "--api-base-url", server.base_url, *more])
+
+
+def test_check_says_what_is_right_and_creates_nothing(
+    server: FakeGithub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    assert check(server) == 0
+    said = capsys.readouterr().out
+    assert "rig-bot" in said
+    assert "first report creates it" in said
+    assert "sanitize_launcher_log to true (recommended)" in said
+    assert {request.verb for request in server.requests} == {"GET"}
+
+
+def test_check_as_json(server: FakeGithub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    server.repo["private"] = server.repo["push"] = False
+    check(server, "--json")
+    levels = {item["what"]: item["level"] for item in json.loads(capsys.readouterr().out)}
+    assert levels["public"] == levels["permission"] == levels["label"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"path": "/user", "status": 401, "content": {"message": "Bad credentials"}}, "does not accept the token"),
+        ({"path": "/repos/lab/rigs$", "status": 404, "content": {"message": "Not Found"}}, "may not see it"),
+        ({"path": "/issues$", "status": 403, "content": {"message": "Resource not accessible"}}, "permission"),
+        ({"status": 502, "times": 9}, "502"),
+        ({"how": "hang", "times": 9}, "no answer within"),
+        ({"how": "drip", "times": 9}, "no answer within"),
+    ],
+)
+def test_check_says_what_is_wrong_in_bounded_time(fault: dict[str, Any], said: str, server: FakeGithub) -> None:
+    server.fault(**fault)
+    began = time.monotonic()
+    found = check_access({"repo": REPO, "api_base_url": server.base_url}, TOKEN, limit_s=2.0)
+    assert time.monotonic() - began < 3.5
+    assert any(said in item["text"] and item["level"] == "error" for item in found), found
+
+
+def test_check_without_token(server: FakeGithub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(server) == 1
+    assert f"{TOKEN_ENV} holds no token" in capsys.readouterr().out
+    assert server.requests == []
+
+
+def test_check_needs_a_repository(capsys: pytest.CaptureFixture[str]) -> None:
+    assert github_check_main([]) == 4
+    assert "--rig-config" in capsys.readouterr().err
+
+
+def test_check_reads_the_rig_configuration(
+    server: FakeGithub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    rig = tmp_path / "rig.yaml"
+    block = {"enabled": True, "repo": REPO, "token_env": TOKEN_ENV, "api_base_url": server.base_url}
+    rig.write_text(json.dumps({"rig_id": "a", "output_root_folder": str(tmp_path), "github_issue": block}), encoding="utf-8")
+    assert github_check_main(["--rig-config", str(rig)]) == 0
+    assert REPO in capsys.readouterr().out
+
+
+def test_outbox_list_send_drop(
+    server: FakeGithub,
+    make_rig: Callable[..., Rig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rig = make_rig(api_base_url=server.base_url)
+    state = ["--state-directory", str(rig.state)]
+    assert outbox_main(["list", *state]) == 0
+    assert "nothing waits" in capsys.readouterr().out
+    rig.clock._now = time.time()
+    (report,) = rig.fail()
+    assert outbox_main(state) == 0
+    assert report["title"] in capsys.readouterr().out
+    assert outbox_main(["send", "--timeout", "3", *state]) == 1
+    assert f"no token in {TOKEN_ENV}" in capsys.readouterr().out
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    assert outbox_main(["send", "--timeout", "3", *state]) == 1
+    said = capsys.readouterr().out
+    assert "created  https://github.test/lab/rigs/issues/1" in said
+    assert "1 left, the next one in" in said
+    assert outbox_main(["drop", *state]) == 4
+    assert outbox_main(["drop", report["id"][:6], *state]) == 0
+    assert outbox_main(["drop", "all", *state]) == 1
+
+
+def test_dropping_an_unsent_report_is_written_back(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    (report,) = rig.fail()
+    assert outbox_main(["drop", "all", "--state-directory", str(rig.state)]) == 0
+    state = json.loads(Path(report["debug_state"]).read_text(encoding="utf-8"))
+    assert (state["github"]["status"], state["github"]["reason"]) == ("refused", "dropped by hand")
+
+
+def test_outbox_without_rig_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outbox_main(["list"]) == 4
+    assert outbox_main(["list", "--rig-config", "missing.yaml"]) == 4
+    with pytest.raises(SystemExit) as wrong:
+        outbox_main(["explode"])
+    assert wrong.value.code == 4

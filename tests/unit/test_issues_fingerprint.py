@@ -1,0 +1,256 @@
+"""The same defect has the same fingerprint everywhere; another one has another."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_openscope.issues.fingerprint import fault_frames, fingerprint, own_functions, program, signal_name
+from pytest_openscope.issues.normalise import normalise
+from pytest_openscope.phases import Outcome, Phase
+from pytest_openscope.record import AcquisitionFacts, ChainedException, Failure
+
+ROOTS = st.sampled_from(["/home/jane/rigs", "C:\\Users\\bob smith\\rigs", "/Users/x/rigs", "D:\\rigs", "//server/share/rigs"])
+LIBRARY = {
+    "file": "/usr/lib/python3.11/site-packages/serial/serialposix.py",
+    "line": 5,
+    "function": "read",
+    "module": "serial.x",
+}
+STDLIB = {"file": "/usr/lib/python3.11/json/decoder.py", "line": 355, "function": "decode", "module": "json.decoder"}
+OURS = {"file": "/x/site-packages/pytest_openscope/run.py", "line": 5, "function": "run", "module": "pytest_openscope.run"}
+
+
+def frame(function: str, module: str = "shutter", root: str = "/rigs", line: int = 1) -> dict[str, Any]:
+    separator = "\\" if "\\" in root else "/"
+    return {"file": f"{root}{separator}{module}.py", "line": line, "function": function, "module": module}
+
+
+def raised(*frames: dict[str, Any], message: str = "stuck", kind: str = "lab.Stuck", **more: Any) -> Failure:
+    chain = [ChainedException(kind, message, frames=list(frames))]
+    values: dict[str, Any] = {"phase": Phase.PRE_ACQUISITION, "step": "open", "exception_type": kind, "chain": chain, **more}
+    return Failure("exception", Outcome.FAILED, message, **values)
+
+
+def test_form() -> None:
+    assert re.fullmatch(r"v1:[0-9a-f]{12}", fingerprint(raised(frame("open"))))
+
+
+def test_recipe_has_not_changed() -> None:
+    """A change here reports every known defect again: it needs a new version prefix."""
+    assert fingerprint(raised(frame("test_open", "day"), frame("open"), STDLIB)) == "v1:a0620fb43908"
+
+
+@given(ROOTS, st.integers(1, 9999), st.text(max_size=30))
+def test_same_across_paths_lines_systems_and_messages(root: str, line: int, message: str) -> None:
+    there = raised(frame("test_open", "day", root, line), frame("open", root=root, line=line + 1), message=message)
+    assert fingerprint(there) == fingerprint(raised(frame("test_open", "day"), frame("open")))
+
+
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_same_whatever_the_depth_of_a_recursion(one: int, other: int) -> None:
+    def deep(count: int) -> Failure:
+        return raised(*[frame("visit"), frame("walk")] * count, frame("open"))
+
+    assert fingerprint(deep(one)) == fingerprint(deep(other))
+
+
+@given(st.lists(st.sampled_from([LIBRARY, STDLIB, OURS]), max_size=4))
+def test_same_whatever_libraries_lie_between(frames: list[dict[str, Any]]) -> None:
+    assert fingerprint(raised(frame("a"), *frames, frame("b"), *frames)) == fingerprint(raised(frame("a"), frame("b")))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        raised(frame("close")),
+        raised(frame("open", "laser")),
+        raised(frame("open"), kind="lab.Broken"),
+        raised(frame("open"), step="close"),
+        raised(frame("open"), phase=Phase.POST_ACQUISITION),
+        raised(frame("open"), kind="other.Stuck"),
+    ],
+)
+def test_different_for_different_defects(other: Failure) -> None:
+    assert fingerprint(other) != fingerprint(raised(frame("open")))
+
+
+def test_root_cause_counts() -> None:
+    def chained(kind: str) -> Failure:
+        failure = raised(frame("open"))
+        failure.chain.insert(0, ChainedException(kind, "x", frames=[frame("read", "port")]))
+        return failure
+
+    assert fingerprint(chained("OSError")) != fingerprint(chained("ValueError")) != fingerprint(raised(frame("open")))
+
+
+@given(st.permutations(["A", "B", "C"]), st.integers(1, 3))
+def test_a_groups_order_and_repetitions_do_not_matter(order: list[str], times: int) -> None:
+    def group(kinds: list[str]) -> Failure:
+        failure = raised(frame("open"), kind="ExceptionGroup")
+        members = [ChainedException(kind, "x", "group", [frame("task")]) for kind in kinds]
+        failure.chain = [*members, *failure.chain]
+        return failure
+
+    assert fingerprint(group(list(order) * times)) == fingerprint(group(["A", "B", "C"]))
+    assert fingerprint(group(["A"])) != fingerprint(group(["A", "B"]))
+
+
+def test_message_counts_only_without_own_frames() -> None:
+    assert fingerprint(raised(frame("a"), message="one")) == fingerprint(raised(frame("a"), message="two"))
+    assert fingerprint(raised(STDLIB, message="one")) != fingerprint(raised(STDLIB, message="two"))
+
+
+@given(ROOTS, st.integers(2, 10**9), st.sampled_from(["2026-01-02", "1999-12-31T23:59:59.5Z", "11/30/2026 10:20:30"]))
+def test_normalised_messages_are_the_same(root: str, number: int, date: str) -> None:
+    def message(root: str, number: int, date: str) -> Failure:
+        text = f"cannot read '{root}/data/camera.bin' of {date}: pid {number}, address {hex(number)}, mouse_{number}"
+        return raised(STDLIB, message=text)
+
+    assert fingerprint(message(root, number, date)) == fingerprint(message("/rigs", 7, "2025-03-04"))
+
+
+@given(st.sampled_from(["jane", "Bob", "mouse-zx"]))
+def test_known_names_are_taken_out(name: str) -> None:
+    def named(name: str) -> Failure:
+        return raised(STDLIB, message=f"subject {name} is unknown")
+
+    assert fingerprint(named(name), [name]) == fingerprint(named("other"), ["other"])
+
+
+@pytest.mark.parametrize(
+    ("posix", "windows"),
+    [
+        ("[Errno 2] No such file or directory: '/home/a/x/camera.cfg'", "[WinError 2] Kein Pfad: 'C:\\Users\\b c\\camera.cfg'"),
+        ("cannot open /dev/shm/buffer", "cannot open C:\\temp\\buffer"),
+    ],
+)
+def test_messages_of_both_systems(posix: str, windows: str) -> None:
+    assert normalise(posix) == normalise(windows)
+
+
+@given(st.text(max_size=200))
+def test_normalising_takes_any_text(text: str) -> None:
+    assert "\n" not in normalise(text)
+    assert len(normalise(text)) <= 300
+
+
+def test_a_step_without_exception() -> None:
+    def step(message: str, name: str = "notes") -> Failure:
+        return Failure("step", Outcome.FAILED, message, phase=Phase.POST_ACQUISITION, step=name)
+
+    assert fingerprint(step("returned False after 3 s")) == fingerprint(step("returned False after 40 s"))
+    assert fingerprint(step("returned False")) != fingerprint(step("returned 2.5 volts"))
+    assert fingerprint(step("x", "notes[2]")) == fingerprint(step("x", "notes"))
+    assert fingerprint(step("x", "notes[left]")) != fingerprint(step("x", "notes[right]"))
+
+
+FAULT = """Fatal Python error: Segmentation fault
+
+Thread 0x00007f33 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 331 in wait
+
+Current thread 0x00007f44 (most recent call first):
+  File "{root}/camera.py", line {line} in grab
+  File "{root}/test_day.py", line 20 in test_run
+  File "/usr/lib/python3.11/site-packages/_pytest/python.py", line 195 in pytest_pyfunc_call
+  ...
+
+Extension modules: x, y
+"""
+
+
+def crash(root: str = "/rigs", line: int = 12, signal: str = "SIGSEGV", text: str = FAULT) -> Failure:
+    return Failure(
+        "crash", Outcome.CRASHED, f"died of {signal}", phase=Phase.ACQUISITION, step="run", signal=signal,
+        faulthandler=text.format(root=root, line=line),
+    )  # fmt: skip
+
+
+def test_a_crash_is_its_signal_and_the_frames_of_the_thread_that_crashed() -> None:
+    frames = fault_frames(crash().faulthandler)
+    assert [item["function"] for item in frames] == ["pytest_pyfunc_call", "test_run", "grab"]
+    assert own_functions(frames) == ["camera:grab", "test_day:test_run"]
+    assert fingerprint(crash("C:\\Users\\x", 99)) == fingerprint(crash())
+    assert fingerprint(crash(signal="SIGABRT")) != fingerprint(crash())
+    assert fingerprint(crash(text=FAULT.replace("grab", "release"))) != fingerprint(crash())
+
+
+def test_both_systems_names_of_a_signal() -> None:
+    assert signal_name("SIGSEGV") == signal_name("Windows fatal exception: access violation") == signal_name(-11) == "segv"
+    assert signal_name(3221225477) == "segv"
+    assert signal_name(-115) == signal_name(None) == signal_name(3) == ""
+
+
+def acquisition(command: list[str], code: int | None = 1, last: str = "boom") -> Failure:
+    facts = AcquisitionFacts("stim", command, returncode=code, stderr_tail=["first", last, ""])
+    return Failure("acquisition", Outcome.FAILED, "x", phase=Phase.ACQUISITION, step="stim", acquisition=facts)
+
+
+def test_an_acquisition_is_its_program_return_code_and_last_line() -> None:
+    here = acquisition(["/usr/bin/python3.11", "-u", "/home/a/stim.py", "--n=3"], last="ValueError: bad frame 17")
+    there = acquisition(["C:\\Python\\python.exe", "-u", "D:\\rig\\stim.py", "--n=9"], last="ValueError: bad frame 99")
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(acquisition(["stim"], -11)) == fingerprint(acquisition(["stim.exe"], 3221225477))
+    different = [acquisition(["other"]), acquisition(["stim"], 2), acquisition(["stim"], last="bang"), acquisition(["stim"])]
+    assert len({fingerprint(item) for item in different}) == 4
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ([], ""),
+        (["C:\\x\\Bonsai.exe", "wf\\Main.bonsai", "--start"], "main.bonsai"),
+        (["python", "-m", "lab.stim"], "lab.stim"),
+        (["/opt/daq"], "daq"),
+        (["python"], "python"),
+    ],
+)
+def test_program(command: list[str], expected: str) -> None:
+    assert program(command) == expected
+
+
+def test_given_by_note_or_hook() -> None:
+    noted = raised(frame("a"))
+    noted.chain[0].notes.append("seen on Monday\nfingerprint: shutter-stuck")
+    hooked = raised(frame("b"), fingerprint="shutter-stuck", step="other")
+    assert fingerprint(noted) == fingerprint(hooked)
+    assert fingerprint(raised(frame("a"), fingerprint="v1:0123456789ab")) == "v1:0123456789ab"
+
+
+LINKS = st.builds(
+    ChainedException, st.text(max_size=9), st.text(max_size=9), st.sampled_from(["root", "group", "cause", "context"])
+)
+KINDS = st.sampled_from(["exception", "step", "crash", "timeout", "internal", "collection", "acquisition"])
+FAILURES = st.builds(
+    Failure,
+    KINDS,
+    st.sampled_from(Outcome),
+    st.text(max_size=80),
+    step=st.text(max_size=20),
+    signal=st.text(max_size=10),
+    faulthandler=st.text(max_size=80),
+    chain=st.lists(LINKS, max_size=3),
+)
+
+
+@given(FAILURES)
+def test_any_failure_has_one(failure: Failure) -> None:
+    assert re.fullmatch(r"v1:[0-9a-f]{12}", fingerprint(failure))
+    assert fingerprint(failure) == fingerprint(Failure.from_json(failure.as_json()))
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["C:\\Python311\\Lib\\json\\decoder.py", "/opt/conda/lib/python3.12/json/decoder.py", "<frozen importlib._bootstrap>"],
+)
+def test_standard_library_of_every_system_is_not_own(file: str) -> None:
+    assert own_functions([{"file": file, "function": "f", "module": "json.decoder"}]) == []
+
+
+def test_a_lab_folder_called_lib_is_own() -> None:
+    assert own_functions([{"file": "C:\\rig\\lib\\shutter.py", "function": "f", "module": "shutter"}]) == ["shutter:f"]
