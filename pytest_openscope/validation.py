@@ -14,6 +14,8 @@ def aim_at_checks(config: pytest.Config) -> None:
     given = list(config.args) if config.args_source is pytest.Config.ArgsSource.ARGS else []
     config.args = [_SUITE, *(argument for argument in given if argument != _SUITE)]
     config.option.pyargs = True
+    # As pytest itself does for --pyargs: a conftest above an installed package may be anybody's.
+    config.pluginmanager._using_pyargs = True
 
 
 def record_checks(configuration: Any, session_uuid: str, config: pytest.Config, *, validating: bool) -> None:

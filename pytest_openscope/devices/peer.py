@@ -105,10 +105,14 @@ class Script:
             for pattern, rule in self._rules:
                 match = pattern.fullmatch(query)
                 if match:
-                    return rule(match)
-            if self.echo:
-                return query
-            return None if self.error is None else str(self.error)
+                    text, delay_s = rule(match), getattr(rule, "delay_s", 0.0)
+                    break
+            else:
+                text, delay_s = query if self.echo else self.error, 0.0
+        # Outside the lock: a slow answer to one question holds up no other.
+        if delay_s:
+            time.sleep(delay_s)
+        return None if text is None else str(text)
 
 
 _PLACE = re.compile(r"\{[^{}]*\}")
@@ -121,17 +125,15 @@ def _pattern(text: str) -> re.Pattern[str]:
 def _dialogue(entry: dict[str, Any]) -> Callable[[re.Match[str]], str | None]:
     answers = entry.get("r")
     listed = answers if isinstance(answers, list) else [answers]
-    delay_s = float(entry.get("delay_s", 0))
     count = 0
 
     def rule(_: re.Match[str]) -> str | None:
         nonlocal count
         text = listed[min(count, len(listed) - 1)]
         count += 1
-        if delay_s:
-            time.sleep(delay_s)
         return None if text is None else str(text)
 
+    rule.delay_s = float(entry.get("delay_s", 0))  # type: ignore[attr-defined]
     return rule
 
 

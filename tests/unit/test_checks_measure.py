@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_openscope.checks import measure
+from pytest_openscope.checks.probe import run_probe
+from pytest_openscope.checks.result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most
+
+
+def statuses(results: list[CheckResult]) -> dict[str, str]:
+    return {result.check: result.status for result in results}
+
+
+class TestDisk:
+    def test_measures_against_limits(self, tmp_path: Path) -> None:
+        results = measure.check_disk(tmp_path / "new", {"free_gb": 0.001, "write_mb_per_s": 1e9, "fsync_ms": 1e6}, size_mb=2)
+        expected = {"disk.writable": PASS, "disk.free_space": PASS, "disk.write_speed": FAIL, "disk.fsync": PASS}
+        assert statuses(results) == expected
+        speed = results[2]
+        assert speed.value > 0
+        assert (speed.unit, speed.limit) == ("MB/s", 1e9)
+        assert "-> close what else writes" in str(speed)
+        assert list((tmp_path / "new").iterdir()) == []
+
+    def test_without_requirements_it_is_measured_all_the_same(self, tmp_path: Path) -> None:
+        results = measure.check_disk(tmp_path, {}, size_mb=1)
+        assert set(statuses(results).values()) == {PASS}
+        assert all(result.value for result in results[1:])
+
+    def test_unusable_root(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        results = measure.check_disk(tmp_path / "file" / "below", {}, size_mb=1)
+        assert statuses(results)["disk.writable"] == FAIL
+        assert results[1].status == SKIP
+        assert "disk.writable failed" in results[1].message
+
+
+class TestMirror:
+    def test_not_set(self) -> None:
+        assert set(statuses(measure.check_mirror(None, {})).values()) == {SKIP}
+
+    def test_reachable(self, tmp_path: Path) -> None:
+        results = measure.check_mirror(str(tmp_path), {"mirror_latency_ms": 1e5, "clock_skew_s": 5})
+        assert set(statuses(results).values()) == {PASS}
+        assert list(tmp_path.iterdir()) == []
+
+    def test_missing(self, tmp_path: Path) -> None:
+        results = measure.check_mirror(str(tmp_path / "none"), {})
+        assert results[0].status == FAIL
+        assert "is the share mounted" in str(results[0])
+
+    def test_a_share_that_hangs_costs_its_timeout_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        popen = subprocess.Popen
+        hang = [sys.executable, "-c", "import time; time.sleep(60)"]
+        monkeypatch.setattr(subprocess, "Popen", lambda command, **more: popen(hang, **more))
+        result = measure.check_mirror("x", {}, timeout_s=0.3)[0]
+        assert result.status == FAIL
+        assert "no answer within 0.3 s" in result.message
+
+    def test_probe_that_breaks(self) -> None:
+        assert "TypeError" in run_probe("mirror", 20, nonsense=1)["error"]
+
+
+class TestPrograms:
+    def test_executables(self, tmp_path: Path) -> None:
+        assert measure.check_executable(sys.executable, tmp_path).status == PASS
+        missing = measure.check_executable("no_such_bonsai", tmp_path)
+        assert (missing.check, missing.status) == ("executables[no_such_bonsai]", FAIL)
+
+    def test_repositories(self, tmp_path: Path) -> None:
+        place = tmp_path / "repo"
+        assert measure.check_repository("repo", tmp_path).status == FAIL
+        place.mkdir()
+        assert "no git repository" in measure.check_repository("repo", tmp_path).message
+        git = ["git", "-C", str(place), "-c", "user.name=x", "-c", "user.email=x@y"]
+        subprocess.run([*git, "init", "-q"], check=True)
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+        result = measure.check_repository("repo", tmp_path)
+        assert result.status == PASS
+        assert len(result.value) == 40
+        (place / "new").write_text("x")
+        assert measure.check_repository("repo", tmp_path).status == WARN
+
+    def test_left_over_processes(self, tmp_path: Path) -> None:
+        start = "import subprocess, sys, os; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'],"
+        start += " start_new_session=True, stdout=subprocess.DEVNULL); print(p.pid, flush=True)"
+        environment = {**os.environ, "OPENSCOPE_SESSION_UUID": "mouse_2026-01-01_10-00-00"}
+        done = subprocess.run([sys.executable, "-c", start], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        pid = int(done.stdout)
+        try:
+            result = measure.check_processes([], "another")
+            assert result.status == FAIL
+            assert f"pid {pid}, session mouse_2026-01-01_10-00-00" in result.message
+            assert f"pid {pid}" not in measure.check_processes([], "mouse_2026-01-01_10-00-00").message
+        finally:
+            os.kill(pid, 9)
+
+    def test_memory_and_python(self) -> None:
+        assert measure.check_memory(1e9).status == FAIL
+        assert measure.check_memory(None).status == PASS
+        assert measure.check_python(">=3.8").status == PASS
+        assert measure.check_python("<3.8").status == FAIL
+        assert measure.check_python("newest").status == FAIL
+
+    def test_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RIG_TOKEN", "secret-value")
+        result = measure.check_environment("RIG_TOKEN")
+        assert result.status == PASS
+        assert "secret-value" not in str(result)
+        assert measure.check_environment("RIG_NO_TOKEN").status == FAIL
+
+
+class TestPorts:
+    def test_tcp(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            taken = measure.check_tcp_port(f"127.0.0.1:{port}")
+            assert taken.status == FAIL
+            assert f"pid {os.getpid()}" in taken.message
+        assert measure.check_tcp_port(f"127.0.0.1:{port}").status == PASS
+        assert measure.check_tcp_port("http").status == FAIL
+
+    def test_serial(self, tmp_path: Path) -> None:
+        missing = measure.check_serial_port("/dev/tty_none")
+        assert missing.status == FAIL
+        assert "not there (ports:" in missing.message
+        assert measure.check_serial_port("socket://1.2.3.4:5").status == SKIP
+        if sys.platform != "win32":
+            (tmp_path / "tty").touch()
+            assert measure.check_serial_port(str(tmp_path / "tty")).status == PASS
+
+
+class TestPackages:
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("requirements.lock", "# made by hand\npytest=={0}  # why\n-e .\nnamed[extra]=={0} ; python_version > '3'\n"),
+            ("requirements.txt", "pytest=={0} \\\n    --hash=sha256:aa\n"),
+            (
+                "uv.lock",
+                '[[package]]\nname = "pytest"\nversion = "{0}"\n'
+                '[[package]]\nname = "me"\nversion = "1"\nsource = {{ editable = "." }}\n',
+            ),
+            ("pylock.toml", '[[packages]]\nname = "pytest"\nversion = "{0}"\n'),
+        ],
+    )
+    def test_lock_files(self, name: str, text: str, tmp_path: Path) -> None:
+        (tmp_path / name).write_text(text.format(pytest.__version__), encoding="utf-8")
+        lock = measure.read_lock(tmp_path / name)
+        assert lock.pop("pytest") == pytest.__version__
+        assert lock in ({}, {"named": pytest.__version__})
+
+    def test_compared(self, tmp_path: Path) -> None:
+        (tmp_path / "lock").write_text(f"pytest=={pytest.__version__}\n", encoding="utf-8")
+        assert measure.check_packages("lock", tmp_path).status == PASS
+        (tmp_path / "lock").write_text("pytest==0.1\nno-such-package==2\n", encoding="utf-8")
+        result = measure.check_packages("lock", tmp_path)
+        assert result.status == FAIL
+        assert result.message == f"pytest {pytest.__version__} (lock: 0.1), no-such-package missing (lock: 2)"
+        assert measure.check_packages(None, tmp_path).status == SKIP
+        assert measure.check_packages("none", tmp_path).status == FAIL
+        (tmp_path / "lock").write_text("pytest>=3\n", encoding="utf-8")
+        assert "no exact versions" in measure.check_packages("lock", tmp_path).message
+
+
+class TestClock:
+    @pytest.mark.parametrize(
+        ("output", "expected"),
+        [
+            ("yes\n", True),
+            ("no\n", False),
+            ("Leap Indicator: 0(no warning)\nStratum: 4\nSource: time.windows.com,0x8", True),
+            ("Leap Indicator: 3(not synchronized)\nStratum: 0\nSource: Local CMOS Clock", False),
+            ("", None),
+        ],
+    )
+    def test_what_systems_say(self, output: str, expected: bool | None) -> None:
+        assert measure.read_clock_status(output, "unknown")[0] is expected
+
+    @pytest.mark.parametrize(
+        ("known", "required", "status"),
+        [(True, True, PASS), (False, True, FAIL), (False, None, WARN), (None, True, WARN), (None, None, SKIP)],
+    )
+    def test_results(self, known: bool | None, required: bool | None, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(measure, "clock_synchronised", lambda: (known, "words"))
+        assert measure.check_clock(required).status == status
+
+    def test_here(self) -> None:
+        assert measure.check_clock(None).status in (PASS, WARN, SKIP)
+
+
+class TestGithub:
+    @pytest.fixture
+    def server(self) -> Iterator[tuple[str, list[Any]]]:
+        seen: list[Any] = [200, {"permissions": {"push": True}, "has_issues": True}]
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                seen.append((self.path, self.headers["Authorization"]))
+                self.send_response(seen[0])
+                self.end_headers()
+                self.wfile.write(json.dumps(seen[1]).encode())
+
+            def log_message(self, *_: object) -> None: ...
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+        server.server_close()
+
+    @pytest.mark.parametrize(
+        ("status", "content", "expected"),
+        [
+            (200, {"permissions": {"push": True}, "has_issues": True}, PASS),
+            (200, {"permissions": {"pull": True}, "has_issues": True}, WARN),
+            (200, {"permissions": {"push": True}, "has_issues": False}, FAIL),
+            (200, {"permissions": {"push": True}, "archived": True}, FAIL),
+            (401, {}, FAIL),
+            (404, {}, FAIL),
+            (500, {}, WARN),
+        ],
+    )
+    def test_answers(self, server: Any, status: int, content: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        url, seen = server
+        seen[:] = [status, content]
+        monkeypatch.setenv("RIG_GITHUB_TOKEN", "abc")
+        settings = SimpleNamespace(enabled=True, repo="lab/rig", token_env="RIG_GITHUB_TOKEN", api_base_url=url)
+        result = measure.check_github(settings)
+        assert result.status == expected, result
+        assert seen[2:] == [("/repos/lab/rig", "Bearer abc")]
+
+    def test_without_server_token_or_wish(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = SimpleNamespace(
+            enabled=True, repo="lab/rig", token_env="RIG_GITHUB_TOKEN", api_base_url="http://127.0.0.1:9"
+        )
+        assert measure.check_github(settings).status == FAIL
+        monkeypatch.setenv("RIG_GITHUB_TOKEN", "abc")
+        assert measure.check_github(settings).status == WARN
+        assert measure.check_github(None).status == SKIP
+
+
+class TestDevices:
+    def test_results(self) -> None:
+        class Devices:
+            def __init__(self, answer: Any, closes: bool = True) -> None:
+                self.answer, self.closes = answer, closes
+
+            def check(self, name: str) -> Any:
+                if isinstance(self.answer, Exception):
+                    raise self.answer
+                return self.answer
+
+            def close(self, name: str) -> None:
+                if not self.closes:
+                    raise OSError("stuck")
+
+        assert measure.check_device("laser", Devices("LASER 1"), 2).message == "says 'LASER 1'"
+        assert measure.check_device("laser", Devices(None), 2).status == PASS
+        assert measure.check_device("laser", Devices(TimeoutError("no answer")), 2).message == "TimeoutError: no answer"
+        assert "does not close" in measure.check_device("laser", Devices(True, closes=False), 2).message
+
+
+def test_limits_hold_at_the_limit() -> None:
+    assert at_least("a", 5.0, 5, "GB", "", "").status == PASS
+    assert at_most("a", 5.0, 5, "ms", "", "").status == PASS
+    assert str(at_most("disk.fsync", 7.25, 5, "ms", "slow", "do it")) == "disk.fsync: fail: slow [7.25 ms, limit 5 ms] -> do it"
+    assert str(at_most("disk.fsync", 7.25, None, "ms", "slow", "do it")) == "disk.fsync: pass: slow [7.25 ms]"
