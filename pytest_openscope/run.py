@@ -87,7 +87,10 @@ class ExperimentRun:
 
         config = self.config
         given = list(config.args) if config.args_source is config.ArgsSource.ARGS else []
-        config.args = [str(Path(__file__).parent / "checks"), *given]
+        checks = Path(__file__).parent / "checks"
+        config.args = [str(checks), *given]
+        # Nothing above the checks is this rig's: in a checkout it is the project's own conftest.
+        config.pluginmanager._confcutdir = checks
 
     def _refuse_workers(self) -> None:
         option = self.config.option

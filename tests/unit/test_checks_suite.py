@@ -15,7 +15,7 @@ import pytest
 from pytest_openscope.checks.recorder import PLUGIN_NAME, CheckRecorder
 from pytest_openscope.devices.manager import DeviceManager
 from pytest_openscope.devices.spec import build_specs
-from pytest_openscope.validation import aim_at_checks
+import pytest_openscope.checks
 
 DEVICES = {
     "laser": {"driver": "lab_rig:Laser"},
@@ -33,7 +33,9 @@ def pytest_configure(config):
         (HERE / "kept.json").write_text(json.dumps([complete, entries]))
     config.pluginmanager.register(CheckRecorder(configuration, "me", keep, complete=True), PLUGIN_NAME)
     if config.args_source is not config.ArgsSource.ARGS:
-        aim_at_checks(config)
+        checks = Path(pytest_openscope.checks.__file__).parent
+        config.args = [str(checks)]
+        config.pluginmanager._confcutdir = checks
 
 @pytest.fixture(scope="session")
 def devices():
