@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_openscope.issues.access import check_access
-from pytest_openscope.issues.cli import github_check_main, outbox_main
+from pytest_openscope.report_commands import github_check_main, outbox_main
 
 from .fake_github import REPO, TOKEN, FakeGithub
 from .kit import TOKEN_ENV, Rig

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .settings import DEFAULT_API, DEFAULT_TOKEN_ENV, ReportSettings
+from .issues.settings import DEFAULT_API, DEFAULT_TOKEN_ENV, ReportSettings
 
 EXIT_OK, EXIT_FOUND, EXIT_USAGE = 0, 1, 4
 
@@ -57,8 +57,8 @@ def _configuration(rig_config: Path | None, params: Sequence[Path] = ()) -> Any:
     if rig_config is None:
         print("no rig is given -> add --rig-config FILE", file=sys.stderr)
         return None
-    from ..config.load import load
-    from ..config.model import ConfigRequest
+    from .config.load import load
+    from .config.model import ConfigRequest
 
     loaded = load(
         ConfigRequest(
@@ -80,8 +80,8 @@ def _configuration(rig_config: Path | None, params: Sequence[Path] = ()) -> Any:
 
 
 def _list(state: Path) -> int:
-    from .ledger import Ledger
-    from .outbox import list_reports
+    from .issues.ledger import Ledger
+    from .issues.outbox import list_reports
 
     reports = list_reports(state)
     ledger = Ledger(state)
@@ -102,7 +102,7 @@ def _list(state: Path) -> int:
 
 
 def _send(state: Path, timeout_s: float) -> int:
-    from .outbox import drain
+    from .issues.outbox import drain
 
     refused = []
 
@@ -123,7 +123,7 @@ def _send(state: Path, timeout_s: float) -> int:
 
 
 def _drop(state: Path, which: str) -> int:
-    from .outbox import drop
+    from .issues.outbox import drop
 
     if not which:
         print("say which: the beginning of a report's id or fingerprint, or 'all'", file=sys.stderr)
@@ -172,7 +172,7 @@ def github_check_main(argv: Sequence[str]) -> int:
 
 
 def _report_check(settings: ReportSettings, as_json: bool) -> int:
-    from .access import ERROR, check_access
+    from .issues.access import ERROR, check_access
 
     findings = check_access(settings, os.environ.get(settings.token_env, ""))
     if as_json:
