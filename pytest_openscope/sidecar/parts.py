@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..folder import METADATA
@@ -136,11 +137,12 @@ class Parts:
             self._tell({"status": "off", "bytes_behind": 0, "reason": ""})
             return
         mirror.finish_soon()
-        status = self._settle(mirror, float(self.view.value("mirror_finish_s", MIRROR_FINISH_S)))
+        limit_s = float(self.view.value("mirror_finish_s", MIRROR_FINISH_S))
+        status = self._settle(mirror, limit_s, partial(self._still_pending, mirror))
         self._note(mirror, status)
         self._tell(self._last)
 
-    def _settle(self, mirror: MirrorSupervisor, limit_s: float) -> MirrorStatus:
+    def _settle(self, mirror: MirrorSupervisor, limit_s: float, tell: Callable[[MirrorStatus], None]) -> MirrorStatus:
         start = told = time.monotonic()
         while time.monotonic() - start < limit_s and self._faults < _MAX_FAULTS:
             self.sidecar.guard("supervising the mirror", self.tick)
@@ -149,9 +151,15 @@ class Parts:
                 break
             if time.monotonic() - told > _TELL_S:
                 told = time.monotonic()
-                self._tell({"status": status.status, "bytes_behind": status.bytes_behind, "reason": status.reason})
+                tell(status)
             time.sleep(_FINISH_TICK_S if told - start < limit_s / 10 else 10 * _FINISH_TICK_S)
         return mirror.status()
+
+    def _still_pending(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
+        """Say it on the pipe, and once per reason in ``end_state.json``, which may stand like that for minutes."""
+        self._tell({"status": status.status, "bytes_behind": status.bytes_behind, "reason": status.reason})
+        if status.reason != self._last["reason"]:
+            self.sidecar.guard("noting the mirror's status", partial(self._note, mirror, status))
 
     def _note(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
         """Write the mirror's status into ``end_state.json``."""
@@ -192,7 +200,7 @@ class Parts:
         if self.mirror is not None:
             if settled:
                 self.mirror.refresh_metadata()
-                self._settle(self.mirror, _REFRESH_S)
+                self._settle(self.mirror, _REFRESH_S, lambda _: None)
             self.mirror.stop()
         if settled and self.sidecar.journal is not None:
             self.sidecar.journal.write("finished", mirror=self._last["status"])
