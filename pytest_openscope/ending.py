@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _LOGGER = "pytest_openscope.session"
 _LAST_LINES = 200
+_LOOK_S = 0.02
 
 
 def finish(session: ExperimentSession, exit_code: int | None) -> None:
@@ -30,6 +32,9 @@ def finish(session: ExperimentSession, exit_code: int | None) -> None:
     record.stopped = now_iso()
     record.lost_records = session.log.lost_records
     _explain(session)
+    warning = missing_token(session)
+    if warning:
+        session.log.write("WARNING", "pytest_openscope.issues", warning)
     with contextlib.suppress(OSError):
         (session.metadata / ".reserved_for_the_end").unlink()
     _write_states(session)
@@ -154,15 +159,36 @@ def _wait_for_sidecar(session: ExperimentSession) -> None:
     settings, sidecar = session.settings, session.sidecar
     if sidecar is None:
         return
-    wait_s = 0.0
-    if session.mirror["status"] != "off":
-        wait_s = max(wait_s, settings.mirror_wait_s)
-    if session.record.failures and settings.github_issue is not None and not session.dry_run:
-        wait_s = max(wait_s, settings.report_wait_s)
-    if wait_s:
-        started = time.monotonic()
-        sidecar.wait_done(wait_s)
-        if sidecar.mirror is not None:
-            session.mirror = {key: sidecar.mirror.get(key) for key in ("status", "bytes_behind", "reason")}
-        elif session.mirror["status"] == "pending":
-            session.mirror["reason"] = sidecar.gave_up or f"no answer within {time.monotonic() - started:.1f} s"
+    started = time.monotonic()
+    mirror_s = settings.mirror_wait_s if session.mirror["status"] != "off" else 0.0
+    report_s = settings.report_wait_s if _reports(session) else 0.0
+    while not sidecar.gave_up:
+        passed_s = time.monotonic() - started
+        mirrored = passed_s >= mirror_s or (sidecar.mirror or {}).get("status") in ("verified", "off")
+        if mirrored and (passed_s >= report_s or sidecar.reports_left == 0):
+            break
+        if sidecar.wait_done(_LOOK_S):
+            break
+    if sidecar.mirror is not None:
+        session.mirror = {key: sidecar.mirror.get(key) for key in ("status", "bytes_behind", "reason")}
+    elif session.mirror["status"] == "pending":
+        session.mirror["reason"] = sidecar.gave_up or f"no answer within {time.monotonic() - started:.1f} s"
+
+
+def _reports(session: ExperimentSession) -> bool:
+    """Tell whether a report may be on its way."""
+    report = session.settings.github_issue
+    if report is None or not report.enabled or not session.record.failures or missing_token(session):
+        return False
+    return not session.dry_run or report.report_dry_runs
+
+
+def missing_token(session: ExperimentSession) -> str:
+    """Return the one warning for reports that cannot be sent for want of a token; "" when there is nothing to warn of."""
+    report = session.settings.github_issue
+    if report is None or not report.enabled or (session.dry_run and not report.report_dry_runs):
+        return ""
+    from .issues.settings import ReportSettings
+    from .issues.settings import missing_token as warning
+
+    return warning(ReportSettings.from_any(report), os.environ)

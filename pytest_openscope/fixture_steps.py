@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .items import place_of, step_name
 from .journal import now_iso
 from .phases import OnFailure, Outcome, Phase
 from .record import StepRecord
@@ -31,14 +30,10 @@ class FixtureSteps:
         self._item_place = ("", "")
         self._steps: dict[CodeType, list[StepRecord]] = {}
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        self._phase = place_of(item)[0]
-        self._item_place = (str(self._phase), step_name(item))
-        try:
-            return (yield)
-        finally:
-            self._phase = None
+    def item_begins(self, phase: Phase, step: str) -> None:
+        """Tell for which step fixtures are set up from now on."""
+        self._phase = phase
+        self._item_place = (str(phase), step)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Any:

@@ -115,19 +115,21 @@ class Interrupts:
         """The message of the timeout that is on its way to the step, or empty."""
         return self._timeout
 
-    @contextmanager
-    def window(self) -> Iterator[None]:
+    def window(self) -> Window:
         """The time in which a step may be interrupted; turns the interrupt into a failure of the step."""
-        self._window = True
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._window = False
+        return Window(self)
+
+    def leave_window(self, error: BaseException | None) -> None:
+        """Close the window; raises what the step's report shall show for an interrupt."""
+        self._window = False
+        if isinstance(error, KeyboardInterrupt):
             self._convert()
-        except pytest.exit.Exception as reason:
-            raise StepExited(f"pytest.exit: {reason.msg}") from reason
-        finally:
-            self._window = False
+        elif isinstance(error, pytest.exit.Exception):
+            raise StepExited(f"pytest.exit: {error.msg}") from error
+
+    def enter_window(self) -> None:
+        """Open the window."""
+        self._window = True
 
     def _convert(self) -> None:
         if self._timeout:
@@ -138,6 +140,21 @@ class Interrupts:
             self.cause = "KeyboardInterrupt"
             self._on_interrupt(1, self.cause)
         raise StepInterrupted(f"interrupted by {self.cause}", pytrace=True)
+
+
+class Window:
+    """Context manager of :meth:`Interrupts.window`; a plain class, since every step opens two."""
+
+    __slots__ = ("_interrupts",)
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._interrupts.enter_window()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._interrupts.leave_window(error)
 
 
 class Watchdog:

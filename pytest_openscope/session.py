@@ -214,8 +214,7 @@ class ExperimentSession:
     def _open_log(self) -> None:
         self.log_path = self.folder / (self.settings.session_log or f"{METADATA}/launcher.log")
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.log._on_lost = self._on_lost
-        self.log.open(self.log_path, ExactMasker(self.secrets))
+        self.log.open(self.log_path, ExactMasker(self.secrets), on_lost=self._on_lost)
         with contextlib.suppress(OSError):
             write_atomic(self.metadata / _RESERVE, bytes(_RESERVE_BYTES))
         for line in self._header():

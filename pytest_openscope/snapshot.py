@@ -151,7 +151,7 @@ def end_state(
         "dry_run": record.dry_run,
         "simulated": record.simulated,
         "steps": [
-            {**asdict(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
+            {**vars(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
             for step in record.steps
         ],
         "failures": [

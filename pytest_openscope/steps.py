@@ -32,8 +32,9 @@ def register_hooks(session: ExperimentSession, config: pytest.Config) -> None:
     manager = config.pluginmanager
     manager.register(tee, "openscope-tee")
     manager.register(StepWindows(session), "openscope-windows")
-    manager.register(FixtureSteps(session), "openscope-fixtures")
-    manager.register(StepKeeper(session, tee), "openscope-steps")
+    fixtures = FixtureSteps(session)
+    manager.register(fixtures, "openscope-fixtures")
+    manager.register(StepKeeper(session, tee, fixtures), "openscope-steps")
     manager.register(SessionEnds(session), "openscope-session")
     if session.validating:
         session.recorder = _register_recorder(session)
@@ -83,8 +84,9 @@ class _StepLeft(Exception):  # noqa: N818 - a step that tried to leave is no err
 class StepKeeper:
     """Orders, gates and records the steps."""
 
-    def __init__(self, session: ExperimentSession, tee: OutputTee) -> None:
+    def __init__(self, session: ExperimentSession, tee: OutputTee, fixtures: FixtureSteps) -> None:
         self._session = session
+        self._fixtures = fixtures
         self._tee = tee
         self._maxfail = 0
         self._failures = 0
@@ -121,6 +123,7 @@ class StepKeeper:
             self._post_begun = True
             session.begin_post_acquisition()
         session.log.set_place(str(phase), name)
+        self._fixtures.item_begins(phase, name)
         step = session.add_step(name, item.nodeid, phase, policy, getattr(item, "openscope_kind", "test"))
         item.stash[_STEP] = step
         session.journal.write("step_started", phase=str(phase), step=name, nodeid=item.nodeid)
@@ -190,7 +193,7 @@ class StepKeeper:
         error = call.excinfo.value if call.excinfo else None
         phase, policy, explicit = place_of(item)
         outcome, kind = _classify(error, report.when)
-        fixture = session.config.pluginmanager.getplugin("openscope-fixtures").failed_fixture(error, report.when)
+        fixture = self._fixtures.failed_fixture(error, report.when)
         name = step.name
         if fixture is not None:
             name, phase = fixture.name, fixture.phase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .ending import missing_token
 from .phases import Outcome
 
 if TYPE_CHECKING:
@@ -38,10 +39,21 @@ def write_summary(session: ExperimentSession, terminal: Any) -> None:
             f"mirror: {session.mirror['status']}"
             + (f" ({behind} bytes behind: {session.mirror.get('reason')})" if session.mirror["status"] != "verified" else "")
         )
-    for report in session.reports:
-        link = report.get("issue_url") or report.get("reason") or ""
-        terminal.write_line(f"issue: {report.get('status')} {link}".rstrip())
+    _write_reports(session, terminal)
     terminal.write_line(f"session folder: {session.folder}")
+
+
+def _write_reports(session: ExperimentSession, terminal: Any) -> None:
+    latest = {report.get("fingerprint"): report for report in session.reports}
+    for report in latest.values():
+        link, reason = report.get("issue_url") or "", _one_line(report.get("reason") or "")
+        terminal.write_line(f"issue: {report.get('status')} {link}{f' ({reason})' if reason else ''}".rstrip())
+    left = session.sidecar.reports_left if session.sidecar is not None else 0
+    if left:
+        terminal.write_line(f"issue: {left} queued (not sent yet; goes out in the background, or with the next session)")
+    warning = missing_token(session)
+    if warning:
+        terminal.write_line(f"WARNING: {warning}", yellow=True)
 
 
 def _skipped(session: ExperimentSession) -> dict[str, list[str]]:

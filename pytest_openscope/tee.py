@@ -7,9 +7,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -20,12 +19,12 @@ class _Tee:
     """Passes everything on to the stream it stands for, and whole lines to the log as well."""
 
     def __init__(self, stream: Any, write_line: Callable[[str], None]) -> None:
-        self._stream = stream
+        self.stream = stream
         self._write_line = write_line
         self._partial = ""
 
     def write(self, text: str) -> Any:
-        written = self._stream.write(text)
+        written = self.stream.write(text)
         if isinstance(text, str):
             *lines, self._partial = (self._partial + text).split("\n")
             for line in lines:
@@ -43,15 +42,15 @@ class _Tee:
 
     def end(self) -> None:
         """Log what came without a newline."""
-        partial, self._partial = self._partial, ""
-        if partial:
+        if self._partial:
+            partial, self._partial = self._partial, ""
             self._write_line(partial)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
     def __iter__(self) -> Any:
-        return iter(self._stream)
+        return iter(self.stream)
 
 
 class OutputTee:
@@ -60,19 +59,24 @@ class OutputTee:
     def __init__(self, write: Callable[[str, str], None]) -> None:
         self._write = write
         self._seen: dict[str, dict[str, int]] = {"stdout": {}, "stderr": {}}
+        self._out, self._err = self._line("stdout"), self._line("stderr")
 
-    @contextmanager
-    def _window(self) -> Iterator[None]:
-        tees = {name: _Tee(getattr(sys, name), self._line(name)) for name in ("stdout", "stderr")}
-        for name, tee in tees.items():
-            setattr(sys, name, tee)
-        try:
-            yield
-        finally:
-            for name, tee in tees.items():
-                if getattr(sys, name) is tee:
-                    setattr(sys, name, tee._stream)
-                tee.end()
+    def _begin(self) -> tuple[_Tee, _Tee]:
+        """Put the tees in place; plain calls, since this happens three times a step."""
+        tees = _Tee(sys.stdout, self._out), _Tee(sys.stderr, self._err)
+        sys.stdout, sys.stderr = cast(Any, tees[0]), cast(Any, tees[1])
+        return tees
+
+    @staticmethod
+    def _end(tees: tuple[_Tee, _Tee]) -> None:
+        """Take away what is still ours, and log what came without a newline."""
+        out, err = tees
+        if cast(Any, sys.stdout) is out:
+            sys.stdout = out.stream
+        if cast(Any, sys.stderr) is err:
+            sys.stderr = err.stream
+        out.end()
+        err.end()
 
     def _line(self, name: str) -> Callable[[str], None]:
         seen = self._seen[name]
@@ -85,22 +89,31 @@ class OutputTee:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Any:
-        with self._window():
+        tees = self._begin()
+        try:
             return (yield)
+        finally:
+            self._end(tees)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Any:
-        with self._window():
+        tees = self._begin()
+        try:
             return (yield)
+        finally:
+            self._end(tees)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
-        with self._window():
+        tees = self._begin()
+        try:
             return (yield)
+        finally:
+            self._end(tees)
 
     def log_remainder(self, report: pytest.TestReport) -> None:
         """Log what pytest captured below Python's streams: ``os.write``, C code, children of the step."""
-        if report.when != "teardown":
+        if report.when != "teardown" or not report.sections:
             return
         for name, seen in self._seen.items():
             for title, content in report.sections:
