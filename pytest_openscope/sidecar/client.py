@@ -61,6 +61,7 @@ class SidecarClient:
         self.handler_errors = 0
         self.mirror: dict[str, Any] | None = None
         self.reports: list[dict[str, Any]] = []
+        self.reports_left: int | None = None
         self._secrets = list(secrets)
         self._terminal_fd = terminal_fd
         self._started_at = 0.0
@@ -159,6 +160,8 @@ class SidecarClient:
             self.mirror = message
         elif kind == "report":
             self.reports.append(message)
+        elif kind == "reports":
+            self.reports_left = message.get("left")
         self._tell(message)
         if kind == "done":
             self._done.set()

@@ -51,6 +51,7 @@ class Parts:
         guard("starting the mirror", self._start_mirror)
         if not self.sidecar.finish_only:
             guard("starting the resource samples", self._start_samples)
+            guard("starting earlier reports", self._start_old_reports)
 
     def _mark(self) -> None:
         state = self.view.state_directory
@@ -171,9 +172,25 @@ class Parts:
     def _tell(self, status: dict[str, Any]) -> None:
         self.sidecar.link.send(type="mirror", **status)
 
+    def _start_old_reports(self) -> None:
+        """Send what earlier sessions left; the drain at the end waits for this one."""
+        from .reports import wanted
+
+        state = self.view.state_directory
+        if state is None or not wanted(self.view):
+            return
+        from ..issues.outbox import drain, waiting
+
+        if waiting(state):
+            send = partial(self.sidecar.guard, "sending earlier reports", partial(drain, state, REPORTS_S))
+            threading.Thread(target=send, name="earlier-reports", daemon=True).start()
+
     def start_reports(self) -> None:
         """Send what the outbox holds, in a thread: GitHub and the share do not wait for each other."""
-        if not self.view.value("report") or self.view.value("dry_run"):
+        from .reports import wanted
+
+        if not wanted(self.view):
+            self._tell_left(0)
             return
         self._reports = threading.Thread(
             target=lambda: self.sidecar.guard("sending reports", self._drain), name="reports", daemon=True
@@ -187,7 +204,10 @@ class Parts:
             self.sidecar.link.send(**{**answer, "type": "report"})
 
         assert self.sidecar.journal is not None
-        send_reports(self.view, self.sidecar.journal, self.sidecar.secrets, REPORTS_S, tell)
+        send_reports(self.view, self.sidecar.journal, self.sidecar.secrets, REPORTS_S, tell, self._tell_left)
+
+    def _tell_left(self, count: int) -> None:
+        self.sidecar.link.send(type="reports", left=count)
 
     def wait_for_reports(self) -> None:
         """Give the reports a bounded time; what is left stays in the outbox."""

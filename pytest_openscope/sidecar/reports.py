@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from ..folder import METADATA
@@ -12,28 +15,47 @@ from .view import SessionView
 
 #: Name of the part of the work that puts the reports into the outbox; done once, whoever finishes the session.
 QUEUED = "reports queued"
+NOT_SENT = "not sent yet; goes out in the background, or with the next session"
+_LOOK_S = 0.1
 
 
-def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -> set[str]:
-    """Put this session's reports into the outbox, once; return their fingerprints.
+def wanted(view: SessionView) -> bool:
+    """Tell whether this session reports at all."""
+    report = view.value("report") or {}
+    return bool(report.get("enabled")) and (not view.value("dry_run") or bool(report.get("report_dry_runs")))
+
+
+def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -> list[dict[str, Any]]:
+    """Put this session's reports into the outbox, once; return what ``debug_state.json`` says of each from now on.
+
+    Without a token nothing is queued: a rig that never gets one would gather reports without end.
 
     Raises:
         OSError: the state directory cannot be written.
     """
     from ..issues.outbox import enqueue
     from ..issues.report import build_report
+    from ..issues.results import result, write_back
+    from ..issues.settings import ReportSettings, missing_token
 
-    state, directory = read_json(view.folder / METADATA / DEBUG_STATE), view.state_directory
-    if state is None or directory is None or QUEUED in view.done:
-        return set()
+    path = view.folder / METADATA / DEBUG_STATE
+    state, directory = read_json(path), view.state_directory
+    settings = ReportSettings.from_any(view.value("report"))
+    if state is None or directory is None or QUEUED in view.done or missing_token(settings, os.environ):
+        return []
     facts, rig = dict(view.session or {}), view.value("rig_config")
-    reports = build_report(
-        state, view.value("report"), facts=facts, session_folder=view.folder, secrets=frozenset(secrets), rig_config=rig
-    )
+    reports = build_report(state, settings, facts=facts, session_folder=view.folder, secrets=frozenset(secrets), rig_config=rig)
+    answers = []
     for report in reports:
-        enqueue(directory, report)
+        answers.append(result(report, "queued", reason=NOT_SENT))
+        write_back(path, answers[-1])
+        try:
+            enqueue(directory, report)
+        except OSError as error:
+            write_back(path, result(report, "refused", reason=f"the outbox cannot be written: {error}"))
+            raise
     journal.write("witness_done", part=QUEUED)
-    return {str(report["fingerprint"]) for report in reports}
+    return answers
 
 
 def send_reports(
@@ -42,19 +64,72 @@ def send_reports(
     secrets: Iterable[str],
     limit_s: float,
     on_result: Callable[[dict[str, Any]], None],
+    on_left: Callable[[int], None],
 ) -> None:
-    """Queue this session's reports and send what the rig's outbox holds; ``on_result`` gets the answers to the session's own.
+    """Queue this session's reports and send what the rig's outbox holds.
+
+    ``on_result`` gets the answers to the session's own, ``on_left`` how many of those have none yet.
 
     Raises:
         OSError: the state directory cannot be written.
     """
     from ..issues.outbox import drain
 
-    own = queue_reports(view, journal, secrets)
+    own: list[dict[str, Any]] = []
+    try:
+        own = queue_reports(view, journal, secrets)
+    finally:
+        on_left(len(own))
+    if view.state_directory is None:
+        return
+    over = threading.Event()
+    watch = _Watch(view.folder / METADATA / DEBUG_STATE, own, on_result, on_left)
+    thread = threading.Thread(target=watch.follow, args=(over,), name="report-answers", daemon=True)
+    if own:
+        thread.start()
+    try:
+        drain(view.state_directory, limit_s)
+    finally:
+        over.set()
+        if own:
+            thread.join()
 
-    def hear(answer: dict[str, Any]) -> None:
-        if answer.get("fingerprint") in own:
-            on_result(answer)
 
-    if view.state_directory is not None:
-        drain(view.state_directory, limit_s, on_result=hear)
+class _Watch:
+    """Reads in ``debug_state.json`` what becomes of the own reports, since an earlier session's sidecar may send them."""
+
+    def __init__(
+        self,
+        path: Path,
+        own: list[dict[str, Any]],
+        on_result: Callable[[dict[str, Any]], None],
+        on_left: Callable[[int], None],
+    ) -> None:
+        self.path, self.on_result, self.on_left = path, on_result, on_left
+        self._known = {answer["fingerprint"]: answer for answer in own}
+        self._left = set(self._known)
+        self._stamp: object = None
+
+    def follow(self, over: threading.Event) -> None:
+        while not over.wait(_LOOK_S):
+            self.look()
+        self.look()
+
+    def look(self) -> None:
+        try:
+            facts = self.path.stat()
+        except OSError:
+            return
+        stamp = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        github = (read_json(self.path) or {}).get("github") or {}
+        for answer in github.get("reports") or []:
+            known = self._known.get(answer.get("fingerprint"))
+            if known is None or all(answer.get(key) == known.get(key) for key in ("status", "issue_url", "reason")):
+                continue
+            self._known[answer["fingerprint"]] = answer
+            self._left.discard(answer["fingerprint"])
+            self.on_result(answer)
+            self.on_left(len(self._left))

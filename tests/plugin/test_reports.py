@@ -1,0 +1,447 @@
+"""Sessions that report their failures to a GitHub of our own: what is sent, by whom, what is then on the disk and the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from issues.fake_github import REPO, TOKEN, FakeGithub  # noqa: E402
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+TOKEN_ENV = "RIG_GITHUB_TOKEN"
+SUBJECT, USER, LOGIN, PASSWORD = "Zx81-mouse", "quillfeather", "jqualm", "s3same-0pen!"
+NAMES = {"subject": SUBJECT, "user": USER}
+MACHINE = {"token": TOKEN, "password": PASSWORD, "home": f"/home/{LOGIN}", "login": LOGIN, "host": socket.gethostname()}
+WHO = ("--subject-id", SUBJECT, "--user-id", USER)
+QUIET_S = 1.0
+
+#: A failure whose message, log and child output name everything that is private.
+LEAKY = f"""
+LEAK = f"{SUBJECT} of {USER} in /home/{LOGIN}/data at {{__import__('socket').gethostname()}} with {TOKEN} and {PASSWORD}"
+
+def test_acquire(acquisition):
+    logging.getLogger("lab").info(LEAK)
+    acquisition.run(command=[sys.executable, "-c", "import sys; sys.exit(sys.argv[1])", "bad camera: " + LEAK])
+"""
+FAILS = "def test_acquire(experiment):\n    raise RuntimeError('the shutter is stuck')\n"
+
+
+class Lab:
+    """A bench whose failures go to the fake GitHub."""
+
+    def __init__(self, bench: Any, github: FakeGithub) -> None:
+        self.bench, self.github = bench, github
+        self.configure()
+
+    def configure(self, rig: str = "", **options: Any) -> None:
+        """Write the rig configuration; ``options`` are those of ``github_issue``, None leaves one out."""
+        block = {"enabled": True, "repo": REPO, "token_env": TOKEN_ENV, "api_base_url": self.github.base_url, **options}
+        self.write_rig(rig + "github_issue: " + json.dumps({key: value for key, value in block.items() if value is not None}))
+
+    def write_rig(self, text: str) -> None:
+        head = f"rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nstage_password: '{PASSWORD}'\n"
+        self.bench.write("rig.yaml", head + text + "\n")
+
+    def run(self, *arguments: object) -> Any:
+        return self.bench.run(*WHO, *arguments)
+
+    def fail(self, *arguments: object, body: str = FAILS) -> Any:
+        self.bench.steps(body)
+        result = self.run(*arguments)
+        assert result.ret == 1, result.stdout.str()
+        return result
+
+    @property
+    def folders(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.bench.folders, key=lambda path: (path / "launcher_metadata" / "journal.jsonl").stat().st_ctime_ns)
+
+    def told(self, position: int = -1) -> Any:
+        """``github`` in a session's ``debug_state.json``."""
+        text = (self.folders[position] / "launcher_metadata" / "debug_state.json").read_text(encoding="utf-8")
+        return json.loads(text).get("github")
+
+    def reached(self, *statuses: str, position: int = -1) -> Any:
+        """Wait until a session's report has one of these states."""
+
+        def look() -> Any:
+            told = self.told(position)
+            return told if told and told["status"] in statuses else None
+
+        return self.bench.wait_for(look, 30.0)
+
+    def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "pytest_openscope", *map(str, arguments)]
+        return subprocess.run(line, cwd=self.bench.path, capture_output=True, text=True, timeout=60, check=False)
+
+    def outbox(self) -> list[Path]:
+        return sorted((self.bench.path / "state" / "outbox").glob("*.json"))
+
+    def free(self) -> None:
+        """End the sidecars that see their reports settle, so that another process may use the outbox."""
+        for process in sidecars_of(self.bench.path):
+            process.kill()
+            process.wait(10)
+
+    @property
+    def writes(self) -> list[str]:
+        return [f"{request.verb} {request.path}" for request in self.github.requests if request.verb != "GET"]
+
+    @property
+    def issues(self) -> list[Any]:
+        return list(self.github.issues.values())
+
+
+def sidecars_of(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(folder) in line and "sidecar" in line:
+            found.append(process)
+    return found
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGithub]:
+    server = FakeGithub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def lab(bench: Any, github: FakeGithub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    monkeypatch.setenv("HOME", f"/home/{LOGIN}")
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, LOGIN)
+    made = Lab(bench, github)
+    yield made
+    made.free()
+    for request in github.requests:
+        for kind, text in MACHINE.items():
+            assert text.lower() not in request.sent.lower(), f"{kind} {text!r} was sent: {request.verb} {request.path}"
+        if request.verb == "POST" and request.path.endswith("/issues"):
+            issue = json.loads(request.body)
+            own = issue["title"] + issue["body"].partition("<summary>Session log")[0]
+            for kind, text in NAMES.items():
+                assert text.lower() not in own.lower(), f"{kind} {text!r} was sent in {own}"
+
+
+# -- when
+
+
+def test_a_failed_acquisition_becomes_one_issue(lab: Lab) -> None:
+    result = lab.fail(body=LEAKY)
+    told = lab.reached("created")
+    (issue,) = lab.issues
+    url = f"https://github.test/{REPO}/issues/1"
+    assert (told["issue_url"], told["issue_number"], told["occurrence"], told["status"]) == (url, 1, 1, "created")
+    assert told["fingerprint"].startswith("v1:")
+    assert told["reported_at"]
+    result.stdout.fnmatch_lines([f"issue: created {url}*"])
+    assert "bad camera" in issue["title"]
+    assert f"Fingerprint: `{told['fingerprint']}`" in issue["body"].splitlines()
+    assert SUBJECT in issue["body"].partition("<summary>Session log")[2], "the log is verbatim but for secrets"
+    (copy,) = (lab.folders[0] / "launcher_metadata").glob("github_report_*.md")
+    assert copy.read_text(encoding="utf-8") == f"# {issue['title']}\n\n{issue['body']}"
+
+
+def test_the_same_failure_again_makes_no_second_issue(lab: Lab) -> None:
+    lab.fail()
+    assert lab.reached("created")["occurrence"] == 1
+    second = lab.fail()
+    assert lab.reached("commented", "known")["occurrence"] == 2
+    second.stdout.fnmatch_lines([f"issue: * https://github.test/{REPO}/issues/1*"])
+    assert len(lab.issues) == 1
+    third = lab.fail(body=FAILS.replace("RuntimeError('the shutter is stuck')", "KeyError('camera')"))
+    third.stdout.fnmatch_lines([f"issue: created https://github.test/{REPO}/issues/2*"])
+    assert lab.reached("created")["issue_number"] == 2
+    assert len(lab.issues) == 2
+
+
+SILENT = {
+    "all steps pass": ("def test_acquire(experiment): pass\n", (), 0),
+    "dry run": (FAILS, ("--dry-run",), 1),
+    "Ctrl-C": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n", (), 2),
+    "SIGTERM": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n", (), 2),
+    "usage error": (FAILS, ("--param", "stop_graceful_s=often"), 4),
+    "unknown option": (FAILS, ("--no-such-option",), 4),
+}
+
+
+@pytest.mark.parametrize("name", list(SILENT))
+def test_nothing_is_sent(lab: Lab, name: str) -> None:
+    body, flags, code = SILENT[name]
+    lab.bench.steps(body)
+    result = lab.run(*flags)
+    assert result.ret == code, result.stdout.str()
+    lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
+    assert lab.github.requests == []
+    assert lab.outbox() == []
+    assert "issue:" not in result.stdout.str()
+
+
+def test_a_dry_run_reports_if_asked_to(lab: Lab) -> None:
+    lab.configure(report_dry_runs=True)
+    lab.fail("--dry-run")
+    assert lab.reached("created")["issue_number"] == 1
+    assert "dry run" in lab.issues[0]["body"]
+
+
+def test_a_missing_token_is_warned_about_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_ENV)
+    result = lab.fail()
+    text = result.stdout.str() + result.stderr.str()
+    assert text.count(f"{TOKEN_ENV} holds no token") == 1, text
+    assert lab.bench.messages.count(f"{TOKEN_ENV} holds no token") == 1
+    lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
+    assert lab.github.requests == []
+    assert lab.outbox() == []
+    assert lab.told()["issue_url"] is None
+
+
+@pytest.mark.parametrize("enabled", [False, None])
+def test_it_is_off_by_default(lab: Lab, enabled: object) -> None:
+    lab.configure(enabled=enabled)
+    lab.fail()
+    lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
+    assert lab.github.requests == []
+    assert lab.outbox() == []
+
+
+# -- deaths
+
+
+def test_a_killed_session_is_reported_by_its_sidecar(lab: Lab) -> None:
+    lab.bench.steps("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    assert lab.run().ret == -signal.SIGKILL
+    assert lab.reached("created")["issue_number"] == 1
+    assert "SIGKILL" in lab.issues[0]["title"] + lab.issues[0]["body"]
+
+
+def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
+    lab.bench.steps(
+        "def test_acquire(experiment):\n    if not os.path.exists('second'):\n"
+        "        open('first', 'w').close(); time.sleep(60)\n"
+    )
+    first = subprocess.Popen(
+        lab.bench.command(*WHO), cwd=lab.bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    lab.bench.wait_for((lab.bench.path / "first").exists)
+    folder = lab.bench.folder
+    lab.bench.wait_for(lambda: sidecars_of(lab.bench.path))
+    lab.free()
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait(20)
+    (lab.bench.path / "second").touch()
+    assert lab.run().ret == 0
+    path = folder / "launcher_metadata" / "debug_state.json"
+    told = lab.bench.wait_for(lambda: json.loads(path.read_text(encoding="utf-8"))["github"]["issue_url"], 30.0)
+    assert told == f"https://github.test/{REPO}/issues/1"
+
+
+# -- which failures
+
+
+PIPELINES = {
+    "pre_acquisition": "pre_acquisition_pipeline",
+    "post_acquisition": "post_acquisition_pipeline",
+}
+
+
+@pytest.mark.parametrize("phase", list(PIPELINES))
+@pytest.mark.parametrize("asked", [True, False])
+def test_report_on_chooses_the_phases_of_a_parameter_file(lab: Lab, phase: str, asked: bool) -> None:
+    lab.configure(enabled=None, report_on=[phase] if asked else [name for name in ("exception", *PIPELINES) if name != phase])
+    lab.bench.write("bad.py", "def run(params): return False\n")
+    camera = lab.bench.write("camera.py", "print('frame')\n")
+    day = {
+        "launcher": "python",
+        "script_path": str(camera),
+        PIPELINES[phase]: [{"module_type": "script_module", "module_path": "bad.py", "function": "run"}],
+        "github_issue": {"enabled": True},
+    }
+    lab.bench.write("day1.json", json.dumps(day))
+    result = lab.run("--params", "day1.json")
+    assert result.ret == 1, result.stdout.str()
+    if asked:
+        assert lab.reached("created")["issue_number"] == 1
+        assert phase in lab.issues[0]["body"]
+    else:
+        lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
+        assert lab.github.requests == []
+
+
+def test_acquisition_failures_are_not_sent_when_only_pipelines_are_asked_for(lab: Lab) -> None:
+    lab.configure(report_on=["pre_acquisition", "post_acquisition"])
+    lab.fail()
+    lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
+    assert lab.github.requests == []
+
+
+def test_the_older_flat_keys_still_work(lab: Lab) -> None:
+    lab.write_rig(
+        f"github_issue_on_error: true\ngithub_issue_repo: {REPO}\ngithub_issue_token_env: {TOKEN_ENV}\n"
+        f"github_issue_api_base_url: {lab.github.base_url}\ngithub_issue_labels: [lab-rig]\n"
+    )
+    lab.fail()
+    assert lab.reached("created")["issue_number"] == 1
+    assert lab.issues[0]["labels"] == [{"name": "lab-rig"}]
+
+
+# -- servers that are away
+
+
+def timed(lab: Lab, *arguments: object) -> tuple[Any, float]:
+    started = time.monotonic()
+    result = lab.fail(*arguments)
+    return result, time.monotonic() - started
+
+
+def closed_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def away(lab: Lab, how: str, wait_s: float = 1.0) -> Callable[[], None]:
+    """Configure a server that does not answer; the result brings it back."""
+    if how == "down":
+        lab.configure(report_wait_s=wait_s, api_base_url=closed_port())
+        return lambda: None
+    lab.configure(report_wait_s=wait_s)
+    fault = lab.github.fault(how={"dripping": "drip", "black hole": "hang"}[how], times=1000)
+
+    def back() -> None:
+        fault.times = 0
+
+    return back
+
+
+@pytest.mark.parametrize("how", ["down", "dripping", "black hole"])
+def test_a_session_waits_no_longer_than_report_wait_s(lab: Lab, how: str) -> None:
+    lab.configure(enabled=False)
+    timed(lab)
+    _, plain_s = timed(lab)
+    away(lab, how)
+    result, taken_s = timed(lab)
+    assert taken_s < plain_s + 1.0 + 1.0 + 0.5, f"{taken_s:.2f} s, with reporting off {plain_s:.2f} s"
+    result.stdout.fnmatch_lines(["issue: *queued*"])
+    told = lab.told()
+    assert told["status"] == "queued"
+    assert told["issue_url"] is None
+    assert len(lab.outbox()) == 1
+
+
+def test_what_was_not_sent_goes_with_the_next_session(lab: Lab) -> None:
+    back = away(lab, "black hole", 0.3)
+    lab.fail()
+    lab.free()
+    back()
+    make_due(lab)
+    lab.bench.steps("def test_acquire(experiment):\n    time.sleep(1)\n")
+    assert lab.run().ret == 0
+    assert lab.reached("created", position=0)["issue_url"]
+    assert len(lab.issues) == 1
+
+
+def make_due(lab: Lab) -> None:
+    """Let the time pass after which a report is tried again."""
+    for path in lab.outbox():
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["state"]["next_try"] = 0.0
+        path.write_text(json.dumps(report), encoding="utf-8")
+
+
+def test_the_outbox_by_hand(lab: Lab) -> None:
+    back = away(lab, "black hole", 0.3)
+    lab.fail()
+    lab.free()
+    listed = lab.command("outbox", "list", "--rig-config", "rig.yaml")
+    assert listed.returncode == 0
+    assert lab.told()["fingerprint"] in listed.stdout
+    assert "shutter is stuck" in listed.stdout
+    back()
+    make_due(lab)
+    sent = lab.command("outbox", "send", "--state-directory", "state", "--timeout", "5")
+    assert f"created  https://github.test/{REPO}/issues/1" in sent.stdout, sent.stdout + sent.stderr
+    assert lab.told()["status"] == "created"
+    dropped = lab.command("outbox", "drop", "all", "--rig-config", "rig.yaml")
+    assert dropped.returncode == 0
+    assert "dropped" in dropped.stdout
+    assert "nothing waits" in lab.command("outbox", "--rig-config", "rig.yaml").stdout
+    assert len(lab.issues) == 1
+
+
+def test_a_report_that_was_dropped_unsent_says_so(lab: Lab) -> None:
+    away(lab, "black hole", 0.3)
+    lab.fail()
+    lab.free()
+    assert lab.command("outbox", "drop", lab.told()["fingerprint"], "--rig-config", "rig.yaml").returncode == 0
+    assert (lab.told()["status"], lab.told()["reason"]) == ("refused", "dropped by hand")
+    assert lab.issues == []
+
+
+REFUSALS = {
+    "401": ({"status": 401, "content": {"message": "Bad credentials"}}, "Bad credentials"),
+    "404": ({"status": 404, "content": {"message": "Not Found"}}, "does not exist, or the token may not see it"),
+    "410": ({"status": 410, "content": {"message": "Issues are disabled"}}, "Issues are disabled"),
+    "403": ({"status": 403, "content": {"message": "Resource not accessible"}}, "Resource not accessible"),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSALS))
+def test_a_refusal_is_final_and_said_plainly(lab: Lab, name: str) -> None:
+    fault, text = REFUSALS[name]
+    lab.github.fault(times=1000, **fault)
+    result = lab.fail()
+    told = lab.reached("refused")
+    assert text in told["reason"]
+    assert told["issue_url"] is None
+    result.stdout.fnmatch_lines([f"issue: refused*{text}*"])
+    lab.bench.wait_for(lambda: not lab.outbox())
+    assert lab.writes == []
+
+
+def test_github_check_creates_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = lab.command("github-check", "--rig-config", "rig.yaml")
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert REPO in good.stdout
+    assert "sanitize_launcher_log to true" in good.stdout
+    monkeypatch.setenv(TOKEN_ENV, "ghp_" + "wrong1" * 6)
+    bad = lab.command("github-check", "--rig-config", "rig.yaml")
+    assert bad.returncode == 1
+    assert "does not accept the token" in bad.stdout
+    monkeypatch.delenv(TOKEN_ENV)
+    assert lab.command("github-check", "--rig-config", "rig.yaml").returncode == 1
+    assert lab.writes == []
+
+
+# -- privacy
+
+
+@pytest.mark.parametrize("how", ["sanitized", "public"])
+def test_nobody_is_named_in_any_part_of_a_masked_report(lab: Lab, how: str) -> None:
+    lab.configure(sanitize_launcher_log=how == "sanitized", include_rig_config=True)
+    lab.github.repo["private"] = how != "public"
+    result = lab.fail(body=LEAKY)
+    lab.reached("created")
+    assert "Session log" in lab.issues[0]["body"]
+    for request in lab.github.requests:
+        for kind, text in {**NAMES, "session": lab.folders[0].name}.items():
+            assert text.lower() not in request.sent.lower(), f"{kind} was sent: {request.verb} {request.path}"
+    assert ("is public" in result.stdout.str()) == (how == "public")
