@@ -21,7 +21,7 @@ def check_access(settings: Any, token: str, *, limit_s: float = 30.0, timing: Ti
         return [
             finding(ERROR, "token", f"the environment variable {settings.token_env} holds no token -> set it on this machine")
         ]
-    from .outbox import AttemptFailedError, Workers
+    from .workers import AttemptFailedError, Workers
 
     workers = Workers(_nowhere(), timing or Timing())
     try:

@@ -23,6 +23,7 @@ from .ledger import Ledger
 from .results import keep_copy, result
 from .send import Sender
 from .settings import ReportSettings, Timing
+from .settle import Settler
 
 BOOT = (
     "import sys,json;j=json.loads(sys.stdin.readline());sys.path[:]=j['sys_path'];"
@@ -48,8 +49,7 @@ def attempt(
     state = report["state"]
     try:
         api = _api(settings, token, timing, now, apis)
-        sender = Sender(api, ledger, timing, now, lambda changed: write_json(path, changed), _keep, token)
-        answer, done = sender.advance(report)
+        answer, done = _advance(report, (api, ledger, timing, now, lambda changed: write_json(path, changed), _keep, token))
         state["attempts"] = 0
     except LimitedError as problem:
         until = now() + problem.wait_s
@@ -68,6 +68,13 @@ def attempt(
     else:
         write_json(path, report)
     return answer
+
+
+def _advance(report: dict[str, Any], means: tuple[Any, ...]) -> tuple[dict[str, Any] | None, bool]:
+    if report["state"].get("number"):
+        return Settler(*means).settle(report)
+    answer = Sender(*means).send(report)
+    return answer, not report["state"].get("number")
 
 
 def _api(
