@@ -29,7 +29,12 @@ def test_check():
 
 CAMERA = [sys.executable, "-u", "-c", "import time\\nfor i in range(3000): print('frame', i); time.sleep(0.01)"]
 
-def test_acquire(acquisition, laser, request):
+def watched(experiment):
+    """Wait until the sidecar watches this process: how one died before cannot be known once its parent has taken the status."""
+    while not (experiment.session_folder / "launcher_metadata/resource_usage.json").exists():
+        time.sleep(0.01)
+
+def test_acquire(acquisition, laser, request, experiment):
     {body}
 
 def test_acquire_more():
@@ -164,7 +169,8 @@ ENDINGS = {
 @pytest.mark.parametrize("name", list(ENDINGS))
 def test_ending(bench: Any, name: str) -> None:
     ending = ENDINGS[name]
-    bench.steps(EXPERIMENT.format(pre=ending.pre, body=ending.body, post=ending.post))
+    body = ending.body if ending.laser_off else f"watched(experiment)\n    {ending.body}"
+    bench.steps(EXPERIMENT.format(pre=ending.pre, body=body, post=ending.post))
     with open(bench.path / "output.txt", "wb") as output:
         process = subprocess.Popen(bench.command(*ending.flags), cwd=bench.path, stdout=output, stderr=output)
         code = process.wait(60)
