@@ -618,7 +618,8 @@ class ExperimentSession:
 
     @property
     def outcome(self) -> Outcome:
-        """The worst so far."""
+        """The worst so far; log records that were lost by now count."""
+        self.record.lost_records = self.log.lost_records
         return self.record.outcome
 
     def facts_of(self, error: BaseException) -> AcquisitionFacts | None:
