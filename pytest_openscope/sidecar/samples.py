@@ -37,7 +37,9 @@ def append(path: Path, sample: dict[str, Any]) -> None:
     """
     data = json.dumps(sample).encode("ascii")
     if not path.exists():
-        path.write_bytes(b"[" + _END)
+        from ..folder import write_atomic
+
+        write_atomic(path, b"[" + _END)
     elif not _ends_well(path):
         repair(path)
     with open(path, "r+b", buffering=0) as stream:
@@ -49,9 +51,10 @@ def append(path: Path, sample: dict[str, Any]) -> None:
             if written != len(addition):
                 raise OSError(28, "the disk is full")
         except OSError:
-            stream.truncate(start)
+            # Over the old end first: that room is ours, while what a cut gives back another writer may take.
             stream.seek(start)
             stream.write(_END)
+            stream.truncate()
             raise
 
 
