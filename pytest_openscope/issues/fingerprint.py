@@ -66,6 +66,8 @@ def fingerprint(failure: Failure, private: Iterable[str] = ()) -> str:
         parts += _crash(failure, names)
     elif failure.chain:
         parts += _chain(failure.chain, failure.kind == "internal", names)
+    elif failure.faulthandler:
+        parts += _crash(failure, names)
     else:
         parts += [failure.exception_type, normalise(failure.message, names)]
     return _hash(parts)

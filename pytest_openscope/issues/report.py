@@ -56,8 +56,8 @@ class SessionFacts:
 
 
 def is_reportable(failure: Failure, settings: ReportSettings) -> bool:
-    """Tell whether ``report_on`` asks for this failure; never for an operator's interrupt."""
-    if failure.kind == "interrupt" or failure.outcome in (Outcome.INTERRUPTED, Outcome.PASSED):
+    """Tell whether ``report_on`` asks for this failure; never for an operator's interrupt or slip."""
+    if failure.kind in ("interrupt", "usage") or failure.outcome in (Outcome.INTERRUPTED, Outcome.PASSED):
         return False
     if failure.phase is not None and str(failure.phase) in settings.report_on:
         return True
