@@ -92,6 +92,15 @@ def test_the_index_leads_to_every_page() -> None:
     assert set(docs.glob("*/*.md")) - linked == set()
 
 
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "OPENSCOPE_"))}
+    environment["OPENSCOPE_STATE_DIRECTORY"] = str(folder / "state")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rig-config", "rig.yaml", "--no-input"]
+    command += ["--rootdir", str(folder), "--subject-id", "mouse1", "--user-id", "me", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
 def test_the_tutorial_runs(tmp_path: Path) -> None:
     for block in blocks(TUTORIAL):
         named = re.match(r"# (\S+\.\w+)\n", block.text)
@@ -105,13 +114,20 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
         ("--param", "duration_s=0.5"): (1, "post_acquisition step test_frames: frames = 25 is outside [50, inf]"),
         ("-v", "day1.json"): (0, "day1.json::acquisition::camera PASSED"),
     }
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "OPENSCOPE_"))}
-    environment["OPENSCOPE_STATE_DIRECTORY"] = str(tmp_path / "state")
     for arguments, (code, said) in runs.items():
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rig-config", "rig.yaml", "--no-input"]
-        command += ["--rootdir", str(tmp_path), "--subject-id", "mouse1", "--user-id", "me", *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert said in done.stdout
+        ended, printed = run(tmp_path, *arguments)
+        assert ended == code, printed
+        assert said in printed
+
+
+def test_the_experiment_of_the_readme_runs(tmp_path: Path) -> None:
+    shown = blocks(ROOT / "README.md")
+    (rig,) = (block.text for block in shown if block.language == "yaml")
+    (steps,) = (block.text for block in shown if block.language == "python")
+    (tmp_path / "rig.yaml").write_text(rig, encoding="utf-8")
+    (tmp_path / "test_day1.py").write_text(steps, encoding="utf-8")
+    ended, printed = run(tmp_path)
+    assert ended == 0, printed
+    assert "3 passed" in printed
+    ended, printed = run(tmp_path, "--dry-run")
+    assert ended == 0, printed
