@@ -88,11 +88,10 @@ def _explain(session: ExperimentSession) -> None:
         text = f"{record.lost_records} log records were lost: {session.log.first_error}"
         record.failures.append(Failure("internal", Outcome.ERROR, text, at=now_iso()))
     elif not any(step.outcome for step in record.steps):
-        text = "no step ran"
         if session.interrupts.count:
             record.failures.append(Failure("interrupt", Outcome.INTERRUPTED, f"interrupted by {session.interrupts.cause}"))
         else:
-            record.failures.append(Failure("internal", Outcome.ERROR, text, at=now_iso()))
+            record.failures.append(Failure("usage", Outcome.ERROR, "no step ran", at=now_iso()))
 
 
 def _write_states(session: ExperimentSession) -> None:

@@ -52,7 +52,8 @@ class Failure:
     """One failure, JSON-safe.
 
     ``kind`` is ``exception`` (a step or fixture raised), ``step`` (a module reported failure without exception),
-    ``acquisition`` (the acquisition process failed), ``timeout``, ``crash``, ``internal``, ``collection`` or ``interrupt``.
+    ``acquisition`` (the acquisition process failed), ``timeout``, ``crash``, ``internal``, ``collection``, ``usage``
+    (no step ran) or ``interrupt``.
     ``when`` is ``setup``, ``call`` or ``teardown`` ("" where no step was running). ``chain`` runs from the root cause to the
     exception that reached pytest. ``fingerprint`` is the one given by the user (exception note or hook), else "".
     """

@@ -29,6 +29,7 @@ _TELL_S = 0.5
 #: Reports that take longer stay in the outbox for the next session.
 REPORTS_S = 120.0
 _REPORTS_SPARE_S = 10.0
+_REPORTS_TICK_S = 0.2
 #: A mirror whose supervision fails so often is given up.
 _MAX_FAULTS = 3
 
@@ -41,6 +42,7 @@ class Parts:
         self.mirror: MirrorSupervisor | None = None
         self.sampler: ResourceSampler | None = None
         self._reports: threading.Thread | None = None
+        self._logged = threading.Event()
         self._faults = 0
         self._last: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
 
@@ -198,9 +200,11 @@ class Parts:
         self._reports.start()
 
     def _drain(self) -> None:
-        from .reports import send_reports
+        from .reports import log_answer, send_reports
 
         def tell(answer: dict[str, Any]) -> None:
+            self.sidecar.guard("logging the report", partial(log_answer, self.view, answer, self.sidecar.secrets))
+            self._logged.set()
             self.sidecar.link.send(**{**answer, "type": "report"})
 
         assert self.sidecar.journal is not None
@@ -210,9 +214,18 @@ class Parts:
         self.sidecar.link.send(type="reports", left=count)
 
     def wait_for_reports(self) -> None:
-        """Give the reports a bounded time; what is left stays in the outbox."""
-        if self._reports is not None:
-            self._reports.join(REPORTS_S + _REPORTS_SPARE_S)
+        """Give the reports a bounded time; what is left stays in the outbox. A line on them goes into the mirror as well."""
+        deadline = time.monotonic() + REPORTS_S + _REPORTS_SPARE_S
+        while self._reports is not None and self._reports.is_alive() and time.monotonic() < deadline:
+            self._reports.join(_REPORTS_TICK_S)
+            self._mirror_the_answers()
+        self._mirror_the_answers()
+
+    def _mirror_the_answers(self) -> None:
+        if self._logged.is_set() and self._last["status"] != "pending":
+            self._logged.clear()
+            if self.mirror is not None:
+                self.sidecar.guard("mirroring the line on the report", self.finish_mirror)
 
     def close(self) -> None:
         """Bring the copied states up to date, end the worker, and take the note away when nothing is owed."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from ..folder import METADATA
 from ..journal import Journal
+from ..log_writer import LogWriter
+from ..masking import ExactMasker
 from ..snapshot import DEBUG_STATE, read_json
 from .view import SessionView
 
@@ -93,6 +95,21 @@ def send_reports(
         over.set()
         if own:
             thread.join()
+
+
+def log_answer(view: SessionView, answer: dict[str, Any], secrets: Iterable[str]) -> None:
+    """Write into the session log, which is the sidecar's now, what became of a report.
+
+    Raises:
+        OSError: the log cannot be written.
+    """
+    status, url, reason = answer.get("status"), answer.get("issue_url"), answer.get("reason")
+    text = f"report {answer.get('fingerprint')}: {status} {url or ''}".rstrip() + (f" ({reason})" if reason else "")
+    log = LogWriter(view.log_path)
+    try:
+        log.record("INFO" if url else "WARNING", "pytest_openscope.issues", ExactMasker(secrets)(text), "", "")
+    finally:
+        log.close()
 
 
 class _Watch:

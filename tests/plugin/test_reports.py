@@ -1,7 +1,9 @@
-"""Sessions that report their failures to a GitHub of our own: what is sent, by whom, what is then on the disk and the screen."""
+"""Sessions that report their failures to a GitHub of our own: what is sent, and what the disk and the screen tell."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -18,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from issues.fake_github import REPO, TOKEN, FakeGithub  # noqa: E402
+from issues.fake_github import REPO, TOKEN, FakeGithub
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -27,7 +29,6 @@ SUBJECT, USER, LOGIN, PASSWORD = "Zx81-mouse", "quillfeather", "jqualm", "s3same
 NAMES = {"subject": SUBJECT, "user": USER}
 MACHINE = {"token": TOKEN, "password": PASSWORD, "home": f"/home/{LOGIN}", "login": LOGIN, "host": socket.gethostname()}
 WHO = ("--subject-id", SUBJECT, "--user-id", USER)
-QUIET_S = 1.0
 
 #: A failure whose message, log and child output name everything that is private.
 LEAKY = f"""
@@ -94,8 +95,9 @@ class Lab:
     def free(self) -> None:
         """End the sidecars that see their reports settle, so that another process may use the outbox."""
         for process in sidecars_of(self.bench.path):
-            process.kill()
-            process.wait(10)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.bench.wait_for(lambda: not sidecars_of(self.bench.path))
 
     @property
     def writes(self) -> list[str]:
@@ -156,6 +158,7 @@ def test_a_failed_acquisition_becomes_one_issue(lab: Lab) -> None:
     assert "bad camera" in issue["title"]
     assert f"Fingerprint: `{told['fingerprint']}`" in issue["body"].splitlines()
     assert SUBJECT in issue["body"].partition("<summary>Session log")[2], "the log is verbatim but for secrets"
+    lab.bench.wait_for(lambda: f"report {told['fingerprint']}: created {url}" in lab.bench.messages)
     (copy,) = (lab.folders[0] / "launcher_metadata").glob("github_report_*.md")
     assert copy.read_text(encoding="utf-8") == f"# {issue['title']}\n\n{issue['body']}"
 
@@ -179,6 +182,7 @@ SILENT = {
     "Ctrl-C": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n", (), 2),
     "SIGTERM": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n", (), 2),
     "usage error": (FAILS, ("--param", "stop_graceful_s=often"), 4),
+    "no step": ("def helper(): pass\n", (), 5),
     "unknown option": (FAILS, ("--no-such-option",), 4),
 }
 
@@ -223,6 +227,23 @@ def test_it_is_off_by_default(lab: Lab, enabled: object) -> None:
     assert lab.outbox() == []
 
 
+def test_the_link_reaches_the_mirror_as_well(lab: Lab) -> None:
+    mirror = lab.bench.path / "share"
+    mirror.mkdir()
+    lab.configure(rig=f"centralized_log_directory: {mirror}\n")
+    result = lab.fail()
+    result.stdout.fnmatch_lines(["mirror: verified*", "issue: created *"])
+    url = lab.reached("created")["issue_url"]
+
+    def copies() -> list[Path]:
+        return [path for path in mirror.rglob("*") if path.is_file() and url.encode() in path.read_bytes()]
+
+    lab.bench.wait_for(lambda: sum(path.suffix == ".log" for path in copies()) >= 2)
+    log = lab.folders[0] / "launcher_metadata" / "launcher.log"
+    digest = hashlib.sha256(log.read_bytes()).hexdigest()
+    lab.bench.wait_for(lambda: lab.bench.end["mirror"]["sha256"] == digest)
+
+
 # -- deaths
 
 
@@ -230,7 +251,7 @@ def test_a_killed_session_is_reported_by_its_sidecar(lab: Lab) -> None:
     lab.bench.steps("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
     assert lab.run().ret == -signal.SIGKILL
     assert lab.reached("created")["issue_number"] == 1
-    assert "SIGKILL" in lab.issues[0]["title"] + lab.issues[0]["body"]
+    assert "the experiment process" in lab.issues[0]["title"]
 
 
 def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
@@ -238,9 +259,7 @@ def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
         "def test_acquire(experiment):\n    if not os.path.exists('second'):\n"
         "        open('first', 'w').close(); time.sleep(60)\n"
     )
-    first = subprocess.Popen(
-        lab.bench.command(*WHO), cwd=lab.bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    first = subprocess.Popen(lab.bench.command(*WHO), cwd=lab.bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     lab.bench.wait_for((lab.bench.path / "first").exists)
     folder = lab.bench.folder
     lab.bench.wait_for(lambda: sidecars_of(lab.bench.path))
@@ -276,7 +295,7 @@ def test_report_on_chooses_the_phases_of_a_parameter_file(lab: Lab, phase: str, 
         "github_issue": {"enabled": True},
     }
     lab.bench.write("day1.json", json.dumps(day))
-    result = lab.run("--params", "day1.json")
+    result = lab.run("day1.json")
     assert result.ret == 1, result.stdout.str()
     if asked:
         assert lab.reached("created")["issue_number"] == 1
@@ -413,6 +432,7 @@ def test_a_refusal_is_final_and_said_plainly(lab: Lab, name: str) -> None:
     assert text in told["reason"]
     assert told["issue_url"] is None
     result.stdout.fnmatch_lines([f"issue: refused*{text}*"])
+    assert f"report {told['fingerprint']}: refused ({told['reason']})" in lab.bench.messages
     lab.bench.wait_for(lambda: not lab.outbox())
     assert lab.writes == []
 
