@@ -30,7 +30,7 @@ def test_check():
 CAMERA = [sys.executable, "-u", "-c", "import time\\nfor i in range(3000): print('frame', i); time.sleep(0.01)"]
 
 def watched(experiment):
-    """Wait until the sidecar watches this process: how one died before cannot be known once its parent has taken the status."""
+    # Until the sidecar watches this process: how one died before cannot be known once its parent has taken the status.
     while not (experiment.session_folder / "launcher_metadata/resource_usage.json").exists():
         time.sleep(0.01)
 
