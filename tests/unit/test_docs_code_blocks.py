@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import json
 import os
 import re
@@ -50,7 +51,10 @@ def blocks(page: Path) -> list[Block]:
 
 
 def _parse(language: str, text: str) -> None:
-    if language == "python":
+    if language == "python" and text.startswith(">>> "):
+        for example in doctest.DocTestParser().get_examples(text):
+            compile(example.source, "page", "single")
+    elif language == "python":
         compile(ast.parse(text), "page", "exec")
     elif language == "json":
         json.loads(text)
