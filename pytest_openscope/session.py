@@ -111,6 +111,10 @@ class ExperimentSession:
         self._start_sidecar()
         if self.configuration.rig.devices:
             self._describe_devices()
+        for text in self.options.inject:
+            if text.startswith("acquisition="):
+                self.record.simulated.append(f"injected: {text}")
+                self.log.write("INFO", _LOGGER, f"injected: {text}")
         for notice in self.notices:
             self.log.write("WARNING", _LOGGER, notice)
         self.interrupts = Interrupts(self._on_interrupt)

@@ -287,7 +287,9 @@ def _register_recorder(session: ExperimentSession) -> Any:
 
     rig = session.configuration.rig
     keep = None if session.dry_run else keeper(rig.state_directory, session.configuration.rig_file)
-    recorder = CheckRecorder(session.configuration, session.record.session_uuid, keep, complete=session.validating)
+    recorder = CheckRecorder(
+        session.configuration, session.record.session_uuid, keep, rig=session.rig, complete=session.validating
+    )
     session.config.pluginmanager.register(recorder, PLUGIN_NAME)
     return recorder
 

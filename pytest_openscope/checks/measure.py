@@ -151,13 +151,26 @@ def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
             continue
         by_name = Path(process.info["name"] or "").stem.lower() in wanted
         session = "" if by_name else _session_mark(process)
-        if by_name or (session and session != own_session):
+        if by_name or (session and session != own_session and _is_orphan(process, session)):
             found.append(f"{process.info['name']} (pid {process.pid}" + (f", session {session})" if session else ")"))
     if found:
         return CheckResult(
             "processes", FAIL, "still running: " + ", ".join(found), len(found), remedy="end them: they hold hardware"
         )
     return CheckResult("processes", PASS, "nothing left from earlier sessions")
+
+
+def _is_orphan(process: Any, session: str) -> bool:
+    """Tell whether the experiment that started a process is gone; another rig's session on this PC is nobody's mistake."""
+    import psutil
+
+    try:
+        parent = process.parent()
+        while parent is not None and _session_mark(parent) == session:
+            parent = parent.parent()
+        return parent is None or parent.pid == 1 or parent.name() in ("systemd", "init", "launchd")
+    except (psutil.Error, OSError):
+        return False
 
 
 def _session_mark(process: Any) -> str:

@@ -27,11 +27,14 @@ class CheckRecorder:
         session_uuid: of the session.
         keep: called at the end with the results and with whether they are complete (:func:`pytest_openscope.readiness.keeper`);
             None keeps nothing, since a dry run says nothing about a rig.
+        rig: with its placeholders replaced; the configuration's own where this is left out.
         complete: the whole ready-made suite runs, so results that do not come again are dropped unless tests are deselected.
     """
 
-    def __init__(self, configuration: Any, session_uuid: str, keep: Keep | None, *, complete: bool = False) -> None:
-        self.rig_checks = RigChecks(configuration, session_uuid)
+    def __init__(
+        self, configuration: Any, session_uuid: str, keep: Keep | None, *, rig: Any = None, complete: bool = False
+    ) -> None:
+        self.rig_checks = RigChecks(configuration, session_uuid, rig)
         self._keep = keep
         self._complete = complete
         self.results: dict[str, CheckResult] = {}

@@ -30,8 +30,8 @@ class RigChecks:
         settings: the session's settings.
     """
 
-    def __init__(self, configuration: Any, session_uuid: str = "") -> None:
-        rig = configuration.rig
+    def __init__(self, configuration: Any, session_uuid: str = "", rig: Any = None) -> None:
+        rig = configuration.rig if rig is None else rig
         self.rig = rig
         self.settings = configuration.settings
         self.requirements: Mapping[str, Any] = rig.requirements or {}

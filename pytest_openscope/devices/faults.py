@@ -35,7 +35,7 @@ class Fault:
         kind: ``raise``, ``delay``, ``hang``; for the acquisition ``exit``, ``hang``, ``crash``, ``chatty``.
         exception: ``Type: message`` of ``raise``.
         seconds: length of ``delay``; for the acquisition the time after its start (0: at once).
-        code: exit code of ``exit``.
+        code: exit code of ``exit``, lines of ``chatty`` (0: the acquisition's own idea).
     """
 
     text: str
@@ -109,12 +109,11 @@ def _parse_acquisition(value: str, what: str) -> Fault:
     kind, _, rest = action.partition(":")
     if kind not in _ACQUISITION_KINDS:
         raise ValueError(f"the acquisition knows {', '.join(_ACQUISITION_KINDS)}; {did_you_mean(kind, _ACQUISITION_KINDS)}")
-    if kind != "exit" and rest:
+    if kind in ("hang", "crash") and rest:
         raise ValueError(f"{kind} takes no {rest!r}")
-    try:
-        code = int(rest or 1) if kind == "exit" else 0
-    except ValueError:
-        raise ValueError(f"{rest!r} is no exit code") from None
+    if rest and not rest.isdigit():
+        raise ValueError(f"{rest!r} is no {'exit code' if kind == 'exit' else 'number of lines'}")
+    code = int(rest or 1) if kind == "exit" else int(rest or 0)
     return Fault(value, ACQUISITION, "", kind, seconds=seconds, code=code)
 
 

@@ -70,3 +70,11 @@ def minimal(tmp_path: Path) -> Example:
 @pytest.fixture
 def camera(tmp_path: Path) -> Example:
     return Example("camera", tmp_path)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Example:
+    example = Example("bench", tmp_path)
+    # Its laser's safe-state command starts "python".
+    example.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), example.environ.get("PATH", "")])
+    return example

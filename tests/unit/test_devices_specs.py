@@ -131,6 +131,7 @@ def test_the_rig_folder_shadows_nothing(rig_dir: Path) -> None:
         ("acquisition=crash@2s", "crash", "acquisition", ""),
         ("acquisition=hang", "hang", "acquisition", ""),
         ("acquisition=chatty", "chatty", "acquisition", ""),
+        ("acquisition=chatty:1000@1s", "chatty", "acquisition", ""),
         ("acquisition=burn", "", "", ""),
         ("acquisition=exit:x", "", "", ""),
         ("acquisition=hang:3", "", "", ""),

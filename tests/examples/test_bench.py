@@ -1,0 +1,212 @@
+"""The bench rig: each device on its library's own simulation, a real ffmpeg, faults, a validation, and a laser that is off."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Done, Example
+
+pytest.importorskip("serial")
+pytest.importorskip("pyvisa_sim")
+pytest.importorskip("ophyd_async")
+
+STEPS = ["test_devices_answer", "test_stage", "test_laser_power", "test_record", "test_frames"]
+
+
+def laser_was_told(log: str) -> list[str]:
+    return re.findall(r"devices\.laser told '(OUTP \d)'", log)
+
+
+def test_real_session(bench: Example) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    done = bench.run()
+    assert done.outcomes == dict.fromkeys(STEPS, "passed")
+    assert done.measured("frames") == pytest.approx(60, abs=1)
+    assert laser_was_told(done.log) == ["OUTP 1", "OUTP 0", "OUTP 0"]
+    assert "lick_spout told b'VALVE 1\\n'" in done.log
+    assert not (bench.folder / "laser_off.log").exists()
+
+
+def test_dry_run_is_stamped(bench: Example) -> None:
+    done = bench.run("--dry-run")
+    simulated = ["laser: pyvisa-sim laser.yaml", "lick_spout: scripted peer lick_spout.yaml", "stage: ophyd-async mock mode"]
+    assert done.folder.parent.name == "dry_runs"
+    assert done.end_state["dry_run"] is True
+    assert done.end_state["simulated"] == simulated
+    assert all(f"simulated: {line}" in done.log for line in simulated)
+    assert all(line in done.output for line in simulated)
+    assert done.outcomes["test_record"] == "passed"
+
+
+#: What each fault does: outcome, exit code, the step that fails ("" for none), and whether post-acquisition runs.
+FAULTS = {
+    "laser.open=TimeoutError": ("error", 1, "test_devices_answer", False),
+    "laser.open=hang": ("error", 1, "test_devices_answer", False),
+    "laser.query=OSError:cable out": ("failed", 1, "test_laser_power", False),
+    "laser.*=delay:20ms": ("passed", 0, "", True),
+    "laser.output=RuntimeError:jammed": ("failed", 1, "test_record", True),
+    "lick_spout.check=hang": ("failed", 1, "test_devices_answer", False),
+    "stage.move=RuntimeError:axis blocked": ("failed", 1, "test_stage", False),
+    "acquisition=exit:3": ("failed", 1, "test_record", True),
+    "acquisition=hang": ("timeout", 1, "test_record", True),
+    "acquisition=crash": ("failed", 1, "test_record", True),
+    "acquisition=crash@0.5s": ("failed", 1, "test_record", True),
+    "acquisition=chatty:2000": ("passed", 0, "", True),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_ends_as_the_table_says(bench: Example, fault: str) -> None:
+    outcome, code, step, saved = FAULTS[fault]
+    experiment = bench.folder / "test_experiment.py"
+    experiment.write_text(experiment.read_text(encoding="utf-8").replace("DURATION_S + 8", "3"), encoding="utf-8")
+    rig = bench.folder / "rig.yaml"
+    short = "open_timeout_s: 0.5\n    check_timeout_s: 0.5\n    log_io: true"
+    rig.write_text(rig.read_text(encoding="utf-8").replace("log_io: true", short), encoding="utf-8")
+    done = bench.run("--dry-run", "--inject", fault, code=code)
+    assert done.end_state["outcome"] == outcome
+    failed = [name for name, result in done.outcomes.items() if result not in ("passed", None)]
+    assert failed == ([step] if step else [])
+    assert f"injected: {fault}" in done.end_state["simulated"]
+    assert f"injected: {fault}" in done.output
+    ran = [
+        one["name"]
+        for one in done.end_state["steps"]
+        if "skipped" not in one or not one["skipped"] or "dry run" in one["skipped"]
+    ]
+    assert ("test_frames" in ran) is saved
+    told = laser_was_told(done.log)
+    assert not told or told[-1] == "OUTP 0" or fault.startswith("laser.output")
+    assert (done.folder / "launcher_metadata" / "debug_state.json").exists() is (outcome != "passed")
+
+
+def test_wrong_faults_are_named_before_anything_runs(bench: Example) -> None:
+    command = [sys.executable, "-m", "pytest", "--rig-config", "rig.yaml", "--dry-run", "--inject", "lasr.open=TimeoutEror"]
+    done = subprocess.run(command, cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "did you mean 'laser'" in done.stderr
+    assert not (bench.folder / "sessions").exists()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("laser.query(f", "laser.ask(f", "no attribute 'ask'"),
+        ("stage.move, x_mm=1.5, z_mm=-0.2", "stage.move, x_mm=1.5", "missing 1 required positional argument: 'z_mm'"),
+    ],
+)
+def test_calls_that_no_driver_has_fail_the_dry_run(bench: Example, right: str, wrong: str, message: str) -> None:
+    path = bench.folder / "test_experiment.py"
+    source = path.read_text(encoding="utf-8")
+    assert right in source
+    path.write_text(source.replace(right, wrong), encoding="utf-8")
+    assert message in bench.run("--dry-run", code=1).log
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends a process as kill -9 does")
+def test_laser_is_off_after_kill_9(bench: Example) -> None:
+    path = bench.folder / "test_experiment.py"
+    source = path.read_text(encoding="utf-8")
+    dies = "        import os; os.kill(os.getpid(), 9)\n        camera.wait()"
+    path.write_text(source.replace("        camera.wait()", dies), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--rig-config",
+        "rig.yaml",
+        "--no-input",
+        "--subject-id",
+        "demo",
+        "--user-id",
+        "me",
+    ]
+    done = subprocess.run(command, cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while not (bench.folder / "laser_off.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "laser switched off" in (bench.folder / "laser_off.log").read_text(encoding="utf-8")
+    (folder,) = (bench.folder / "sessions").glob("demo_*")
+    state = folder / "launcher_metadata" / "end_state.json"
+    while time.monotonic() < deadline and not (state.exists() and json.loads(state.read_text()).get("outcome") == "crashed"):
+        time.sleep(0.1)
+    assert json.loads(state.read_text())["outcome"] == "crashed"
+
+
+class TestValidation:
+    def results(self, bench: Example) -> dict[str, Any]:
+        path = bench.folder / "sessions" / ".state" / "validation.json"
+        checks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["checks"]
+        return checks
+
+    def validate(self, bench: Example, *arguments: str, code: int = 0) -> Done:
+        return bench.run("--validate-rig", *arguments, code=code)
+
+    def test_all_pass_and_are_kept_and_make_the_rig_ready(self, bench: Example) -> None:
+        bench.folder.joinpath("rig.yaml").write_text(
+            bench.folder.joinpath("rig.yaml").read_text(encoding="utf-8").replace("on_stale: warn", "on_stale: refuse"),
+            encoding="utf-8",
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--rig-config",
+            "rig.yaml",
+            "--no-input",
+            "--subject-id",
+            "demo",
+            "--user-id",
+            "me",
+        ]
+        refused = subprocess.run(command, cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+        assert refused.returncode == 4
+        assert "devices was never checked" in refused.stderr
+        assert "--validate-rig" in refused.stderr
+        done = self.validate(bench, "checks")
+        checks = self.results(bench)
+        assert {check["status"] for check in checks.values()} <= {"pass", "warn", "skip"}
+        assert {"devices[laser]", "devices[lick_spout]", "devices[stage]", "disk.fsync", "test_laser_power"} <= set(checks)
+        assert checks["disk.write_speed"]["unit"] == "MB/s"
+        assert checks["test_laser_power"]["expires_s"] == 7 * 86400
+        assert "devices[laser]: pass: says 'BENCH,LASER,0,1.0'" in done.output
+        assert bench.run(code=0).end_state["outcome"] == "passed"
+
+    def test_override_is_logged_with_who_gave_it(self, bench: Example) -> None:
+        path = bench.folder / "rig.yaml"
+        path.write_text(path.read_text(encoding="utf-8").replace("on_stale: warn", "on_stale: refuse"), encoding="utf-8")
+        done = bench.run("--override-readiness", "animal is waiting")
+        assert "readiness overridden by me: 'animal is waiting'" in done.log
+
+    def test_a_device_that_never_answers_fails_within_its_timeout(self, bench: Example) -> None:
+        bench.folder.joinpath("bench_dead.py").write_text(
+            "import time\nclass Dead:\n    def check(self): time.sleep(60)\n", encoding="utf-8"
+        )
+        path = bench.folder / "rig.yaml"
+        dead = 'devices:\n  dead: {driver: "bench_dead:Dead", check_timeout_s: 0.3}\n'
+        path.write_text(path.read_text(encoding="utf-8").replace("devices:\n", dead, 1), encoding="utf-8")
+        started = time.monotonic()
+        self.validate(bench, "-k", "dead", code=1)
+        assert time.monotonic() - started < 20
+        assert self.results(bench)["devices[dead]"]["message"] == "TimeoutError: dead.check did not return within 0.3 s"
+
+    def test_a_dry_run_says_nothing_about_the_rig(self, bench: Example) -> None:
+        self.validate(bench, "--dry-run")
+        assert not (bench.folder / "sessions" / ".state" / "validation.json").exists()
+
+
+@pytest.mark.stress
+def test_rehearsal(bench: Example) -> None:
+    done = subprocess.run([sys.executable, "rehearse.py"], cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert len(done.stdout.splitlines()) == 9
