@@ -108,7 +108,7 @@ def _round(file: DayFile, sources: dict[bytes, tuple[SourceLog, bool]], report: 
         pass
     _lock(file, lock_wait_s)
     try:
-        end = file.cut_torn_tail()
+        end, _ = file.cut_torn_tail()
         if end < reading.place:
             return False
         reading.advance(end, end)
@@ -124,7 +124,7 @@ def _round(file: DayFile, sources: dict[bytes, tuple[SourceLog, bool]], report: 
             del missing[:count]
             file.unlock()
             _lock(file, lock_wait_s)
-            end = file.cut_torn_tail()
+            end, _ = file.cut_torn_tail()
         return nothing
     finally:
         file.unlock()

@@ -6,6 +6,7 @@ descriptor of the file is closed, so the process opens the file once.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import time
@@ -16,7 +17,7 @@ from ..locks import try_lock_byte, unlock_byte
 from .day_lines import blank, is_day_log, is_foreign_tail
 from .mirror_files import BINARY, BLOCK_BYTES, make_below, numbered, read_at, same_file, true_end, write_at
 
-_POLL_FIRST_S, _POLL_GROWTH, _POLL_MOST_S = 0.02, 1.6, 1.0
+_POLL_FIRST_S, _POLL_GROWTH, _POLL_MOST_S, _POLL_HURRY_S = 0.02, 1.6, 1.0, 0.2
 #: A hold that has lasted this long writes no further batch; a supervisor ends a process whose hold lasts 10 s.
 HOLD_MOST_S = 2.0
 _NAMES = 100
@@ -28,6 +29,7 @@ class DayFile:
     Attributes:
         path: the file in use: ``launcher.log``, or another name beside it when a foreign file holds that one.
         locked: True while this process holds the lock.
+        hurry: the session has ended, somebody waits: poll the lock at least every 0.2 s.
         blocked_s: for how long another writer has kept the lock.
     """
 
@@ -35,6 +37,7 @@ class DayFile:
         self.wanted = path
         self.path = path
         self.locked = False
+        self.hurry = False
         self.fd = -1
         self.beat = beat
         self.root = root
@@ -96,7 +99,7 @@ class DayFile:
             return True
         if self._blocked_since is None:
             self._blocked_since = now
-        self._poll_s = min(max(_POLL_FIRST_S, self._poll_s * _POLL_GROWTH), _POLL_MOST_S)
+        self._poll_s = min(max(_POLL_FIRST_S, self._poll_s * _POLL_GROWTH), _POLL_HURRY_S if self.hurry else _POLL_MOST_S)
         self._next_poll = now + self._poll_s * random.uniform(0.5, 1.0)
         self.beat()
         return False
@@ -134,18 +137,41 @@ class DayFile:
             place = start
         return 0
 
-    def cut_torn_tail(self) -> int:
-        """Under the lock: remove an unfinished last line (a foreign one is finished instead); return the length."""
-        end = self.end()
-        if not end or self.read(end - 1, 1) == b"\n":
-            return end
+    def cut_torn_tail(self, look: tuple[int, bytes] | None = None) -> tuple[int, bool]:
+        """Under the lock: remove an unfinished last line (a foreign one is finished instead).
+
+        Args:
+            look: a place and what should be there.
+
+        Returns:
+            The file's length, and whether what should be there is. One read answers all, since every call on the share
+            lengthens the hold.
+        """
+        end = os.lseek(self.fd, 0, os.SEEK_END)
+        start = look[0] if look is not None and 0 <= end - look[0] <= BLOCK_BYTES else max(0, end - 1)
+        data = self.read(start, end - start + BLOCK_BYTES)
+        if len(data) < end - start:
+            raise OSError(errno.EIO, "the file is shorter than its length", str(self.path))
+        if len(data) > end - start:
+            # A remembered length: there is more than the client knew of.
+            end = self.end()
+            start, data = max(0, end - 1), self.read(max(0, end - 1), 1)
+        intact = look is None or self._holds(look, start, data)
+        if not data or data[-1:] == b"\n":
+            return end, intact
         whole = self.whole_end(end)
         if is_foreign_tail(self.read(whole, 32)):
             write_at(self.fd, end, b"\n")
-            return end + 1
+            return end + 1, intact
         os.ftruncate(self.fd, whole)
         self.beat()
-        return whole
+        return whole, intact
+
+    def _holds(self, look: tuple[int, bytes], start: int, data: bytes) -> bool:
+        place, wanted = look
+        if place < start:
+            return self.read(place, len(wanted)) == wanted
+        return data[place - start : place - start + len(wanted)] == wanted
 
     def append(self, end: int, lines: Sequence[bytes], most_s: float = HOLD_MOST_S) -> tuple[int, int]:
         """Under the lock: write whole lines from ``end`` on, at most 64 KiB a write, flushed after each.

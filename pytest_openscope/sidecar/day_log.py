@@ -8,7 +8,6 @@ between a write and its record. Where a server's locks fail, checksums and the a
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +109,7 @@ class DayLog:
     def turn(self, finishing: bool = False) -> bool:
         """Do what is due; True when more can be done at once."""
         now = time.monotonic()
+        self.file.hurry = finishing
         if not self.file.is_open:
             self._open()
         if self.done is None and not self._search_on():
@@ -195,13 +195,13 @@ class DayLog:
         return more and finishing
 
     def _write_turn(self, batch: list[tuple[bytes, int]], finishing: bool) -> bool:
-        end = self.file.cut_torn_tail()
+        end, intact = self.file.cut_torn_tail(self._last)
+        if not intact:
+            self._found_damage()
         if self.done is None:
             if not self._conclude(end):
                 return True
             batch = self._batch(finishing)
-        if self._last is not None and self.file.read(self._last[0], len(self._last[1])) != self._last[1]:
-            self._found_damage()
         if not batch:
             return self._audit_needed
         if self._first is None or end < self._first:
@@ -210,8 +210,6 @@ class DayLog:
         count, new_end = self.file.append(end, [line for line, _ in batch])
         last, self.done = batch[count - 1]
         self._last = (new_end - len(last), last)
-        if os.lseek(self.file.fd, 0, os.SEEK_END) != new_end:
-            self._found_damage()
         return True
 
     def _conclude(self, end: int) -> bool:
@@ -283,7 +281,7 @@ class DayLog:
         """Under the lock: read what came since, blank what is wrong, and note what must be appended again."""
         assert self._pass is not None
         assert self._session is not None
-        end = self.file.cut_torn_tail()
+        end, _ = self.file.cut_torn_tail()
         if end < self._pass.place:
             self._pass = None
             return True
@@ -310,7 +308,7 @@ class DayLog:
         return True
 
     def _append_backlog(self) -> bool:
-        end = self.file.cut_torn_tail()
+        end, _ = self.file.cut_torn_tail()
         if self._first is None or end < self._first:
             self._first = end
             self._save_hint()

@@ -7,7 +7,8 @@ Run as ``python -I -S mirror_faults.py <package parent> <control file> <job>``. 
   (``write``, ``fsync``, ``lseek_end``, ``replace``) does to ``file`` (``day``, ``own`` or ``any``): ``eio``, ``part_eio``
   (half is written), ``all_eio``, ``short`` (half is written, no error), ``enospc``, ``short_enospc``, ``hang``, ``die``,
   ``stale`` (a length of 100 bytes ago). ``times``: for how many calls (1).
-* ``interval_s``: how often the day's log is written (read once, at the start).
+* ``interval_s``: how often the day's log is written, ``rest``: at least so many times the last turn (read at the start).
+* ``split``: every write takes half of its data, and waits as ``all`` says.
 * ``locks``: ``always`` makes every lock succeed.
 """
 
@@ -111,6 +112,10 @@ def write_(fd, data):
     if do == "all_eio":
         real["write"](fd, data)
     act(do)
+    if len(data) > 1 and control().get("split"):
+        count = real["write"](fd, data[: len(data) // 2])
+        general()
+        return count
     return real["write"](fd, data)
 
 
@@ -158,6 +163,6 @@ from pytest_openscope.sidecar.mirror_worker import main  # noqa: E402
 mirror_worker.Retry = lambda: Retry(0.1, 0.5, 0.5)
 day_log.INTERVAL_S = 0.3
 if "interval_s" in control():
-    day_log.INTERVAL_S, day_log.REST_FACTOR = control()["interval_s"], 0.0
+    day_log.INTERVAL_S, day_log.REST_FACTOR = control()["interval_s"], control().get("rest", 0.0)
 
 sys.exit(main([JOB]))

@@ -1,0 +1,161 @@
+"""Whole sessions killed at random moments, and whole sessions with a FUSE share that is slow, hangs, or goes and comes back.
+
+``OPENSCOPE_KILLS`` (default 200) shortens the first, ``OPENSCOPE_RECORDS`` (default 4000) the second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_TESTS = Path(__file__).resolve().parents[1]
+sys.path += [str(_TESTS / "plugin"), str(_TESTS / "unit"), str(_TESTS / "stress")]
+
+from share_kit import assert_mirrored, mirror_status, processes_of, start, use_share  # noqa: E402
+from test_mirror_stress import FuseShare  # noqa: E402
+
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and FUSE")]
+
+KILLS = int(os.environ.get("OPENSCOPE_KILLS", "200"))
+RECORDS = int(os.environ.get("OPENSCOPE_RECORDS", "4000"))
+RATIO = 1.1
+#: Shortest time that a difference must have to count: a wake-up late by a time slice is the machine's, not the share's.
+NOISE_S = 0.0002
+
+#: ``timed.json``: when the records began and ended, and what each logging call took.
+TIMED = """
+import json
+
+def test_acquire():
+    log, took = logging.getLogger("lab"), []
+    began = time.perf_counter()
+    for number in range({records}):
+        before = time.perf_counter()
+        log.info("record %d", number)
+        took.append(time.perf_counter() - before)
+        time.sleep(0.001)
+    json.dump([time.perf_counter() - began, took], open("timed.json", "w"))
+"""
+
+
+@pytest.fixture
+def bench(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("plugin_conftest", _TESTS / "plugin" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "xdg"))
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(_TESTS.parent))
+    return module.Rig(pytester)
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_kill_at_a_random_moment(bench: Any, seed: int) -> None:
+    from test_kills import kill_one
+
+    kill_one(bench, seed)
+
+
+@pytest.fixture
+def fuse(bench: Any) -> Iterator[FuseShare]:
+    pytest.importorskip("mfusepy", reason="the FUSE share needs the package mfusepy")
+    if not shutil.which("fusermount3") or not Path("/dev/fuse").exists():
+        pytest.skip("the FUSE share needs fuse3 (fusermount3 and /dev/fuse)")
+    made = FuseShare(bench.path)
+    made.up()
+    (made.folder / "central").mkdir()
+    yield made
+    made.say("ok")
+    made.down()
+
+
+def timed_run(bench: Any, name: str) -> tuple[float, float, float]:
+    """Seconds of the records' loop, their 99th percentile, and the whole process."""
+    began = time.perf_counter()
+    assert start(bench, output=f"{name}.txt").wait(300) == 0, (bench.path / f"{name}.txt").read_text()
+    whole_s = time.perf_counter() - began
+    loop_s, took = json.loads((bench.path / "timed.json").read_text())
+    return loop_s, statistics.quantiles(took, n=100)[98], whole_s
+
+
+def shares(fuse: FuseShare, how: str) -> list[tuple[float, str]]:
+    """What happens to the share: (seconds after the start of the session, word for the share)."""
+    return {
+        "0 ms": [],
+        "2 ms": [(0.0, "0.002")],
+        "20 ms": [(0.0, "0.020")],
+        "stalls for 5 s": [(2.0, "hang"), (7.0, "ok")],
+        "hung from the start": [(0.0, "hang")],
+        "hung in the middle": [(2.0, "hang")],
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["0 ms", "2 ms", "20 ms", "stalls for 5 s", "hung from the start", "hung in the middle"])
+def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, how: str) -> None:
+    bench.steps(TIMED.format(records=RECORDS))
+    timed_run(bench, "warm-up")
+    base: list[tuple[float, float, float]] = []
+    with_share: list[tuple[float, float, float]] = []
+    for turn in range(3):
+        bench.write("rig.yaml", f"rig_id: bench\noutput_root_folder: plain{turn}\nstate_directory: state\n")
+        base.append(timed_run(bench, f"plain{turn}"))
+        fuse.say("ok")
+        use_share(bench, fuse.mount / "central", sessions=f"sessions{turn}", mirror_wait_s=2, mirror_finish_s=120)
+        timers = [threading.Timer(delay_s, fuse.say, [word]) for delay_s, word in shares(fuse, how)]
+        for timer in timers:
+            timer.start()
+        with_share.append(timed_run(bench, f"share{turn}"))
+        for timer in timers:
+            timer.join()
+        fuse.say("ok")
+        (folder,) = (bench.path / f"sessions{turn}").iterdir()
+        bench.wait_for(lambda folder=folder: mirror_status(folder) == "verified", 90)
+        bench.wait_for(lambda folder=folder: not sidecars_of(folder), 60)
+    plain, shared = ([min(run[i] for run in runs) for i in range(3)] for runs in (base, with_share))
+    print(
+        f"{how}: loop {plain[0]:.3f} -> {shared[0]:.3f} s, p99 per record {plain[1] * 1e6:.0f} -> {shared[1] * 1e6:.0f} us, "
+        f"process {plain[2]:.2f} -> {shared[2]:.2f} s"
+    )
+    assert shared[0] <= plain[0] * RATIO
+    assert shared[1] <= plain[1] * RATIO + NOISE_S
+    assert shared[2] <= plain[2] * RATIO + 2 + 1
+    sessions = [("bench", next((bench.path / f"sessions{turn}").iterdir())) for turn in range(3)]
+    assert_mirrored(fuse.folder / "central", *sessions)
+
+
+def sidecars_of(folder: Path) -> list[str]:
+    return [line for line in processes_of(folder) if "sidecar" in line]
+
+
+@pytest.mark.parametrize("count", [20])
+def test_twenty_sessions_at_once(bench: Any, count: int) -> None:
+    share = bench.path / "share"
+    share.mkdir()
+    bench.steps(TIMED.format(records=500).replace("timed.json", "/dev/null"))
+    processes: list[subprocess.Popen[bytes]] = []
+    for number in range(count):
+        use_share(bench, share, f"rig{number}", f"sessions{number}", state_directory=f"state{number}", mirror_finish_s=120)
+        rig = (bench.path / "rig.yaml").rename(bench.path / f"rig{number}.yaml")
+        processes.append(start(bench, "--rig-config", rig, output=f"output{number}.txt"))
+    assert [process.wait(300) for process in processes] == [0] * count
+    sessions = [(f"rig{number}", next((bench.path / f"sessions{number}").iterdir())) for number in range(count)]
+    for _, folder in sessions:
+        bench.wait_for(lambda folder=folder: mirror_status(folder) == "verified", 60)
+    bench.wait_for(lambda: not processes_of(bench.path), 60)
+    assert_mirrored(share, *sessions)
