@@ -1,0 +1,116 @@
+"""Resource samples of real sessions: a valid array at any time, the acquisition's tree in it, summaries in the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from datetime import datetime
+from typing import Any
+
+import pytest
+from share_kit import json_of, processes_of, start, use_share
+
+#: 64 MB in a grandchild that outlives two samples.
+HUNGRY = """
+GRANDCHILD = "import time; x = bytearray(64 << 20); time.sleep({seconds})"
+CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {{GRANDCHILD!r}}])"
+
+def test_acquire(acquisition):
+    acquisition.run(command=[sys.executable, "-c", CHILD], name="camera")
+
+@pytest.mark.post_acquisition
+def test_save():
+    time.sleep(0.5)
+"""
+UNTIL_STOP = """
+def test_acquire():
+    while not os.path.exists("stop"):
+        time.sleep(0.02)
+"""
+
+
+def samples_of(bench: Any) -> Any:
+    return json_of(bench.folder, "resource_usage.json")
+
+
+def test_samples_of_a_session(bench: Any) -> None:
+    use_share(bench, bench.path / "share", resource_log_interval=0.2)
+    bench.steps(HUNGRY.format(seconds=1.5))
+    assert bench.run().ret == 0
+    bench.wait_for(lambda: not processes_of(bench.path))
+    samples = samples_of(bench)
+    assert len(samples) >= 3
+    for sample in samples:
+        assert sample.keys() == {"timestamp", "launcher", "acquisition", "system"}
+        assert datetime.fromisoformat(sample["timestamp"]).tzinfo
+        assert {"cpu_percent", "memory_mb"} <= sample["launcher"].keys()
+        assert {"cpu_percent", "memory", "disk", "disks"} <= sample["system"].keys()
+        assert {"percent", "free_gb", "total_gb"} <= sample["system"]["disk"].keys()
+    times = [sample["timestamp"] for sample in samples]
+    assert times == sorted(times)
+    during = [sample["acquisition"] for sample in samples if sample["acquisition"]]
+    assert max(one["memory_mb"] for one in during) > 64
+    assert samples[-1]["acquisition"] is None
+    assert samples[-1]["launcher"]["memory_mb"] > 10
+
+
+def test_the_log_says_what_an_acquisition_used(bench: Any) -> None:
+    bench.steps(HUNGRY.format(seconds=1))
+    assert bench.run().ret == 0
+    (line,) = [entry for entry in bench.log if entry.logger == "pytest_openscope.resources" and "camera" in entry.message]
+    assert line.level == "INFO"
+    assert "MB at most" in line.message
+    assert "GB free" in line.message
+    bench.wait_for(lambda: not processes_of(bench.path))
+
+
+def test_a_short_acquisition_is_sampled_at_its_start(bench: Any) -> None:
+    """The interval is five seconds, the acquisition lasts one."""
+    bench.steps(HUNGRY.format(seconds=1))
+    assert bench.run().ret == 0
+    assert [sample for sample in samples_of(bench) if sample["acquisition"]]
+    bench.wait_for(lambda: not processes_of(bench.path))
+
+
+def test_the_file_is_valid_after_every_sample(bench: Any) -> None:
+    use_share(bench, bench.path / "share", resource_log_interval=0.1)
+    bench.steps(UNTIL_STOP)
+    process = start(bench)
+    path = bench.wait_for(lambda: next((bench.path / "sessions").glob("*/*/resource_usage.json"), None))
+    seen = set()
+    while len(seen) < 8:
+        seen.add(len(json.loads(path.read_text())))
+    (bench.path / "stop").touch()
+    assert process.wait(20) == 0
+    bench.wait_for(lambda: not processes_of(bench.path))
+
+
+def test_low_space_and_memory_are_warned_about_once(bench: Any) -> None:
+    use_share(bench, bench.path / "share", resource_log_interval=0.1, low_disk_gb=1e9, low_memory_percent=1)
+    bench.steps("def test_acquire():\n    time.sleep(1.5)\n")
+    result = bench.run()
+    assert result.ret == 0
+    warnings = [
+        entry.message for entry in bench.log if entry.logger == "pytest_openscope.resources" and entry.level == "WARNING"
+    ]
+    assert len(warnings) == 2
+    for text in warnings:
+        assert result.stdout.str().count(text) == 1
+    bench.wait_for(lambda: not processes_of(bench.path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_crash_report_has_the_last_samples(bench: Any) -> None:
+    use_share(bench, bench.path / "share", resource_log_interval=0.1)
+    bench.steps(UNTIL_STOP)
+    process = start(bench)
+    bench.wait_for(lambda: len(samples_of(bench)) >= 3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    bench.wait_for(lambda: bench.end["outcome"] == "crashed")
+    bench.wait_for(lambda: not processes_of(bench.path))
+    samples = samples_of(bench)
+    assert bench.debug["resource_samples"]
+    assert bench.debug["resource_samples"][-1] in samples
