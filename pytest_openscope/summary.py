@@ -47,7 +47,8 @@ def _write_reports(session: ExperimentSession, terminal: Any) -> None:
     latest = {report.get("fingerprint"): report for report in session.reports}
     for report in latest.values():
         link, reason = report.get("issue_url") or "", _one_line(report.get("reason") or "")
-        terminal.write_line(f"issue: {report.get('status')} {link}{f' ({reason})' if reason else ''}".rstrip())
+        parts = [str(report.get("status")), link, f"({reason})" if reason else ""]
+        terminal.write_line(f"issue: {' '.join(part for part in parts if part)}")
     left = session.sidecar.reports_left if session.sidecar is not None else 0
     if left:
         terminal.write_line(f"issue: {left} queued (not sent yet; goes out in the background, or with the next session)")

@@ -47,6 +47,8 @@ _SIGNALS = {
     "stack": ("stack overflow", "3221225725", "0xc00000fd"),
     "bus": ("sigbus", "bus error", "signal 7", "-7"),
 }
+#: From the message of a process that vanished without a sign.
+_UNKNOWN_DEATH = "how is not known"
 
 
 def fingerprint(failure: Failure, private: Iterable[str] = ()) -> str:
@@ -172,7 +174,10 @@ def _crash(failure: Failure, private: tuple[str, ...]) -> list[str]:
         functions = [f"{module_of(frame)}:{frame['function']}" for frame in reversed(frames)][:3]
     head = failure.faulthandler.lstrip().partition("\n")[0]
     name = signal_name(failure.signal or head or failure.message)
-    if name == "" and not functions:
+    if not functions and (name == "kill" or _UNKNOWN_DEATH in failure.message):
+        # Whether anybody learns of a SIGKILL depends on who reaps the process first.
+        name = "kill"
+    elif name == "" and not functions:
         name = normalise(failure.signal or failure.message, private)
     return [name, *functions]
 

@@ -252,6 +252,13 @@ def test_a_killed_session_is_reported_by_its_sidecar(lab: Lab) -> None:
     assert lab.run().ret == -signal.SIGKILL
     assert lab.reached("created")["issue_number"] == 1
     assert "the experiment process" in lab.issues[0]["title"]
+    # Nobody reaps the second one, so that its sidecar learns of the signal; the defect is the same.
+    with open(os.devnull, "wb") as nowhere:
+        process = subprocess.Popen(lab.bench.command(*WHO), cwd=lab.bench.path, stdout=nowhere, stderr=nowhere)
+        lab.bench.wait_for(lambda: len(lab.folders) == 2)
+        assert lab.reached("commented", "known")["issue_number"] == 1
+        process.wait(20)
+    assert len(lab.issues) == 1
 
 
 def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
@@ -320,6 +327,59 @@ def test_the_older_flat_keys_still_work(lab: Lab) -> None:
     lab.fail()
     assert lab.reached("created")["issue_number"] == 1
     assert lab.issues[0]["labels"] == [{"name": "lab-rig"}]
+
+
+TWO = """
+def test_acquire(experiment):
+    raise RuntimeError('the shutter is stuck')
+
+@pytest.mark.post_acquisition
+def test_save(experiment):
+    open('/nowhere/at/all')
+
+@pytest.mark.post_acquisition
+def test_save_again(experiment):
+    pass
+"""
+
+
+def test_every_failure_of_a_session_is_reported(lab: Lab) -> None:
+    result = lab.fail(body=TWO)
+    result.stdout.fnmatch_lines(["issue: created *issues/1*", "issue: created *issues/2*"])
+    told = lab.bench.wait_for(lambda: len(lab.told()["reports"]) == 2 and lab.told())
+    assert [report["issue_number"] for report in told["reports"]] == [1, 2]
+    assert told["issue_number"] == 1, "the documented keys are those of the first failure"
+    assert "stuck" in lab.issues[0]["title"]
+    assert "FileNotFoundError" in lab.issues[1]["title"]
+
+
+def test_two_rigs_share_one_issue(lab: Lab) -> None:
+    lab.fail()
+    lab.reached("created")
+    text = (lab.bench.path / "rig.yaml").read_text()
+    block = text[text.rindex("github_issue:") :]
+    lab.bench.write("rig.yaml", f"rig_id: other\noutput_root_folder: sessions\nstate_directory: state2\n{block}")
+    result = lab.fail()
+    result.stdout.fnmatch_lines(["issue: commented *issues/1*"])
+    assert len(lab.issues) == 1
+    assert "other" in lab.github.comment_bodies(1)[0]
+
+
+def test_a_session_does_not_wait_longer_than_for_its_link(lab: Lab) -> None:
+    lab.configure(report_wait_s=20)
+    result, taken_s = timed(lab)
+    result.stdout.fnmatch_lines(["issue: created *"])
+    assert taken_s < 12.0, "the sidecar looks after the issue for two minutes; nobody waits for that"
+
+
+def test_a_busy_server_delays_the_report_and_not_the_session(lab: Lab) -> None:
+    lab.configure(report_wait_s=20)
+    lab.github.fault(status=429, headers={"Retry-After": "3600"}, times=1000)
+    result, taken_s = timed(lab)
+    assert taken_s < 12.0
+    result.stdout.fnmatch_lines(["issue: queued (the server asks to wait*"])
+    assert "in 3" in lab.command("outbox", "--rig-config", "rig.yaml").stdout
+    assert lab.writes == []
 
 
 # -- servers that are away
@@ -465,3 +525,14 @@ def test_nobody_is_named_in_any_part_of_a_masked_report(lab: Lab, how: str) -> N
         for kind, text in {**NAMES, "session": lab.folders[0].name}.items():
             assert text.lower() not in request.sent.lower(), f"{kind} was sent: {request.verb} {request.path}"
     assert ("is public" in result.stdout.str()) == (how == "public")
+
+
+def test_subject_and_user_are_named_if_asked_for(lab: Lab) -> None:
+    lab.configure(include_subject_user=True)
+    lab.fail()
+    lab.reached("created")
+    body, title = lab.issues[0]["body"], lab.issues[0]["title"]
+    lab.github.requests.clear()
+    assert f"**Subject:** `{SUBJECT}`" in body
+    assert f"**User:** `{USER}`" in body
+    assert SUBJECT not in title
