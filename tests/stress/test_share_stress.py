@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,10 @@ pytestmark = [pytest.mark.stress, pytest.mark.skipif(sys.platform == "win32", re
 KILLS = int(os.environ.get("OPENSCOPE_KILLS", "200"))
 RECORDS = int(os.environ.get("OPENSCOPE_RECORDS", "4000"))
 RATIO = 1.1
-#: Shortest time that a difference must have to count: a wake-up late by a time slice is the machine's, not the share's.
-NOISE_S = 0.0002
+#: A smaller difference is the machine's (the FUSE server in Python runs beside the experiment), not the share's.
+NOISE_S = 0.00005
+#: ``mirror_wait_s`` of these sessions.
+WAIT_S = 2.0
 
 #: ``timed.json``: when the records began and ended, and what each logging call took.
 TIMED = """
@@ -86,12 +87,12 @@ def fuse(bench: Any) -> Iterator[FuseShare]:
 
 
 def timed_run(bench: Any, name: str) -> tuple[float, float, float]:
-    """Seconds of the records' loop, their 99th percentile, and the whole process."""
-    began = time.perf_counter()
+    """Seconds of the records' loop, their 99th percentile, and what the end waited for the sidecar."""
     assert start(bench, output=f"{name}.txt").wait(300) == 0, (bench.path / f"{name}.txt").read_text()
-    whole_s = time.perf_counter() - began
     loop_s, took = json.loads((bench.path / "timed.json").read_text())
-    return loop_s, statistics.quantiles(took, n=100)[98], whole_s
+    journal = max(bench.path.glob(f"{name}/*/launcher_metadata/journal.jsonl"), key=os.path.getmtime)
+    mono = {event["event"]: event["mono"] for event in map(json.loads, journal.read_text().splitlines())}
+    return loop_s, statistics.quantiles(took, n=100)[98], mono["bye"] - mono["ended"]
 
 
 def shares(fuse: FuseShare, how: str) -> list[tuple[float, str]]:
@@ -109,18 +110,18 @@ def shares(fuse: FuseShare, how: str) -> list[tuple[float, str]]:
 @pytest.mark.parametrize("how", ["0 ms", "2 ms", "20 ms", "stalls for 5 s", "hung from the start", "hung in the middle"])
 def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, how: str) -> None:
     bench.steps(TIMED.format(records=RECORDS))
-    timed_run(bench, "warm-up")
+    timed_run(bench, "sessions")
     base: list[tuple[float, float, float]] = []
     with_share: list[tuple[float, float, float]] = []
     for turn in range(3):
         bench.write("rig.yaml", f"rig_id: bench\noutput_root_folder: plain{turn}\nstate_directory: state\n")
         base.append(timed_run(bench, f"plain{turn}"))
         fuse.say("ok")
-        use_share(bench, fuse.mount / "central", sessions=f"sessions{turn}", mirror_wait_s=2, mirror_finish_s=120)
+        use_share(bench, fuse.mount / "central", sessions=f"sessions{turn}", mirror_wait_s=WAIT_S, mirror_finish_s=120)
         timers = [threading.Timer(delay_s, fuse.say, [word]) for delay_s, word in shares(fuse, how)]
         for timer in timers:
             timer.start()
-        with_share.append(timed_run(bench, f"share{turn}"))
+        with_share.append(timed_run(bench, f"sessions{turn}"))
         for timer in timers:
             timer.join()
         fuse.say("ok")
@@ -130,11 +131,11 @@ def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, h
     plain, shared = ([min(run[i] for run in runs) for i in range(3)] for runs in (base, with_share))
     print(
         f"{how}: loop {plain[0]:.3f} -> {shared[0]:.3f} s, p99 per record {plain[1] * 1e6:.0f} -> {shared[1] * 1e6:.0f} us, "
-        f"process {plain[2]:.2f} -> {shared[2]:.2f} s"
+        f"wait at the end {plain[2]:.2f} -> {shared[2]:.2f} s"
     )
     assert shared[0] <= plain[0] * RATIO
     assert shared[1] <= plain[1] * RATIO + NOISE_S
-    assert shared[2] <= plain[2] * RATIO + 2 + 1
+    assert shared[2] <= WAIT_S + 0.5
     sessions = [("bench", next((bench.path / f"sessions{turn}").iterdir())) for turn in range(3)]
     assert_mirrored(fuse.folder / "central", *sessions)
 
