@@ -11,7 +11,7 @@ _COMMANDS = {
     "recover": ("sidecar.recovery", "main", "finish sessions that a power cut or a kill left unfinished"),
     "outbox": ("report_commands", "outbox_main", "list, send or drop reports that wait to be sent"),
     "github-check": ("report_commands", "github_check_main", "check token, repository and permission; creates nothing"),
-    "audit": ("sidecar.day_audit", "main", "check a day's log in the central mirror against the sessions' copies"),
+    "audit": ("sidecar.audit", "main", "check a day's log in the central mirror against the sessions' copies"),
 }
 
 

@@ -149,3 +149,11 @@ class _Stdin:
 def someone_is_there(no_input: bool, terminal: bool) -> bool:
     """Tell whether questions make sense at all."""
     return terminal and not no_input and not os.environ.get("CI")
+
+
+def real_descriptor(config: Any, number: int) -> int:
+    """Return the descriptor of the real stdout (1) or stderr (2), which pytest's fd capture keeps aside."""
+    manager = config.pluginmanager.getplugin("capturemanager")
+    capture = getattr(getattr(manager, "_global_capturing", None), "out" if number == 1 else "err", None)
+    saved = getattr(capture, "targetfd_save", None)
+    return saved if isinstance(saved, int) else number

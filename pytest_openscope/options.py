@@ -131,7 +131,7 @@ def read_options(config: pytest.Config) -> Options:
             chosen[key] = (value, option)
     wait = config.getoption("--wait-for-rig")
     if wait is None:
-        wait = _number(config.getini("openscope_wait_for_rig") or os.environ.get("OPENSCOPE_WAIT_FOR_RIG") or "0")
+        wait = _number(os.environ.get("OPENSCOPE_WAIT_FOR_RIG") or config.getini("openscope_wait_for_rig") or "0")
     return Options(
         rig_config=located[0],
         rig_config_where=located[1],

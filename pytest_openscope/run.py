@@ -36,7 +36,7 @@ class ExperimentRun:
         self.log.install()
         self.session: ExperimentSession | None = None
         self._terminal = terminal
-        self._terminal_fd = _terminal_fd()
+        self._terminal_fd = _terminal_fd(config)
         self._variable = os.environ.pop(_RIG_VARIABLE, None)
 
     def configure(self) -> None:
@@ -170,10 +170,13 @@ class ExperimentRun:
                 os.environ[_RIG_VARIABLE] = self._variable
 
 
-def _terminal_fd() -> int | None:
-    """Return a duplicate of the real stderr, before pytest's capture replaces it; None when there is no terminal."""
+def _terminal_fd(config: pytest.Config) -> int | None:
+    """Return a duplicate of the real stderr; None when it is no terminal."""
+    from .operator import real_descriptor
+
     try:
-        return os.dup(2) if os.isatty(2) else None
+        fd = real_descriptor(config, 2)
+        return os.dup(fd) if os.isatty(fd) else None
     except OSError:
         return None
 

@@ -28,7 +28,7 @@ from .journal import JOURNAL, Journal, now_iso
 from .locks import FileLock, read_holder, write_holder
 from .logs import SessionLog
 from .masking import ExactMasker, mask_json
-from .operator import Operator
+from .operator import Operator, real_descriptor
 from .options import Options
 from .phases import Gate, OnFailure, Outcome, Phase
 from .processes import create_time
@@ -565,10 +565,8 @@ class ExperimentSession:
         return self.log.write_output(f"acquisition.{source}", lines)
 
     def _echo(self, stream: str, lines: Sequence[bytes]) -> None:
-        terminal: Any = self.config.pluginmanager.getplugin("terminalreporter")
-        if terminal is not None:
-            for line in lines:
-                terminal.write_line(line.decode("utf-8", "backslashreplace"))
+        with contextlib.suppress(OSError):
+            os.write(real_descriptor(self.config, 1), b"\n".join([*lines, b""]))
 
     def begin_post_acquisition(self) -> None:
         """Write the provisional end state that post-acquisition modules read."""

@@ -136,3 +136,24 @@ def _lock(file: DayFile, wait_s: float) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{file.path} has been locked by another PC for {wait_s:.0f} s")
         time.sleep(0.01)
+
+
+def main(arguments: list[str]) -> int:
+    """Audit the day's logs that are named: ``python -m pytest_openscope audit SHARE/2026/11/23/launcher.log …``.
+
+    Exit codes: 0 all clean, 1 damage is left or a file cannot be read, 4 no file was named.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m pytest_openscope audit DAY_LOG [DAY_LOG ...]")
+        return 0 if arguments else 4
+    clean = True
+    for name in arguments:
+        try:
+            report = audit(name)
+        except (OSError, TimeoutError) as error:
+            print(f"{name}: {error}")
+            clean = False
+            continue
+        print(report)
+        clean = clean and report.clean
+    return 0 if clean else 1

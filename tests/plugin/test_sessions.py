@@ -325,7 +325,8 @@ def test_an_unknown_module_is_a_mistake_and_simulated_in_a_dry_run(bench: Any) -
 def test_values_from_a_file_and_phases_from_tests(bench: Any) -> None:
     bench.write("day1.json", json.dumps({"gain": 4, "note_path": "{output_session_folder}\\notes\\n.txt"}))
     bench.steps(
-        "def test_acquire(experiment):\n    assert experiment.parameters['gain'] == 4\n    print(experiment.parameters['note_path'])\n"
+        "def test_acquire(experiment):\n    assert experiment.parameters['gain'] == 4\n"
+        "    print(experiment.parameters['note_path'])\n"
     )
     assert bench.run("--params", "day1.json").ret == 0
     assert str(bench.folder / "notes" / "n.txt") in bench.messages
@@ -376,7 +377,8 @@ def test_the_log_survives_hostile_steps(bench: Any, hostile: str) -> None:
 def test_uncaught_exceptions_are_in_the_log(bench: Any) -> None:
     bench.steps(
         "class Broken:\n    def __del__(self): raise ValueError('in del')\n"
-        "def test_acquire():\n    thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n    Broken()\n"
+        "def test_acquire():\n    thread = threading.Thread(target=lambda: 1 / 0)\n"
+        "    thread.start()\n    thread.join()\n    Broken()\n"
     )
     bench.run()
     assert "ZeroDivisionError" in bench.messages
@@ -430,7 +432,8 @@ def test_questions_on_a_terminal(bench: Any) -> None:
 
 def test_input_without_an_operator_is_the_end_of_file(bench: Any) -> None:
     bench.steps(
-        "def test_acquire():\n    with pytest.raises(EOFError):\n        input('anyone? ')\n    assert sys.stdin.readline() == ''\n"
+        "def test_acquire():\n    with pytest.raises(EOFError):\n        input('anyone? ')\n"
+        "    assert sys.stdin.readline() == ''\n"
     )
     assert bench.run().ret == 0
 
@@ -466,3 +469,10 @@ def test_a_dry_run_touches_nothing_and_says_what_it_would_do(bench: Any) -> None
     assert not (bench.path / "state" / "rig.lock").exists()
     assert "would have run" in bench.messages
     assert not any(entry.logger == "acquisition.python.stdout" for entry in bench.log)
+
+
+def test_the_acquisition_can_be_echoed(bench: Any) -> None:
+    bench.steps("def test_acquire(acquisition):\n    acquisition.run(command=[sys.executable, '-c', 'print(chr(102) + 'orty-two')'])\n")
+    result = bench.run("--param", "acquisition_echo=true")
+    assert "forty-two" in result.stdout.str()
+    assert [entry.message for entry in bench.log].count("forty-two") == 1
