@@ -33,7 +33,8 @@ def test_save():
 UNTIL_STOP = """
 def test_acquire():
     number = 0
-    while not os.path.exists("stop"):
+    until = time.monotonic() + 60
+    while not os.path.exists("stop") and time.monotonic() < until:
         logging.getLogger("lab").info("record %d", number)
         number += 1
         time.sleep(0.01)

@@ -26,7 +26,8 @@ def test_save():
 """
 UNTIL_STOP = """
 def test_acquire():
-    while not os.path.exists("stop"):
+    until = time.monotonic() + 60
+    while not os.path.exists("stop") and time.monotonic() < until:
         time.sleep(0.02)
 """
 

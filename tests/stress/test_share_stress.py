@@ -74,11 +74,12 @@ def test_kill_at_a_random_moment(bench: Any, seed: int) -> None:
 
 
 @pytest.fixture
-def fuse(bench: Any) -> Iterator[FuseShare]:
+def fuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseShare]:
     pytest.importorskip("mfusepy", reason="the FUSE share needs the package mfusepy")
     if not shutil.which("fusermount3") or not Path("/dev/fuse").exists():
         pytest.skip("the FUSE share needs fuse3 (fusermount3 and /dev/fuse)")
-    made = FuseShare(bench.path)
+    # Not below the folder in which pytest looks for tests: that would be the experiment touching the share.
+    made = FuseShare(tmp_path_factory.mktemp("fuse"))
     made.up()
     (made.folder / "central").mkdir()
     yield made
