@@ -17,7 +17,7 @@ from pathlib import PurePath
 from types import UnionType
 from typing import Any
 
-from .surface import Member, Surface
+from .surface import Member, Surface, surface_of
 
 _BAD_NEWS = (
     "busy",
@@ -53,7 +53,7 @@ def autospec(cls: type, params: dict[str, Any]) -> Any:
     Raises:
         TypeError: ``params`` do not fit the constructor.
     """
-    surface = Surface(cls)
+    surface = surface_of(cls)
     given: dict[str, Any] = {}
     constructor = surface.constructor()
     if constructor is not None:
@@ -230,4 +230,5 @@ def _instance(kind: type, name: str, depth: int) -> Any:
     if typing.NamedTuple in getattr(kind, "__orig_bases__", ()):
         hints = typing.get_type_hints(kind)
         return kind(**{field: plausible(hints.get(field), field, kind, depth + 1) for field in kind._fields})  # type: ignore[attr-defined]
-    return Simulated(Surface(kind), {})
+    made: Any = kind
+    return Simulated(surface_of(made), {})

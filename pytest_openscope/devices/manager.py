@@ -228,7 +228,7 @@ class DeviceManager(Mapping[str, Any]):
         deadline = time.monotonic() + deadline_s
         problems: list[str] = []
         for opened in reversed(list(self._open.values())):
-            if not opened.is_safe:
+            if opened.needs_safety and not opened.is_safe:
                 problem = self._end(opened, "safe_state", opened.make_safe, opened.spec.safe_state_timeout_s, deadline)
                 problems += [problem] if problem else []
         for name in reversed(list(self._open)):

@@ -62,6 +62,11 @@ class OpenDevice:
             self.run(target.__aenter__)
             self.entered = True
 
+    @property
+    def needs_safety(self) -> bool:
+        """True where there is something to do before it is closed."""
+        return bool(self.spec.safe_state or self.hooks.faults) or _method(self.target, "safe_state") is not None
+
     def make_safe(self) -> bool:
         """Bring it into its safe state; False when neither rig file nor driver says how."""
         self.hooks.strike("safe_state")
@@ -148,8 +153,7 @@ def _set_listener(target: Any, hooks: Hooks) -> bool:
 def _method(target: Any, name: str) -> Any:
     """Return a method that the driver really defines: proxies of remote objects would make one up for any name."""
     if issubclass(type(target), Simulated):
-        member = target._simulated_surface.find(name)
-        return getattr(target, name) if member is not None and member.kind == "method" else None
+        return getattr(target, name) if target._simulated_surface.has_method(name) else None
     if not hasattr(type(target), name) and name not in getattr(target, "__dict__", {}):
         return None
     method = getattr(target, name)

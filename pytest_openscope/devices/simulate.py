@@ -17,7 +17,7 @@ from typing import Any
 from .autospec import autospec
 from .loader import LoadError, load
 from .spec import DeviceSpec, fits, script_of
-from .surface import Surface
+from .surface import Surface, surface_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
         return Simulation("ophyd-async mock mode", lambda: driver(**params), connect_mock=True)
     cls = _made_class(driver, spec)
     if cls is driver:
-        return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params), Surface(cls))
+        return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params), surface_of(cls))
     return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else _unbound(cls))
 
 
@@ -87,7 +87,7 @@ def _scripted_port(driver: Any, params: dict[str, Any], script: Path | Mapping[s
 def _contract(driver: Any, mock: Any) -> Surface | None:
     if not isinstance(driver, type) or (isinstance(mock, type) and issubclass(mock, driver)):
         return None
-    return Surface(driver)
+    return surface_of(driver)
 
 
 def _construct(target: Any, params: dict[str, Any]) -> Any:
@@ -137,7 +137,7 @@ def _unbound(cls: type) -> Any:
     """An autospec of a class whose constructor arguments are not known (a factory function makes them)."""
     from .autospec import Simulated
 
-    return Simulated(Surface(cls), {})
+    return Simulated(surface_of(cls), {})
 
 
 def _name(target: Any) -> str:

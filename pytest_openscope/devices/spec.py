@@ -14,7 +14,7 @@ from ..durations import parse_duration_s
 from ..errors import ConfigurationError, Mistake
 from .answers import find_mistake
 from .loader import READY_MADE, LoadError, did_you_mean, load
-from .surface import Surface, callable_signature
+from .surface import callable_signature, surface_of
 
 _TIMES_S = {"open_timeout_s": 30.0, "close_timeout_s": 10.0, "check_timeout_s": 10.0, "safe_state_timeout_s": 10.0}
 KEYS: tuple[str, ...] = (
@@ -333,7 +333,7 @@ def _check_methods(spec: DeviceSpec, driver: Any, place: str, note: _Note) -> No
     """Hold every method that the rig file names against the driver."""
     if not isinstance(driver, type):
         return
-    surface = Surface(driver)
+    surface = surface_of(driver)
     wanted = [(f"{place}.safe_state", call.call, call.args, dict(call.kwargs)) for call in spec.safe_state]
     wanted += [
         (f"{place}.{key}", name, (), {})

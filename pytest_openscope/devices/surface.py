@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 import typing
@@ -42,6 +43,10 @@ class Surface:
         if name not in self._members:
             self._members[name] = self._look_up(name)
         return self._members[name]
+
+    def has_method(self, name: str) -> bool:
+        """Tell whether the class itself defines a method; its source is not read for this."""
+        return callable(inspect.getattr_static(self.cls, name, None)) and name not in vars(object)
 
     def require(self, name: str) -> Member | None:
         """Return the member; None means that the driver makes its names up as it goes.
@@ -119,6 +124,16 @@ class Surface:
                 found.update(_assigned_in(base))
             self._attributes = found
         return self._attributes
+
+
+def surface_of(cls: Any) -> Surface:
+    """Return the surface of a class; devices of one class share it, since reading its source takes milliseconds."""
+    return _cached_surface(cls)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_surface(cls: Any) -> Surface:
+    return Surface(cls)
 
 
 def callable_signature(target: Any) -> inspect.Signature | None:

@@ -89,6 +89,11 @@ class SessionAudit:
         self.furthest = max(self.furthest, stop)
         return True
 
+    def require(self, limit: int) -> None:
+        """Set anew up to which length the day's log must hold the session log, which may have grown since."""
+        self.limit = limit
+        self._size = self.source.size()
+
     def missing(self) -> list[tuple[int, int]]:
         """Return the ranges of the session log below ``limit`` that the day's log lacks."""
         pairs = zip(self._starts, self._stops, strict=True)

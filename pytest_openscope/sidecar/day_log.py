@@ -12,19 +12,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .day_audit import Pass, SessionAudit, log_lines
+from .day_audit import log_lines
 from .day_file import DayFile
 from .day_lines import DayLine, format_line, parse_line
+from .day_mend import SLICE_BYTES, Mender
 from .mirror_copy import Hint, SourceLog
 from .mirror_files import BLOCK_BYTES, TURN_BYTES, MirrorJob
 
 #: A session takes the lock again after this, or after so many times its last turn, whichever is longer: fifty writers on a
-#: slow share then keep the lock in use for less than half of the time.
+#: slow share then keep the lock in use for about half of the time. A session that is far behind only rests in proportion.
 INTERVAL_S, REST_FACTOR = 1.0, 20.0
-#: Read without the lock in one go, so that the session's own copy is not kept waiting; and the most that is read under it.
-_SLICE_BYTES = 4 * TURN_BYTES
-_BACKLOG_BYTES = 16 * TURN_BYTES
-_AUDIT_ROUNDS = 8
+_HURRY_REST_S = 0.02
 _BLOCKED_WARN_S = 60.0
 
 
@@ -73,8 +71,6 @@ class DayLog:
 
     Attributes:
         done: bytes of the session log that the day's log holds; None when that must be found out.
-        settled: length of the session log for which an audit found everything in place; -1 before.
-        damaged: mending was given up: the share's locks do not work.
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
@@ -84,27 +80,22 @@ class DayLog:
         self.hint = hint
         self.warn = warn
         self.done: int | None = None
-        self.settled = -1
-        self.damaged = False
         self.fresh = False
         self._first: int | None = None
         self._last: tuple[int, bytes] | None = None
         self._search: _Search | None = None
         self._starts: list[int] = []
-        self._audit_needed = False
-        self._pass: Pass | None = None
-        self._session: SessionAudit | None = None
-        self._pass_end = 0
-        self._backlog: list[bytes] = []
-        self._rounds = 0
+        self._mender = Mender(self.file, self.key, source, warn)
+        self._whole_end = 0
         self._next_turn = 0.0
         self._warned_blocked = self._warned_damage = False
 
     def drop(self) -> None:
         """Close the file after an error; progress is unknown from here."""
         self.file.close()
-        self.done = self._last = self._search = self._pass = None
-        self._backlog = []
+        self.done = self._last = self._search = None
+        self._mender.forget()
+        self._whole_end = 0
 
     def turn(self, finishing: bool = False) -> bool:
         """Do what is due; True when more can be done at once."""
@@ -114,13 +105,13 @@ class DayLog:
             self._open()
         if self.done is None and not self._search_on():
             return True
-        if self._audit_needed:
+        if self._mender.needed and self.done is not None:
             return self._audit_step(finishing)
         if now < self._next_turn:
-            return False
+            return self._read_along(finishing)
         batch = self._batch(finishing) if self.done is not None else []
         if self.done is not None and not batch:
-            return False
+            return self._read_along(finishing)
         if self.file.replaced():
             raise FileNotFoundError(errno.ENOENT, "the day's log was moved away", str(self.file.path))
         return self._locked(lambda: self._write_turn(batch, finishing), finishing)
@@ -128,14 +119,22 @@ class DayLog:
     def settle(self) -> bool:
         """At the session's end: bring the rest and audit; True when nothing more can be done at once."""
         size = self.source.size()
-        if self.settled == size:
+        mender = self._mender
+        if mender.settled == size:
             return True
         more = self.turn(finishing=True)
-        if not more and self.done == size and not self._audit_needed and not self.damaged:
-            self._audit_needed, self._rounds, more = True, 0, True
-        if self.damaged and self.done == size:
-            self.settled = size
+        if not more and self.done == size and not mender.needed and mender.settled != size:
+            if mender.damaged:
+                mender.settled = size
+            else:
+                mender.begin_end()
+                more = True
         return not more
+
+    @property
+    def settled(self) -> int:
+        """Length of the session log for which an audit found everything in place (or gave up mending); -1 before."""
+        return self._mender.settled
 
     @property
     def waits_for_lock(self) -> bool:
@@ -170,7 +169,7 @@ class DayLog:
         if end < self._search.place:
             self._starts = []
             self._search = _Search(self.file, self.key, 0)
-        if not self._search.advance(end, _SLICE_BYTES):
+        if not self._search.advance(end, SLICE_BYTES):
             return False
         if self._search.found is None and self._starts:
             self._open_search(self._starts.pop())
@@ -190,9 +189,13 @@ class DayLog:
         self.file.unlock()
         self._warned_blocked = False
         last_s = time.monotonic() - started
-        self._next_turn = time.monotonic() + (min(last_s, 0.2) if finishing else max(INTERVAL_S, REST_FACTOR * last_s))
+        rest_s = REST_FACTOR * last_s if more and self._behind() else max(INTERVAL_S, REST_FACTOR * last_s)
+        self._next_turn = time.monotonic() + (min(last_s, _HURRY_REST_S) if finishing else rest_s)
         self._save_hint()
         return more and finishing
+
+    def _behind(self) -> bool:
+        return self.source.size() - (self.done or 0) > TURN_BYTES
 
     def _write_turn(self, batch: list[tuple[bytes, int]], finishing: bool) -> bool:
         end, intact = self.file.cut_torn_tail(self._last)
@@ -203,21 +206,27 @@ class DayLog:
                 return True
             batch = self._batch(finishing)
         if not batch:
-            return self._audit_needed
-        if self._first is None or end < self._first:
-            self._first = end
-            self._save_hint()
+            return self._mender.needed
+        self._note_first(end)
         count, new_end = self.file.append(end, [line for line, _ in batch])
         last, self.done = batch[count - 1]
         self._last = (new_end - len(last), last)
+        self._mender.wrote(end, b"".join(line for line, _ in batch[:count]))
+        self._whole_end = new_end
         return True
+
+    def _read_along(self, finishing: bool) -> bool:
+        """Nothing to write: audit a part of what was written since, by all, up to the own last turn."""
+        if not finishing and self.done is not None and self._first is not None and self._whole_end:
+            self._mender.read_along(self._first, self._whole_end)
+        return False
 
     def _conclude(self, end: int) -> bool:
         """Under the lock: finish the search; False when too much is left to read under it."""
         search = self._search
-        if search is None or end < search.place or end - search.place > _SLICE_BYTES:
+        if search is None or end < search.place or end - search.place > SLICE_BYTES:
             return False
-        search.advance(end, _SLICE_BYTES)
+        search.advance(end, SLICE_BYTES)
         self.done, self._search = 0, None
         if search.found is not None:
             place, line = search.found
@@ -253,72 +262,46 @@ class DayLog:
                 place = start + found + 1
                 break
             place = start
-        self.done, self._last = place, None
-        self._audit_needed = True
+        self.done = place
+        self._forget_last()
+        self._mender.distrust()
 
     def _found_damage(self) -> None:
-        self._last = None
-        self._audit_needed = not self.damaged
-        self.hint.data.pop("day_last", None)
+        self._forget_last()
+        self._mender.distrust()
         if not self._warned_damage:
             self._warned_damage = True
             self.warn(f"lines in {self.file.path} were damaged by another writer; they are mended (do the share's locks work?)")
 
     def _audit_step(self, finishing: bool) -> bool:
-        if self._backlog:
+        if self._mender.backlog:
             return self._locked(self._append_backlog, finishing)
-        if self._pass is None:
-            limit = self.source.size() if finishing else min(self.done or 0, self.source.size())
-            self._session = session = SessionAudit(self.key, self.source, limit)
-            self._pass_end = self.file.whole_end(self.file.end())
-            start = min(self._first or 0, self._pass_end)
-            self._pass = Pass(self.file, start, lambda key: session if key == self.key else None)
-        if not self._pass.advance(self._pass_end, _SLICE_BYTES):
+        if not self._mender.read(self._first or 0):
             return True
-        return self._locked(self._judge, finishing)
+        return self._locked(lambda: self._judge(finishing), finishing)
 
-    def _judge(self) -> bool:
-        """Under the lock: read what came since, blank what is wrong, and note what must be appended again."""
-        assert self._pass is not None
-        assert self._session is not None
-        end, _ = self.file.cut_torn_tail()
-        if end < self._pass.place:
-            self._pass = None
-            return True
-        if end - self._pass.place > _SLICE_BYTES:
-            self._pass_end = end
-            return True
-        self._pass.advance(end, _SLICE_BYTES)
-        self.done = max(self.done or 0, self._session.furthest)
-        missing = self._session.missing_lines(_BACKLOG_BYTES)
-        wrong = self._pass.damage(missing)
-        self._pass = None
-        if not missing and not wrong:
-            self._audit_needed = False
-            self.settled = self._session.limit if self.done == self._session.limit else -1
-            return True
-        self._rounds += 1
-        if self._rounds > _AUDIT_ROUNDS:
-            self._audit_needed, self.damaged = False, True
-            self.warn(f"{self.file.path} cannot be kept whole: the share's locks do not work. The session's own copy is safe")
-            return True
-        self.file.blank(wrong)
-        self._backlog, self._last = missing, None
-        self.hint.data.pop("day_last", None)
+    def _judge(self, finishing: bool) -> bool:
+        mended = self._mender.judge(self.source.size() if finishing else min(self.done or 0, self.source.size()))
+        self.done = max(self.done or 0, self._mender.furthest)
+        if mended:
+            self._forget_last()
         return True
 
     def _append_backlog(self) -> bool:
         end, _ = self.file.cut_torn_tail()
+        self._note_first(end)
+        self._mender.append_backlog(end)
+        return True
+
+    def _note_first(self, end: int) -> None:
+        """Remember, before anything is written at ``end``, from where on own lines may lie."""
         if self._first is None or end < self._first:
             self._first = end
             self._save_hint()
-        size, count = 0, 0
-        while count < len(self._backlog) and (not count or size + len(self._backlog[count]) <= TURN_BYTES):
-            size += len(self._backlog[count])
-            count += 1
-        written, _ = self.file.append(end, self._backlog[:count])
-        del self._backlog[:written]
-        return True
+
+    def _forget_last(self) -> None:
+        self._last = None
+        self.hint.data.pop("day_last", None)
 
     def _save_hint(self) -> None:
         values = {"day_name": self.file.path.name, "day_first": self._first}

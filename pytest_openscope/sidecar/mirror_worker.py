@@ -26,6 +26,7 @@ from .mirror_root import MirrorRoot
 #: How often the session log is looked at; the copy is behind by this and the time of a write.
 POLL_S = 0.25
 _BEAT_S = 0.25
+_HURRY_S = 0.01
 
 
 class Reporter:
@@ -115,7 +116,7 @@ class Worker:
             more = self._round()
             self.report()
             if not more:
-                self._obey(POLL_S if not self.finishing or self.state == "verified" else 0.05)
+                self._obey(POLL_S if not self.finishing or self.state == "verified" else _HURRY_S)
 
     def _take_local_lock(self) -> None:
         lock = FileLock(self.job.lock_path)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,7 @@ def test_fifty_writers_and_two_hundred_kills(tmp_path: Path, hints: str) -> None
     check_day(benches[0].job.day_log, *benches)
     lines = sum(len(found) for found in day_lines(benches[0].job.day_log).values())
     blanked = benches[0].job.day_log.read_bytes().count(b"\n#")
-    print(
-        f"{WRITERS} writers, {kills} kills ({held} of lock holders, {torn} torn tails), {lines} lines, {blanked} blanked"
-    )
+    print(f"{WRITERS} writers, {kills} kills ({held} of lock holders, {torn} torn tails), {lines} lines, {blanked} blanked")
 
 
 def test_a_holder_stopped_for_thirty_seconds(tmp_path: Path) -> None:
@@ -218,7 +217,8 @@ class FuseShare:
 
 @pytest.fixture
 def share(tmp_path: Path) -> Iterator[FuseShare]:
-    pytest.importorskip("mfusepy", reason="the FUSE share needs the package mfusepy")
+    if find_spec("mfusepy") is None:
+        pytest.skip("the FUSE share needs the package mfusepy")
     if not shutil.which("fusermount3") or not Path("/dev/fuse").exists():
         pytest.skip("the FUSE share needs fuse3 (fusermount3 and /dev/fuse)")
     made = FuseShare(tmp_path)
