@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .failures import MAX_MESSAGE_CHARS, as_text, clip
@@ -20,7 +20,10 @@ from .failures import failure_from_exception as failure_from_exception
 from .folder import write_json
 from .journal import now_iso
 from .phases import Outcome
-from .record import Failure, SessionRecord
+from .record import Failure, SessionRecord, StepRecord
+
+if TYPE_CHECKING:
+    from .masking import ExactMasker
 
 END_STATE = "end_state.json"
 DEBUG_STATE = "debug_state.json"
@@ -130,7 +133,7 @@ def end_state(
     ``process_returncode`` defaults to that of the last acquisition process. A provisional state, which post-acquisition
     modules read, has neither stop time nor outcome yet. ``more`` adds top-level keys.
     """
-    from .masking import mask_json
+    from .masking import ExactMasker, mask_json
 
     if process_returncode is None and record.acquisitions:
         process_returncode = record.acquisitions[-1].returncode
@@ -150,10 +153,7 @@ def end_state(
         "rig_id": record.rig_id,
         "dry_run": record.dry_run,
         "simulated": record.simulated,
-        "steps": [
-            {**vars(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
-            for step in record.steps
-        ],
+        "steps": [],
         "failures": [
             {
                 "kind": failure.kind,
@@ -175,7 +175,21 @@ def end_state(
         "mirror": dict(mirror or {"status": "off", "bytes_behind": 0, "reason": ""}),
         **more,
     }
-    masked: dict[str, Any] = mask_json(json_safe(state), frozenset(secrets))
+    hidden = ExactMasker(secrets)
+    masked: dict[str, Any] = mask_json(json_safe(state), hidden)
+    masked["steps"] = [_step(step, hidden) for step in record.steps]
+    return masked
+
+
+def _step(step: StepRecord, hidden: ExactMasker) -> dict[str, Any]:
+    """Return a step as JSON; only three of its texts are the user's, and a session may have thousands of steps."""
+    from .masking import mask_json, mask_text
+
+    data = {**vars(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
+    texts = f"{step.name}\n{step.nodeid}\n{step.skipped}"
+    if mask_text(texts, hidden) == texts:
+        return data
+    masked: dict[str, Any] = mask_json(json_safe(data), hidden)
     return masked
 
 

@@ -20,7 +20,8 @@ from .tee import LooseEnds, OutputTee
 if TYPE_CHECKING:
     from .session import ExperimentSession
 
-_log = logging.getLogger("pytest_openscope.steps")
+_LOGGER = "pytest_openscope.steps"
+_log = logging.getLogger(_LOGGER)
 _STEP = pytest.StashKey[StepRecord]()
 _SESSION = pytest.StashKey["ExperimentSession"]()
 
@@ -134,15 +135,19 @@ class StepKeeper:
         finally:
             self._end_step(item, step)
 
+    def _say(self, level: str, text: str) -> None:
+        """Write progress straight into the session log: nobody else's handlers want it, and it happens twice a step."""
+        self._session.log.write(level, _LOGGER, text)
+
     def _end_step(self, item: pytest.Item, step: StepRecord) -> None:
         session = self._session
         step.duration_s = round(time.perf_counter() - self._started, 6)
         session.log.ensure_attached()
         if step.skipped:
-            _log.info("step skipped: %s", step.skipped)
+            self._say("INFO", f"step skipped: {step.skipped}")
         elif step.outcome is not None:
-            level = logging.INFO if step.outcome is Outcome.PASSED else logging.ERROR
-            _log.log(level, "step %s in %.3f s", step.outcome, step.duration_s)
+            level = "INFO" if step.outcome is Outcome.PASSED else "ERROR"
+            self._say(level, f"step {step.outcome} in {step.duration_s:.3f} s")
         outcome = str(step.outcome or "skipped")
         session.journal.write(
             "step_finished", phase=str(step.phase), step=step.name, outcome=outcome, duration_s=step.duration_s
@@ -158,7 +163,7 @@ class StepKeeper:
         reason = self._session.gate.reason_to_skip(step.phase)
         if reason:
             raise pytest.skip.Exception(reason, _use_item_location=True)
-        _log.info("step started: %s", item.nodeid)
+        self._say("INFO", f"step started: {item.nodeid}")
         if not self._eager_opened:
             self._eager_opened = True
             if any(device.get("open") == "eager" for device in self._session.rig.devices.values()):
