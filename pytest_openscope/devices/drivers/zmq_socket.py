@@ -132,7 +132,8 @@ class ZmqDevice(Talker):
         return {**options, "address": peer.address}, peer, f"scripted peer {played.name}"
 
 
-_COUNTERPART = {"req": "REP", "sub": "PUB", "pub": "SUB", "push": "PULL", "pull": "PUSH", "dealer": "ROUTER", "pair": "PAIR"}
+#: A ROUTER, unlike a REP, may leave a question unanswered and hear the next one.
+_COUNTERPART = {"req": "ROUTER", "sub": "PUB", "pub": "SUB", "push": "PULL", "pull": "PUSH", "dealer": "ROUTER", "pair": "PAIR"}
 
 
 class _ZmqPeer:
@@ -154,6 +155,14 @@ class _ZmqPeer:
         self._thread.start()
 
     def _serve(self) -> None:
+        try:
+            self._play()
+        finally:
+            # An open socket would let the context's destructor wait for ever.
+            self._socket.close(0)
+            self._context.term()
+
+    def _play(self) -> None:
         import time
 
         due = [time.monotonic() + every_s for every_s, _ in self._script.unsolicited]
@@ -164,16 +173,12 @@ class _ZmqPeer:
                 answer = self._script.answer(parts[-1].decode("utf-8", "replace"))
                 if self._kind in ("req", "dealer", "pair") and (answer is not None):
                     self._socket.send_multipart([*parts[:-1], answer.encode("utf-8")])
-                elif self._kind == "req":
-                    self._renew()
             elif self._kind in ("sub", "pull"):
                 self._closed.wait(0.01)
             for index, (every_s, text) in enumerate(self._script.unsolicited if tells else ()):
                 if time.monotonic() >= due[index]:
                     due[index] += every_s
                     self._tell(text)
-        self._socket.close(0)
-        self._context.term()
 
     def _tell(self, text: str) -> None:
         zmq = require("zmq", "zmq")
@@ -181,14 +186,6 @@ class _ZmqPeer:
             self._socket.send_string(text, flags=zmq.NOBLOCK)
         except zmq.Again:
             return
-
-    def _renew(self) -> None:
-        """A REP socket that keeps silent must be made anew before it can hear the next question."""
-        zmq = require("zmq", "zmq")
-        self._socket.close(0)
-        self._socket = self._context.socket(zmq.REP)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(self.address)
 
     def close(self) -> None:
         self._closed.set()
