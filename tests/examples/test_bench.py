@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,6 +63,15 @@ FAULTS = {
     "acquisition=crash@0.5s": ("failed", 1, "test_record", True),
     "acquisition=chatty:2000": ("passed", 0, "", True),
 }
+
+
+def test_the_page_on_endings_says_the_same() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "endings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]*=[^`]*)` \|[^|]*\| (\w+) \| (\d) \| (\S+) \| (yes|no) \|$", page, re.MULTILINE)
+    said = {
+        fault: (outcome, int(code), "" if step == "-" else step, saved == "yes") for fault, outcome, code, step, saved in rows
+    }
+    assert said == FAULTS
 
 
 @pytest.mark.parametrize("fault", FAULTS)
