@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,22 +139,28 @@ def _lock(file: DayFile, wait_s: float) -> None:
         time.sleep(0.01)
 
 
-def main(arguments: list[str]) -> int:
-    """Audit the day's logs that are named: ``python -m pytest_openscope audit SHARE/2026/11/23/launcher.log …``.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``python -m pytest_openscope audit``; 0 all clean, 1 damage is left or a file cannot be read, 4 none was named."""
+    import argparse
 
-    Exit codes: 0 all clean, 1 damage is left or a file cannot be read, 4 no file was named.
-    """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m pytest_openscope audit DAY_LOG [DAY_LOG ...]")
-        return 0 if arguments else 4
+    parser = argparse.ArgumentParser(
+        prog="python -m pytest_openscope audit",
+        description="Check a day's log in the central mirror against the sessions' own copies beside it, and mend it.",
+    )
+    parser.add_argument("day_log", nargs="*", type=Path, help="YYYY/MM/DD/launcher.log, or the day's folder")
+    parser.add_argument("--lock-wait-s", type=float, default=300.0, help="how long to wait for another PC's lock (300)")
+    options = parser.parse_args(argv)
+    if not options.day_log:
+        parser.print_usage(sys.stderr)
+        return 4
     clean = True
-    for name in arguments:
+    for path in options.day_log:
         try:
-            report = audit(name)
-        except (OSError, TimeoutError) as error:
-            print(f"{name}: {error}")
+            report = audit(path / LOG_NAME if path.is_dir() else path, options.lock_wait_s)
+        except OSError as error:
             clean = False
+            print(f"{path}: {error.strerror or error}", file=sys.stderr)
             continue
-        print(report)
         clean = clean and report.clean
+        print(report)
     return 0 if clean else 1

@@ -100,6 +100,8 @@ class DayLog:
     def turn(self, finishing: bool = False) -> bool:
         """Do what is due; True when more can be done at once."""
         now = time.monotonic()
+        if finishing and not self.file.hurry:
+            self._next_turn = 0.0
         self.file.hurry = finishing
         if not self.file.is_open:
             self._open()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mirror_tools import Bench, check_day, day_lines
 
-from pytest_openscope.sidecar.audit import audit
+from pytest_openscope.sidecar.audit import audit, main
 
 
 @pytest.fixture
@@ -99,3 +99,14 @@ def test_two_logs_in_a_folder_are_not_judged(benches: list[Bench]) -> None:
     report = audit(benches[0].job.day_log)
     assert report.clean
     assert "rig 2/mouse_1" in report.unclear[0]
+
+
+def test_the_command(benches: list[Bench], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    day = benches[0].job.day_log
+    day.write_bytes(day.read_bytes()[:5000])
+    assert main([str(day.parent)]) == 0
+    assert "clean" in capsys.readouterr().out
+    check_day(day, *benches)
+    assert main([str(tmp_path / "none.log")]) == 1
+    assert "none.log" in capsys.readouterr().err
+    assert main([]) == 4

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 from mirror_tools import Bench, check_day, sha
 
+from pytest_openscope.sidecar.day_log import DayLog
 from pytest_openscope.sidecar.mirror import finish_mirror
 from pytest_openscope.sidecar.mirror_copy import METADATA_MAX_BYTES, Hint, OwnCopy, SourceLog
 from pytest_openscope.sidecar.mirror_root import MirrorRoot
@@ -226,3 +228,20 @@ class TestRoot:
     def test_nothing_is_created_where_shares_are_mounted(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="does not exist"):
             MirrorRoot(Path("/mnt/pytest-openscope-no-such-share"), tmp_path / "notes.json").check()
+
+
+def test_the_end_of_a_session_does_not_wait_for_the_next_turn(bench: Bench) -> None:
+    """In a session a turn of the day's log comes once a second; at its end the rest is written at once."""
+    source, hint = SourceLog(bench.log), Hint(bench.job.hint_path)
+    day = DayLog(bench.job, source, hint, lambda: None, lambda text: None)
+    day.fresh = True
+    bench.chat(3)
+    day.turn()
+    bench.chat(3, seed=1)
+    assert day.turn() is False
+    assert day.done != bench.log.stat().st_size
+    started = time.monotonic()
+    while day.settled != bench.log.stat().st_size:
+        day.settle()
+    assert time.monotonic() - started < 0.9
+    check_day(bench.job.day_log, bench)
