@@ -6,6 +6,11 @@ import os
 import socket
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast inputs are made says nothing about the project on a busy machine.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 pytest_plugins = ["pytester"]
 

@@ -233,9 +233,11 @@ def test_the_power_cut_is_finished_by_the_next_session(bench: Any) -> None:
 
     bench.wait_for(sidecars)
     bench.wait_for(lambda: (folder / "launcher_metadata" / "resource_usage.json").exists())
-    for process in [*sidecars(), psutil.Process(first.pid)]:
+    victims = [*sidecars(), psutil.Process(first.pid)]
+    for process in victims:
         os.kill(process.pid, signal.SIGKILL)
     first.wait(20)
+    assert not psutil.wait_procs(victims[:-1], timeout=20)[1]
     assert not (folder / "launcher_metadata" / "end_state.json").exists()
     (bench.path / "second").touch()
     result = bench.run()

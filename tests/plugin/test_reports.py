@@ -280,7 +280,7 @@ def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
     (lab.bench.path / "second").touch()
     assert lab.run().ret == 0
     path = folder / "launcher_metadata" / "debug_state.json"
-    told = lab.bench.wait_for(lambda: json.loads(path.read_text(encoding="utf-8"))["github"]["issue_url"], 30.0)
+    told = lab.bench.wait_for(lambda: json.loads(path.read_text(encoding="utf-8"))["github"]["issue_url"], 60.0)
     assert told == f"https://github.test/{REPO}/issues/1"
 
 
