@@ -47,7 +47,7 @@ def distance(left: str, right: str, limit: int) -> int:
         if min(current) > limit:
             return limit + 1
         before, previous = previous, current
-    return previous[-1]
+    return min(previous[-1], limit + 1)
 
 
 def nearest(word: str, known: Iterable[str], slack: int = 0) -> str | None:
