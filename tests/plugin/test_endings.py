@@ -233,6 +233,8 @@ def test_the_power_cut_is_finished_by_the_next_session(bench: Any) -> None:
 
     bench.wait_for(sidecars)
     bench.wait_for(lambda: (folder / "launcher_metadata" / "resource_usage.json").exists())
+    # A stopped process cannot start its sidecar anew before it dies too.
+    os.kill(first.pid, signal.SIGSTOP)
     victims = [*sidecars(), psutil.Process(first.pid)]
     for process in victims:
         os.kill(process.pid, signal.SIGKILL)

@@ -274,6 +274,8 @@ def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
     lab.bench.wait_for((lab.bench.path / "first").exists)
     folder = lab.bench.folder
     lab.bench.wait_for(lambda: sidecars_of(lab.bench.path))
+    # A stopped process cannot start its sidecar anew before it dies too.
+    os.kill(first.pid, signal.SIGSTOP)
     lab.free()
     os.kill(first.pid, signal.SIGKILL)
     first.wait(20)
