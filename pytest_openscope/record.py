@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -155,3 +156,14 @@ class SessionRecord:
         if self.lost_records or not any(step.outcome for step in self.steps):
             worst = worst.worse(Outcome.ERROR)
         return worst
+
+
+def failures_in(debug_state: Mapping[str, Any]) -> list[Failure]:
+    """Rebuild the failures that a ``debug_state.json`` describes, the first one first; damaged ones are left out."""
+    found = []
+    for data in [debug_state.get("failure"), *(debug_state.get("other_failures") or [])]:
+        try:
+            found.append(Failure.from_json(data))
+        except (TypeError, ValueError, KeyError, AttributeError):
+            continue
+    return found

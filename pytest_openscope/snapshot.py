@@ -21,6 +21,7 @@ from .folder import write_json
 from .journal import now_iso
 from .phases import Outcome
 from .record import Failure, SessionRecord, StepRecord
+from .record import failures_in as failures_in
 
 if TYPE_CHECKING:
     from .masking import ExactMasker
@@ -105,17 +106,6 @@ def debug_state(
     }
     masked: dict[str, Any] = mask_json(json_safe(state), frozenset(secrets))
     return masked
-
-
-def failures_in(debug_state: Mapping[str, Any]) -> list[Failure]:
-    """Rebuild the failures that :func:`debug_state` described, the first one first; damaged ones are left out."""
-    found = []
-    for data in [debug_state.get("failure"), *(debug_state.get("other_failures") or [])]:
-        try:
-            found.append(Failure.from_json(data))
-        except (TypeError, ValueError, KeyError, AttributeError):
-            continue
-    return found
 
 
 def end_state(

@@ -17,7 +17,7 @@ from .. import __version__
 from ..folder import METADATA
 from ..journal import now_iso
 from ..phases import Outcome, Phase
-from ..record import Failure
+from ..record import Failure, failures_in
 from .fingerprint import fingerprint
 from .markdown import clean, plain
 from .privacy import Machine, Privacy
@@ -69,17 +69,6 @@ def is_reportable(failure: Failure, settings: ReportSettings) -> bool:
     return unexpected or failure.phase in (None, Phase.ACQUISITION)
 
 
-def failures_of(debug_state: Mapping[str, Any]) -> list[Failure]:
-    """Return the failures that a ``debug_state.json`` holds, the first one first; damaged ones are left out."""
-    found = []
-    for data in [debug_state.get("failure"), *(debug_state.get("other_failures") or [])]:
-        try:
-            found.append(Failure.from_json(data))
-        except (TypeError, ValueError, KeyError, AttributeError):
-            continue
-    return found
-
-
 def build_report(
     debug_state: Mapping[str, Any],
     settings: Any,
@@ -113,7 +102,7 @@ def build_report(
     names = _own_names(facts)
     reports: dict[str, dict[str, Any]] = {}
     log = _log_excerpts(session_folder, settings, privacy) if settings.include_launcher_log else None
-    for failure in failures_of(debug_state):
+    for failure in failures_in(debug_state):
         if not is_reportable(failure, settings):
             continue
         name = fingerprint(failure, names)
