@@ -14,6 +14,7 @@ import time
 #: Clock changes move start times that the system keeps relative to its boot.
 SAME_START_S = 2.0
 _POLL_S = 0.1
+_NICENESS = 10
 
 if sys.platform == "win32":
     import ctypes
@@ -21,6 +22,7 @@ if sys.platform == "win32":
 
     _TERMINATE, _QUERY, _SYNCHRONIZE = 0x0001, 0x1000, 0x00100000
     _STILL_ACTIVE = 259
+    _BELOW_NORMAL = 0x4000
     _EPOCH_OFFSET = 116444736000000000
 
     def _kernel32() -> ctypes.WinDLL:
@@ -40,6 +42,25 @@ if sys.platform == "win32":
             return None
         ticks = (times[0].dwHighDateTime << 32) + times[0].dwLowDateTime
         return float((ticks - _EPOCH_OFFSET) / 1e7)
+
+    class _MemoryCounters(ctypes.Structure):
+        """``PROCESS_MEMORY_COUNTERS`` of psapi.h."""
+
+        _fields_ = (
+            ("cb", wintypes.DWORD),
+            ("page_faults", wintypes.DWORD),
+            ("peak_working_set", ctypes.c_size_t),
+            ("working_set", ctypes.c_size_t),
+            ("quotas_and_page_files", ctypes.c_size_t * 6),
+        )
+
+    def _working_set_bytes() -> int:
+        library = _kernel32()
+        library.GetCurrentProcess.restype = wintypes.HANDLE
+        library.K32GetProcessMemoryInfo.argtypes = [wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD]
+        counters = _MemoryCounters(cb=ctypes.sizeof(_MemoryCounters))
+        library.K32GetProcessMemoryInfo(library.GetCurrentProcess(), ctypes.byref(counters), counters.cb)
+        return int(counters.working_set)
 
     def _ended(handle: int) -> bool:
         return bool(_kernel32().WaitForSingleObject(handle, 0) == 0)
@@ -94,14 +115,45 @@ def is_alive(pid: int | None, started: float | None) -> bool:
     return found is not None and (started is None or abs(found - started) <= SAME_START_S)
 
 
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped, by a signal or a debugger; always False on Windows, which has no such state."""
+    if sys.platform == "win32":
+        return False
+    if sys.platform == "linux":
+        fields = _stat_fields(pid)
+        return fields is not None and fields[0] in ("T", "t")
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
+    except psutil.Error:
+        return False
+
+
 def memory_mb() -> float:
-    """Return this process's resident memory."""
+    """Return this process's resident memory; the sidecar asks before it knows where psutil is."""
+    if sys.platform == "win32":
+        return _working_set_bytes() / 2**20
     if sys.platform == "linux":
         with open("/proc/self/statm", encoding="ascii") as stream:
             return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    import psutil
+    import resource
 
-    return float(psutil.Process().memory_info().rss / 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def step_back() -> None:
+    """Give this process a lower priority: where cores are few, the experiment's own processes go first."""
+    if sys.platform == "win32":
+        library = ctypes.WinDLL("kernel32")
+        library.GetCurrentProcess.restype = wintypes.HANDLE
+        library.SetPriorityClass.argtypes = [wintypes.HANDLE, wintypes.DWORD]
+        library.SetPriorityClass(library.GetCurrentProcess(), _BELOW_NORMAL)
+        return
+    try:
+        os.nice(_NICENESS)
+    except OSError:
+        return
 
 
 class ProcessWatch:
@@ -129,13 +181,14 @@ class ProcessWatch:
         """Wait for the process to end; True when it has."""
         if sys.platform == "win32":
             if self._handle is not None:
-                return bool(_kernel32().WaitForSingleObject(self._handle, int(timeout_s * 1000)) == 0)
+                # A negative number would be taken for a wait of weeks.
+                return bool(_kernel32().WaitForSingleObject(self._handle, max(0, int(timeout_s * 1000))) == 0)
         elif self._handle is not None:
             import select
 
             poll = select.poll()
             poll.register(self._handle, select.POLLIN)
-            return bool(poll.poll(timeout_s * 1000))
+            return bool(poll.poll(max(0.0, timeout_s) * 1000))
         deadline = time.monotonic() + timeout_s
         while is_alive(self.pid, self.started):
             left = deadline - time.monotonic()

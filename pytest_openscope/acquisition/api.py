@@ -95,6 +95,7 @@ class Acquisition:
             AcquisitionFailed: it did not start, or ended with another exit code than 0; ``error.facts`` has the facts.
             AcquisitionTimeout: it ran for too long.
         """
+        __tracebackhide__ = True
         run = self._create(self._spec(command, timeout_s, cwd, env, name, settings))
         try:
             run.start()
@@ -122,6 +123,7 @@ class Acquisition:
         Raises:
             AcquisitionFailed: see :meth:`run`, for the arguments too.
         """
+        __tracebackhide__ = True
         run = self._create(self._spec(command, timeout_s, cwd, env, name, settings))
         try:
             run.start()
@@ -146,6 +148,7 @@ class Acquisition:
         Raises:
             AcquisitionFailed: see :meth:`run`.
         """
+        __tracebackhide__ = True
         run = self._create(spec)
         try:
             run.start()

@@ -87,8 +87,7 @@ def check(parameters: Parameters, dry_run: bool, where: str = "parameters") -> l
         program_key = next((key for key in ("python_exe_path", "python_venv_path") if parameters.get(key)), "python_exe_path")
         script = Path(spec.command[1])
         if not _is_template(spec.command[1]) and not script.is_file():
-            problem = f"{str(script)!r} is {'a folder' if script.is_dir() else 'not there'}"
-            mistakes.append(Mistake(where, problem, "give the path of the script", "script_path"))
+            mistakes.append(_no_script(script, where))
     program = spec.command[0]
     if not _is_template(program) and shutil.which(program) is None:
         if Path(program).is_dir():
@@ -99,6 +98,13 @@ def check(parameters: Parameters, dry_run: bool, where: str = "parameters") -> l
             problem, remedy = f"there is no program {program!r}", "install it, or give its full path"
         mistakes.append(Mistake(where, problem, remedy, program_key))
     return mistakes
+
+
+def _no_script(script: Path, where: str) -> Mistake:
+    if script.is_dir():
+        return Mistake(where, f"{str(script)!r} is a folder", "give the path of the script", "script_path")
+    folder = script.parent if _is_absolute(str(script)) else script.absolute().parent
+    return Mistake(where, f"there is no {script.name} in {folder}", "mend the path", "script_path")
 
 
 def repository_folder(parameters: Parameters) -> Path | None:

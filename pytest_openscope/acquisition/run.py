@@ -20,14 +20,12 @@ from .latch import Latch
 from .output import BLOCK_BYTES
 from .spec import (
     LOGGER,
-    AcquisitionFailed,
     AcquisitionSpec,
-    AcquisitionTimeout,
     command_line,
-    describe_returncode,
     output_logger,
 )
 from .streams import Sink, StreamFollower
+from .verdict import Ending, last_line
 
 logger = logging.getLogger(LOGGER)
 
@@ -42,10 +40,6 @@ _READING_PAUSE_S = 0.01
 _LEFTOVER_POLL_S = 0.1
 
 
-def _last_line(lines: list[str]) -> str:
-    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
-
-
 class AcquisitionRun:
     """One run of an acquisition process.
 
@@ -53,14 +47,14 @@ class AcquisitionRun:
         spec: what to run.
         folder: the session folder; its name is the session's.
         sink: gets the output lines, from the watching thread (see :data:`.streams.Sink`).
-        on_event: gets the journal's events ``acquisition_started``, ``acquisition_batch`` and ``acquisition_finished``.
+        on_event: gets the journal's events ``acquisition_starting``, ``acquisition_started`` (or ``acquisition_not_started``),
+            ``acquisition_batch`` and ``acquisition_finished``.
         echo: gets the lines too, when the spec asks for it.
         on_done: called once when all is over, from the watching thread.
 
     Attributes:
         name: unique in the session folder.
         stdout_path, stderr_path: the raw output, once started.
-        stop_reason: why it was stopped before it ended by itself; else "".
     """
 
     def __init__(
@@ -76,7 +70,6 @@ class AcquisitionRun:
         self.spec = spec
         self.folder = folder
         self.name = spec.name
-        self.stop_reason = ""
         self.stdout_path: Path | None = None
         self.stderr_path: Path | None = None
         self._sink, self._on_event, self._on_done = sink, on_event, on_done
@@ -85,10 +78,8 @@ class AcquisitionRun:
         self._followers: list[StreamFollower] = []
         self._extra_s = 0.0
         self._stderr_s: float | None = None
-        self._start_error: tuple[str, BaseException] | None = None
+        self._ending = Ending()
         self._requests: list[tuple[str, str]] = []  # (kind, reason), the first counts
-        self._stop_kind = ""
-        self._last_error = ""  # before the stop, whose own complaints explain nothing
         self._stopper: threading.Thread | None = None
         self._report: tree.StopReport | None = None
         self._looked_s = float("-inf")
@@ -105,9 +96,10 @@ class AcquisitionRun:
         Raises:
             AcquisitionFailed: it could not be started; the message says why and what to do.
         """
+        __tracebackhide__ = True
         self._thread.start()
         self._spawned.wait()
-        if self._start_error is not None:
+        if self._ending.start_error is not None:
             self._done.wait()
             self.check()
         return self
@@ -132,6 +124,11 @@ class AcquisitionRun:
         """True when the process and its tree have ended and all output has been handed on."""
         return self._done.is_open
 
+    @property
+    def stop_reason(self) -> str:
+        """Why it was stopped before it ended by itself; else ""."""
+        return self._ending.reason
+
     def poll(self) -> int | None:
         """Return the exit code of the main process, or None while it runs."""
         return self.returncode
@@ -149,6 +146,7 @@ class AcquisitionRun:
             AcquisitionTimeout: it ran into ``timeout_s`` here or in the spec.
             AcquisitionFailed: it failed, see :meth:`check`.
         """
+        __tracebackhide__ = True
         if not self._done.wait(timeout_s):
             self._ask("timeout", f"it did not end within {timeout_s:g} s")
             self._done.wait()
@@ -199,34 +197,17 @@ class AcquisitionRun:
             AcquisitionFailed: it did not start, ended with another exit code than 0, wrote to stderr where that counts, was
                 silent for too long, or was stopped by another one (unless ``stopped_is_failure`` is False).
         """
-        error = self._failure(stopped_is_failure)
+        __tracebackhide__ = True
+        ending, child = self._ending, self._child
+        error = ending.failure(
+            self.facts(),
+            ended=child is not None and child.ended_s is not None,
+            stderr_counts=self.spec.stderr_fails and self._stderr_bytes() > 0,
+            stopped_is_failure=stopped_is_failure,
+        )
         if error is not None and not self._judged:
             self._judged = True
-            raise error from (self._start_error[1] if self._start_error else None)
-
-    def _failure(self, stopped_is_failure: bool) -> AcquisitionFailed | None:
-        facts = self.facts()
-        title = f"acquisition {self.name!r}"
-        if self._start_error is not None:
-            return AcquisitionFailed(f"{title} did not start: {self._start_error[0]}", facts)
-        last = self._last_error if self._stop_kind else _last_line(facts.stderr_tail)
-        said = f"; last line on stderr: {last}" if last else ""
-        if self._stop_kind == "timeout":
-            return AcquisitionTimeout(f"{title} was stopped: {self.stop_reason}{said}", facts)
-        if self._stop_kind in ("silent", "stderr"):
-            return AcquisitionFailed(f"{title} was stopped: {self.stop_reason}{said}", facts)
-        if self._stop_kind == "asked":
-            text = f"{title} was stopped: {self.stop_reason}"
-            return AcquisitionFailed(text, facts) if stopped_is_failure else None
-        if self._child is None or self._child.ended_s is None:
-            return None
-        if self.returncode is None:
-            return AcquisitionFailed(f"{title} has ended, but something else took its exit code{said}", facts)
-        if self.returncode != 0:
-            return AcquisitionFailed(f"{title} {describe_returncode(self.returncode)}{said}", facts)
-        if self.spec.stderr_fails and self._stderr_bytes():
-            return AcquisitionFailed(f"{title} wrote to stderr, which counts as a failure{said}", facts)
-        return None
+            raise error from (ending.start_error[1] if ending.start_error else None)
 
     # What the watching thread does -----------------------------------------------------------------------------------
 
@@ -243,10 +224,11 @@ class AcquisitionRun:
         finally:
             if self._child is not None:
                 self._guard("end", self._finish, self._child)
+            if self._on_done is not None:
+                # First: who waited must find the run among those that have ended.
+                self._guard("on_done", self._on_done, self)
             self._done.open()
             self._spawned.open()
-            if self._on_done is not None:
-                self._guard("on_done", self._on_done, self)
 
     def _spawn(self) -> Child | None:
         """Start the process and make it known; None, with the reason kept, when it did not start."""
@@ -256,23 +238,25 @@ class AcquisitionRun:
                 raise RuntimeError(f"it was stopped before: {self._requests[0][1]}")
             files = spawn.OutputFiles(self.folder, self.spec.name)
             self.name = files.name
+            facts = {
+                "command": list(self.spec.command),
+                "cwd": str(self.spec.cwd or Path.cwd()),
+                "stdout": files.stdout.relative_to(self.folder).as_posix(),
+                "stderr": files.stderr.relative_to(self.folder).as_posix(),
+            }
+            # Before the process: should this one die in between, the witness looks for what it started by its mark.
+            self._event("acquisition_starting", **facts)
             self._child = child = Child(self.spec, self.folder, files)
         except Exception as error:
-            self._start_error = (spawn.explain(self.spec, error), error)
+            text = spawn.explain(self.spec, error)
+            self._ending.start_error = (text, error)
             if files is not None:
+                self._event("acquisition_not_started")
                 files.discard()
-            logger.error("acquisition %r did not start: %s", self.name, self._start_error[0])
+            logger.error("acquisition %r did not start: %s", self.name, text)
             return None
         self.stdout_path, self.stderr_path = files.stdout, files.stderr
-        self._event(
-            "acquisition_started",
-            pid=child.pid,
-            create_time=child.create_time,
-            command=list(self.spec.command),
-            cwd=str(self.spec.cwd or Path.cwd()),
-            stdout=files.stdout.relative_to(self.folder).as_posix(),
-            stderr=files.stderr.relative_to(self.folder).as_posix(),
-        )
+        self._event("acquisition_started", pid=child.pid, create_time=child.create_time, **facts)
         files.close()
         self._guard("job", child.attach)
         self._followers = [
@@ -327,9 +311,10 @@ class AcquisitionRun:
         if not self._requests or self._stopper is not None:
             return
         if child.ended_s is None:
-            self._stop_kind, self.stop_reason = self._requests[0]
-            self._last_error = _last_line(self._followers[-1].tail_text())
-            logger.warning("acquisition %r is being stopped: %s", self.name, self.stop_reason)
+            ending = self._ending
+            ending.kind, ending.reason = self._requests[0]
+            ending.last_error = last_line(self._followers[-1].tail_text())
+            logger.warning("acquisition %r is being stopped: %s", self.name, ending.reason)
         self._begin_stop(child)
 
     def _begin_stop(self, child: Child) -> None:
@@ -378,29 +363,8 @@ class AcquisitionRun:
         self._guard("closing", child.close)
         for follower in self._followers:
             self._guard("final read", follower.finish)
-        self._log_end(child)
+        self._ending.log(self.facts(), child.ended_s is not None, self._report)
         self._event("acquisition_finished", returncode=child.returncode)
-
-    def _log_end(self, child: Child) -> None:
-        facts = self.facts()
-        if child.ended_s is None:
-            how = "could not be stopped"
-        elif self.returncode is None:
-            how = "ended, its exit code was taken by something else"
-        else:
-            how = describe_returncode(self.returncode)
-        used = [f"after {facts.duration_s:.3f} s"]
-        if facts.peak_memory_mb is not None:
-            used.append(f"peak memory {facts.peak_memory_mb:.1f} MB")
-        if facts.cpu_s is not None:
-            used.append(f"CPU {facts.cpu_s:.2f} s")
-        good = self.returncode == 0 or (self._stop_kind == "asked" and child.ended_s is not None)
-        logger.log(logging.INFO if good else logging.ERROR, "acquisition %r %s (%s)", self.name, how, ", ".join(used))
-        if self._report is not None and self._report.stopped:
-            text = "acquisition %r: stopped (%s): %s"
-            logger.info(text, self.name, self._report.request or "ended by itself", ", ".join(self._report.stopped))
-        if facts.survivors:
-            logger.error("acquisition %r: these processes still run: %s", self.name, ", ".join(facts.survivors))
 
     # Guards to what is not ours --------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ _PROGRAMS = {
     "hang": "print('simulated hang', flush=True); time.sleep(86400)",
     "crash": """print('simulated crash', flush=True)
 if os.name == 'nt':
-    os._exit(0xC0000005)
+    os._exit(0xC0000005 - 2**32)
 import resource
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 os.kill(os.getpid(), signal.SIGSEGV)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..folder import METADATA
+from ..folder import METADATA, is_reserved
 from .spec import MARK_FOLDER, MARK_NAME, MARK_SESSION, OUTPUT_FOLDER, AcquisitionSpec
 
 if TYPE_CHECKING:
     import subprocess
 
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 
@@ -22,7 +22,7 @@ _PR_GET_CHILD_SUBREAPER = 37
 def safe_file_name(name: str) -> str:
     """Return the name without characters that some file system refuses; never empty, never longer than 80 characters."""
     safe = "".join("-" if char in '<>:"/\\|?*' or not char.isprintable() else char for char in name).strip(" .")[:80]
-    return f"_{safe}" if not safe or safe.lower().split(".")[0] in _RESERVED else safe
+    return f"_{safe}" if not safe or is_reserved(safe) else safe
 
 
 class OutputFiles:
@@ -82,12 +82,39 @@ def environment(spec: AcquisitionSpec, folder: Path, name: str) -> dict[str, str
     environ = dict(os.environ)
     environ.pop("OPENSCOPE_RIG_CONFIG", None)
     environ.update({MARK_SESSION: folder.name, MARK_FOLDER: str(folder), MARK_NAME: name, OUTPUT_FOLDER: str(folder)})
-    for key, value in spec.env.items():
+    return change_environment(environ, spec.env, fold=sys.platform == "win32")
+
+
+def change_environment(environ: dict[str, str], changes: Mapping[str, str | None], *, fold: bool) -> dict[str, str]:
+    """Return the environment with the changes, None for "remove".
+
+    ``fold``: names differ by more than their case, as on Windows, where a ``Path`` beside ``PATH`` may go unseen.
+    """
+    changed = dict(environ)
+    for key, value in changes.items():
+        name = key.upper() if fold else key
         if value is None:
-            environ.pop(key, None)
+            changed.pop(name, None)
         else:
-            environ[key] = value
-    return environ
+            changed[name] = value
+    return changed
+
+
+def program_on_windows(program: str, cwd: Path | None, path: str | None) -> str:
+    """Return the file to start: Windows itself looks in this process's folder and PATH only, and for ``.exe`` only.
+
+    Args:
+        program: as it was given; returned as it is when nothing better is found.
+        cwd: the child's working directory, from which a relative path counts.
+        path: the child's PATH.
+    """
+    import shutil
+
+    if Path(program).is_absolute() or not program:
+        return program
+    if Path(program).name != program:
+        return shutil.which(str((cwd or Path()).absolute() / program)) or program
+    return shutil.which(program, path=path) or program
 
 
 def spawn(spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> subprocess.Popen[bytes]:
@@ -100,17 +127,19 @@ def spawn(spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> subprocess
     import subprocess
 
     arguments: dict[str, Any] = {}
+    command, environ = list(spec.command), environment(spec, folder, files.name)
     if sys.platform == "win32":
         arguments["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+        command[:1] = [program_on_windows(part, spec.cwd, environ.get("PATH")) for part in command[:1]]
     else:
         arguments["start_new_session"] = True
     return subprocess.Popen(
-        list(spec.command),
+        command,
         stdin=subprocess.DEVNULL,
         stdout=files.fds[0],
         stderr=files.fds[1],
         cwd=spec.cwd,
-        env=environment(spec, folder, files.name),
+        env=environ,
         **arguments,
     )
 
@@ -124,6 +153,8 @@ def explain(spec: AcquisitionSpec, error: BaseException) -> str:
     program = spec.command[0]
     if spec.cwd is not None and not spec.cwd.is_dir():
         return f"its working directory {str(spec.cwd)!r} is not a folder; create it or correct `cwd`"
+    if getattr(error, "winerror", 0) == 206:
+        return "the command is too long for this system; pass long values in a file"
     if isinstance(error, FileNotFoundError):
         return _explain_missing(spec, program)
     if isinstance(error, PermissionError):

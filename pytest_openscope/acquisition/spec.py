@@ -106,12 +106,32 @@ def split_command(command: str | os.PathLike[str] | Sequence[object]) -> tuple[s
         return (os.fspath(command),)
     if not isinstance(command, str):
         return tuple(os.fspath(part) if isinstance(part, os.PathLike) else str(part) for part in command)
-    import shlex
-
     if sys.platform != "win32":
+        import shlex
+
         return tuple(shlex.split(command))
-    parts = shlex.split(command, posix=False)
-    return tuple(part[1:-1] if len(part) > 1 and part[0] == part[-1] and part[0] in "\"'" else part for part in parts)
+    return tuple(split_windows(command))
+
+
+def split_windows(text: str) -> list[str]:
+    r"""Split a text at blanks; double quotes group, also within a word (``--out="D:\my data"``), single ones a whole word.
+
+    A backslash is just a character, so that a quoted folder may end in one.
+
+    Raises:
+        ValueError: a double quote is not closed.
+    """
+    import re
+
+    parts = re.findall(r"""\s+|'[^']*'(?!\S)|(?:[^\s"]|"[^"]*")+|".*""", text, re.DOTALL)
+    words = []
+    for part in parts:
+        if part.count('"') % 2:
+            raise ValueError("No closing quotation")
+        if not part.isspace():
+            whole = len(part) > 1 and part[0] == part[-1] == "'"
+            words.append(part[1:-1] if whole else part.replace('"', ""))
+    return words
 
 
 def command_line(command: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .spec import MARK_FOLDER, MARK_NAME, MARK_SESSION, StopPolicy
+from .windows import send_break
 
 if TYPE_CHECKING:
     import psutil
@@ -141,6 +142,18 @@ def _group(pgid: int) -> Iterator[tuple[int, psutil.Process]]:
             continue
 
 
+def find_main(session_mark: str, name: str) -> psutil.Process | None:
+    """Return the main process of an acquisition of which only the mark is known; None when none carries it.
+
+    Args:
+        session_mark: session folder or session UUID in the environment of its processes.
+        name: the acquisition's name.
+    """
+    spared = _own_line()
+    found = {pid: process for pid, process in _marked(session_mark, name) if pid not in spared and is_alive(process)}
+    return min(found.values(), key=lambda process: (process.ppid() in found, process.create_time()), default=None)
+
+
 def _marked(mark: str, name: str | None) -> Iterator[tuple[int, psutil.Process]]:
     """Yield the processes whose environment names this session and, where given, this acquisition."""
     import psutil
@@ -260,6 +273,7 @@ class _Hunt:
         self._known: dict[int, psutil.Process] = {}
         self._asked: dict[int, str] = {}
         self._refused: dict[int, str] = {}
+        self._reached = False  # a group got CTRL_BREAK (Windows)
 
     def look(self, deep: bool) -> list[psutil.Process]:
         """Return what is alive of the tree now."""
@@ -303,7 +317,12 @@ class _Hunt:
             time.sleep(_POLL_S)
 
     def _all_deaf(self, alive: list[psutil.Process]) -> bool:
-        """Tell whether waiting is in vain: the main process, which could have ended them, is gone, and none hears SIGINT."""
+        """Tell whether waiting is in vain: the main process, which could have ended them, is gone, and none hears SIGINT.
+
+        On Windows: nobody got CTRL_BREAK, since the main process is gone, has no console, or one that cannot be reached.
+        """
+        if sys.platform == "win32":
+            return not self._reached
         return all(process.pid != self.pid and _ignores_interrupt(process.pid) for process in alive)
 
     def request(self, kind: str, processes: Iterable[psutil.Process] | None = None) -> None:
@@ -325,7 +344,8 @@ class _Hunt:
             elif sys.platform != "win32":
                 process.send_signal(signal.SIGINT)
             elif process.pid == self.pid:
-                os.kill(process.pid, signal.CTRL_BREAK_EVENT)
+                send_break(process.pid)
+                self._reached = True
             self._refused.pop(process.pid, None)
         except psutil.NoSuchProcess:
             return

@@ -1,13 +1,18 @@
-"""Job objects: Windows' way to know every process of a tree, also those whose parents have died."""
+"""Job objects, Windows' way to know every process of a tree, and CTRL_BREAK, its gentlest way to end one."""
 
 from __future__ import annotations
 
+import errno
 import sys
+import threading
 from collections.abc import Iterable
+from typing import Any
 
 _PROCESS_SET_QUOTA_AND_TERMINATE = 0x0100 | 0x0001
 _BASIC_PROCESS_ID_LIST = 3
 _MAX_PIDS = 4096
+_CTRL_BREAK_EVENT = 1
+_consoles = threading.Lock()
 
 
 class Job:
@@ -81,3 +86,51 @@ class Job:
             kernel32.CloseHandle.argtypes = [wintypes.HANDLE]
             kernel32.CloseHandle(self._handle)
             self._handle = None
+
+
+def send_break(pid: int) -> None:
+    """Send CTRL_BREAK to the process group that ``pid`` leads, from its own console or by a visit to it.
+
+    Not by ``os.kill``: where the event cannot be delivered (no common console), it goes on to TerminateProcess (bpo-14484).
+    And only to members of the console: an event for any other pid upsets it (github.com/microsoft/terminal/issues/335).
+    A process with a window of its own is left in its console; one without (the sidecar) gives its own up for the visit.
+
+    Raises:
+        OSError: the process has no console (a program with windows), or one that cannot be reached from here.
+    """
+    if sys.platform != "win32":
+        raise OSError(errno.ENOTSUP, "there is no CTRL_BREAK on this system")
+    import ctypes
+
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel32.GetConsoleWindow.restype = ctypes.c_void_p
+    with _consoles:
+        members, window = _console_members(kernel32), kernel32.GetConsoleWindow()
+        if pid in members or (window and not members):
+            _generate(kernel32, pid)
+            return
+        if window:
+            raise OSError(errno.ESRCH, "it does not share this console, so no CTRL_BREAK reaches it")
+        kernel32.FreeConsole()
+        if not kernel32.AttachConsole(pid):
+            raise ctypes.WinError(ctypes.get_last_error())
+        try:
+            _generate(kernel32, pid)
+        finally:
+            kernel32.FreeConsole()
+
+
+def _console_members(kernel32: Any) -> list[int]:
+    """Return the processes of this process's console; nothing without one."""
+    import ctypes
+
+    room = (ctypes.c_ulong * _MAX_PIDS)()
+    count = kernel32.GetConsoleProcessList(room, _MAX_PIDS)
+    return [int(room[index]) for index in range(min(count, _MAX_PIDS))]
+
+
+def _generate(kernel32: Any, pid: int) -> None:
+    if sys.platform == "win32" and not kernel32.GenerateConsoleCtrlEvent(_CTRL_BREAK_EVENT, pid):
+        import ctypes
+
+        raise ctypes.WinError(ctypes.get_last_error())

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_openscope.acquisition.commands import build, check, defaults, describe, repository_folder
-from pytest_openscope.acquisition.spec import AcquisitionSpec, describe_returncode, split_command
+from pytest_openscope.acquisition.spawn import change_environment, explain, program_on_windows
+from pytest_openscope.acquisition.spec import AcquisitionSpec, describe_returncode, split_command, split_windows
 from pytest_openscope.errors import ConfigurationError
 
 FOLDER = Path("/data/m1_2025-01-01_10-00-00")
@@ -161,6 +162,11 @@ def test_what_is_missing_is_said_before_the_session(tmp_path: Path) -> None:
         "script_path",
         "python_exe_path",
     ]
+    assert str(check(parameters, dry_run=False, where="day1.json")[0]) == (
+        f"day1.json: script_path: there is no run.py in {tmp_path} -> mend the path"
+    )
+    near = check({"launcher": "python", "script_path": "code/run.py"}, dry_run=False)[0]
+    assert near.problem == f"there is no run.py in {Path.cwd() / 'code'}"
     assert check(parameters, dry_run=True) == []
     (tmp_path / "run.py").write_text("")
     assert check({"launcher": "python", "script_path": str(tmp_path / "run.py")}, dry_run=False) == []
@@ -187,3 +193,49 @@ def test_return_codes_in_words() -> None:
 def test_signals_in_words() -> None:
     assert describe_returncode(-11) == "was killed by SIGSEGV (Segmentation fault)"
     assert "not found" in describe_returncode(127)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (r"C:\rig\run.exe  --fast", [r"C:\rig\run.exe", "--fast"]),
+        (r'"C:\Program Files\cam.exe" "D:\my data\\" x', [r"C:\Program Files\cam.exe", "D:\\my data\\\\", "x"]),
+        (r'--out="D:\my data" "a"b', [r"--out=D:\my data", "ab"]),
+        ("'two words' it's 'x'y", ["two words", "it's", "'x'y"]),
+        ('"" \'\' "\'"', ["", "", "'"]),
+        ("\t ", []),
+        ("'a b", ["'a", "b"]),
+    ],
+)
+def test_a_command_line_of_windows(text: str, words: list[str]) -> None:
+    assert split_windows(text) == words
+
+
+@pytest.mark.parametrize("text", ['"a b', 'a "b" "c', 'x"y z'])
+def test_an_open_quote_on_windows(text: str) -> None:
+    with pytest.raises(ValueError, match="No closing quotation"):
+        split_windows(text)
+
+
+def test_names_of_variables_are_the_same_in_any_case_on_windows() -> None:
+    before = {"PATH": "a", "KEEP": "b"}
+    assert change_environment(before, {"Path": "c", "keep": None}, fold=True) == {"PATH": "c"}
+    assert change_environment(before, {"Path": "c", "keep": None}, fold=False) == {**before, "Path": "c"}
+
+
+def test_a_program_is_looked_up_where_the_child_would(tmp_path: Path) -> None:
+    tool = tmp_path / "bin" / "tool.exe"
+    tool.parent.mkdir()
+    tool.write_text("")
+    tool.chmod(0o755)
+    assert program_on_windows("tool.exe", None, str(tool.parent)) == str(tool)
+    assert program_on_windows(str(Path("bin") / "tool.exe"), tmp_path, "") == str(tool)
+    assert program_on_windows(str(tool), None, "") == str(tool)
+    assert program_on_windows("no-such", tmp_path, str(tool.parent)) == "no-such"
+    assert program_on_windows("", None, "") == ""
+
+
+def test_a_command_that_is_too_long_for_windows() -> None:
+    error = FileNotFoundError(2, "The filename or extension is too long")
+    error.winerror = 206  # type: ignore[attr-defined]
+    assert "too long" in explain(AcquisitionSpec(command=("tool",)), error)

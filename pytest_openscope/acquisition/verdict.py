@@ -1,0 +1,90 @@
+"""What the end of an acquisition process means: success, failure, a limit of time, or what somebody asked for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .spec import LOGGER, AcquisitionFailed, AcquisitionTimeout, describe_returncode
+
+if TYPE_CHECKING:
+    from ..record import AcquisitionFacts
+    from .tree import StopReport
+
+logger = logging.getLogger(LOGGER)
+
+
+@dataclass
+class Ending:
+    """Why a process was stopped, or did not start; filled while it runs.
+
+    Attributes:
+        start_error: what to tell the operator, and the exception behind it.
+        kind: ``timeout``, ``silent``, ``stderr`` or ``asked``; "" for a process that ended by itself.
+        reason: why it was stopped, in words.
+        last_error: its last line on stderr before the stop, whose own complaints explain nothing.
+    """
+
+    start_error: tuple[str, BaseException] | None = None
+    kind: str = ""
+    reason: str = ""
+    last_error: str = ""
+
+    def failure(
+        self, facts: AcquisitionFacts, *, ended: bool, stderr_counts: bool, stopped_is_failure: bool
+    ) -> AcquisitionFailed | None:
+        """Return the exception that tells of the failure; None when there is none (yet).
+
+        Args:
+            facts: what is known of the process.
+            ended: the main process has ended.
+            stderr_counts: it wrote to stderr where that counts as a failure.
+            stopped_is_failure: a stop that somebody asked for is one too.
+        """
+        title = f"acquisition {facts.name!r}"
+        if self.start_error is not None:
+            return AcquisitionFailed(f"{title} did not start: {self.start_error[0]}", facts)
+        last = self.last_error if self.kind else last_line(facts.stderr_tail)
+        said = f"; last line on stderr: {last}" if last else ""
+        if self.kind == "timeout":
+            return AcquisitionTimeout(f"{title} was stopped: {self.reason}{said}", facts)
+        if self.kind in ("silent", "stderr"):
+            return AcquisitionFailed(f"{title} was stopped: {self.reason}{said}", facts)
+        if self.kind == "asked":
+            return AcquisitionFailed(f"{title} was stopped: {self.reason}", facts) if stopped_is_failure else None
+        if not ended:
+            return None
+        if facts.returncode is None:
+            return AcquisitionFailed(f"{title} has ended, but something else took its exit code{said}", facts)
+        if facts.returncode != 0:
+            return AcquisitionFailed(f"{title} {describe_returncode(facts.returncode)}{said}", facts)
+        if stderr_counts:
+            return AcquisitionFailed(f"{title} wrote to stderr, which counts as a failure{said}", facts)
+        return None
+
+    def log(self, facts: AcquisitionFacts, ended: bool, report: StopReport | None) -> None:
+        """Log how it ended, what it used, what was stopped and what survived."""
+        if not ended:
+            how = "could not be stopped"
+        elif facts.returncode is None:
+            how = "ended, its exit code was taken by something else"
+        else:
+            how = describe_returncode(facts.returncode)
+        used = [f"after {facts.duration_s:.3f} s"]
+        if facts.peak_memory_mb is not None:
+            used.append(f"peak memory {facts.peak_memory_mb:.1f} MB")
+        if facts.cpu_s is not None:
+            used.append(f"CPU {facts.cpu_s:.2f} s")
+        good = facts.returncode == 0 or (self.kind == "asked" and ended)
+        logger.log(logging.INFO if good else logging.ERROR, "acquisition %r %s (%s)", facts.name, how, ", ".join(used))
+        if report is not None and report.stopped:
+            text = "acquisition %r: stopped (%s): %s"
+            logger.info(text, facts.name, report.request or "ended by itself", ", ".join(report.stopped))
+        if facts.survivors:
+            logger.error("acquisition %r: these processes still run: %s", facts.name, ", ".join(facts.survivors))
+
+
+def last_line(lines: list[str]) -> str:
+    """Return the last line that is not blank, cut at 500 characters; "" when there is none."""
+    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")

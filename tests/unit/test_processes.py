@@ -1,0 +1,45 @@
+"""Other processes and this one: what the sidecar asks before it knows where the installed packages are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from pytest_openscope.processes import ProcessWatch, create_time, memory_mb
+from pytest_openscope.sidecar.light import light_command, package_parent
+
+_ASK = "import os; from pytest_openscope.processes import *; print(memory_mb() > 1, create_time(os.getpid()) is not None)"
+
+
+def test_the_first_questions_of_a_sidecar_need_no_installed_package() -> None:
+    boot = f"import sys; sys.path[:0] = [{package_parent()!r}]; sys.modules['psutil'] = None; {_ASK}"
+    command = [*light_command("unused", [])[:3], "-c", boot]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
+
+
+def test_memory_is_what_psutil_says() -> None:
+    assert memory_mb() == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.2)
+
+
+def test_a_wait_that_is_over_before_it_begins_does_not_wait() -> None:
+    watch = ProcessWatch(os.getpid(), create_time(os.getpid()))
+    began = time.monotonic()
+    assert watch.wait(-1.0) is False
+    assert time.monotonic() - began < 5
+    watch.close()
+
+
+def test_what_is_said_of_odd_paths_can_be_redirected_anywhere(tmp_path: os.PathLike[str]) -> None:
+    # As stdout in the code page of a Windows PC.
+    environ = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    state = f"{tmp_path}/\u30ea\u30b0"
+    command = [sys.executable, "-m", "pytest_openscope", "audit", state]
+    done = subprocess.run(command, capture_output=True, env=environ, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 4
+    assert b"\\u30ea" in done.stdout + done.stderr
