@@ -10,16 +10,21 @@ is never taken back would end a healthy experiment, and an ending that is not on
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .held_files import is_deleted, keep_apart, put_back
+
 JOURNAL = "journal.jsonl"
+_FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 #: About three hundred events, filled with newlines so that writing into it needs no new room.
 _SPARE_BYTES = 64 * 1024
 _ENCODE = json.JSONEncoder(default=str).encode
@@ -44,7 +49,8 @@ class Journal:
         self.path = path
         self.nudge = nudge
         self.lost = 0
-        self._fd: int | None = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        self._lock = threading.RLock()
+        self._fd: int | None = self._open()
         self._spared = 0
         self._full = False
         spare = spare_path(path)
@@ -57,6 +63,32 @@ class Journal:
         except OSError:
             self._spared = _SPARE_BYTES
 
+    def _open(self) -> int:
+        return keep_apart(os.open(self.path, _FLAGS, 0o644))
+
+    def _append(self, fd: int, data: bytes) -> bool:
+        """Write one event; False when the disk took a part of it or none. The descriptor is made good where it is not."""
+        try:
+            if is_deleted(fd):
+                self._renew(fd, deleted=True)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                self._renew(fd)
+        # Closed meanwhile by another thread, the journal drops the event.
+        now = self._fd
+        return now is None or os.write(now, data) == len(data)
+
+    def _renew(self, fd: int, deleted: bool = False) -> None:
+        """Replace a descriptor that leads nowhere; once, whichever threads find it out at the same moment."""
+        with self._lock:
+            if self._fd != fd:
+                return
+            if deleted:
+                put_back(fd, self.path)
+            self._fd = self._open()
+            if deleted:
+                os.close(fd)
+
     def write(self, event: str, **fields: Any) -> None:
         """Append one event and wake the sidecar."""
         if self._fd is None:
@@ -65,7 +97,7 @@ class Journal:
         data = _ENCODE(line).encode("ascii") + b"\n"
         try:
             # Once the disk was full, its events stay together: a later one in the journal would be read before them.
-            self._full = self._full or os.write(self._fd, data) != len(data)
+            self._full = self._full or not self._append(self._fd, data)
         except OSError:
             self._full = True
         if self._full and not self._save(data):
@@ -82,8 +114,8 @@ class Journal:
                     if stream.write(data) == len(data):
                         self._spared += len(data)
                         return True
-            data = b"\n" + data
-            return self._fd is not None and os.write(self._fd, data) == len(data)
+            data, fd = b"\n" + data, self._fd
+            return fd is not None and os.write(fd, data) == len(data)
         except OSError:
             return False
 
@@ -112,6 +144,9 @@ class JournalReader:
         """Return the events that came since the last call; an unreadable file gives none."""
         try:
             with open(self.path, "rb") as stream:
+                if stream.seek(0, os.SEEK_END) < self._offset:
+                    # Somebody emptied it; the events that come now stand at its beginning.
+                    self._offset, self._rest = 0, b""
                 stream.seek(self._offset)
                 data = stream.read()
         except OSError:

@@ -9,7 +9,9 @@ from _thread import RLock
 from collections.abc import Callable
 from pathlib import Path
 
+from .held_files import count_lines, is_deleted, keep_apart, put_back
 from .log_lines import encode_record
+from .processes import create_time, is_alive
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _BLOCK = 64 * 1024
@@ -37,8 +39,9 @@ class LogWriter:
         self.lost_bytes = 0
         self.first_error: OSError | None = None
         self._on_lost = on_lost
-        self._fd = os.open(self.path, _FLAGS, 0o644)
+        self._fd = keep_apart(os.open(self.path, _FLAGS, 0o644))
         self._closed = False
+        self._owner, self._owner_started = os.getpid(), create_time(os.getpid())
         self._size = os.fstat(self._fd).st_size
         self._lock = RLock()
         #: False while a note about lost records, or a newline after a torn line, has to precede the next record.
@@ -103,11 +106,12 @@ class LogWriter:
         return True
 
     def close(self) -> None:
-        """Write what is owed, wait for the disk, close the file."""
+        """Write what is owed, wait for the disk, close the file; a file that was deleted meanwhile is written once more."""
         with self._lock:
             if not self._closed:
                 self.retry()
                 self.sync()
+                self._put_back()
                 self._size = self.size
                 self._closed, self._clean = True, False
                 fd, self._fd = self._fd, -1
@@ -115,6 +119,12 @@ class LogWriter:
                     os.close(fd)
                 except OSError as error:
                     self.first_error = self.first_error or error
+
+    def _write_in_fork(self, data: bytes, records: int = 1) -> bool:
+        """Stand in for :meth:`write` in a forked child: once the file's owner is dead, somebody else has finished the file."""
+        if not is_alive(self._owner, self._owner_started):
+            return False
+        return LogWriter.write(self, data, records)
 
     def _write_slowly(self, data: bytes, records: int, written: int, error: OSError | None) -> bool:
         """Go on after ``written`` bytes and perhaps an ``error``, or write what is owed first; count what does not fit."""
@@ -174,10 +184,22 @@ class LogWriter:
         except OSError:
             self._torn = True
 
+    def _put_back(self) -> None:
+        try:
+            if is_deleted(self._fd):
+                put_back(self._fd, self.path)
+        except OSError as error:
+            self.first_error = self.first_error or error
+            self.lost_bytes += self.size
+            try:
+                self.lost_records += count_lines(self._fd)
+            except OSError:
+                self.lost_records += 1
+
     def _reopen(self) -> bool:
         """Open the file again after somebody closed our descriptor (``os.closerange``)."""
         try:
-            self._fd = os.open(self.path, _FLAGS, 0o644)
+            self._fd = keep_apart(os.open(self.path, _FLAGS, 0o644))
             self._size = os.fstat(self._fd).st_size
         except OSError:
             return False
@@ -195,6 +217,8 @@ def _renew_lock(writer: weakref.ref[LogWriter]) -> None:
     this = writer()
     if this is not None:
         this._lock = RLock()
+        # So that the others need not ask who they are.
+        this.write = this._write_in_fork  # type: ignore[method-assign]
 
 
 def repair_tail(path: str | os.PathLike[str]) -> bytes:

@@ -97,10 +97,6 @@ class SessionLog:
         with self._lock:
             self._early = [entry for entry in self._early if _number(entry[1]) >= chosen.threshold(entry[4])]
 
-    def restore_levels(self) -> None:
-        """Give the loggers their levels back."""
-        self._levels.restore()
-
     def ensure_attached(self) -> None:
         """Mend what others did to ``logging``; cheap enough for every hook (about 0.2 µs when all is well).
 

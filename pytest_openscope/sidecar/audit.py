@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -140,27 +139,32 @@ def _lock(file: DayFile, wait_s: float) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``python -m pytest_openscope audit``; 0 all clean, 1 damage is left or a file cannot be read, 4 none was named."""
-    import argparse
+    """Run ``python -m pytest_openscope audit``.
 
-    parser = argparse.ArgumentParser(
-        prog="python -m pytest_openscope audit",
-        description="Check a day's log in the central mirror against the sessions' own copies beside it, and mend it.",
+    Returns:
+        0 all was clean, 1 something was mended or could not be, 4 there is no such day's log or none was named.
+    """
+    from ..command_parser import EXIT_USAGE, CommandParser, tell
+
+    parser = CommandParser(
+        "audit", "Check a day's log in the central mirror against the sessions' own copies beside it, and mend it."
     )
-    parser.add_argument("day_log", nargs="*", type=Path, help="YYYY/MM/DD/launcher.log, or the day's folder")
+    parser.add_argument("day_log", nargs="+", type=Path, help="YYYY/MM/DD/launcher.log, or the day's folder")
     parser.add_argument("--lock-wait-s", type=float, default=300.0, help="how long to wait for another PC's lock (300)")
     options = parser.parse_args(argv)
-    if not options.day_log:
-        parser.print_usage(sys.stderr)
-        return 4
-    clean = True
-    for path in options.day_log:
+    code = 0
+    for given in options.day_log:
+        path = given / LOG_NAME if given.is_dir() else given
         try:
-            report = audit(path / LOG_NAME if path.is_dir() else path, options.lock_wait_s)
+            report = audit(path, options.lock_wait_s)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError):
+            code = EXIT_USAGE
+            problem = "is no day's log of this package" if path.exists() else "there is no such day's log"
+            tell([f"{path}: {problem} -> name a day's folder in the central log directory, YYYY/MM/DD"])
         except OSError as error:
-            clean = False
-            print(f"{path}: {error.strerror or error}", file=sys.stderr)
-            continue
-        clean = clean and report.clean
-        print(report)
-    return 0 if clean else 1
+            code = max(code, 1)
+            tell([f"{path}: {error.strerror or error} -> try again when the share can be reached and nobody has it locked"])
+        else:
+            code = max(code, 0 if report.clean and not report.blanked and not report.appended else 1)
+            print(report)
+    return code

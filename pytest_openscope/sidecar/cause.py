@@ -16,6 +16,8 @@ from .view import SessionView
 FAULT_LOG = "faulthandler.log"
 MAX_FAULT_BYTES = 100_000
 _FATAL = re.compile(r"^(?:Fatal Python error|Windows fatal exception): (.+)$", re.MULTILINE)
+#: Above it, an exit code is what Windows calls an exception.
+_LARGEST_PLAIN_CODE = 0xFFFF
 #: What faulthandler calls the signals that it catches.
 _FAULTHANDLER_SIGNALS = {
     "Segmentation fault": "SIGSEGV",
@@ -78,12 +80,15 @@ def _signal(exit_code: int | None, faults: str) -> str:
 
 def _how(view: SessionView, exit_code: int | None, name: str, faults: str) -> str:
     fatal = _FATAL.search(faults)
+    if fatal and fatal[0].startswith("Windows") and exit_code is not None and 0 <= exit_code <= _LARGEST_PLAIN_CODE:
+        # faulthandler notes also what a library (COM, a driver) catches and mends; the exit code tells what was fatal.
+        fatal = None
     if name:
         return f"the experiment process was ended by {name}"
     if fatal:
         return f"the experiment process died: {fatal[1].strip()}"
     if exit_code is not None:
-        shown = f"{exit_code:#010x}" if exit_code > 0xFFFF else str(exit_code)
+        shown = f"{exit_code:#010x}" if exit_code > _LARGEST_PLAIN_CODE else str(exit_code)
         return f"the experiment process ended with exit code {shown} before its session had ended"
     session: dict[str, Any] = view.session or {}
     if not boot_is_same(float(session.get("mono", 0.0)), str(session.get("at", ""))):

@@ -133,9 +133,8 @@ class SidecarClient:
 
     def _greet(self, process: subprocess.Popen[bytes]) -> None:
         """Send what the sidecar needs first; it may block until the sidecar reads, hence in this thread."""
-        path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
         terminal = _terminal_name(self._terminal_fd)
-        greeting = {"type": "hello", "secrets": self._secrets, "sys_path": path, "pid": os.getpid(), "terminal": terminal}
+        greeting = {"type": "hello", "secrets": self._secrets, "pid": os.getpid(), "terminal": terminal}
         data = memoryview(json.dumps(greeting).encode("ascii") + b"\n")
         assert process.stdin is not None
         fd = process.stdin.fileno()

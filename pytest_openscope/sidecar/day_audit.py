@@ -15,15 +15,19 @@ _FOREVER = 2**63
 _SPOTS_MOST = 1000
 
 
-class Source(Protocol):
+class Readable(Protocol):
+    """A file that is read by offset."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        ...
+
+
+class Source(Readable, Protocol):
     """A session log, or its own copy in the central directory."""
 
     def size(self) -> int:
         """Return the length in bytes."""
-        ...
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
         ...
 
 
@@ -43,19 +47,36 @@ class _Window:
 
 def log_lines(source: Source, start: int, stop: int, rest: bool) -> Iterator[tuple[int, bytes]]:
     """Give ``(offset, text without newline)`` of the lines in ``[start, stop)``; the unfinished last one if ``rest``."""
-    held, place = b"", start
+    held: list[bytes] = []
+    place = start
     while place < stop:
         data = source.read(place, min(TURN_BYTES, stop - place))
         if not data:
             break
         place += len(data)
-        pieces = (held + data).split(b"\n")
-        held = pieces.pop()
+        first, *pieces = data.split(b"\n")
+        # Joined once: a line of 100 MB would otherwise be copied a hundred times.
+        held.append(first)
+        if pieces:
+            pieces.insert(0, b"".join(held))
+            held = [pieces.pop()]
         for piece in pieces:
             yield start, piece
             start += len(piece) + 1
-    if rest and held:
-        yield start, held
+    if rest and any(held):
+        yield start, b"".join(held)
+
+
+def whole_lines(file: Readable, place: int, end: int) -> bytes:
+    """Return the whole lines of the block at ``place``, at least one however long it is; empty where there is none."""
+    held: list[bytes] = []
+    while data := file.read(place, min(BLOCK_BYTES, end - place)):
+        whole = data.rfind(b"\n") + 1
+        if whole:
+            return b"".join([*held, data[:whole]])
+        held.append(data)
+        place += len(data)
+    return b""
 
 
 class SessionAudit:
@@ -160,20 +181,14 @@ class Pass:
 
     def _block(self, end: int) -> int:
         """Take in at least one whole line from ``place`` on; return how many bytes they fill."""
-        held = b""
-        while True:
-            data = self.file.read(self.place + len(held), min(BLOCK_BYTES, end - self.place - len(held)))
-            if not data:
-                raise OSError(errno.EIO, "the day's log shrank while it was read", str(self.file.path))
-            held += data
-            whole = held.rfind(b"\n") + 1
-            if whole:
-                break
+        text = whole_lines(self.file, self.place, end)
+        if not text:
+            raise OSError(errno.EIO, "the day's log shrank while it was read", str(self.file.path))
         offset = self.place
-        for piece in held[: whole - 1].split(b"\n"):
+        for piece in text[:-1].split(b"\n"):
             self._line(offset, piece)
             offset += len(piece) + 1
-        return whole
+        return len(text)
 
     def _line(self, offset: int, raw: bytes) -> None:
         self.lines += 1

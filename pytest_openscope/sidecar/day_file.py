@@ -104,11 +104,6 @@ class DayFile:
         self.beat()
         return False
 
-    @property
-    def next_poll_mono(self) -> float:
-        """When the lock may be tried again (monotonic seconds)."""
-        return self._next_poll
-
     def unlock(self) -> None:
         """Give the lock back."""
         if self.locked:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .day_audit import log_lines
+from .day_audit import log_lines, whole_lines
 from .day_file import DayFile
 from .day_lines import DayLine, format_line, parse_line
 from .day_mend import SLICE_BYTES, Mender
@@ -40,15 +40,11 @@ class _Search:
         """Read on towards ``end`` (the end of a whole line); True when it is reached."""
         stop = min(end, self.place + most_bytes)
         while self.place < stop:
-            held = b""
-            while b"\n" not in held:
-                data = self.file.read(self.place + len(held), min(BLOCK_BYTES, end - self.place - len(held)))
-                if not data:
-                    raise OSError(errno.EIO, "the day's log shrank while it was read", str(self.file.path))
-                held += data
-            whole = held.rfind(b"\n") + 1
-            self._lines(held[: whole - 1])
-            self.place += whole
+            text = whole_lines(self.file, self.place, end)
+            if not text:
+                raise OSError(errno.EIO, "the day's log shrank while it was read", str(self.file.path))
+            self._lines(text[:-1])
+            self.place += len(text)
         return self.place >= end
 
     def _lines(self, block: bytes) -> None:
@@ -142,11 +138,6 @@ class DayLog:
     def waits_for_lock(self) -> bool:
         """True while another writer's lock keeps this session's lines out."""
         return self.file.blocked_s > 0
-
-    @property
-    def next_due_mono(self) -> float:
-        """When :meth:`turn` can next do something (monotonic seconds)."""
-        return max(self._next_turn, self.file.next_poll_mono)
 
     def _open(self) -> None:
         self.file.open()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_MB = 2**20
+_MB = 10**6
 
 
 def io_rates(
@@ -16,7 +16,7 @@ def io_rates(
 ) -> tuple[dict[str, dict[str, float]], str, tuple[float, dict[str, Any]]]:
     """Return rates per disk since ``before``, the name of the folder's disk, and the counters for the next call.
 
-    Rates are in MB/s (2**20 bytes), empty at the first call. The name is empty where the system does not tell it.
+    Rates are in MB/s (10**6 bytes), empty at the first call. The name is empty where the system does not tell it.
     """
     import psutil
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import subprocess
@@ -61,16 +61,17 @@ def spawn_detached(
     stderr: int | IO[bytes] | None = None,
     cwd: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a session (Windows: process group, without console window) of its own."""
+    """Start ``command`` in a session (Windows: process group, without console window) of its own.
+
+    On Windows it leaves the job that it would be born into, where that job lets it: what ends a job ends all in it.
+    """
     import subprocess
 
     if sys.platform == "win32":
-        return subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            creationflags=subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW,
-        )
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        streams: dict[str, Any] = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        try:
+            return subprocess.Popen(command, **streams, cwd=cwd, creationflags=flags | subprocess.CREATE_BREAKAWAY_FROM_JOB)
+        except PermissionError:
+            return subprocess.Popen(command, **streams, cwd=cwd, creationflags=flags)
     return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, start_new_session=True)

@@ -7,6 +7,8 @@ so that a fault in one costs neither the others nor the watch. Nothing heavy is 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING
 from ..folder import METADATA
 from ..journal import Journal
 from ..locks import FileLock
-from ..processes import ProcessWatch, create_time, memory_mb
+from ..processes import ProcessWatch, create_time, is_stopped, memory_mb
 from .link import Link
 from .view import WITNESS_JOURNAL, SessionView
 
@@ -33,6 +35,10 @@ TICK_S = 0.2
 START_S = 10.0
 #: A hung process gets so long to write its stacks before it is killed.
 STACKS_S = 1.0
+#: A step is ended by its own process; only after so long without effect by this one (``grace_s``).
+_GRACE_S = 10.0
+#: Between two looks passes this much at most, unless the computer slept or this process was stopped.
+_GAP_S = 2.0
 _KILL_WAIT_S = 5.0
 _FIRST_FREE_FD = 3
 
@@ -44,8 +50,19 @@ def main(args: Sequence[str]) -> int:
         print("usage: python -m pytest_openscope.sidecar --folder SESSION_FOLDER [--finish]", file=sys.stderr)
         return 2
     folder = Path(rest[1]).absolute()
+    sys.stderr = PatientStderr()
     detach()
     return Sidecar(folder, finish="--finish" in args).run()
+
+
+class PatientStderr(io.TextIOBase):
+    """The sidecar's log, which lies on the session's disk: what a full one does not take must not end the sidecar."""
+
+    def write(self, text: str) -> int:
+        """Write past any buffer, whose end would be tried again and again."""
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode("utf-8", "backslashreplace"))
+        return len(text)
 
 
 def detach() -> None:
@@ -77,6 +94,9 @@ class Sidecar:
         self.parts: Parts | None = None
         self.rig_lock: FileLock | None = None
         self.secrets: frozenset[str] = frozenset()
+        self._looked = time.monotonic()
+        self._patient_until = 0.0
+        self._said_stopped = False
         self._taken = FileLock(folder / METADATA / WITNESS_JOURNAL)
 
     # -- start -------------------------------------------------------------------------------------------------------
@@ -133,10 +153,11 @@ class Sidecar:
         self.wake.set()
 
     def _start_parts(self) -> None:
-        """Import and start what helps; a greeting that never comes costs its secrets and import paths only."""
+        """Import and start what helps; a greeting that never comes costs its secrets only."""
         greeting = self.link.wait_greeting(START_S)
+        paths = [*greeting.get("sys_path", []), *self.view.value("import_path", [])]
         known = set(sys.path)
-        sys.path += [entry for entry in greeting.get("sys_path", []) if entry not in known]
+        sys.path += [str(entry) for entry in dict.fromkeys(paths) if entry not in known]
         self.secrets = frozenset(str(secret) for secret in greeting.get("secrets", []))
 
         def start() -> None:
@@ -160,11 +181,14 @@ class Sidecar:
             return False
 
     def say(self, level: str, text: str, logger: str = "pytest_openscope.sidecar", terminal: bool = False) -> None:
-        """Let the session log a line; without a session it goes to the sidecar's own log."""
-        if self.dead.is_set() or self.view.ended is not None:
+        """Let the session log a line; without a session it goes to the sidecar's own log, a warning into the session's too."""
+        ended = self.view.ended is not None
+        if self.dead.is_set() or ended:
             print(f"{level} {logger}: {text}", file=sys.stderr, flush=True)
-        else:
+        if not self.dead.is_set():
             self.link.send(type="say", level=level, logger=logger, text=text, terminal=terminal)
+        if ended and level != "INFO" and self.parts is not None:
+            self.parts.log_late(level, text, logger)
 
     def _follow(self) -> None:
         """Take in the journal until the session has ended or its process is gone."""
@@ -187,8 +211,25 @@ class Sidecar:
             self.wake.clear()
 
     def _until_deadline(self) -> float:
-        deadline = self.view.deadline
-        return float("inf") if deadline is None else float(deadline["kill_at"]) - time.monotonic()
+        deadline, now = self.view.deadline, time.monotonic()
+        gap_s, self._looked = now - self._looked, now
+        if deadline is None:
+            return float("inf")
+        self._allow_for_pauses(gap_s, now)
+        return max(float(deadline["kill_at"]), self._patient_until) - now
+
+    def _allow_for_pauses(self, gap_s: float, now: float) -> None:
+        """Let a process that was stopped end its step by itself first, as its fixtures make the hardware safe then.
+
+        The computer slept, or somebody stopped the process (Ctrl-Z, a debugger): it did not hang. Its grace period begins anew
+        when it goes on.
+        """
+        stopped = self.watch is not None and is_stopped(self.watch.pid)
+        if stopped or gap_s > _GAP_S:
+            self._patient_until = now + float(self.view.value("grace_s", _GRACE_S))
+        if stopped and not self._said_stopped:
+            self.say("WARNING", "the experiment process is stopped (Ctrl-Z, a debugger): no timeout ends it until it goes on")
+        self._said_stopped = stopped
 
     def _deadline_stands(self) -> bool:
         """Look once more: after a pause of this process the step may long be over."""
@@ -239,15 +280,18 @@ class Sidecar:
         from .witness import finish_session
 
         code = self.watch.exit_code() if self.watch is not None else None
-        if self.parts is not None:
-            self.guard("stopping the samples", self.parts.stop_samples)
+        known: list[tuple[int, float]] = []
+        parts = self.parts
+        if parts is not None:
+            self.guard("stopping the samples", parts.stop_samples)
+            self.guard("naming the acquisition's processes", lambda: known.extend(parts.known_processes()))
         assert self.journal is not None
         finish_session(
             self.view,
             self.journal,
             exit_code=code,
             secrets=self.secrets,
-            known=self.parts.known_processes() if self.parts is not None else (),
+            known=known,
             terminal=str(self.link.greeting.get("terminal") or ""),
         )
         self.view.read()

@@ -151,11 +151,6 @@ class MirrorSupervisor:
         if not self._stopped:
             self._start_child()
 
-    def log_grew(self) -> None:
-        """Hint that there is something to copy, so that it is not found by polling only."""
-        if self._child is not None:
-            self._child.send("grew")
-
     def finish_soon(self) -> None:
         """The session log is complete: copy the rest and the metadata files, then verify."""
         self._give_order("finish")
@@ -194,6 +189,8 @@ class MirrorSupervisor:
             return MirrorStatus("off")
         try:
             size = Path(self.job.log_path).stat().st_size
+        except FileNotFoundError:
+            return MirrorStatus("pending", 0, "the session log is missing")
         except OSError:
             size = 0
         latest = self._latest

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..folder import is_reserved
+
 #: Size of a block that is compared, and the most that one write call gets (the unit of the measurements in the docs).
 BLOCK_BYTES = 64 * 1024
 #: Most that is written to one file before another file gets its turn, and the most in one hold of the day's lock.
@@ -100,7 +102,7 @@ class MirrorJob:
 def folder_name(text: str) -> str:
     """Return ``text`` as a folder name that every file system takes."""
     safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in text).strip(" .")
-    return safe or "unnamed"
+    return f"_{safe}" if is_reserved(safe) else safe or "unnamed"
 
 
 def day_key(rig: str, session: str) -> bytes:

@@ -1,7 +1,7 @@
 """The child of the sidecar that alone touches the share, so that only a process is lost when the share hangs.
 
 ``main([job])`` takes the job as JSON. Commands come on stdin, one a line: ``finish N`` (the session has ended), ``metadata N``
-(copy the small files again), ``grew`` (a hint). Reports go to stdout, one JSON object a line. The end of stdin ends the
+(copy the small files again). Reports go to stdout, one JSON object a line. The end of stdin ends the
 process at once, wherever it is: every moment is as good as a kill.
 """
 
@@ -18,14 +18,15 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..locks import FileLock
+from ..processes import step_back
 from .day_log import DayLog
 from .mirror_copy import Hint, OwnCopy, SourceLog
 from .mirror_files import MirrorJob, Retry
 from .mirror_root import MirrorRoot
 
 #: How often the session log is looked at; the copy is behind by this and the time of a write.
-POLL_S = 0.25
-_BEAT_S = 0.25
+POLL_S = 0.4
+_BEAT_S = 0.4
 _HURRY_S = 0.01
 
 
@@ -228,6 +229,7 @@ def main(args: Sequence[str]) -> int:
     """Mirror the session that ``args[0]`` describes; return only after an error of the program itself."""
     reporter = Reporter(1)
     try:
+        step_back()
         worker = Worker(MirrorJob.from_json(args[0]), reporter)
         start_new_thread(_listen, (0, worker.commands))
         worker.report()

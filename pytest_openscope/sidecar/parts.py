@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -126,6 +127,17 @@ class Parts:
         """Return pid and start time of each process seen alive in an acquisition's tree."""
         return self.sampler.known_processes() if self.sampler is not None else []
 
+    def log_late(self, level: str, text: str, logger: str) -> None:
+        """Put a warning into the log of the session that has ended, unless its copy is verified, which must stay true."""
+        if self._last["status"] == "verified":
+            return
+        from .late import append_late
+
+        try:
+            append_late(self.view, level, logger, text, self.sidecar.secrets)
+        except OSError as error:
+            print(f"the session log cannot be written: {error}", file=sys.stderr, flush=True)
+
     def stop_samples(self) -> None:
         """Complete ``resource_usage.json``."""
         if self.sampler is not None:
@@ -161,7 +173,7 @@ class Parts:
     def _still_pending(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
         """Say it on the pipe, and once per reason in ``end_state.json``, which may stand like that for minutes."""
         self._tell({"status": status.status, "bytes_behind": status.bytes_behind, "reason": status.reason})
-        if status.reason != self._last["reason"]:
+        if status.reason != self._last["reason"] or status.bytes_behind > self._last["bytes_behind"]:
             self.sidecar.guard("noting the mirror's status", partial(self._note, mirror, status))
 
     def _note(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
@@ -176,15 +188,16 @@ class Parts:
 
     def _start_old_reports(self) -> None:
         """Send what earlier sessions left; the drain at the end waits for this one."""
-        from .reports import wanted
+        from .reports import send_waiting, wanted
 
         state = self.view.state_directory
         if state is None or not wanted(self.view):
             return
-        from ..issues.outbox import drain, waiting
+        from ..issues.outbox import waiting
 
         if waiting(state):
-            send = partial(self.sidecar.guard, "sending earlier reports", partial(drain, state, REPORTS_S))
+            drain = partial(send_waiting, self.view, self.sidecar.secrets, REPORTS_S)
+            send = partial(self.sidecar.guard, "sending earlier reports", drain)
             threading.Thread(target=send, name="earlier-reports", daemon=True).start()
 
     def start_reports(self) -> None:
@@ -235,6 +248,8 @@ class Parts:
                 self.mirror.refresh_metadata()
                 self._settle(self.mirror, _REFRESH_S, lambda _: None)
             self.mirror.stop()
+        if self.view.ended is None:
+            return  # Its ending could not be written: that is owed to the next session on this rig.
         if settled and self.sidecar.journal is not None:
             self.sidecar.journal.write("finished", mirror=self._last["status"])
             if self.view.state_directory is not None:

@@ -24,6 +24,9 @@ from .markers import marked, unmark
 from .samples import RESOURCE_USAGE, repair
 from .view import WITNESS_JOURNAL, SessionView
 
+#: Copies of earlier sessions that are brought up to date at one time, a process each; more wait for the next session.
+REFRESHED_AT_ONCE = 8
+
 
 def recover(state_directory: Path | None, output_root: Path | None = None, *, secrets: Iterable[str] = ()) -> list[str]:
     """Finish every unfinished session of a rig, hardware and states at once, its mirror and reports in the background.
@@ -37,18 +40,25 @@ def recover(state_directory: Path | None, output_root: Path | None = None, *, se
         One line per session that was finished.
     """
     folders: dict[Path, Path] = {}
+    noted: dict[Path, object] = {}
     for path, facts in marked(state_directory) if state_directory is not None else ():
         folder = Path(facts["session_folder"])
         if folder.is_dir():
             folders[folder.resolve()] = folder
+            noted[folder.resolve()] = facts.get("session")
         elif folder.parent.is_dir():
             # Somebody removed the folder. A disk that is not plugged in would lack the parent too.
             unmark(path.parent.parent, path.stem)
     for folder in _with_journal(output_root):
         folders.setdefault(folder.resolve(), folder)
-    lines = []
-    for folder in folders.values():
+    lines: list[str] = []
+    refreshed = 0
+    for resolved, folder in folders.items():
         try:
+            if resolved in noted:
+                _complete_journal(folder, noted[resolved])
+            if resolved in noted and refreshed < REFRESHED_AT_ONCE and _refresh(folder, state_directory, frozenset(secrets)):
+                refreshed += 1
             line = _recover_one(folder, state_directory, frozenset(secrets))
         except Exception as error:
             # One damaged session must keep neither the others nor the new session from going on.
@@ -59,6 +69,23 @@ def recover(state_directory: Path | None, output_root: Path | None = None, *, se
     return lines
 
 
+def _complete_journal(folder: Path, session: object) -> None:
+    """Give a session that died before its first event the event that it could not write."""
+    view = SessionView(folder)
+    view.read()
+    if view.session is not None or not isinstance(session, dict) or session.get("host") != socket.gethostname():
+        return
+    started = session.get("create_time")
+    if is_alive(int(session.get("pid") or 0), float(started) if started is not None else None):
+        return
+    (folder / METADATA).mkdir(exist_ok=True)
+    journal = Journal(folder / METADATA / JOURNAL)
+    try:
+        journal.write("session", **session)
+    finally:
+        journal.close()
+
+
 def _with_journal(output_root: Path | None) -> list[Path]:
     if output_root is None:
         return []
@@ -66,6 +93,16 @@ def _with_journal(output_root: Path | None) -> list[Path]:
         return sorted(path.parent.parent for path in output_root.glob(f"*/{METADATA}/{JOURNAL}"))
     except OSError:
         return []
+
+
+def _refresh(folder: Path, state_directory: Path | None, secrets: frozenset[str]) -> bool:
+    """Start a sidecar for a finished session that is noted all the same: its report was answered after its mirror's end."""
+    view = SessionView(folder)
+    view.read()
+    if not view.finished or not _is_ours(view, state_directory):
+        return False
+    start_finisher(folder, secrets)
+    return True
 
 
 def _recover_one(folder: Path, state_directory: Path | None, secrets: frozenset[str]) -> str:
@@ -168,12 +205,10 @@ def _states_of_this_user() -> list[Path | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``python -m pytest_openscope recover``; 0 when nothing is left, 1 when a session could not be finished."""
-    import argparse
+    """Run ``python -m pytest_openscope recover``; 0 nothing is left, 1 a session could not be finished, 4 wrong options."""
+    from ..command_parser import EXIT_USAGE, CommandParser, tell
 
-    parser = argparse.ArgumentParser(
-        prog="python -m pytest_openscope recover", description="Finish sessions that a power cut or a kill left without ending."
-    )
+    parser = CommandParser("recover", "Finish sessions that a power cut or a kill left without ending.")
     parser.add_argument("--rig-config", type=Path, help="the rig whose sessions are finished; by default all of this user's")
     parser.add_argument("--state-directory", type=Path, help="the rig's state directory, instead of --rig-config")
     parser.add_argument("--output-root", type=Path, help="also look at the session folders in this folder")
@@ -185,7 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         request = ConfigRequest(rig_config=options.rig_config, no_input=True, environ=os.environ)
         loaded = load(request)
         if loaded.configuration is None:
-            parser.error("\n".join(map(str, loaded.mistakes)))
+            tell(loaded.mistakes)
+            return EXIT_USAGE
         state = state or loaded.configuration.rig.state_directory
         root = root or loaded.configuration.settings.output_root
         secrets = loaded.configuration.secrets

@@ -10,9 +10,8 @@ from typing import Any
 
 from ..folder import METADATA
 from ..journal import Journal
-from ..log_writer import LogWriter
-from ..masking import ExactMasker
 from ..snapshot import DEBUG_STATE, read_json
+from .late import append_late
 from .view import SessionView
 
 #: Name of the part of the work that puts the reports into the outbox; done once, whoever finishes the session.
@@ -22,7 +21,9 @@ _LOOK_S = 0.1
 
 
 def wanted(view: SessionView) -> bool:
-    """Tell whether this session reports at all."""
+    """Tell whether this session reports at all; one that was finished before has only its mirror left to see to."""
+    if view.finished:
+        return False
     report = view.value("report") or {}
     return bool(report.get("enabled")) and (not view.value("dry_run") or bool(report.get("report_dry_runs")))
 
@@ -30,10 +31,8 @@ def wanted(view: SessionView) -> bool:
 def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -> list[dict[str, Any]]:
     """Put this session's reports into the outbox, once; return what ``debug_state.json`` says of each from now on.
 
-    Without a token nothing is queued: a rig that never gets one would gather reports without end.
-
-    Raises:
-        OSError: the state directory cannot be written.
+    Without a token nothing is queued: a rig that never gets one would gather reports without end. A report that the disk does
+    not take is refused.
     """
     from ..issues.outbox import enqueue
     from ..issues.report import build_report
@@ -47,15 +46,16 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
         return []
     facts, rig = dict(view.session or {}), view.value("rig_config")
     reports = build_report(state, settings, facts=facts, session_folder=view.folder, secrets=frozenset(secrets), rig_config=rig)
-    answers = []
-    for report in reports:
-        answers.append(result(report, "queued", reason=NOT_SENT))
-        write_back(path, answers[-1])
+    answers = [result(report, "queued", reason=NOT_SENT) for report in reports]
+    for answer in answers:
+        write_back(path, answer)
+    # From here on another session's sidecar may send them and write into the same file.
+    for position, report in enumerate(reports):
         try:
             enqueue(directory, report)
         except OSError as error:
-            write_back(path, result(report, "refused", reason=f"the outbox cannot be written: {error}"))
-            raise
+            answers[position] = result(report, "refused", reason=f"the outbox cannot be written: {error}")
+            write_back(path, answers[position])
     journal.write("witness_done", part=QUEUED)
     return answers
 
@@ -73,13 +73,19 @@ def send_reports(
     ``on_result`` gets the answers to the session's own, ``on_left`` how many of those have none yet.
 
     Raises:
-        OSError: the state directory cannot be written.
+        Exception: the reports could not be made; ``on_result`` has said so.
     """
-    from ..issues.outbox import drain
-
     own: list[dict[str, Any]] = []
     try:
-        own = queue_reports(view, journal, secrets)
+        answers = queue_reports(view, journal, secrets)
+        own = [answer for answer in answers if answer["status"] == "queued"]
+        for answer in answers:
+            if answer not in own:
+                on_result(answer)
+    except Exception as error:
+        reason = f"the report could not be made: {type(error).__name__}: {error}"
+        on_result({"fingerprint": None, "status": "refused", "issue_url": None, "issue_number": None, "reason": reason})
+        raise
     finally:
         on_left(len(own))
     if view.state_directory is None:
@@ -90,11 +96,24 @@ def send_reports(
     if own:
         thread.start()
     try:
-        drain(view.state_directory, limit_s)
+        send_waiting(view, secrets, limit_s)
     finally:
         over.set()
         if own:
             thread.join()
+
+
+def send_waiting(view: SessionView, secrets: Iterable[str], limit_s: float) -> None:
+    """Send what the rig's outbox holds; copies of earlier sessions in the central mirror follow the answers."""
+    from ..issues.outbox import drain
+    from .late_reports import LateAnswers
+
+    assert view.state_directory is not None
+    late = LateAnswers(secrets, own=view.folder)
+    try:
+        drain(view.state_directory, limit_s, on_written=late.written)
+    finally:
+        late.close()
 
 
 def log_answer(view: SessionView, answer: dict[str, Any], secrets: Iterable[str]) -> None:
@@ -105,11 +124,7 @@ def log_answer(view: SessionView, answer: dict[str, Any], secrets: Iterable[str]
     """
     status, url, reason = answer.get("status"), answer.get("issue_url"), answer.get("reason")
     text = f"report {answer.get('fingerprint')}: {status} {url or ''}".rstrip() + (f" ({reason})" if reason else "")
-    log = LogWriter(view.log_path)
-    try:
-        log.record("INFO" if url else "WARNING", "pytest_openscope.issues", ExactMasker(secrets)(text), "", "")
-    finally:
-        log.close()
+    append_late(view, "INFO" if url else "WARNING", "pytest_openscope.issues", text, secrets)
 
 
 class _Watch:

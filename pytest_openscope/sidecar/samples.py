@@ -24,7 +24,8 @@ RESOURCE_USAGE = "resource_usage.json"
 LOGGER = "pytest_openscope.resources"
 SUMMARY_S = 300.0
 _END = b"\n]\n"
-_MB, _GB = 2**20, 2**30
+#: Sizes are decimal, as everywhere else where MB and GB are written.
+_MB, _GB = 10**6, 10**9
 #: A warning is repeated only after the value was this much better than its limit.
 _HYSTERESIS = 0.05
 

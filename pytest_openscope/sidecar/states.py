@@ -17,7 +17,6 @@ from .view import SessionView
 
 LAST_LOG_LINES = 200
 LAST_SAMPLES = 12
-_STDERR_TAIL_LINES = 40
 
 
 def record_of(
@@ -35,6 +34,7 @@ def record_of(
         dry_run=bool(view.value("dry_run", False)),
         stopped=str(died.get("stopped") or died.get("at") or ""),
         exit_code=exit_code,
+        readiness_override=view.value("readiness_override"),
     )
     record.steps = [step for event in view.steps if (step := _step(view, event, death)) is not None]
     record.failures = [*_failures(view), death]
@@ -42,7 +42,8 @@ def record_of(
     record.attachments = view.attachments or _texts(before.get("attachments"))
     record.notes = view.notes or _texts(before.get("notes"))
     record.operator_notes = str((before.get("experiment_data") or {}).get("experiment_notes") or "")
-    record.deselected, record.simulated = _texts(before.get("deselected")), _texts(before.get("simulated"))
+    record.deselected = _texts(before.get("deselected"))
+    record.devices, record.simulated = view.devices, _texts(before.get("simulated")) or view.simulated
     record.lost_records = int(before.get("lost_records") or 0)
     record.helper_failures = [*_texts(before.get("helper_failures")), *helper_failures]
     record.acquisitions = [_facts(acquisition, stops.get(name) or {}) for name, acquisition in view.acquisitions.items()]

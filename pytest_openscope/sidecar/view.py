@@ -64,6 +64,8 @@ class SessionView:
         self.failures: list[dict[str, Any]] = []
         self.measurements: list[dict[str, Any]] = []
         self.attachments: list[str] = []
+        self.devices: dict[str, Any] = {}
+        self.simulated: list[str] = []
         self.notes: list[str] = []
         self.died: dict[str, Any] | None = None
         self.killed: dict[str, Any] | None = None
@@ -126,6 +128,12 @@ class SessionView:
     def _on_deadline(self, event: dict[str, Any]) -> None:
         self.deadline = event if isinstance(event.get("kill_at"), (int, float)) else None
 
+    def _on_acquisition_starting(self, event: dict[str, Any]) -> None:
+        self.acquisitions[str(event["name"])] = AcquisitionView(event)
+
+    def _on_acquisition_not_started(self, event: dict[str, Any]) -> None:
+        self.acquisitions.pop(str(event["name"]), None)
+
     def _on_acquisition_started(self, event: dict[str, Any]) -> None:
         self.acquisitions[str(event["name"])] = AcquisitionView(event)
 
@@ -153,6 +161,9 @@ class SessionView:
 
     def _on_note(self, event: dict[str, Any]) -> None:
         self.notes.append(str(event["text"]))
+
+    def _on_devices(self, event: dict[str, Any]) -> None:
+        self.devices, self.simulated = dict(event["devices"]), [str(text) for text in event["simulated"]]
 
     def _on_died(self, event: dict[str, Any]) -> None:
         self.died = self.died or event

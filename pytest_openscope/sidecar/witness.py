@@ -22,6 +22,7 @@ from ..journal import Journal, boot_is_same, now_iso
 from ..log_lines import encode_batch, head, read_log, time_field
 from ..log_writer import LogWriter, repair_tail
 from ..masking import ExactMasker
+from ..phases import Outcome
 from ..record import Failure, SessionRecord
 from .cause import failure_of_death
 from .states import debug_of, record_of
@@ -35,6 +36,9 @@ SAFE_STATE_LOG = "safe_state.log"
 _STOP_DELAYS = ("graceful_s", "terminate_s", "kill_s")
 _STOP_SPARE_S = 10.0
 _DEFAULT_SAFE_STATE_S = 10.0
+#: A process that was being started when its session died shows its mark within this time.
+_UNANNOUNCED_S = 1.0
+_LOOK_AGAIN_S = 0.05
 
 
 def finish_session(
@@ -74,6 +78,7 @@ class Witness:
         self.secrets = frozenset(secrets)
         self.mask = ExactMasker(self.secrets)
         self.helper_failures: list[str] = []
+        self.unsafe: list[str] = []
         self.stops: dict[str, Any] = {}
         self.log: LogWriter | None = None
 
@@ -86,6 +91,7 @@ class Witness:
         elif exit_code is None:
             exit_code = view.died.get("exit_code")
         failure = failure_of_death(view, exit_code)
+        self._guard("looking for unannounced processes", self._find_unannounced)
         stopping: list[tuple[threading.Thread, float]] = []
         self._guard("stopping the acquisition", lambda: stopping.extend(self._begin_to_stop(list(known))))
         self._guard("opening the session log", self._open_log)
@@ -101,12 +107,14 @@ class Witness:
             self._guard("telling the operator", lambda: self._tell_operator(terminal, failure))
         return failure
 
-    def _guard(self, what: str, action: Callable[[], object]) -> None:
+    def _guard(self, what: str, action: Callable[[], object]) -> bool:
         try:
             action()
+            return True
         except Exception as error:
             print(f"{what} failed\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             self.helper_failures.append(f"witness: {what}: {type(error).__name__}: {error}")
+            return False
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
@@ -153,6 +161,39 @@ class Witness:
     def _same_boot(self) -> bool:
         session = self.view.session or {}
         return boot_is_same(float(session.get("mono", 0.0)), str(session.get("at", "")))
+
+    def _find_unannounced(self) -> None:
+        """Find the processes that the session was about to start when it died, and had not yet named in its journal."""
+        unannounced = {name: view for name, view in self.view.acquisitions.items() if "pid" not in view.started}
+        if not unannounced:
+            return
+        import psutil
+
+        from ..acquisition.tree import find_main
+
+        mark = str(self.view.value("session_folder", self.view.folder))
+        until = time.monotonic() + (_UNANNOUNCED_S if self._same_boot() and not self.recovered else 0.0)
+        while unannounced:
+            for name, view in list(unannounced.items()):
+                try:
+                    process = find_main(mark, name) if self._same_boot() else None
+                    if process is not None:
+                        view.started.update(pid=process.pid, create_time=process.create_time())
+                        del unannounced[name]
+                except psutil.Error:
+                    continue
+            if time.monotonic() >= until:
+                break
+            time.sleep(_LOOK_AGAIN_S)
+        for name, view in unannounced.items():
+            if not any(self._size_of(view, stream) for stream in ("stdout", "stderr")):
+                del self.view.acquisitions[name]
+
+    def _size_of(self, acquisition: AcquisitionView, stream: str) -> int:
+        try:
+            return (self.view.folder / str(acquisition.started.get(stream))).stat().st_size
+        except OSError:
+            return 0
 
     def _begin_to_stop(self, known: list[tuple[int, float]]) -> list[tuple[threading.Thread, float]]:
         """Begin to stop the trees of the acquisitions that nobody saw end, all at once."""
@@ -217,7 +258,11 @@ class Witness:
         """Run the safe-state commands of devices that nobody made safe, the last one opened first."""
         for number, event in reversed(list(enumerate(self.view.safe_states))):
             device = str(event.get("device"))
-            self._guard(f"making {device} safe", partial(self._run_safe_state, event))
+            if not self._guard(f"making {device} safe", partial(self._run_safe_state, event)):
+                self.unsafe.append(device)
+            if device in self.unsafe:
+                # At once: killed before the end, the next one to finish the session does not learn of it.
+                self._guard("noting a device that may not be safe", partial(self._leave_note, Outcome.CRASHED))
             self.journal.write("safe_state_done", device=device, order=number)
         self.view.read()
 
@@ -231,7 +276,13 @@ class Witness:
         with open(self.view.folder / METADATA / SAFE_STATE_LOG, "ab") as output:
             try:
                 process = subprocess.Popen(
-                    command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                    command,
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
                 code = process.wait(timeout_s)
                 problem = f"its command ended with {code}" if code else ""
@@ -241,6 +292,7 @@ class Witness:
             except OSError as error:
                 problem = f"its command cannot be run: {error}"
         if problem:
+            self.unsafe.append(device)
             self.helper_failures.append(f"{device} may not be safe: {problem}")
             self.say(f"safe {device}", "ERROR", f"{device} may not be safe: {problem}; see {METADATA}/{SAFE_STATE_LOG}")
         else:
@@ -294,10 +346,22 @@ class Witness:
             self._guard("closing the session log", self.log.close)
         self._guard("writing debug_state.json", lambda: debug_of(view, record, self.secrets))
         self._guard("writing end_state.json", lambda: self._write_end_state(record))
+        if self.unsafe or not self.recovered:
+            self._guard("leaving a note for the next session", partial(self._leave_note, record.outcome))
         self.journal.write(
             "ended", outcome=str(record.outcome), exit_code=exit_code, by="recovery" if self.recovered else "sidecar"
         )
         view.read()
+
+    def _leave_note(self, outcome: Outcome) -> None:
+        """Let the next session on this rig tell its people of this one, and of what may still be on."""
+        from .markers import mark_crashed
+
+        state = self.view.state_directory
+        if state is None or self.view.value("dry_run"):
+            return
+        see = self.view.folder / METADATA / SAFE_STATE_LOG if self.unsafe else self.view.folder
+        mark_crashed(state, str(self.view.value("session_uuid", self.view.folder.name)), str(outcome), self.unsafe, see)
 
     def _write_end_state(self, record: SessionRecord) -> None:
         from ..snapshot import END_STATE, end_state, read_json

@@ -48,6 +48,7 @@ class Fake:
             "mirror_directory": None,
             "resource_interval_s": 0.2,
             "on_crash": "stop",
+            "import_path": sys.path,
             "stop": {"graceful_s": 1.0, "terminate_s": 1.0, "kill_s": 1.0},
             **spec.get("session", {}),
         }
@@ -96,19 +97,26 @@ class Fake:
     def do_safe_state(self, device: str, command: list[str], timeout_s: float = 5.0) -> None:
         self.journal.write("safe_state", device=device, command=command, cwd=str(self.folder), timeout_s=timeout_s)
 
-    def do_acquire(self, code: str, name: str = "camera") -> None:
+    def do_acquire(self, code: str, name: str = "camera", announce: bool = True) -> None:
+        """Start a program; not announced, the session dies before it could name the process in its journal."""
         raw = self.folder / "acquisition"
         raw.mkdir(exist_ok=True)
         environment = {**os.environ, "OPENSCOPE_SESSION_FOLDER": str(self.folder), "OPENSCOPE_ACQUISITION": name}
+        files = {"stdout": f"acquisition/{name}.stdout.log", "stderr": f"acquisition/{name}.stderr.log"}
+        self.journal.write("acquisition_starting", name=name, command=["camera"], **files)
         with open(raw / f"{name}.stdout.log", "wb") as out, open(raw / f"{name}.stderr.log", "wb") as err:
             child = subprocess.Popen(
                 [sys.executable, "-u", "-c", code], stdout=out, stderr=err, env=environment, start_new_session=True
             )
         self.children.append(child)
-        files = {"stdout": f"acquisition/{name}.stdout.log", "stderr": f"acquisition/{name}.stderr.log"}
+        if not announce:
+            return
         self.journal.write(
             "acquisition_started", name=name, pid=child.pid, create_time=create_time(child.pid), command=["camera"], **files
         )
+
+    def do_starting(self) -> None:
+        self.journal.write("acquisition_starting", name="camera", command=["camera"], stdout="none", stderr="none")
 
     def do_batch(self, lines: list[str], raw_from: int, stream: str = "stdout", name: str = "camera") -> None:
         self.journal.write("acquisition_batch", name=name, stream=stream, raw_from=raw_from, log_size=self.log.size)
@@ -170,12 +178,16 @@ class Fake:
     def do_ending(self, outcome: str = "passed") -> None:
         self.journal.write("ending", outcome=outcome)
 
-    def do_end(self, outcome: str = "passed", wait_s: float = 5.0) -> None:
+    def do_end(self, outcome: str = "passed", wait_s: float = 5.0, until: str = "done") -> None:
+        """End as a session does; ``until`` the mirror's first word, the session leaves before the sidecar is done."""
         (self.metadata / "end_state.json").write_text(json.dumps({"outcome": outcome, "mirror": {"status": "pending"}}))
         self.log.close()
         self.journal.write("ending", outcome=outcome)
         self.journal.write("ended", outcome=outcome, exit_code=0)
-        done = self.client.wait_done(wait_s)
+        until_s = time.monotonic() + wait_s
+        while until == "mirror" and self.client.mirror is None and time.monotonic() < until_s:
+            time.sleep(0.01)
+        done = self.client.wait_done(0.0 if until == "mirror" else wait_s)
         self.journal.write("bye")
         self.client.goodbye()
         print(json.dumps({"done": done, "mirror": self.client.mirror, "messages": self.messages}), flush=True)

@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 
 from pytest_openscope.folder import METADATA
+from pytest_openscope.locks import FileLock
 from pytest_openscope.log_lines import LogEntry, read_log
-from pytest_openscope.sidecar.view import SessionView
+from pytest_openscope.sidecar.view import WITNESS_JOURNAL, SessionView
 
 SCRIPT = Path(__file__).with_name("fake_experiment.py")
 
@@ -73,6 +74,10 @@ class Run:
         for pid in self.sidecars():
             os.kill(pid, signal.SIGKILL)
         assert eventually(lambda: not self.sidecars(), 5.0)
+        # The main thread of a killed process is a zombie a moment before the others have let go of its files.
+        lock = FileLock(self.metadata / WITNESS_JOURNAL)
+        assert lock.acquire(5.0, poll_s=0.01)
+        lock.release()
 
     def sidecar_log(self) -> str:
         path = self.metadata / "sidecar.log"
@@ -89,6 +94,9 @@ class Run:
 
     def messages(self, logger: str) -> list[str]:
         return [entry.message for entry in self.entries() if entry.logger == logger]
+
+
+Start = Callable[..., Run]
 
 
 def children_marked(folder: Path) -> Iterator[psutil.Process]:

@@ -168,3 +168,20 @@ def test_delays_grow_and_stay_short_at_the_end() -> None:
 def test_paths_are_paths(tmp_path: Path) -> None:
     job = MirrorJob(str(tmp_path), str(tmp_path / "l"), None, "r", "s", "2026-03-04", str(tmp_path))
     assert job.lock_path == tmp_path / "mirror" / "s.lock"
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3, 7, 100])
+def test_lines_longer_than_a_read_come_whole(turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_openscope.sidecar import day_audit
+
+    monkeypatch.setattr(day_audit, "TURN_BYTES", turn)
+    monkeypatch.setattr(day_audit, "BLOCK_BYTES", turn)
+    data = b"one\n\n\nseventeen\nx\nthe rest"
+    source = Memory(data)
+    lines = [(0, b"one"), (4, b""), (5, b""), (6, b"seventeen"), (16, b"x")]
+    assert list(log_lines(source, 0, len(data), rest=False)) == lines
+    assert list(log_lines(source, 0, len(data), rest=True)) == [*lines, (18, b"the rest")]
+    text = day_audit.whole_lines(source, 6, 18)
+    assert text.endswith(b"\n")
+    assert data[6:18].startswith(text)
+    assert day_audit.whole_lines(source, 18, len(data)) == b""

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,15 @@ import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sidecar_kit import Run, children_marked, eventually
+from sidecar_kit import Run, Start, children_marked, eventually
+
+from pytest_openscope.sidecar.markers import crashed, mark_crashed
 
 if sys.platform == "win32":
     pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
 
-Start = Callable[..., Run]
 CAMERA = "import time\nfor n in range(5): print('frame', n, flush=True)\ntime.sleep(60)"
 STEP = ["step", "acquisition", "video"]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    runs: list[Run] = []
-
-    def begin(*plan: list[Any], name: str = "s1", **session: Any) -> Run:
-        runs.append(Run(tmp_path / name, list(plan), **session))
-        return runs[-1]
-
-    yield begin
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
-        run.kill_sidecars()
-        for process in children_marked(run.folder):
-            process.kill()
 
 
 def test_a_session_that_ends_by_itself_is_left_as_it_is(start: Start) -> None:
@@ -100,6 +82,24 @@ def test_the_acquisition_is_stopped_and_its_last_lines_are_taken_once(start: Sta
     assert run.json("end_state.json")["acquisitions"][0]["stop_reason"] == "the experiment process died"
 
 
+def test_a_process_that_was_not_named_yet_is_found_by_its_mark(start: Start) -> None:
+    run = start(["ready"], STEP, ["acquire", CAMERA, "camera", False], ["sleep", 0.4], ["die"])
+    run.wait()
+    run.finished()
+    assert not list(children_marked(run.folder))
+    frames = [entry.message for entry in run.entries() if entry.message.startswith("frame")]
+    assert frames == [f"frame {number}" for number in range(5)]
+    (acquisition,) = run.json("end_state.json")["acquisitions"]
+    assert acquisition["pid"] > 0
+
+
+def test_a_process_that_never_came_to_be_is_no_acquisition(start: Start) -> None:
+    run = start(["ready"], STEP, ["starting"], ["die"])
+    run.wait()
+    run.finished()
+    assert run.json("end_state.json")["acquisitions"] == []
+
+
 def test_on_crash_leave_lets_the_acquisition_go_on(start: Start) -> None:
     run = start(["ready"], STEP, ["acquire", CAMERA], ["sleep", 0.3], ["die"], on_crash="leave")
     run.wait()
@@ -136,6 +136,11 @@ def test_devices_are_made_safe_in_reverse_order(start: Start) -> None:
     assert "shutter may not be safe: its command ended with 4" in problems
     assert "stage may not be safe: its command did not end within 0.3 s" in problems
     assert "laser" not in problems
+    ((note, text),) = crashed(run.folder.parent / "state")
+    assert text == f"session s1 crashed; stage, shutter may not be safe: see {run.metadata / 'safe_state.log'}"
+    mark_crashed(note.parent.parent, "s1", "timeout", ["laser", "stage"], run.folder)
+    ((_, text),) = crashed(run.folder.parent / "state")
+    assert text == f"session s1 timeout; stage, shutter, laser may not be safe: see {run.folder}"
 
 
 def test_a_call_that_holds_the_gil_is_ended_at_its_deadline(start: Start) -> None:
@@ -148,6 +153,16 @@ def test_a_call_that_holds_the_gil_is_ended_at_its_deadline(start: Start) -> Non
     assert "step video timed out after 0.2 s: the experiment process did not come back and was killed" in debug["exception"]
     assert "do_hold_gil" in debug["faulthandler"]
     assert end["steps"][0]["outcome"] == "timeout"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is the disk that takes nothing")
+def test_a_full_disk_under_the_sidecars_own_log_keeps_it_from_nothing(start: Start, tmp_path: Path) -> None:
+    metadata = tmp_path / "full" / "launcher_metadata"
+    metadata.mkdir(parents=True)
+    (metadata / "sidecar.log").symlink_to("/dev/full")
+    run = Run(metadata.parent, [["ready"], STEP, ["deadline", 0.5, "step video timed out"], ["hold_gil", 60]])
+    assert run.wait(15.0) in (-signal.SIGABRT, -signal.SIGKILL)
+    assert run.finished().json("end_state.json")["outcome"] == "timeout"
 
 
 def test_a_deadline_that_was_taken_back_kills_nobody(start: Start) -> None:

@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sidecar_kit import Run, children_marked, eventually
+from sidecar_kit import Start, eventually
 
 from pytest_openscope.folder import METADATA
 from pytest_openscope.sidecar.recovery import recover
 
 if sys.platform == "win32":
     pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
-
-Start = Callable[..., Run]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    runs: list[Run] = []
-
-    def begin(*plan: list[Any], name: str = "s1", **options: Any) -> Run:
-        runs.append(Run(tmp_path / "data" / name, list(plan), **options))
-        return runs[-1]
-
-    yield begin
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
-        run.kill_sidecars()
-        for process in children_marked(run.folder):
-            process.kill()
 
 
 def copy_of(share: Path) -> Path:
@@ -74,8 +52,8 @@ def test_a_crashed_session_is_mirrored_with_its_ending(start: Start, tmp_path: P
 def test_a_missing_share_is_pending_and_the_next_session_finishes_it(start: Start, tmp_path: Path) -> None:
     share = tmp_path / "share"
     share.write_text("in the way")
-    plan = [["ready"], ["log", "x", 100], ["end", "passed", 0.8]]
-    run = start(*plan, mirror_directory=str(share), mirror_finish_s=1.5)
+    plan = [["ready"], ["log", "x", 100], ["end", "passed", 10.0, "mirror"]]
+    run = start(*plan, mirror_directory=str(share), mirror_finish_s=2.0)
     assert run.wait() == 0
     assert run.told[-1]["done"] is False
     assert run.told[-1]["mirror"]["status"] == "pending"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sidecar_kit import Run, children_marked, eventually
+from sidecar_kit import Run, Start, children_marked, eventually
 
 from pytest_openscope.folder import METADATA
 from pytest_openscope.journal import JOURNAL, Journal
@@ -29,25 +29,6 @@ if sys.platform == "win32":
 
 CAMERA = "import time\nfor n in range(5): print('frame', n, flush=True)\ntime.sleep(60)"
 STEP = ["step", "acquisition", "video"]
-Start = Callable[..., Run]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    runs: list[Run] = []
-
-    def begin(*plan: list[Any], name: str = "s1", **options: Any) -> Run:
-        runs.append(Run(tmp_path / "data" / name, list(plan), **options))
-        return runs[-1]
-
-    yield begin
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
-        run.kill_sidecars()
-        for process in children_marked(run.folder):
-            process.kill()
 
 
 def kill_both(run: Run) -> None:
@@ -112,6 +93,16 @@ def test_other_rigs_and_other_computers_are_left_alone(start: Start, tmp_path: P
     run.finished()
 
 
+def test_recovery_by_hand_tells_of_a_wrong_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert recovery.main(["--rig-config", str(tmp_path / "rg.yaml")]) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("ERROR: ")
+    assert "there is no such file -> " in said
+    with pytest.raises(SystemExit) as wrong:
+        recovery.main(["--nonsense"])
+    assert wrong.value.code == 4
+
+
 def test_recovery_by_hand(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     run = start(["log", "x"], ["die"], sidecar=False)
     run.wait()
@@ -143,6 +134,20 @@ def test_a_damaged_session_does_not_keep_the_others(start: Start, tmp_path: Path
     lines = recover(state_of(run), tmp_path / "data")
     assert any("session s1 had no ending" in line for line in lines)
     assert json.loads((broken / METADATA / "end_state.json").read_text())["outcome"] == "crashed"
+    assert eventually(lambda: not run.sidecars())
+
+
+def test_a_damaged_note_does_not_keep_the_others(start: Start, tmp_path: Path) -> None:
+    run = start(["log", "x"], ["die"], sidecar=False)
+    run.wait()
+    broken = tmp_path / "data" / "broken"
+    broken.mkdir()
+    note = {"host": socket.gethostname(), "pid": "not a number", "create_time": None}
+    mark_unfinished(state_of(run), "broken", broken, session=note)
+    mark_unfinished(state_of(run), "s1", run.folder)
+    lines = recover(state_of(run))
+    assert any(line.startswith("session broken could not be recovered: ValueError") for line in lines)
+    assert any("session s1 had no ending" in line for line in lines)
     assert eventually(lambda: not run.sidecars())
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pytest_openscope.processes import create_time
@@ -144,6 +145,17 @@ def test_warnings_come_once_per_crossing(tmp_path: Path) -> None:
     assert len(said) == 3
 
 
+def test_sizes_are_decimal_as_in_the_checks_of_the_rig(tmp_path: Path) -> None:
+    sampler = ResourceSampler(tmp_path / "r.json", os.getpid(), None, 1.0, str(tmp_path), lambda *_: None)
+    sampler._take()
+    (sample,) = json.loads((tmp_path / "r.json").read_text())
+    usage, memory = psutil.disk_usage(str(tmp_path)), psutil.virtual_memory()
+    assert sample["system"]["disk"]["total_gb"] == round(usage.total / 1e9, 3)
+    assert sample["system"]["memory"]["total_gb"] == round(memory.total / 1e9, 3)
+    own = psutil.Process().memory_info().rss / 1e6
+    assert sample["launcher"]["memory_mb"] == pytest.approx(own, rel=0.03)
+
+
 def test_a_failing_sample_is_said_once_and_sampling_goes_on(tmp_path: Path) -> None:
     said: list[tuple[Any, ...]] = []
     folder = tmp_path / "later"
@@ -163,3 +175,21 @@ def test_a_failing_sample_is_said_once_and_sampling_goes_on(tmp_path: Path) -> N
 def test_the_only_disk_is_the_sessions_disk(tmp_path: Path) -> None:
     assert disk_of(str(tmp_path / "missing"), {"PhysicalDrive0": None}) == "PhysicalDrive0"
     assert disk_of(str(tmp_path / "missing"), {"a": None, "b": None}) == ""
+
+
+def test_a_summary_is_said_every_so_often(tmp_path: Path) -> None:
+    said: list[tuple[Any, ...]] = []
+    arguments = (os.getpid(), None, 0.1, str(tmp_path), lambda *a: said.append(a))
+    sampler = ResourceSampler(tmp_path / "r.json", *arguments, low_disk_gb=0, low_memory_percent=101, summary_s=0.3)
+    sampler.start()
+    try:
+        deadline = time.monotonic() + 20
+        while len(said) < 3:
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+    finally:
+        sampler.stop()
+    for level, text, _, terminal in said:
+        assert (level, terminal) == ("INFO", False)
+        assert "MB at most" in text
+        assert "GB free" in text

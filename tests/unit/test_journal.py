@@ -1,0 +1,65 @@
+"""The journal when others lay hands on its file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pytest_openscope import held_files
+from pytest_openscope import journal as module
+from pytest_openscope.journal import Journal, JournalReader
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
+
+
+def test_threads_that_find_it_deleted_put_it_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write("first")
+    original, both, busy = held_files.put_back, threading.Event(), threading.Lock()
+
+    def put_back(fd: int, path: Path) -> None:
+        if not busy.acquire(blocking=False):
+            both.set()
+            return
+        # Time enough for another thread to come in as well.
+        both.wait(0.3)
+        original(fd, path)
+        busy.release()
+
+    monkeypatch.setattr(module, "put_back", put_back)
+    journal.path.unlink()
+    threads = [threading.Thread(target=journal.write, args=(f"event {number}",)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not both.is_set()
+    assert sorted(event["event"] for event in JournalReader(journal.path).read()) == ["event 0", "event 1", "first"]
+    journal.close()
+
+
+def test_a_descriptor_that_somebody_closed_is_opened_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert journal._fd is not None
+    os.close(journal._fd)
+    journal.write("first")
+    assert [event["event"] for event in JournalReader(journal.path).read()] == ["first"]
+    journal.close()
+
+
+def test_a_close_in_the_middle_of_an_event_raises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+
+    def is_deleted(fd: int) -> bool:
+        journal.close()
+        return bool(os.fstat(fd).st_nlink)
+
+    monkeypatch.setattr(module, "is_deleted", is_deleted)
+    journal.write("last")
+    assert JournalReader(journal.path).read() == []
+    assert journal.lost == 0
+    assert journal._fd is None
