@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -11,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .command_parser import EXIT_USAGE, CommandParser, tell
 from .issues.settings import DEFAULT_API, DEFAULT_TOKEN_ENV, ReportSettings
 
-EXIT_OK, EXIT_FOUND, EXIT_USAGE = 0, 1, 4
+EXIT_OK, EXIT_FOUND = 0, 1
 
 
 def outbox_main(argv: Sequence[str]) -> int:
     """List, send or drop the reports that wait on this rig; 0 when nothing is left or wrong, 1 when something is."""
-    parser = _parser("outbox", "reports that wait to be sent")
+    parser = CommandParser("outbox", "reports that wait to be sent")
     parser.add_argument("action", nargs="?", choices=("list", "send", "drop"), default="list")
     parser.add_argument("which", nargs="?", default="", help="drop: beginning of a report's id or fingerprint, or 'all'")
     _add_rig(parser)
@@ -38,16 +38,7 @@ def outbox_main(argv: Sequence[str]) -> int:
     return _list(state)
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> Any:
-            self.print_usage(sys.stderr)
-            self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
-
-    return Parser(prog=f"python -m pytest_openscope {name}", description=description)
-
-
-def _add_rig(parser: argparse.ArgumentParser) -> None:
+def _add_rig(parser: CommandParser) -> None:
     given = os.environ.get("OPENSCOPE_RIG_CONFIG")
     parser.add_argument("--rig-config", type=Path, default=Path(given) if given else None, help="rig configuration file")
 
@@ -55,7 +46,7 @@ def _add_rig(parser: argparse.ArgumentParser) -> None:
 def _configuration(rig_config: Path | None, params: Sequence[Path] = ()) -> Any:
     """Return the configuration as a session would have it; None, with the mistakes told, when there is none."""
     if rig_config is None:
-        print("no rig is given -> add --rig-config FILE", file=sys.stderr)
+        tell(["--rig-config: no rig configuration is given -> add --rig-config FILE"])
         return None
     from .config.load import load
     from .config.model import ConfigRequest
@@ -75,7 +66,7 @@ def _configuration(rig_config: Path | None, params: Sequence[Path] = ()) -> Any:
         )
     )
     if loaded.configuration is None:
-        print("\n".join(str(mistake) for mistake in loaded.mistakes), file=sys.stderr)
+        tell(loaded.mistakes)
     return loaded.configuration
 
 
@@ -102,8 +93,13 @@ def _list(state: Path) -> int:
 
 
 def _send(state: Path, timeout_s: float) -> int:
-    from .issues.outbox import drain
+    from .issues.outbox import drain, list_reports
+    from .sidecar.late_reports import LateAnswers
 
+    waiting = len(list_reports(state))
+    if waiting:
+        wait = "1 waits" if waiting == 1 else f"{waiting} wait"
+        print(f"{wait}; trying for at most {timeout_s:g} s (--timeout)", flush=True)
     refused = []
 
     def told(answer: dict[str, Any]) -> None:
@@ -112,7 +108,11 @@ def _send(state: Path, timeout_s: float) -> int:
             f"{answer['fingerprint']}  {answer['status']}  {answer['issue_url'] or ''} {answer['reason']}".rstrip(), flush=True
         )
 
-    drained = drain(state, timeout_s, on_result=told)
+    late = LateAnswers()
+    try:
+        drained = drain(state, timeout_s, on_result=told, on_written=late.written, at_once=True)
+    finally:
+        _follow(late)
     if drained.busy:
         print("another process is sending this outbox", file=sys.stderr)
         return EXIT_FOUND
@@ -124,25 +124,35 @@ def _send(state: Path, timeout_s: float) -> int:
 
 def _drop(state: Path, which: str) -> int:
     from .issues.outbox import drop
+    from .sidecar.late_reports import LateAnswers
 
     if not which:
-        print("say which: the beginning of a report's id or fingerprint, or 'all'", file=sys.stderr)
+        tell(["outbox drop: no report is named -> give the beginning of its id or fingerprint, or all"])
         return EXIT_USAGE
     try:
         dropped = drop(state, which)
     except TimeoutError as problem:
         print(problem, file=sys.stderr)
         return EXIT_FOUND
+    late = LateAnswers()
     for report in dropped:
+        late.written(Path(report["debug_state"]), {"status": "refused"})
         print(f"dropped {report['id']}  {report['title']}")
     if not dropped:
         print(f"nothing in the outbox begins with {which!r}", file=sys.stderr)
+    _follow(late)
     return EXIT_OK if dropped else EXIT_FOUND
+
+
+def _follow(late: Any) -> None:
+    late.close()
+    for name in late.started:
+        print(f"{name}: its copy in the central mirror follows in the background")
 
 
 def github_check_main(argv: Sequence[str]) -> int:
     """Tell whether reports would arrive; 0 when they would, 1 when not. Creates nothing."""
-    parser = _parser("github-check", "are token, repository, permission and labels right? (creates nothing)")
+    parser = CommandParser("github-check", "are token, repository, permission and labels right? (creates nothing)")
     _add_rig(parser)
     parser.add_argument("--params", type=Path, action="append", default=[], help="parameter file with a github_issue block")
     parser.add_argument("--repo", help="owner/name, instead of a configuration")

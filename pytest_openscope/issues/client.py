@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from .settings import Timing
+from .wording import cause_in_words, shortened
 
 PER_PAGE = 100
 
@@ -91,13 +92,19 @@ class Api:
                 verb, path, dict(parameters) if parameters else None, None, content
             )
         except requests.exceptions.RequestException as problem:
-            raise TransientError(f"{verb} {self.base_url}: {_short(problem)}", _executed(problem)) from problem
+            raise TransientError(self._unreached(problem), _executed(problem)) from problem
         except (OSError, RuntimeError, AssertionError, ValueError) as problem:
-            raise TransientError(f"{verb} {self.base_url}: {_short(problem)}") from problem
+            raise TransientError(f"{verb} {self.base_url}: {cause_in_words(problem)}") from problem
         if status < 300:
             return headers, self._json(verb, text)
         self._raise(verb, status, headers, text)
         raise AssertionError("unreachable")
+
+    def _unreached(self, problem: BaseException) -> str:
+        parts = urlparse(self.base_url)
+        server = parts.netloc.rpartition("@")[2] or self.base_url
+        what = "gave no answer" if _executed(problem) is None else "cannot be reached"
+        return f"{server} {what}: {cause_in_words(problem)}"
 
     def _json(self, verb: str, text: str) -> Any:
         try:
@@ -185,9 +192,9 @@ class Api:
         try:
             status, headers, text = self._github.requester.requestJson("GET", path)
         except requests.exceptions.RequestException as problem:
-            raise TransientError(f"GET {self.base_url}: {_short(problem)}", False) from problem
+            raise TransientError(self._unreached(problem), False) from problem
         except (OSError, RuntimeError, AssertionError, ValueError) as problem:
-            raise RefusedError(f"GET {path}: {_short(problem)}") from problem
+            raise RefusedError(f"GET {path}: {cause_in_words(problem)}") from problem
         if status >= 400:
             self._raise("GET", status, headers, text)
         return status, headers, text
@@ -273,7 +280,7 @@ def _quiet_pygithub() -> None:
             logger.removeHandler(handler)
 
 
-def _executed(problem: Exception) -> bool | None:
+def _executed(problem: BaseException) -> bool | None:
     """A connection that never came about carried no request."""
     import requests
 
@@ -284,16 +291,12 @@ def _executed(problem: Exception) -> bool | None:
     return False if refused else None
 
 
-def _short(problem: BaseException) -> str:
-    return f"{type(problem).__name__}: {problem}"[:200]
-
-
 def _message(text: str) -> str:
     try:
         value = json.loads(text)
     except ValueError:
         return ""
-    return str(value.get("message") or "")[:200] if isinstance(value, dict) else ""
+    return shortened(str(value.get("message") or "")) if isinstance(value, dict) else ""
 
 
 def _details(text: str) -> str:
@@ -301,7 +304,7 @@ def _details(text: str) -> str:
         errors = json.loads(text).get("errors")
     except (ValueError, AttributeError):
         return ""
-    return f" {json.dumps(errors)[:200]}" if errors else ""
+    return f" {shortened(json.dumps(errors))}" if errors else ""
 
 
 def _is_limit(headers: Mapping[str, str], message: str) -> bool:

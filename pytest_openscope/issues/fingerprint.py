@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..record import AcquisitionFacts, ChainedException, Failure
+from .markdown import clean
 from .normalise import basename, normalise
 
 VERSION = "v1"
@@ -58,7 +59,7 @@ def fingerprint(failure: Failure, private: Iterable[str] = ()) -> str:
     """
     given = given_fingerprint(failure)
     if given:
-        return given if FINGERPRINT.fullmatch(given) else _hash(["given", given])
+        return named(given)
     names = tuple(private)
     parts = [failure.kind if failure.kind in ("acquisition", "timeout", "crash") else "failure"]
     parts += [str(failure.phase or ""), step_name(failure.step, names)]
@@ -75,9 +76,18 @@ def fingerprint(failure: Failure, private: Iterable[str] = ()) -> str:
     return _hash(parts)
 
 
+def named(text: str) -> str:
+    """Return the fingerprint of a name that the user gave; what has the form of a fingerprint is taken as one.
+
+    Whatever the text holds, the result fits into a title and stands as a line of its own in a body.
+    """
+    name = " ".join(clean(text).split())
+    return name.lower() if FINGERPRINT.fullmatch(name.lower()) else _hash(["given", name])
+
+
 def given_fingerprint(failure: Failure) -> str:
     """Return the name that the user gave, by hook or by a note ``fingerprint: …`` of an exception; else ""."""
-    if failure.fingerprint:
+    if failure.fingerprint.strip():
         return failure.fingerprint.strip()
     for link in reversed(failure.chain):
         for note in link.notes:
@@ -133,7 +143,7 @@ def own_functions(frames: list[dict[str, Any]], internal: bool = False) -> list[
     found: list[str] = []
     for frame in reversed(frames):
         function = str(frame.get("function") or "")
-        if function in _INLINED or not is_own(frame, internal):
+        if function.rpartition(".")[2] in _INLINED or not is_own(frame, internal):
             continue
         name = f"{module_of(frame)}:{function}"
         if name not in found:

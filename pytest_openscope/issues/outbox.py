@@ -34,6 +34,7 @@ MIN_ATTEMPT_S = 1.0
 POLL_S = 0.5
 
 Attempt = Callable[[Path, str, float], "dict[str, Any] | None"]
+Written = Callable[[Path, "dict[str, Any]"], None]
 
 
 def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
@@ -109,6 +110,8 @@ def drain(
     stop: Callable[[], bool] | None = None,
     attempt: Attempt | None = None,
     clock: Clock | None = None,
+    on_written: Written | None = None,
+    at_once: bool = False,
 ) -> Drained:
     """Send what is due, and what becomes due, until the outbox is empty or ``deadline_s`` is over.
 
@@ -119,6 +122,9 @@ def drain(
         token_of: returns the content of an environment variable; asked anew for every attempt.
         stop: asked often; True ends the drain early, an attempt under way is killed.
         attempt: what an attempt is, for tests; the default is a worker process.
+        on_written: gets each ``debug_state.json`` that was changed, and the answer that is in it now.
+        at_once: try each report without an issue once, however long it would still wait after the attempts before; a server
+            that asked to wait is given its time.
     """
     timing, clock = timing or Timing(), clock or Clock()
     if not waiting(state_directory):
@@ -132,7 +138,11 @@ def drain(
         clock.sleep(POLL_S)
     workers = None if attempt else Workers(state_directory, timing, halted)
     try:
-        _Run(state_directory, timing, clock, token_of, on_result, attempt or workers).until(deadline, halted)  # type: ignore[arg-type]
+        tell = _Teller(on_result, on_written)
+        run = _Run(state_directory, timing, clock, token_of, tell, attempt or workers)  # type: ignore[arg-type]
+        if at_once:
+            run.hurried = {report["id"] for _, report in list_reports(state_directory) if not report["state"].get("number")}
+        run.until(deadline, halted)
     finally:
         if workers is not None:
             workers.close()
@@ -146,6 +156,21 @@ def _due(report: Mapping[str, Any], ledger: Ledger) -> float:
     return max(float(report["state"].get("next_try") or 0.0), ledger.not_before(base))
 
 
+@dataclass(frozen=True)
+class _Teller:
+    """Gives an answer to the session that it is for, and to whoever wants to know."""
+
+    on_result: Callable[[dict[str, Any]], None] | None
+    on_written: Written | None
+
+    def __call__(self, report: Mapping[str, Any], answer: dict[str, Any]) -> None:
+        path = Path(report["debug_state"])
+        if write_back(path, answer) and self.on_written is not None:
+            self.on_written(path, answer)
+        if self.on_result is not None:
+            self.on_result(answer)
+
+
 class _Run:
     """One drain: picks the report that is due first, and deals with answers."""
 
@@ -155,16 +180,17 @@ class _Run:
         timing: Timing,
         clock: Clock,
         token_of: Callable[[str], str | None],
-        on_result: Callable[[dict[str, Any]], None] | None,
+        tell: _Teller,
         attempt: Attempt,
     ) -> None:
         self.state_directory = Path(state_directory)
         self.timing = timing
         self.clock = clock
         self.token_of = token_of
-        self.on_result = on_result
+        self.tell = tell
         self.attempt = attempt
         self.tokenless: set[str] = set()
+        self.hurried: set[str] = set()
 
     def until(self, deadline: float, halted: Callable[[], bool]) -> None:
         while not halted():
@@ -172,9 +198,9 @@ class _Run:
             reports = [item for item in list_reports(self.state_directory) if item[1]["id"] not in self.tokenless]
             if not reports:
                 return
-            path, report = min(reports, key=lambda item: (_due(item[1], ledger), item[0].name))
+            path, report = min(reports, key=lambda item: (self._due(item[1], ledger), item[0].name))
             now = self.clock.now()
-            wait_s = _due(report, ledger) - now
+            wait_s = self._due(report, ledger) - now
             if wait_s > 0:
                 if now + wait_s > deadline:
                     return
@@ -183,28 +209,34 @@ class _Run:
             remaining_s = deadline - now
             if remaining_s < MIN_ATTEMPT_S:
                 return
+            self.hurried.discard(report["id"])
             wanted_s = float(report["settings"].get("timeout_s") or self.timing.attempt_s)
             self._one(path, report, ledger, min(wanted_s, self.timing.attempt_s, remaining_s))
+
+    def _due(self, report: Mapping[str, Any], ledger: Ledger) -> float:
+        if report["id"] in self.hurried:
+            return ledger.not_before(str(report["settings"].get("api_base_url") or ""))
+        return _due(report, ledger)
 
     def _one(self, path: Path, report: dict[str, Any], ledger: Ledger, limit_s: float) -> None:
         token = (self.token_of(str(report["settings"].get("token_env") or "")) or "").strip()
         if not token:
             self.tokenless.add(report["id"])
-            self._tell(report, result(report, "queued", reason=f"no token in {report['settings'].get('token_env')}"))
+            self.tell(report, result(report, "queued", reason=f"no token in {report['settings'].get('token_env')}"))
             return
         if self._too_old(report):
             answer = result(report, "refused", reason="it could not be sent for too long")
             ledger.refused(answer, now_iso())
             ledger.save()
             path.unlink(missing_ok=True)
-            self._tell(report, answer)
+            self.tell(report, answer)
             return
         try:
             answer_or_none = self.attempt(path, token, limit_s)
         except AttemptFailedError as problem:
             answer_or_none = self._failed(path, str(problem))
         if answer_or_none is not None:
-            self._tell(report, answer_or_none)
+            self.tell(report, answer_or_none)
 
     def _too_old(self, report: Mapping[str, Any]) -> bool:
         try:
@@ -223,11 +255,6 @@ class _Run:
         report["state"]["reason"] = reason
         write_json(path, report)
         return None if report["state"].get("number") else result(report, "queued", reason=reason)
-
-    def _tell(self, report: Mapping[str, Any], answer: dict[str, Any]) -> None:
-        write_back(Path(report["debug_state"]), answer)
-        if self.on_result is not None:
-            self.on_result(answer)
 
 
 def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:

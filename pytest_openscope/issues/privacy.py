@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import re
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,11 @@ _HOMES = re.compile(
 )
 
 
+_OUTSIDE_PATHS = re.compile(r"[\s\"'<>|]")
+#: How far around a name a separator is looked for.
+_PATH_CHARS = 300
+
+
 @dataclass(frozen=True)
 class Machine:
     """The machine's own names, all of which are private."""
@@ -46,6 +53,11 @@ class Machine:
             names.append(home.name)
         except (RuntimeError, OSError):
             homes = []
+        if sys.platform != "win32":
+            # HOME may name another folder (a service, sudo); tracebacks show where Python is installed all the same.
+            account_home, account = _account()
+            homes += account_home
+            names += account
         try:
             names.append(getpass.getuser())
         except (OSError, KeyError, ImportError):
@@ -56,10 +68,22 @@ class Machine:
         except OSError:
             hosts = []
         return cls(
-            tuple(home for home in homes if len(home) > 3),
+            tuple(dict.fromkeys(home for home in homes if len(home) > 3)),
             tuple(sorted({name for name in names if len(name) > 1})),
             tuple(sorted({host for host in hosts if len(host) > 1 and host.lower() != "localhost"})),
         )
+
+
+if sys.platform != "win32":
+
+    def _account() -> tuple[list[str], list[str]]:
+        import pwd
+
+        try:
+            entry = pwd.getpwuid(os.getuid())
+        except KeyError:
+            return [], []
+        return [entry.pw_dir], [entry.pw_name]
 
 
 class Privacy:
@@ -78,7 +102,7 @@ class Privacy:
         self.machine = machine or Machine.here()
         self.masker = ExactMasker([*secrets, *([token] if token else [])])
         self._homes = _alternatives(self.machine.homes)
-        self._names = _path_part(self.machine.user_names)
+        self._names = _word(self.machine.user_names)
         self._hosts = _word(self.machine.hosts)
         people = [(session_uuid, "<session>"), (subject_id, "<subject>"), (user_id, "<user>")]
         self._people = [(pattern, mask) for value, mask in people for pattern in [_name_pattern(value)] if pattern]
@@ -90,7 +114,7 @@ class Privacy:
             text = self._homes.sub(HOME, text)
         text = _HOMES.sub(_home, text)
         if self._names is not None:
-            text = self._names.sub(USER_NAME, text)
+            text = self._names.sub(_if_in_path, text)
         if self._hosts is not None:
             text = self._hosts.sub(HOST, text)
         return text
@@ -146,14 +170,17 @@ def _alternatives(homes: Iterable[str]) -> re.Pattern[str] | None:
     forms = sorted({form for home in homes for form in _spellings(home.rstrip("\\/")) if len(form) > 3}, key=len, reverse=True)
     if not forms:
         return None
-    return re.compile("(?:" + "|".join(map(re.escape, forms)) + r")(?![\w])", re.IGNORECASE)
+    # A home such as /root may be a part of any other path.
+    bounded = [(r"(?<![\w.\-])" if form.count("/") == 1 and form[0] == "/" else "") + re.escape(form) for form in forms]
+    return re.compile("(?:" + "|".join(bounded) + r")(?![\w])", re.IGNORECASE)
 
 
-def _path_part(names: Iterable[str]) -> re.Pattern[str] | None:
-    forms = sorted((re.escape(name) for name in names), key=len, reverse=True)
-    if not forms:
-        return None
-    return re.compile(rf"(?i)(?<=[\\/])(?:{'|'.join(forms)})(?=[\\/\s\"'.:,;)\]]|$)")
+def _if_in_path(match: re.Match[str]) -> str:
+    """Mask a user's name that stands in a path, alone between separators or with other words (``pytest-of-jane``)."""
+    text, start, end = match.string, match.start(), match.end()
+    before = _OUTSIDE_PATHS.split(text[max(0, start - _PATH_CHARS) : start])[-1]
+    around = before + _OUTSIDE_PATHS.split(text[end : end + _PATH_CHARS], maxsplit=1)[0]
+    return USER_NAME if "/" in around or "\\" in around else match[0]
 
 
 def _word(names: Iterable[str]) -> re.Pattern[str] | None:

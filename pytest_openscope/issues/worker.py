@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,13 @@ def _queued(report: dict[str, Any], reason: str) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Serve jobs until stdin ends."""
+    """Serve jobs until stdin ends.
+
+    It ends when the parent is gone, and with it the outbox lock: the process then ends at once, even within a request, before
+    the next sender could find it writing to the same report. What was under way is looked up, as after a killed attempt.
+    """
     apis: dict[tuple[str, str], Api] = {}
-    for line in sys.stdin:
+    for line in _lines_until_the_parent_is_gone():
         job = json.loads(line)
         watchdog = threading.Timer(job["limit_s"] + 2.0, os._exit, (3,))
         watchdog.daemon = True
@@ -128,6 +133,19 @@ def main() -> None:
         watchdog.cancel()
         sys.stdout.write(json.dumps(reply) + "\n")
         sys.stdout.flush()
+
+
+def _lines_until_the_parent_is_gone() -> Iterator[str]:
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    while True:
+        yield lines.get()
 
 
 def _serve(job: dict[str, Any], apis: dict[tuple[str, str], Api]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .settings import Timing
+from .wording import shortened
 from .worker import BOOT
 
 
@@ -60,16 +61,20 @@ class Workers:
             raise
         if "problem" in reply:
             self.close()
-            raise AttemptFailedError(f"the sending process failed: {str(reply['problem']).strip().splitlines()[-1][:300]}")
+            raise AttemptFailedError(
+                f"the sending process failed: {shortened(str(reply['problem']).strip().splitlines()[-1], 300)}"
+            )
         return dict(reply)
 
     def _start(self) -> None:
         self._lines = queue.Queue()
-        flags = 0
+        flags, executable = 0, sys.executable
         if sys.platform == "win32":
             flags = subprocess.CREATE_NO_WINDOW
+            # A virtual environment's python.exe only starts this one and waits: a kill would hit the wrong process.
+            executable = getattr(sys, "_base_executable", None) or executable
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", BOOT],
+            [executable, "-I", "-S", "-c", BOOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -18,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
-TOKEN = "ghp_" + "k3yK3y" * 6
+from .outgoing import TOKEN, Outgoing, Request
+
 REPO = "lab/rigs"
 
 
@@ -43,24 +44,11 @@ class Fault:
         )
 
 
-@dataclass
-class Request:
-    verb: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: str
-
-    @property
-    def sent(self) -> str:
-        """All that left the machine but for the authorization, which is the token's place."""
-        return f"{self.verb} {unquote(self.path)} {self.query}\n{self.body}"
-
-
-class FakeGithub:
+class FakeGithub(Outgoing):
     """The state of a server; thread-safe. ``clock`` returns epoch seconds, ``list_lag_s`` is how far lists are behind."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self.clock = clock
         self.lock = threading.RLock()
         self.repo: dict[str, Any] = {"private": True, "archived": False, "has_issues": True, "push": True}
@@ -70,7 +58,6 @@ class FakeGithub:
         self.labels: dict[str, dict[str, Any]] = {}
         self.issues: dict[int, dict[str, Any]] = {}
         self.comments: dict[int, list[dict[str, Any]]] = {}
-        self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.list_lag_s = 0.0
         self.empty_lists = False
@@ -81,9 +68,11 @@ class FakeGithub:
         self._thread.start()
 
     def close(self) -> None:
+        """Shut down; fails if anything private was sent."""
         self._server.closing.set()
         self._server.shutdown()
         self._server.server_close()
+        self.search()
 
     # -- for tests
 

@@ -18,7 +18,8 @@ from pytest_openscope.issues.settings import Timing
 from pytest_openscope.phases import Outcome, Phase
 from pytest_openscope.record import AcquisitionFacts, ChainedException, Failure
 
-from .fake_github import REPO, TOKEN, FakeGithub
+from .fake_github import REPO, FakeGithub
+from .outgoing import TOKEN, Outgoing
 
 TOKEN_ENV = "RIG_GITHUB_TOKEN"
 SUBJECT, USER = "Zx81-mouse", "quillfeather"
@@ -27,15 +28,13 @@ PASSWORD = "s3same-0pen!"
 PRIVATE = {
     "token": TOKEN,
     "password": PASSWORD,
-    "subject": SUBJECT,
-    "user": USER,
-    "session": SESSION,
     "home": "/home/jqualm",
     "windows home": "users\\jqualm",
     "escaped home": "users\\\\jqualm",
     "user name": "jqualm",
     "host": "allen-rig-417",
 }
+NAMES = {"subject": SUBJECT, "user": USER, "session": SESSION}
 MACHINE = Machine(("/home/jqualm", "C:\\Users\\jqualm"), ("jqualm",), ("ALLEN-RIG-417", "allen-rig-417.lab.example"))
 LEAKY = (
     f"subject {SUBJECT} user {USER} session {SESSION}\npath /home/jqualm/data/{SESSION}/x.bin and "
@@ -44,6 +43,12 @@ LEAKY = (
     f"password={PASSWORD} Authorization: Bearer {TOKEN}\n"
 )
 FAST = Timing(write_pace_s=0.0, attempt_s=10.0, request_timeout_s=5)
+
+
+def watch(server: Outgoing, names: bool = True) -> None:
+    """Let the server look for what the rigs of this kit must not send."""
+    server.private = dict(PRIVATE)
+    server.names = dict(NAMES) if names else {}
 
 
 class SimClock:
@@ -201,4 +206,4 @@ def run_until_idle(rigs: list[Rig], clock: SimClock, limit_s: float = 3600.0) ->
             if not dues:
                 return
             clock._now = max(clock.now() + 0.01, min(dues))
-    raise AssertionError("the outboxes do not come to rest")
+    raise AssertionError(f"the outboxes do not come to rest: {[rig.answers[-3:] for rig in rigs]}")

@@ -13,14 +13,16 @@ import pytest
 from pytest_openscope.issues import outbox
 from pytest_openscope.issues.settings import Timing
 
-from .fake_github import TOKEN, FakeGithub
+from .fake_github import FakeGithub
 from .kit import Rig, SimClock, run_until_idle
+from .outgoing import TOKEN
 
 DAY = 86_400.0
 
 
-@pytest.mark.parametrize("count", [2, 3, 16])
-@pytest.mark.parametrize("lag_s", [0.0, 4.0, 60.0])
+@pytest.mark.parametrize(
+    ("count", "lag_s"), [*((count, 4.0) for count in range(2, 17)), (2, 0.0), (16, 0.0), (2, 60.0), (16, 60.0)]
+)
 def test_rigs_that_fail_at_once_end_with_one_open_issue(
     count: int, lag_s: float, make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock
 ) -> None:

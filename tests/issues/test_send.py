@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,43 @@ def test_another_rig_finds_the_issue_by_the_list(make_rig: Callable[..., Rig], g
     assert github.open_numbers() == [1]
 
 
+def test_an_issue_far_back_in_the_list_is_found_in_bounded_reads(
+    make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock
+) -> None:
+    created(make_rig("rig-a"), clock)
+    for number in range(250):
+        github.add_issue(f"another defect {number}", state="closed" if number % 5 == 0 else "open")
+    other = make_rig("rig-b")
+    other.fail()
+    other.drain()
+    assert (other.status, other.answers[-1]["issue_number"]) == ("commented", 1)
+    lists = [request.query for request in github.requests if request.path.endswith("/issues") and request.verb == "GET"]
+    assert [(query["state"], query["page"]) for query in lists[-3:]] == [("open", "1"), ("open", "2"), ("open", "3")]
+    assert all(query["labels"] == "auto-report" and query["direction"] == "desc" for query in lists)
+    assert github.count("GET", "/search.*") == 0
+
+
+def test_the_reads_for_an_unknown_defect_are_bounded(rig: Rig, github: FakeGithub) -> None:
+    github.labels["auto-report"] = {"name": "auto-report"}
+    for number in range(1_700):
+        github.add_issue("another defect", state="open" if number < 1_100 else "closed")
+    rig.fail()
+    rig.drain()
+    assert rig.status == "created"
+    lists = [request.query for request in github.requests if request.path.endswith("/issues") and request.verb == "GET"]
+    assert [query["state"] for query in lists] == ["open"] * 10 + ["closed"] * 5
+
+
+def test_only_the_ledger_and_the_issue_itself_are_read_for_a_known_defect(
+    rig: Rig, github: FakeGithub, clock: SimClock
+) -> None:
+    created(rig, clock)
+    github.requests.clear()
+    rig.fail()
+    rig.drain()
+    assert [(request.verb, request.path) for request in github.requests] == [("GET", "/repos/lab/rigs/issues/1")]
+
+
 @pytest.mark.parametrize("edited", ["title", "body"])
 def test_a_human_may_edit_title_or_body(edited: str, make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock) -> None:
     created(make_rig("rig-a"), clock)
@@ -141,6 +179,7 @@ def test_closed_as_completed_is_reopened_by_a_new_version(rig: Rig, github: Fake
     assert rig.status == "reopened"
     assert github.open_numbers() == [1]
     assert "Regression" in github.comment_bodies(1)[0]
+    assert github.issues[1]["state_reason"] == "reopened"
 
 
 def test_a_version_that_was_reported_does_not_reopen(make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock) -> None:
@@ -238,6 +277,40 @@ def test_dropped_labels_are_told_and_the_issue_found_by_its_creator(
     assert github.open_numbers() == [1]
 
 
+def test_the_creators_issues_are_read_where_the_label_cannot_be_set(
+    make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock
+) -> None:
+    github.repo["push"] = False
+    github.add_issue("somebody else's", labels=(), user={"login": "somebody"})
+    rig = make_rig()
+    rig.fail()
+    run_until_idle([rig], clock)
+    creators = {request.query.get("creator") for request in github.requests if "state" in request.query}
+    assert creators == {None, "rig-bot"}
+    assert rig.answers[0]["status"] == "created"
+
+
+def test_each_answer_reaches_the_state_of_its_session(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    def state_of(report: dict[str, Any]) -> dict[str, Any]:
+        return dict(json.loads(Path(report["debug_state"]).read_text(encoding="utf-8"))["github"])
+
+    def fail(version: str = "") -> dict[str, Any]:
+        (report,) = rig.fail(version=version)
+        run_until_idle([rig], clock)
+        return state_of(report)
+
+    states = [fail(), fail()]
+    clock.advance(DAY)
+    states.append(fail())
+    github.set_state(1, "closed", "completed")
+    clock.advance(DAY)
+    states.append(fail("stimulus 2"))
+    assert [state["status"] for state in states] == ["created", "known", "commented", "reopened"]
+    assert [state["occurrence"] for state in states] == [1, 2, 3, 4]
+    assert {state["issue_url"] for state in states} == {"https://github.test/lab/rigs/issues/1"}
+    assert all(state["reported_at"] and state["issue_number"] == 1 for state in states)
+
+
 def test_public_repository_masks_the_log_and_warns_once(make_rig: Callable[..., Rig], github: FakeGithub) -> None:
     github.repo["private"] = False
     rig = make_rig(sanitize_launcher_log=False)
@@ -323,6 +396,16 @@ def test_comments_of_a_rig_on_an_issue_are_capped(make_rig: Callable[..., Rig], 
         rig.drain()
     assert len(github.comments[1]) == 2
     assert rig.answers[-1]["occurrence"] == 5
+
+
+def test_comments_of_all_rigs_on_an_issue_are_capped(make_rig: Callable[..., Rig], github: FakeGithub, clock: SimClock) -> None:
+    created(make_rig("rig-a"), clock)
+    github.comments[1] = [{"id": number, "body": "seen", "user": {"login": "rig-bot"}} for number in range(400)]
+    other = make_rig("rig-b")
+    other.fail()
+    other.drain()
+    assert other.status == "known"
+    assert len(github.comments[1]) == 400
 
 
 def test_a_damaged_ledger_and_a_damaged_report_are_set_aside(rig: Rig, github: FakeGithub, clock: SimClock) -> None:

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.issues.fingerprint import fault_frames, fingerprint, own_functions, program, signal_name
+from pytest_openscope.issues.fingerprint import (
+    FINGERPRINT,
+    fault_frames,
+    fingerprint,
+    named,
+    own_functions,
+    program,
+    signal_name,
+)
+from pytest_openscope.issues.markdown import visible_lines
 from pytest_openscope.issues.normalise import normalise
+from pytest_openscope.issues.text import IssueContext, body, fingerprint_of, title
 from pytest_openscope.phases import Outcome, Phase
 from pytest_openscope.record import AcquisitionFacts, ChainedException, Failure
 
@@ -57,6 +67,11 @@ def test_same_whatever_the_depth_of_a_recursion(one: int, other: int) -> None:
         return raised(*[frame("visit"), frame("walk")] * count, frame("open"))
 
     assert fingerprint(deep(one)) == fingerprint(deep(other))
+
+
+@pytest.mark.parametrize("name", ["<listcomp>", "open.<locals>.<listcomp>", "Shutter.open.<locals>.<dictcomp>"])
+def test_same_with_and_without_frames_of_comprehensions(name: str) -> None:
+    assert fingerprint(raised(frame("open"), frame(name))) == fingerprint(raised(frame("open")))
 
 
 @given(st.lists(st.sampled_from([LIBRARY, STDLIB, OURS]), max_size=4))
@@ -220,6 +235,32 @@ def test_given_by_note_or_hook() -> None:
     hooked = raised(frame("b"), fingerprint="shutter-stuck", step="other")
     assert fingerprint(noted) == fingerprint(hooked)
     assert fingerprint(raised(frame("a"), fingerprint="v1:0123456789ab")) == "v1:0123456789ab"
+
+
+NASTY = ["v1:0123456789ab\n\n# Fingerprint: `v1:ffffffffffff`", "a\x00b\ud800", "`" * 300, "@all #1 <b>", "x" * 100_000]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_given_name_cannot_break_out_of_its_line(name: str) -> None:
+    made = fingerprint(raised(frame("a"), fingerprint=name))
+    assert FINGERPRINT.fullmatch(made)
+    assert made != "v1:0123456789ab"
+    context = IssueContext(made, "r1", "rig", "now", "1.0", str)
+    issue = {"title": title(raised(frame("a"), fingerprint=name), made, str), "body": body(raised(frame("a")), context)}
+    assert fingerprint_of(issue) == {made}
+    assert f"Fingerprint: `{made}`" in visible_lines(issue["body"])
+
+
+@given(st.text(min_size=1).filter(str.strip), st.sampled_from(["", " ", "\t\n"]))
+def test_a_given_name_counts_whatever_blanks_are_around_it(name: str, blanks: str) -> None:
+    assert named(blanks + name + blanks) == named(name)
+    assert FINGERPRINT.fullmatch(named(name))
+
+
+def test_a_given_name_in_the_form_of_a_fingerprint_is_one() -> None:
+    assert named(" V1:0123456789AB ") == "v1:0123456789ab"
+    assert named("v1:0123456789abc") != "v1:0123456789ab"
+    assert fingerprint(raised(frame("a"), fingerprint=" \n ")) == fingerprint(raised(frame("a")))
 
 
 LINKS = st.builds(

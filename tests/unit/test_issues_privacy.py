@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
 from urllib.parse import quote
 
 import pytest
@@ -38,6 +41,9 @@ def privacy(subject: str = "366122", user: str = "jane.doe", session: str = "366
         ("c:/users/other person/rig.py", "~/rig.py"),
         ("C:\\Users\\Public\\x", "C:\\Users\\Public\\x"),
         ("D:\\data\\jqualm\\x", "D:\\data\\<name>\\x"),
+        ("/tmp/pytest-of-jqualm/x", "/tmp/pytest-of-<name>/x"),
+        ("jqualm is no path, jqualms/x neither", "jqualm is no path, jqualms/x neither"),
+        ("D:\\data\\2026_jqualm.log", "D:\\data\\2026_<name>.log"),
         ("on allen-rig-417: x", "on <host>: x"),
         ("\\\\ALLEN-RIG-417\\c$\\x", "\\\\<host>\\c$\\x"),
         ("nothing 366122 private", "nothing 366122 private"),
@@ -91,6 +97,38 @@ def test_a_rig_named_after_its_host_gets_a_pseudonym() -> None:
     assert mask.rig_name("rig-a") == "rig-a"
     assert mask.rig_name("ALLEN-RIG-417").startswith("rig-")
     assert mask.rig_name("ALLEN-RIG-417") == mask.rig_name("allen-rig-417") != mask.rig_name("ALLEN-RIG-417-b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/root/x", "~/x"),
+        ('File "/root/x"', 'File "~/x"'),
+        ("file:///root/x", "file://~/x"),
+        ("/data/root/x", "/data/root/x"),
+        ("/rooted/x", "/rooted/x"),
+    ],
+)
+def test_a_short_home_is_masked_at_the_beginning_of_a_path_only(text: str, expected: str) -> None:
+    assert Privacy(machine=Machine(("/root",), (), ())).always(text) == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no password file")
+def test_the_accounts_home_is_known_though_HOME_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: N802
+    import pwd
+
+    account = pwd.getpwuid(os.getuid())
+    monkeypatch.setenv("HOME", "/srv/service")
+    here = Machine.here()
+    assert "/srv/service" in here.homes
+    assert account.pw_name in here.user_names
+    assert len(account.pw_dir) <= 3 or account.pw_dir in here.homes
+
+
+def test_masking_a_name_takes_linear_time() -> None:
+    began = time.process_time()
+    privacy().always("jqualm. " * 10_000 + "jqualm." * 10_000 + "/x")
+    assert time.process_time() - began < 2.0, "one that looks at the whole token each time takes far longer"
 
 
 def test_this_machine_is_known() -> None:

@@ -1,0 +1,103 @@
+"""The sidecar's part of a report, where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_openscope.folder import METADATA, write_json
+from pytest_openscope.issues import report as making
+from pytest_openscope.journal import Journal
+from pytest_openscope.sidecar import late_reports, recovery
+from pytest_openscope.sidecar.reports import send_reports
+from pytest_openscope.sidecar.view import SessionView
+
+from .kit import TOKEN_ENV, Rig, failure
+from .outgoing import TOKEN
+
+
+def test_a_report_that_cannot_be_made_is_said_to_the_session(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a defect of the reporter's own")
+
+    monkeypatch.setattr(making, "build_report", broken)
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    rig = make_rig()
+    folder = rig.session_folder()
+    write_json(folder / METADATA / "debug_state.json", {"failure": failure().as_json()})
+    view = SessionView(folder)
+    view.session = {"report": rig.settings, "state_directory": str(rig.state)}
+    answers: list[dict[str, Any]] = []
+    left: list[int] = []
+    journal = Journal(folder / METADATA / "witness.jsonl")
+    with pytest.raises(KeyError):
+        send_reports(view, journal, (), 1.0, answers.append, left.append)
+    journal.close()
+    assert left == [0]
+    assert [answer["status"] for answer in answers] == ["refused"]
+    assert 'the report could not be made: KeyError: "a defect of the reporter\'s own"' in answers[0]["reason"]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the sessions that a sidecar was started for."""
+    names: list[str] = []
+
+    def start(folder: Path, secrets: object = ()) -> int:
+        names.append(folder.name)
+        return 1
+
+    monkeypatch.setattr(late_reports, "start_finisher", start)
+    monkeypatch.setattr(recovery, "start_finisher", start)
+    return names
+
+
+def finished_session(home: Path, name: str, mirror: str | None = "/share", finished: bool = True) -> Path:
+    """A session that is over; return its ``debug_state.json``."""
+    metadata = home / name / METADATA
+    metadata.mkdir(parents=True)
+    journal = Journal(metadata / "journal.jsonl")
+    journal.write("session", session_uuid=name, state_directory=str(home / "state"), mirror_directory=mirror, mono=0.0)
+    journal.write("ended", outcome="failed")
+    if finished:
+        journal.write("finished")
+    journal.close()
+    return metadata / "debug_state.json"
+
+
+def test_only_finished_sessions_with_a_mirror_and_news_are_mirrored_again(tmp_path: Path, started: list[str]) -> None:
+    late = late_reports.LateAnswers(own=tmp_path / "own")
+    news = {"status": "created"}
+    late.written(finished_session(tmp_path, "own"), news)
+    late.written(finished_session(tmp_path, "without", mirror=None), news)
+    late.written(finished_session(tmp_path, "unfinished", finished=False), news)
+    late.written(finished_session(tmp_path, "waits"), {"status": "queued"})
+    late.written(tmp_path / "gone" / METADATA / "debug_state.json", news)
+    assert started == []
+    good = finished_session(tmp_path, "good")
+    late.written(good, news)
+    assert started == ["good"], "it does not wait for the other reports"
+    late.written(good, {"status": "known"})
+    late.close()
+    late.close()
+    assert started == ["good", "good"], "a second change may have missed the first copy"
+
+
+def test_many_sessions_are_mirrored_again_a_few_at_a_time(tmp_path: Path, started: list[str]) -> None:
+    late = late_reports.LateAnswers()
+    for number in range(11):
+        late.written(finished_session(tmp_path, f"s{number:02}"), {"status": "created"})
+    late.close()
+    assert len(started) == recovery.REFRESHED_AT_ONCE == 8
+    notes = tmp_path / "state" / "unfinished"
+    assert len(list(notes.iterdir())) == 11
+    for name in started:
+        (notes / f"{name}.json").unlink()
+    started.clear()
+    assert recovery.recover(tmp_path / "state") == []
+    assert sorted(started) == ["s08", "s09", "s10"]
