@@ -7,6 +7,7 @@ importing it costs as much as a session may (it imports asyncio).
 from __future__ import annotations
 
 import ast
+import builtins
 import collections.abc
 import dataclasses
 import enum
@@ -149,14 +150,37 @@ def _method(device: Simulated, name: str, member: Member | None) -> Any:
 
 def _attribute(member: Member, given: dict[str, Any], cls: type) -> Any:
     """Value of what the driver's code stores in ``self``: a constructor argument or a literal where the source says so."""
-    if isinstance(member.value, ast.Name) and member.value.id in given:
-        return given[member.value.id]
     if isinstance(member.value, ast.expr):
-        try:
-            return ast.literal_eval(member.value)
-        except (ValueError, TypeError, SyntaxError):
-            return None
+        return _computed(member.value, given)
     return plausible(member.annotation, member.name, cls)
+
+
+_HARMLESS = {name: getattr(builtins, name) for name in ("abs", "bool", "dict", "float", "int", "len", "list", "max", "min")}
+_HARMLESS |= {name: getattr(builtins, name) for name in ("round", "set", "str", "tuple")}
+_PLAIN: tuple[type[ast.AST], ...] = (
+    ast.Constant,
+    ast.Name,
+    ast.Load,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.BoolOp,
+    ast.Compare,
+    ast.IfExp,
+    ast.Call,
+)
+_PLAIN += (ast.List, ast.Tuple, ast.Dict, ast.Set, ast.JoinedStr, ast.FormattedValue)
+_PLAIN += (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
+
+
+def _computed(expression: ast.expr, given: dict[str, Any]) -> Any:
+    """Return what an expression of the driver's code gives, None for one that needs more than the constructor's arguments."""
+    for node in ast.walk(expression):
+        if not isinstance(node, _PLAIN) or (isinstance(node, ast.Name) and node.id not in given and node.id not in _HARMLESS):
+            return None
+    try:
+        return eval(compile(ast.Expression(expression), "<driver>", "eval"), {"__builtins__": {}, **_HARMLESS, **given})
+    except Exception:
+        return None
 
 
 _ITSELF = object()

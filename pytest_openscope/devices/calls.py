@@ -1,67 +1,158 @@
-"""Calls that may hang, each in a thread of its own, so that a device can hold up nobody for longer than its time."""
+"""Calls that may hang: made in threads of their own, so that a device can hold up nobody for longer than its time.
+
+One thread makes all the calls of a list for as long as none hangs: on a busy PC each change of thread costs milliseconds, and
+a rig has a dozen devices.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 #: On Windows a signal is handled only between two waits.
 _SLICE_S = 0.2
+#: When a list is worked off side by side, a call that takes longer than this no longer keeps the next one waiting.
+_PATIENCE_S = 0.05
 
 
-class Guarded:
-    """One call in a daemon thread."""
+class Call:
+    """One call.
 
-    def __init__(self, name: str, function: Callable[[], Any], late: Callable[[Any], None] | None = None) -> None:
-        self._function, self._late = function, late
+    Args:
+        name: for messages and the thread's name.
+        function: what is called.
+        limit_s: seconds that it may take, or what tells them when it begins.
+        kept: takes the result in the thread of the call, if it came in time.
+        late: takes a result that came too late, when nobody waits any more.
+
+    Attributes:
+        result, error: what came of it.
+        ended: False when it was left behind, or never begun.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        limit_s: float | Callable[[], float],
+        *,
+        kept: Callable[[Any], object] | None = None,
+        late: Callable[[Any], object] | None = None,
+    ) -> None:
+        self.name, self._function, self._limit_s, self._kept, self._late = name, function, limit_s, kept, late
         self._lock = threading.Lock()
-        self._done = threading.Event()
-        self._abandoned = False
+        self._left = False
+        self.due: float | None = None
+        self.limit_s = 0.0
         self.result: Any = None
         self.error: BaseException | None = None
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self.ended = False
 
-    def _run(self) -> None:
+    def make(self) -> bool:
+        """Do it; False when it was left behind on the way."""
+        limit_s = self.limit_s = self._limit_s() if callable(self._limit_s) else self._limit_s
+        self.due = time.monotonic() + limit_s
+        result, error = None, None
         try:
-            self.result = self._function()
-        except BaseException as error:
-            self.error = error
+            result = self._function()
+        except BaseException as raised:
+            error = raised
         with self._lock:
-            late = self._abandoned
-            self._done.set()
-        if late and self.error is None and self._late is not None:
-            self._late(self.result)
+            left = self._left
+            if not left:
+                self.result, self.error, self.ended = result, error, True
+                if error is None and self._kept is not None:
+                    self._kept(result)
+        if left and error is None and self._late is not None:
+            self._late(result)
+        return not left
 
-    def wait(self, timeout_s: float | None) -> bool:
-        """Wait for the end; False when the time is up. An interrupt of the waiter leaves the call behind."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    def leave(self) -> bool:
+        """Leave it behind; False when it has just ended."""
+        with self._lock:
+            if not self.ended:
+                self._left = True
+                self.error = TimeoutError(f"{self.name} did not return within {self.limit_s:g} s")
+            return self._left
+
+
+class _Thread:
+    """A thread that takes calls from a list that it shares with others."""
+
+    def __init__(self, waiting: list[Call], name: str) -> None:
+        self._waiting = waiting
+        self.current: Call | None = None
+        self.finished = threading.Event()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
         try:
-            while not self._done.wait(_SLICE_S if deadline is None else max(0.0, min(_SLICE_S, deadline - time.monotonic()))):
-                if deadline is not None and time.monotonic() >= deadline:
-                    return not self._leave()
+            while True:
+                self.current = call = self._waiting.pop(0)
+                if not call.make():
+                    # Another thread has taken over the rest.
+                    return
+        except IndexError:
+            return
+        finally:
+            self.finished.set()
+
+
+def make_in_turn(calls: Sequence[Call]) -> None:
+    """Make the calls one after the other, each within its limit; one that takes longer is left behind with a ``TimeoutError``.
+
+    An interrupt of the one who waits leaves the running call behind, and those after it are not made.
+    """
+    waiting = list(calls)
+    while waiting:
+        thread = _Thread(waiting, waiting[0].name)
+        try:
+            while not thread.finished.wait(_slice_s(thread.current)):
+                current = thread.current
+                if current is not None and current.due is not None and time.monotonic() >= current.due and current.leave():
+                    break
         except BaseException:
-            self._leave()
+            del waiting[:]
+            if thread.current is not None:
+                thread.current.leave()
             raise
-        return True
-
-    def _leave(self) -> bool:
-        """Abandon the call, unless it has just ended; its result then goes to ``late``."""
-        with self._lock:
-            self._abandoned = not self._done.is_set()
-            return self._abandoned
 
 
-def call_within(name: str, function: Callable[[], Any], timeout_s: float, late: Callable[[Any], None] | None = None) -> Any:
+def _slice_s(call: Call | None) -> float:
+    due = call.due if call is not None else None
+    return _PATIENCE_S if due is None else max(0.0, min(_SLICE_S, due - time.monotonic()))
+
+
+def make_side_by_side(calls: Sequence[Call], timeout_s: float) -> None:
+    """Make the calls within a time for all together: one thread while they are quick, more when one of them takes its time.
+
+    Those that have not ended by then are left behind with a ``TimeoutError``.
+    """
+    deadline = time.monotonic() + timeout_s
+    waiting = list(calls)
+    busy: list[_Thread] = []
+    while (waiting or busy) and time.monotonic() < deadline:
+        if waiting:
+            busy.append(_Thread(waiting, "devices"))
+        busy[-1].finished.wait(max(0.0, min(_PATIENCE_S, deadline - time.monotonic())))
+        busy = [thread for thread in busy if not thread.finished.is_set()]
+    del waiting[:]
+    for call in calls:
+        if not call.ended:
+            call.limit_s = timeout_s
+            call.leave()
+
+
+def call_within(name: str, function: Callable[[], Any], timeout_s: float, late: Callable[[Any], object] | None = None) -> Any:
     """Return what ``function`` returns, or raise what it raises.
 
     Raises:
         TimeoutError: after ``timeout_s``; the thread is left behind, and what it still returns is given to ``late``.
     """
-    call = Guarded(name, function, late)
-    if not call.wait(timeout_s):
-        raise TimeoutError(f"{name} did not return within {timeout_s:g} s")
+    call = Call(name, function, timeout_s, late=late)
+    make_in_turn([call])
     if call.error is not None:
         raise call.error
     return call.result

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .answers import Answers
-from .calls import Guarded, call_within
+from .calls import Call, call_within, make_in_turn, make_side_by_side
 from .event_loop import EventLoopThread
+from .failures import DeviceFailure, DevicesFailed, remedy_for
 from .faults import Fault
-from .io_log import tap
-from .loader import LoadError, did_you_mean, load
-from .opening import OpenDevice, build_hooks
+from .loader import did_you_mean
+from .making import DeviceMaker
+from .opening import OpenDevice
 from .proxy import unwrap
-from .simulate import Simulation, choose, connects_in_mock_mode
+from .safe_commands import SafeCommands, missing_program
 from .spec import DeviceSpec
 
-_READ_STATE_S = 2.0
+#: For all devices together, which are read side by side: until then none is made safe.
+_READ_STATES_S = 2.0
 
 
-@dataclass(frozen=True)
-class DeviceFailure:
-    """One device that did not open, with what to do."""
-
-    name: str
-    driver: str
-    error: BaseException
-    remedy: str
-
-    def __str__(self) -> str:
-        kind = type(self.error).__name__
-        return f"{self.name} ({self.driver}): {kind}: {self.error}" + (f"\n      -> {self.remedy}" if self.remedy else "")
-
-
-class DevicesFailed(Exception):  # noqa: N818 - a sentence, as its message is
-    """Every device that did not open; ``failures`` holds them, the first one's exception is the cause."""
-
-    def __init__(self, failures: Sequence[DeviceFailure]) -> None:
-        self.failures = tuple(failures)
-        count = f"{len(failures)} devices" if len(failures) > 1 else "device"
-        super().__init__(f"{count} did not open:\n" + "\n".join(f"  - {failure}" for failure in failures))
+#: A device, what is done with it, and within how many seconds.
+_Action = tuple[OpenDevice, Callable[[], Any], float]
 
 
 class DeviceManager(Mapping[str, Any]):
@@ -57,9 +38,12 @@ class DeviceManager(Mapping[str, Any]):
         rig_dir: directory of the rig file.
         dry_run: simulate every device.
         injections: faults; only in dry runs.
-        on_event: called with an event's name and fields, for the journal: ``safe_state`` before a device with a declared
-            ``safe_state_command`` is touched, ``safe_state_done`` when it is safe and closed.
+        on_event: takes events for the journal, see :class:`.safe_commands.SafeCommands`.
+        on_open: called with the names of devices that have just been opened.
         log: parent of the devices' loggers.
+
+    Attributes:
+        unsafe: after :meth:`close_all` one text for each device that neither its driver nor its command made safe.
 
     Raises:
         ValueError: faults without a dry run.
@@ -73,6 +57,7 @@ class DeviceManager(Mapping[str, Any]):
         dry_run: bool = False,
         injections: Sequence[Fault] = (),
         on_event: Callable[..., None] | None = None,
+        on_open: Callable[[Sequence[str]], None] | None = None,
         log: logging.Logger | None = None,
     ) -> None:
         if injections and not dry_run:
@@ -80,15 +65,17 @@ class DeviceManager(Mapping[str, Any]):
         self.specs = dict(specs)
         self.rig_dir, self.dry_run = rig_dir, dry_run
         self._injections = tuple(injections)
-        self._on_event = on_event
         self._log = log or logging.getLogger("pytest_openscope.devices")
+        self._commands = SafeCommands(rig_dir, on_event, self._log, dry_run=dry_run)
         self._loop = EventLoopThread()
         self._released = threading.Event()
         self._lock = threading.RLock()
         self._open: dict[str, OpenDevice] = {}
-        self._unsure: dict[str, DeviceSpec] = {}
-        self._simulations: dict[str, Simulation] = {}
+        self._maker = DeviceMaker(rig_dir, self._loop, self._released, self._log, injections if dry_run else None)
         self._closed = False
+        self.unsafe: list[str] = []
+        self._left_unsafe: list[str] = []
+        self._on_open = on_open
 
     def __getitem__(self, name: str) -> Any:
         """Return the device, opening it if need be.
@@ -102,9 +89,7 @@ class DeviceManager(Mapping[str, Any]):
                 guess = did_you_mean(name, self.specs) or f"it has {', '.join(self.specs) or 'none'}"
                 raise KeyError(f"the rig file has no device {name!r}; {guess}")
             if name not in self._open:
-                failure = self._try_open(self.specs[name])
-                if failure is not None:
-                    raise DevicesFailed([failure]) from failure.error
+                self._open_these([self.specs[name]])
             return self._open[name].device
 
     def __iter__(self) -> Iterator[str]:
@@ -129,14 +114,9 @@ class DeviceManager(Mapping[str, Any]):
         Raises:
             DevicesFailed: lists every one that did not open; the others are open.
         """
-        failures = []
-        for spec in self.specs.values():
-            if (spec.eager if names is None else spec.name in names) and spec.name not in self._open:
-                with self._lock:
-                    failure = self._try_open(spec)
-                failures += [failure] if failure is not None else []
-        if failures:
-            raise DevicesFailed(failures) from failures[0].error
+        with self._lock:
+            wanted = (spec for spec in self.specs.values() if (spec.eager if names is None else spec.name in names))
+            self._open_these([spec for spec in wanted if spec.name not in self._open])
 
     def run(self, function: Callable[..., Any], *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
         """Call ``function`` on the devices' event loop and await its result: ``devices.run(stage.x.set, 5.0)``."""
@@ -144,17 +124,24 @@ class DeviceManager(Mapping[str, Any]):
 
     def simulated(self) -> list[str]:
         """Return one line for each device that is, or would be, simulated, then one for each injected fault."""
-        if not self.dry_run:
-            return []
-        lines = []
-        for spec in self.specs.values():
-            if self._closed and spec.name not in self._simulations:
+        lines = [f"{name}: {words}" for name, words in self.stand_ins().items()]
+        return lines + [f"injected: {fault.text}" for fault in self._injections]
+
+    def never_struck(self) -> list[str]:
+        """Return the injected faults that no call has met so far."""
+        return [fault.text for fault in self._injections if not fault.struck.is_set()]
+
+    def stand_ins(self) -> dict[str, str]:
+        """Return in words what stands in for each device, by name; nothing outside of dry runs."""
+        found: dict[str, str] = {}
+        for spec in self.specs.values() if self.dry_run else ():
+            if self._closed and spec.name not in self._maker.simulations:
                 continue
             try:
-                lines.append(f"{spec.name}: {self._simulation(spec).words}")
+                found[spec.name] = self._maker.simulation(spec).words
             except Exception as error:
-                lines.append(f"{spec.name}: cannot be simulated: {error}")
-        return lines + [f"injected: {fault.text}" for fault in self._injections]
+                found[spec.name] = f"cannot be simulated: {error}"
+        return found
 
     def returns(self, name: str, **answers: Any) -> None:
         """Set what a simulated device answers from now on, as ``returns:`` in the rig file does.
@@ -187,32 +174,39 @@ class DeviceManager(Mapping[str, Any]):
         opened = self._open[name]
         return call_within(f"{name}.check", opened.check, opened.spec.check_timeout_s)
 
-    def read_states(self, deadline_s: float = 5.0) -> dict[str, Any]:
-        """Return ``read_state()`` of every open device; one that fails or hangs gives ``{"error": …}``. Never raises."""
-        calls = {name: Guarded(f"{name}.read_state", opened.read_state) for name, opened in list(self._open.items())}
-        deadline = time.monotonic() + min(deadline_s, _READ_STATE_S * max(1, len(calls)))
-        states: dict[str, Any] = {}
-        for name, call in calls.items():
-            if not call.wait(max(0.0, deadline - time.monotonic())):
-                states[name] = {"error": "read_state() did not return in time"}
-            elif call.error is not None:
-                states[name] = {"error": f"{type(call.error).__name__}: {call.error}"}
-            else:
-                states[name] = call.result
-        return states
+    def read_states(self, deadline_s: float = _READ_STATES_S, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return ``read_state()`` of the open devices, or those named; a failed one gives ``{"error": …}``. Never raises."""
+        asked = {name: opened for name, opened in list(self._open.items()) if names is None or name in names}
+        calls = {name: Call(f"{name}.read_state", opened.read_state, deadline_s) for name, opened in asked.items()}
+        make_side_by_side(list(calls.values()), deadline_s)
+        return {
+            name: call.result if call.error is None else {"error": f"{type(call.error).__name__}: {call.error}"}
+            for name, call in calls.items()
+        }
+
+    def missing_program(self, name: str) -> str:
+        """Return the program of the device's ``safe_state_command`` if it cannot be found; a dry run runs none."""
+        return "" if self.dry_run else missing_program(self.specs[name], self.rig_dir)
 
     def close(self, name: str) -> None:
-        """Make one device safe and close it.
+        """Make one device safe and close it; where its driver cannot make it safe, its command will at the session's end.
 
         Raises:
-            Exception: what its driver raised; it counts as closed all the same.
+            Exception: what its driver raised; it counts as closed all the same, and without a command as unsafe.
         """
-        opened = self._open.pop(name)
+        opened, failed = self._open.pop(name), True
         try:
             call_within(f"{name}.safe_state", opened.make_safe, opened.spec.safe_state_timeout_s)
+            failed = False
         finally:
+            if not opened.is_safe:
+                self._commands.unsure(opened.spec)
+            if failed and (self.dry_run or not opened.spec.safe_state_command):
+                self._left_unsafe.append(name)
+            self._maker.simulations.pop(name, None)
             call_within(f"{name}.close", opened.disconnect, opened.spec.close_timeout_s)
-        self._done(opened.spec)
+        if opened.is_safe:
+            self._commands.done(opened.spec)
 
     def close_all(self, deadline_s: float = 20.0) -> list[str]:
         """Make every open device safe, then close every one, each in reverse order of opening. Never raises.
@@ -226,179 +220,94 @@ class DeviceManager(Mapping[str, Any]):
         self._closed = True
         self._released.set()
         deadline = time.monotonic() + deadline_s
-        problems: list[str] = []
-        for opened in reversed(list(self._open.values())):
-            if opened.needs_safety and not opened.is_safe:
-                problem = self._end(opened, "safe_state", opened.make_safe, opened.spec.safe_state_timeout_s, deadline)
-                problems += [problem] if problem else []
-        for name in reversed(list(self._open)):
-            opened = self._open.pop(name)
+        last_first = list(reversed(self._open.values()))
+        unsafe = [opened for opened in last_first if opened.needs_safety and not opened.is_safe]
+        problems = self._end("safe_state", [(one, one.make_safe, one.spec.safe_state_timeout_s) for one in unsafe], deadline)
+        for opened in last_first:
             if not opened.is_safe:
-                self._unsure[name] = opened.spec
-            problem = self._end(opened, "close", opened.disconnect, opened.spec.close_timeout_s, deadline)
-            problems += [problem] if problem else []
+                self._commands.unsure(opened.spec)
+        problems += self._end("close", [(one, one.disconnect, one.spec.close_timeout_s) for one in last_first], deadline)
+        for opened in last_first:
+            self._open.pop(opened.spec.name, None)
             if opened.is_safe:
-                self._done(opened.spec)
-        for name in list(self._unsure):
-            problem = self._run_safe_command(self._unsure.pop(name), deadline)
-            problems += [problem] if problem else []
-        for simulation in self._simulations.values():
-            for helper in simulation.cleanup:
-                helper.close()
+                self._commands.done(opened.spec)
+        problems += self._commands.run(deadline)
+        unsafe = [one for one in unsafe if not one.is_harmless]
+        told = {one.spec.name for one in unsafe}
+        failed = [one.spec.name for one in unsafe if not one.is_safe and one.spec.name not in self._commands.rescued]
+        failed += [name for name in self._left_unsafe if name not in told]
+        self._left_unsafe = []
+        self.unsafe += [f"{name} may not be safe: its safe_state failed" for name in failed]
+        self.unsafe += [
+            f"{name} may not be safe: its safe-state command failed" for name in self._commands.failed if name not in told
+        ]
+        self._maker.close()
         self._loop.close()
         return problems
 
-    def _simulation(self, spec: DeviceSpec) -> Simulation:
-        if spec.name not in self._simulations:
-            self._simulations[spec.name] = choose(spec, self.rig_dir)
-        return self._simulations[spec.name]
+    def _open_these(self, specs: Sequence[DeviceSpec]) -> None:
+        """Open devices one after the other; those that follow one that does not open are opened all the same.
 
-    def _try_open(self, spec: DeviceSpec) -> DeviceFailure | None:
-        """Open one device; the event that promises its safe state goes out before it is touched."""
-        if self._closed:
-            return DeviceFailure(spec.name, spec.driver, RuntimeError("the session's devices are closed already"), "")
-        if spec.safe_state_command and not self.dry_run:
-            fields = {
-                "command": list(spec.safe_state_command),
-                "cwd": str(self.rig_dir),
-                "timeout_s": spec.safe_state_timeout_s,
-            }
-            self._event("safe_state", device=spec.name, **fields)
-            self._unsure[spec.name] = spec
-        started = time.monotonic()
-        try:
-            if spec.open_in_main_thread:
-                opened = self._make(spec)
+        Raises:
+            DevicesFailed: lists every one that did not open.
+        """
+        failures = []
+        for in_main_thread, group in groupby(specs, key=lambda spec: spec.open_in_main_thread):
+            calls = {spec.name: self._opening(spec) for spec in group}
+            if in_main_thread:
+                for call in calls.values():
+                    call.make()
+                    if call.error is not None and not isinstance(call.error, Exception):
+                        break  # An interrupt: those after it stay closed.
             else:
-                opened = call_within(f"{spec.name}.open", lambda: self._make(spec), spec.open_timeout_s, self._too_late)
-        except Exception as error:
-            self._log.error("%s did not open: %s: %s", spec.name, type(error).__name__, error)
-            return DeviceFailure(spec.name, spec.driver, error, _remedy(error, spec))
-        self._unsure.pop(spec.name, None)
-        self._open[spec.name] = opened
-        how = f" ({self._simulations[spec.name].words})" if self.dry_run else ""
-        self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
-        return None
+                make_in_turn(list(calls.values()))
+            for name, call in calls.items():
+                error = call.error
+                if isinstance(error, Exception):
+                    self._log.error("%s did not open: %s: %s", name, type(error).__name__, error)
+                    failures.append(DeviceFailure(name, self.specs[name].driver, error, remedy_for(error, self.specs[name])))
+                elif error is not None:
+                    raise error
+        opened = [spec.name for spec in specs if spec.name in self._open]
+        if opened and self._on_open is not None:
+            self._on_open(opened)
+        if failures:
+            raise DevicesFailed(failures) from failures[0].error
 
-    def _make(self, spec: DeviceSpec) -> OpenDevice:
-        if self.dry_run:
-            simulation = self._simulation(spec)
-            faults = tuple(fault for fault in self._injections if fault.hits(spec.name, "*") or _aims_at(fault, spec.name))
-            hooks = build_hooks(
-                spec,
-                self._log,
-                released=self._released,
-                answers=Answers(spec.returns),
-                faults=faults,
-                contract=simulation.contract,
-                calls=[],
-            )
-            made = self._loop.run(simulation.build) if simulation.connect_mock else simulation.build()
-            hooks.calls = None if simulation.connect_mock else hooks.calls
-            opened = OpenDevice(spec, made, hooks, self._call, simulation.cleanup, simulation.connect_mock)
-        else:
-            driver = load(spec.driver, self.rig_dir)
-            params = dict(spec.params)
-            made = self._loop.run(driver, **params) if connects_in_mock_mode(driver) else driver(**params)
-            made_open = not isinstance(driver, type) and not hasattr(type(made), "__enter__")
-            made_open = made_open or (not isinstance(driver, type) and callable(getattr(made, "close", None)))
-            hooks = build_hooks(spec, self._log, released=self._released)
-            opened = OpenDevice(spec, made, hooks, self._call, is_made_open=made_open)
-        try:
-            opened.connect()
-        except BaseException:
-            self._close_failed(opened)
-            raise
-        if hooks.log_io:
-            tap(opened.target, hooks.log)
-        return opened
+    def _opening(self, spec: DeviceSpec) -> Call:
+        """Return the call that opens a device; what promises its safe state goes out before it is touched."""
+        started = 0.0
 
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a driver's method; coroutines run on the loop, plain methods in the calling thread."""
-        if inspect.iscoroutinefunction(function) or getattr(function, "__module__", "").startswith("ophyd_async"):
-            return self._loop.run(function, *args, **kwargs)
-        result = function(*args, **kwargs)
-        return self._loop.run(lambda: result) if inspect.isawaitable(result) else result
+        def make() -> OpenDevice:
+            nonlocal started
+            if self._closed:
+                raise RuntimeError("the session's devices are closed already")
+            self._commands.promise(spec)
+            started = time.monotonic()
+            return self._maker.make(spec)
 
-    def _close_failed(self, opened: OpenDevice) -> None:
-        try:
-            opened.disconnect()
-        except Exception as error:
-            self._log.debug("closing %s after its open failed: %s: %s", opened.spec.name, type(error).__name__, error)
+        def keep(opened: OpenDevice) -> None:
+            self._open[spec.name] = opened
+            self._left_unsafe = [name for name in self._left_unsafe if name != spec.name]
+            self._commands.opened(spec)
+            how = f" ({self._maker.simulations[spec.name].words})" if self.dry_run else ""
+            self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
 
-    def _too_late(self, opened: OpenDevice) -> None:
-        """A device that opened after its time was up is of no use to anybody: make it safe and close it."""
-        self._log.warning("%s opened after its time was up; it is made safe and closed", opened.spec.name)
-        for action in (opened.make_safe, opened.disconnect):
-            try:
-                action()
-            except Exception:
-                self._log.exception("%s, which opened too late, could not be put away", opened.spec.name)
+        return Call(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._maker.put_away)
 
-    def _end(self, opened: OpenDevice, what: str, action: Callable[[], Any], timeout_s: float, deadline: float) -> str:
-        name = opened.spec.name
-        try:
+    def _end(self, what: str, actions: Sequence[_Action], deadline: float) -> list[str]:
+        """Do one thing with each device, in this order, and return what went wrong."""
+
+        def limit_s(timeout_s: float) -> float:
             # Even past the deadline a device gets a moment: most are safe within milliseconds.
-            call_within(f"{name}.{what}", action, max(0.25, min(timeout_s, deadline - time.monotonic())))
-        except Exception as error:
-            self._log.error("%s of %s failed: %s: %s", what, name, type(error).__name__, error, exc_info=error)
-            return f"{what} of {name} failed: {type(error).__name__}: {error}"
-        return ""
+            return max(0.25, min(timeout_s, deadline - time.monotonic()))
 
-    def _run_safe_command(self, spec: DeviceSpec, deadline: float) -> str:
-        if not spec.safe_state_command or self.dry_run:
-            return ""
-        timeout_s = max(1.0, min(spec.safe_state_timeout_s, deadline - time.monotonic()))
-        try:
-            done = subprocess.run(
-                spec.safe_state_command, cwd=self.rig_dir, timeout=timeout_s, capture_output=True, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"safe-state command of {spec.name} failed: {error}"
-        if done.returncode:
-            output = (done.stderr or done.stdout).decode("utf-8", "replace").strip()[-500:]
-            return f"safe-state command of {spec.name} failed with exit code {done.returncode}: {output}"
-        self._log.warning("%s was made safe by its command: %s", spec.name, " ".join(spec.safe_state_command))
-        self._done(spec)
-        return ""
-
-    def _done(self, spec: DeviceSpec) -> None:
-        if spec.safe_state_command and not self.dry_run:
-            self._event("safe_state_done", device=spec.name)
-
-    def _event(self, event: str, **fields: Any) -> None:
-        if self._on_event is not None:
-            self._on_event(event, **fields)
-
-
-def _aims_at(fault: Fault, device: str) -> bool:
-    import fnmatch
-
-    return fnmatch.fnmatchcase(device, fault.target)
-
-
-def _remedy(error: BaseException, spec: DeviceSpec) -> str:
-    given = getattr(error, "remedy", "")
-    if given:
-        return str(given)
-    if isinstance(error, LoadError):
-        return ""
-    text = f"{type(error).__name__} {error}"
-    port = str(spec.params.get("port", "")) if spec.params else ""
-    if isinstance(error, PermissionError) or "Access is denied" in text or "PermissionError" in text or "Resource busy" in text:
-        return "another program holds it: close it (Bonsai, a serial monitor, an earlier session) and try again"
-    if port and ("could not open port" in text or isinstance(error, FileNotFoundError)):
-        return f"is it plugged in and switched on? ports here: {_ports() or 'none'}"
-    if isinstance(error, TimeoutError):
-        return "is it switched on and connected? a slower device needs a longer open_timeout_s"
-    if isinstance(error, ConnectionError):
-        return "is it switched on, on the network, and its program running?"
-    return ""
-
-
-def _ports() -> str:
-    try:
-        from serial.tools import list_ports
-    except ImportError:
-        return ""
-    return ", ".join(port.device for port in list_ports.comports())
+        calls = [Call(f"{one.spec.name}.{what}", action, partial(limit_s, timeout_s)) for one, action, timeout_s in actions]
+        make_in_turn(calls)
+        problems = []
+        for call, (one, _, _) in zip(calls, actions, strict=True):
+            if call.error is not None:
+                text = f"{what} of {one.spec.name} failed: {type(call.error).__name__}: {call.error}"
+                self._log.error("%s", text, exc_info=call.error)
+                problems.append(text)
+        return problems

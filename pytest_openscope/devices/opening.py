@@ -18,7 +18,10 @@ Runner = Callable[..., Any]
 
 @dataclass
 class OpenDevice:
-    """A device between its construction and its end."""
+    """A device between its construction and its end.
+
+    ``is_harmless`` is set once it was to be made safe, and neither rig file nor driver knew how: nothing failed.
+    """
 
     spec: DeviceSpec
     target: Any
@@ -29,6 +32,8 @@ class OpenDevice:
     is_made_open: bool = False
     entered: bool = False
     is_safe: bool = False
+    is_harmless: bool = False
+    is_closed: bool = False
     device: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,13 +82,17 @@ class OpenDevice:
             return True
         method = _method(self.target, "safe_state")
         if method is None:
+            self.is_harmless = True
             return False
         self.run(method)
         self.is_safe = True
         return True
 
     def disconnect(self) -> None:
-        """Close it by whichever way its driver offers, then what simulated it."""
+        """Close it by whichever way its driver offers, then what simulated it; once only, whatever comes of it."""
+        if self.is_closed:
+            return
+        self.is_closed = True
         try:
             self.hooks.strike("close")
             target, named = self.target, self.spec.close_method
@@ -161,7 +170,8 @@ def _method(target: Any, name: str) -> Any:
 
 
 def _is_async_connect(target: Any) -> bool:
-    return inspect.iscoroutinefunction(getattr(target, "connect", None)) and hasattr(target, "set_name")
+    kind = type(target)
+    return inspect.iscoroutinefunction(getattr(kind, "connect", None)) and hasattr(kind, "set_name")
 
 
 def json_safe(value: Any, depth: int = 0) -> Any:

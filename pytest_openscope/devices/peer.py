@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 import threading
@@ -66,18 +67,9 @@ class Script:
             ValueError: it is not YAML or not a script.
             OSError: it cannot be read.
         """
-        import yaml
-
         if isinstance(source, Mapping):
             return cls(source, "written out")
-        path = source
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path.name}: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path.name}: no mapping of dialogues and properties")
-        return cls(content, path.name)
+        return cls(_content(source.name, source.read_text(encoding="utf-8")), source.name)
 
     def _add_property(self, key: str, entry: dict[str, Any]) -> None:
         self.values[key] = str(entry.get("default", ""))
@@ -86,6 +78,9 @@ class Script:
             answer = str(getter.get("r", "{}"))
             self._rules.append((_pattern(str(getter["q"])), lambda _: _PLACE.sub(lambda _m: self.values[key], answer)))
         if setter:
+            pattern = _pattern(str(setter["q"]))
+            if not pattern.groups:
+                raise ValueError(f"properties.{key}.setter.q: {setter['q']!r} has no {{}} where the value stands")
             low, high = entry.get("min"), entry.get("max")
 
             def change(match: re.Match[str]) -> str | None:
@@ -96,7 +91,7 @@ class Script:
                 self.values[key] = value
                 return None if setter.get("r") is None else str(setter["r"])
 
-            self._rules.append((_pattern(str(setter["q"])), change))
+            self._rules.append((pattern, change))
 
     def answer(self, query: str) -> str | None:
         """Return the answer to one line, or None where the peer keeps silent."""
@@ -113,6 +108,20 @@ class Script:
         if delay_s:
             time.sleep(delay_s)
         return None if text is None else str(text)
+
+
+@functools.lru_cache(maxsize=64)
+def _content(name: str, text: str) -> Mapping[str, Any]:
+    """Parse a script; it is read when it is checked, and again for each device that it plays."""
+    import yaml
+
+    try:
+        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name}: no mapping of dialogues and properties")
+    return content
 
 
 _PLACE = re.compile(r"\{[^{}]*\}")
@@ -198,7 +207,7 @@ class SocketPeer:
         self.script = script
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self.url = f"socket://127.0.0.1:{self.port}"
+        self.url = f"{register_scheme()}://127.0.0.1:{self.port}"
         self._open: list[tuple[socket.socket, LinePeer]] = []
         threading.Thread(target=self._accept, name=f"peer-{script.name}-accepts", daemon=True).start()
 
@@ -213,13 +222,26 @@ class SocketPeer:
 
     def close(self) -> None:
         """Hang up."""
-        _shut(self._server)
+        shut(self._server)
         for connection, peer in self._open:
             peer.close()
-            _shut(connection)
+            shut(connection)
 
 
-def _shut(channel: socket.socket) -> None:
+def register_scheme() -> str:
+    """Let pyserial know how to open a peer's URL, and return its scheme.
+
+    pyserial's own ``socket://`` does the same, and then waits 0.3 s at each close for the sake of servers that take one client.
+    """
+    import serial
+
+    package = f"{__package__}.urlhandlers"
+    if package not in serial.protocol_handler_packages:
+        serial.protocol_handler_packages.append(package)
+    return "openscope"
+
+
+def shut(channel: socket.socket) -> None:
     """Close a socket so that a thread blocked in it wakes up (closing alone does not wake ``accept`` on Linux)."""
     try:
         channel.shutdown(socket.SHUT_RDWR)

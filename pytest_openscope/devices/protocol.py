@@ -17,7 +17,7 @@ class Driver(Protocol):
     """
 
     def open(self) -> None:
-        """Connect. Runs in a thread of its own within ``open_timeout_s``."""
+        """Connect, within ``open_timeout_s``. Runs outside of the main thread, unless ``open_in_main_thread`` is set."""
 
     def close(self) -> None:
         """Disconnect; must be callable after an ``open`` that failed half way."""

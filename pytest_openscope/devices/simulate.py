@@ -16,6 +16,7 @@ from typing import Any
 
 from .autospec import autospec
 from .loader import LoadError, load
+from .registers import harp_device, is_harp
 from .spec import DeviceSpec, fits, script_of
 from .surface import Surface, surface_of
 
@@ -63,6 +64,8 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
     if connects_in_mock_mode(driver):
         return Simulation("ophyd-async mock mode", lambda: driver(**params), connect_mock=True)
     cls = _made_class(driver, spec)
+    if is_harp(cls):
+        return Simulation("Harp registers in memory", lambda: harp_device(cls))
     if cls is driver:
         return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params), surface_of(cls))
     return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else _unbound(cls))

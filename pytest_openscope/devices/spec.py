@@ -1,10 +1,7 @@
-"""The ``devices:`` section of a rig file: read, and checked before any hardware moves."""
+"""The ``devices:`` section of a rig file."""
 
 from __future__ import annotations
 
-import inspect
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +10,8 @@ from typing import Any
 from ..durations import parse_duration_s
 from ..errors import ConfigurationError, Mistake
 from .answers import find_mistake
-from .loader import READY_MADE, LoadError, did_you_mean, load
-from .surface import callable_signature, surface_of
+from .loader import READY_MADE, did_you_mean
+from .surface import callable_signature
 
 _TIMES_S = {"open_timeout_s": 30.0, "close_timeout_s": 10.0, "check_timeout_s": 10.0, "safe_state_timeout_s": 10.0}
 KEYS: tuple[str, ...] = (
@@ -78,12 +75,12 @@ def build_specs(raw: Mapping[str, Any]) -> dict[str, DeviceSpec]:
     """Read the section.
 
     Raises:
-        ConfigurationError: everything that is wrong with its form; :func:`check_specs` finds that and more.
+        ConfigurationError: everything that is wrong with its form; ``checking.check_specs`` finds that and more.
     """
     mistakes: list[Mistake] = []
     specs = {}
     for name, entry in raw.items():
-        spec = _read(
+        spec = read_spec(
             str(name), entry, lambda key, problem, remedy="": mistakes.append(Mistake("rig file", problem, remedy, key))
         )
         if spec is not None:
@@ -93,26 +90,12 @@ def build_specs(raw: Mapping[str, Any]) -> dict[str, DeviceSpec]:
     return specs
 
 
-def check_specs(raw: Any, rig_dir: Path, dry_run: bool, where: str = "rig file") -> list[Mistake]:
-    """Return all mistakes of the section. Drivers are imported, as opening would do; nothing is constructed or opened."""
-    mistakes: list[Mistake] = []
-    if not isinstance(raw, Mapping):
-        return [Mistake(where, f"a mapping of names to devices is expected, not {raw!r}", "", "devices")]
-    for name, entry in raw.items():
-
-        def note(key: str, problem: str, remedy: str = "") -> None:
-            mistakes.append(Mistake(where, problem, remedy, key))
-
-        spec = _read(str(name), entry, note)
-        if spec is not None:
-            _check_driver(spec, rig_dir, dry_run, note)
-    return mistakes
+#: Takes a key, a problem and a remedy.
+Note = Callable[..., None]
 
 
-_Note = Callable[..., None]
-
-
-def _read(name: str, entry: Any, note: _Note) -> DeviceSpec | None:
+def read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
+    """Read one entry; every mistake of its form is noted, and None is returned where there is no driver."""
     place = f"devices.{name}"
     if not isinstance(entry, Mapping) or not isinstance(entry.get("driver"), str):
         note(place, "no driver given", f'write {{driver: "my_lab.cameras:Spinnaker"}} or one of {", ".join(READY_MADE)}')
@@ -160,7 +143,7 @@ def _read(name: str, entry: Any, note: _Note) -> DeviceSpec | None:
 class _Faults:
     """Reads single values and notes what is wrong with them."""
 
-    def __init__(self, place: str, note: _Note) -> None:
+    def __init__(self, place: str, note: Note) -> None:
         self._place, self._note = place, note
 
     def mapping(self, entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -214,63 +197,11 @@ class _Faults:
         return tuple(calls)
 
 
-def _check_driver(spec: DeviceSpec, rig_dir: Path, dry_run: bool, note: _Note) -> None:
-    place = f"devices.{spec.name}"
-    mocked = dry_run and bool(spec.mock)
-    try:
-        driver = load(spec.driver, rig_dir)
-    except LoadError as error:
-        # A dry run on a machine without the vendor's library is what a mock is for; a name that cannot exist is not.
-        if not (mocked and ":" in spec.driver):
-            note(f"{place}.driver", str(error), error.remedy)
-        driver = None
-    if driver is not None and not callable(driver):
-        note(f"{place}.driver", f"{spec.driver} is neither a class nor a function", "")
-        driver = None
-    if driver is not None:
-        _check_params(spec, driver, place, note)
-        _check_methods(spec, driver, place, note)
-    if spec.mock:
-        _check_mock(spec, rig_dir, dry_run, place, note)
-
-
 def script_of(spec: DeviceSpec, rig_dir: Path) -> Path | Mapping[str, Any] | None:
     """Return the script that a ``mock:`` names or holds; None where it is ``module:Class`` or absent."""
     if isinstance(spec.mock, Mapping):
         return spec.mock
     return rig_dir / spec.mock if spec.mock.lower().endswith((".yaml", ".yml")) else None
-
-
-def _check_mock(spec: DeviceSpec, rig_dir: Path, dry_run: bool, place: str, note: _Note) -> None:
-    script = script_of(spec, rig_dir)
-    if script is not None:
-        if isinstance(script, Path) and not script.is_file():
-            note(f"{place}.mock", f"{script} does not exist", "the path is relative to the rig file")
-        elif not spec.ready_made and "port" not in spec.params:
-            text = "a script plays the other end of a ready-made driver or of a 'port' in params"
-            note(f"{place}.mock", text, "name 'module:Class' instead")
-        elif dry_run and spec.driver != "visa":
-            from .peer import Script
-
-            try:
-                Script.read(script)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                note(f"{place}.mock", str(error), "docs/reference/devices.md shows what a script may hold")
-        return
-    assert isinstance(spec.mock, str)
-    if not dry_run:
-        return
-    try:
-        mock = load(spec.mock, rig_dir)
-    except LoadError as error:
-        note(f"{place}.mock", str(error), error.remedy)
-        return
-    if not fits(mock, spec.params) and not fits(mock, {}):
-        note(
-            f"{place}.mock",
-            f"{spec.mock} takes neither the device's params nor nothing",
-            f"it takes {callable_signature(mock)}",
-        )
 
 
 def fits(target: Any, params: Mapping[str, Any]) -> bool:
@@ -283,76 +214,3 @@ def fits(target: Any, params: Mapping[str, Any]) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _check_params(spec: DeviceSpec, driver: Any, place: str, note: _Note) -> None:
-    signature = callable_signature(driver)
-    if signature is None:
-        return
-    known = {name: item for name, item in signature.parameters.items() if not name.startswith("_")}
-    free = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in known.values())
-    section = place if spec.ready_made else f"{place}.params"
-    named = {n: p for n, p in known.items() if p.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)}
-    for key in spec.params:
-        if key not in named and not free:
-            candidates = [*named, *(KEYS if spec.ready_made else ())]
-            note(
-                f"{section}.{key}",
-                f"{spec.driver} has no option {key!r}",
-                did_you_mean(key, candidates) or f"it knows {', '.join(named)}",
-            )
-    for key, item in named.items():
-        if item.default is inspect.Parameter.empty and key not in spec.params:
-            note(f"{section}.{key}", f"{spec.driver} needs {key!r}", f"add {key}: to the device")
-    if spec.ready_made:
-        hints = typing.get_type_hints(driver.__init__)
-        for key, value in spec.params.items():
-            if key in named and not _is_of(value, hints.get(key, Any)):
-                note(f"{section}.{key}", f"{value!r} is not {_words(hints[key])}", "")
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_of(value, argument) for argument in arguments)
-    kind = origin or hint
-    if kind is Any or not isinstance(kind, type):
-        return True
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-
-
-def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "empty"}
-    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return " or ".join(names.get(part, str(part)) for part in parts)
-
-
-def _check_methods(spec: DeviceSpec, driver: Any, place: str, note: _Note) -> None:
-    """Hold every method that the rig file names against the driver."""
-    if not isinstance(driver, type):
-        return
-    surface = surface_of(driver)
-    wanted = [(f"{place}.safe_state", call.call, call.args, dict(call.kwargs)) for call in spec.safe_state]
-    wanted += [
-        (f"{place}.{key}", name, (), {})
-        for key in ("open_method", "close_method")
-        if (name := getattr(spec, key)) not in ("", "none")
-    ]
-    for key, method, args, kwargs in wanted:
-        try:
-            surface.require(method)
-            surface.bind(method, args, kwargs)
-        except (AttributeError, TypeError) as error:
-            note(key, str(error), "")
-    for method in spec.returns:
-        try:
-            surface.require(method)
-        except AttributeError as error:
-            note(f"{place}.returns.{method}", str(error), "")
-
-
-def device_names(raw: Any) -> list[str]:
-    """Return the names in the section, whatever else is wrong with it."""
-    return [str(name) for name in raw] if isinstance(raw, Mapping) else []

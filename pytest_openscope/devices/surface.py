@@ -138,6 +138,15 @@ def _cached_surface(cls: Any) -> Surface:
 
 def callable_signature(target: Any) -> inspect.Signature | None:
     """Return the signature of a class or function without ``self``, or None where it cannot be told."""
+    return _cached_signature(target) if getattr(type(target), "__hash__", None) else _signature(target)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_signature(target: Any) -> inspect.Signature | None:
+    return _signature(target)
+
+
+def _signature(target: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(target)
     except (TypeError, ValueError):

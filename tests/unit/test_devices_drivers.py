@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from pytest_openscope.devices.checking import check_specs
 from pytest_openscope.devices.loader import LoadError, require
 from pytest_openscope.devices.manager import DeviceManager, DevicesFailed
 from pytest_openscope.devices.peer import Script
-from pytest_openscope.devices.spec import build_specs, check_specs
+from pytest_openscope.devices.spec import build_specs
 
 SCRIPT = """
 error: "ERR"
@@ -76,6 +78,10 @@ class TestScript:
     def test_mistakes(self, content: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="script"):
             Script(content)
+
+    def test_a_setter_needs_a_place_for_its_value(self) -> None:
+        with pytest.raises(ValueError, match=r"power\.setter\.q: 'ON' has no {}"):
+            Script({"properties": {"power": {"setter": {"q": "ON"}}}})
 
     def test_unreadable_files(self, tmp_path: Path) -> None:
         for text in ("a: [", "- 1"):
@@ -208,6 +214,19 @@ class TestZmq:
         with pytest.raises(TimeoutError):
             devices.check("x")
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_peer_whose_thread_has_died_closes_all_the_same(self, managers: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        devices = managers({"driver": "zmq", "address": "tcp://10.0.0.1:5", "timeout_s": 0.1, "close_timeout_s": 1})
+        device = devices["x"]
+
+        def answer(script: Script, query: str) -> str:
+            raise RuntimeError(query)
+
+        monkeypatch.setattr(Script, "answer", answer)
+        with pytest.raises(TimeoutError):
+            device.query("anything")
+        devices.close("x")
+
     def test_unknown_kind(self, managers: Open) -> None:
         with pytest.raises(DevicesFailed, match="none of req"):
             managers({"driver": "zmq", "address": "tcp://127.0.0.1:9", "kind": "rep"}, False)["x"]
@@ -271,6 +290,12 @@ class TestSubprocess:
         process: subprocess.Popen[bytes] = device.process
         devices.close("x")
         assert process.returncode == 0
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="sessions of POSIX")
+    def test_a_ctrl_c_for_the_experiment_does_not_reach_it(self, managers: Open, helper: dict[str, Any]) -> None:
+        process = managers(helper, False)["x"].process
+        assert os.getpgid(process.pid) == process.pid
+        assert os.getpgid(0) != process.pid
 
     def test_silence_and_death(self, managers: Open, helper: dict[str, Any]) -> None:
         devices = managers(helper, False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import textwrap
@@ -56,6 +57,8 @@ LAB = textwrap.dedent(
             self.frame_rate_hz = frame_rate_hz
             self.frames: list[int] = []
             self.mode = "idle"
+            self.interval_ms = round(1000 / frame_rate_hz)
+            self.handle = open(serial)
         def open(self): raise OSError("no hardware here")
         def close(self): raise OSError("no hardware here")
         def grab(self, frames: int, *, timeout_s: float = 1.0) -> Frame: raise OSError
@@ -126,7 +129,7 @@ def make(lab: Path) -> Iterator[Make]:
     managers = []
 
     def build(raw: dict[str, Any], dry_run: bool = False, inject: tuple[str, ...] = (), **more: Any) -> DeviceManager:
-        faults, wrong = parse_injections(inject, list(raw), dry_run=dry_run)
+        faults, wrong = parse_injections(inject, list(raw))
         assert not wrong
         raw = {name: {"driver": "lab_devices:Laser", **entry} for name, entry in raw.items()}
         managers.append(DeviceManager(build_specs(raw), rig_dir=lab, dry_run=dry_run, injections=faults, **more))
@@ -267,6 +270,21 @@ class TestReal:
         assert devices["a"].thread is threading.main_thread()
         assert devices["b"].thread is not threading.main_thread()
 
+    def test_an_interrupt_in_the_main_thread_leaves_the_others_closed(self, make: Make, lab: Path) -> None:
+        source = "class Slow:\n    def open(self): raise KeyboardInterrupt\n"
+        (lab / "lab_slow.py").write_text(source, encoding="utf-8")
+        devices = make(
+            {
+                "a": {"driver": "lab_slow:Slow", "open_in_main_thread": True},
+                "b": {"open_in_main_thread": True},
+            }
+        )
+        with pytest.raises(KeyboardInterrupt):
+            devices.open_all(["a", "b"])
+        assert devices.opened() == []
+        # Its driver was not even imported.
+        assert "lab_devices" not in sys.modules
+
 
 class TestSafeStateCommand:
     COMMAND = (sys.executable, "-c", "open('safe.txt', 'a').write('x')")
@@ -299,12 +317,53 @@ class TestSafeStateCommand:
         devices.close_all()
         assert (devices.rig_dir / "safe.txt").read_text() == "x"
         assert events == ["safe_state", "safe_state_done"]
+        assert devices.unsafe == []
 
     def test_a_failing_command_is_told(self, make: Make) -> None:
         command = [sys.executable, "-c", "import sys; sys.exit('valve stuck')"]
         devices = make({"a": {"params": {"fail": "safe_state"}, "safe_state_command": command}})
         devices["a"]
         assert "valve stuck" in devices.close_all()[-1]
+        assert devices.unsafe == ["a may not be safe: its safe_state failed"]
+
+    @pytest.mark.parametrize("driver", [{"driver": "lab_devices:Manager"}, {"params": {"fail": "open"}}])
+    def test_a_failing_command_leaves_a_device_unsafe_that_has_nothing_else(self, make: Make, driver: dict[str, Any]) -> None:
+        devices = make({"a": {**driver, "safe_state_command": [sys.executable, "-c", "import sys; sys.exit(3)"]}})
+        with contextlib.suppress(DevicesFailed):
+            devices["a"]
+        devices.close_all()
+        assert devices.unsafe == ["a may not be safe: its safe-state command failed"]
+
+    @pytest.mark.parametrize("driver", [{"driver": "lab_devices:Manager"}, {"params": {"fail": "safe_state"}}])
+    def test_it_runs_at_the_end_for_a_device_closed_before_and_not_made_safe(self, make: Make, driver: dict[str, Any]) -> None:
+        events: list[str] = []
+        devices = make(
+            {"a": {**driver, "safe_state_command": list(self.COMMAND)}}, on_event=lambda event, **_: events.append(event)
+        )
+        devices["a"]
+        with contextlib.suppress(OSError):
+            devices.close("a")
+        assert events == ["safe_state"]
+        devices.close_all()
+        assert (devices.rig_dir / "safe.txt").read_text() == "x"
+        assert events == ["safe_state", "safe_state_done"]
+
+    def test_closed_before_the_end_without_being_safe_and_without_a_command(self, make: Make) -> None:
+        devices = make({"a": {"params": {"fail": "safe_state"}}})
+        devices["a"]
+        with pytest.raises(OSError, match="safe_state went wrong"):
+            devices.close("a")
+        devices.close_all()
+        assert devices.unsafe == ["a may not be safe: its safe_state failed"]
+
+    def test_one_that_was_opened_again_and_made_safe_counts_as_safe(self, make: Make) -> None:
+        devices = make({"a": {"params": {"fail": "safe_state"}}})
+        devices["a"]
+        with pytest.raises(OSError, match="safe_state went wrong"):
+            devices.close("a")
+        devices["a"].fail = ""
+        devices.close_all()
+        assert devices.unsafe == []
 
     def test_a_dry_run_never_touches_the_real_device(self, make: Make) -> None:
         events: list[str] = []
@@ -331,6 +390,7 @@ class TestAutospec:
         assert (camera.pair(), camera.names(), camera.list_cameras()) == ((1, "simulated"), [], [])
         assert (camera.exposure_ms, camera.gain_steps, camera.serial, camera.frame_rate_hz) == (1.0, 4, "2210", 30.0)
         assert (camera.frames, camera.mode, len(camera)) == ([], "idle", 0)
+        assert (camera.interval_ms, camera.handle) == (33, None)
         with camera as entered:
             assert isinstance(entered, module.Camera)
         assert devices.run(camera.wait_frame) == 1
@@ -472,7 +532,7 @@ class TestFaults:
             assert f"{what} of camera failed: OSError: injected" in devices.close_all()
 
     def test_never_in_a_real_run(self, lab: Path) -> None:
-        faults, _ = parse_injections(["a.open=OSError"], ["a"], dry_run=True)
+        faults, _ = parse_injections(["a.open=OSError"], ["a"])
         with pytest.raises(ValueError, match="dry runs only"):
             DeviceManager({}, rig_dir=lab, injections=faults)
 

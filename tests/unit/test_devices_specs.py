@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.devices.faults import parse_injections, split
-from pytest_openscope.devices.loader import LoadError, load
-from pytest_openscope.devices.spec import build_specs, check_specs
+from pytest_openscope.acquisition import parse_fault
+from pytest_openscope.config.schema import DEVICE_KEYS
+from pytest_openscope.config.suggest import nearest
+from pytest_openscope.devices.checking import check_specs
+from pytest_openscope.devices.faults import check_faults, parse_injections
+from pytest_openscope.devices.loader import READY_MADE, LoadError, load
+from pytest_openscope.devices.spec import KEYS, build_specs
 from pytest_openscope.durations import format_duration, parse_duration_s
 from pytest_openscope.errors import ConfigurationError
 
@@ -127,14 +132,6 @@ def test_the_rig_folder_shadows_nothing(rig_dir: Path) -> None:
         ("camera.grab=hang", "hang", "camera", "grab"),
         ("camera.grab=json:JSONDecodeError", "", "", ""),
         ("camera.grab=subprocess:SubprocessError:gone", "raise", "camera", "grab"),
-        ("acquisition=exit:3", "exit", "acquisition", ""),
-        ("acquisition=crash@2s", "crash", "acquisition", ""),
-        ("acquisition=hang", "hang", "acquisition", ""),
-        ("acquisition=chatty", "chatty", "acquisition", ""),
-        ("acquisition=chatty:1000@1s", "chatty", "acquisition", ""),
-        ("acquisition=burn", "", "", ""),
-        ("acquisition=exit:x", "", "", ""),
-        ("acquisition=hang:3", "", "", ""),
         ("camra.open=TimeoutError", "", "", ""),
         ("camera=TimeoutError", "", "", ""),
         ("camera.open", "", "", ""),
@@ -144,7 +141,7 @@ def test_the_rig_folder_shadows_nothing(rig_dir: Path) -> None:
     ],
 )
 def test_injections(text: str, kind: str, target: str, method: str) -> None:
-    faults, wrong = parse_injections([text], ["camera"], dry_run=True)
+    faults, wrong = parse_injections([text], ["camera"])
     if not kind:
         assert not faults
         assert text in str(wrong[0])
@@ -153,13 +150,64 @@ def test_injections(text: str, kind: str, target: str, method: str) -> None:
         assert (faults[0].kind, faults[0].target, faults[0].method) == (kind, target, method)
 
 
-def test_injections_are_for_dry_runs_and_are_split() -> None:
-    _, wrong = parse_injections(["camera.open=TimeoutError"], ["camera"], dry_run=False)
-    assert "dry runs only" in str(wrong[0])
-    faults, _ = parse_injections(["camera.open=TimeoutError", "acquisition=crash@2s"], ["camera"], dry_run=True)
-    devices, acquisition = split(faults)
-    assert devices[0].target == "camera"
-    assert acquisition[0].seconds == 2.0
+def test_all_wrong_injections_are_told() -> None:
+    faults, wrong = parse_injections(["camera.open=OSError", "x.open=OSError", "camera.open=Oops"], ["camera"])
+    assert [fault.text for fault in faults] == ["camera.open=OSError"]
+    assert len(wrong) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("camera.grab=hang", []),
+        ("camera.gr*=hang", []),
+        ("*.safe_state=OSError", []),
+        ("camera.*=delay:1s", []),
+        ("camera.grabb=hang", ["has no 'grabb'", "did you mean 'grab'"]),
+        ("camera.shut*=hang", ["has no 'shut*'", "it has open, close"]),
+        ("any.whatever=hang", []),
+        ("away.whatever=hang", []),
+    ],
+)
+def test_a_fault_on_what_no_driver_has_is_a_mistake(text: str, words: list[str], rig_dir: Path) -> None:
+    source = "class Any:\n    def __getattr__(self, name): ...\n"
+    (rig_dir / "lab_any.py").write_text(source, encoding="utf-8")
+    raw = {"camera": CAMERA, "any": {"driver": "lab_any:Any"}, "away": {"driver": "spinnaker_sdk:Camera"}}
+    wrong = "\n".join(map(str, check_faults([text], raw, rig_dir)))
+    assert bool(wrong) == bool(words)
+    assert all(word in wrong for word in words), wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("acquisition=exit:3", "exit:3"),
+        ("acquisition=exit", "exit:1"),
+        ("acquisition=crash@2s", "crash@2s"),
+        ("acquisition=hang", "hang"),
+        ("acquisition=chatty", "chatty:100000"),
+        ("acquisition=chatty:1000@1s", "chatty:1000@1s"),
+        ("acquisition=burn", ""),
+        ("acquisition=exit:x", ""),
+        ("acquisition=exit:256", ""),
+        ("acquisition=hang:3", ""),
+        ("acquisition=crash@soon", ""),
+    ],
+)
+def test_faults_of_the_acquisition(text: str, said: str) -> None:
+    if said:
+        assert str(parse_fault(text)) == said
+    else:
+        with pytest.raises(ValueError, match="is no"):
+            parse_fault(text)
+
+
+def test_the_configuration_knows_every_key_and_takes_no_drivers_option_for_a_misspelt_one() -> None:
+    known = {key.name for key in DEVICE_KEYS}
+    assert set(KEYS) <= known
+    for name in READY_MADE:
+        for option in inspect.signature(load(name, Path())).parameters:
+            assert option in known or not nearest(option, known), (name, option)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("2s", 2), ("500ms", 0.5), ("24h", 86400), ("7d", 604800), (3, 3), ("1.5m", 90)])

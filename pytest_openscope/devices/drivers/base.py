@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ IoListener = Callable[[str, object], None]
 ScriptSource = Path | Mapping[str, Any] | None
 
 
-class Talker:
+class Talker(ABC):
     """A device that is asked in texts: sets how it proves that it is the right one.
 
     A driver offers its own simulation by ``simulate``: it returns the options to use instead and what to close afterwards.
@@ -27,9 +28,9 @@ class Talker:
         self._check_query = check_query
         self._check_answer = check_answer
 
+    @abstractmethod
     def query(self, text: str) -> str:
         """Send a text and return the answer."""
-        raise NotImplementedError
 
     def check(self) -> str:
         """Ask ``check_query`` and hold the answer against the regular expression ``check_answer``.
@@ -49,6 +50,6 @@ class Talker:
             self.on_io(direction, content)
 
     @classmethod
+    @abstractmethod
     def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """Return options that lead to an in-process peer, an object to ``close``, and words for the operator."""
-        raise NotImplementedError

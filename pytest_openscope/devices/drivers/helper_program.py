@@ -14,6 +14,9 @@ from typing import Any
 from ..peer import LinePeer, Script
 from .base import ScriptSource, Talker
 
+#: On Windows a signal is handled only between two waits.
+_SLICE_S = 0.2
+
 
 class SubprocessDevice(Talker):
     """One helper program, started at ``open`` and ended at ``close`` (or by end of file, should the experiment die).
@@ -65,7 +68,18 @@ class SubprocessDevice(Talker):
         else:
             environment = {**os.environ, **self._env}
             pipe = subprocess.PIPE
-            process = subprocess.Popen(self.command, cwd=self._cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
+            flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+            # In a group of its own: a Ctrl-C for the experiment must not end it before it got its safe_command.
+            process = subprocess.Popen(
+                self.command,
+                cwd=self._cwd,
+                env=environment,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                creationflags=flags,
+                start_new_session=not flags,
+            )
             self.process, self._stdin, output = process, process.stdin, process.stdout
             threading.Thread(target=self._log_stderr, args=(process.stderr,), name="helper-stderr", daemon=True).start()
         threading.Thread(target=self._read, args=(output,), name="helper-stdout", daemon=True).start()
@@ -106,10 +120,15 @@ class SubprocessDevice(Talker):
             RuntimeError: the program has ended.
         """
         wait_s = self.timeout_s if timeout_s is None else timeout_s
-        try:
-            line = self._lines.get(timeout=wait_s)
-        except queue.Empty:
-            raise TimeoutError(f"{self.command[0]} printed no line within {wait_s:g} s") from None
+        deadline = time.monotonic() + wait_s
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                line = self._lines.get(timeout=max(0.0, min(_SLICE_S, left_s)))
+                break
+            except queue.Empty:
+                if left_s <= _SLICE_S:
+                    raise TimeoutError(f"{self.command[0]} printed no line within {wait_s:g} s") from None
         if line is None:
             self._lines.put(None)
             raise RuntimeError(f"{self.command[0]} has ended{self._how()}")

@@ -7,7 +7,7 @@ import os
 import threading
 from typing import Any
 
-from ..peer import Script
+from ..peer import Script, shut
 from .base import ScriptSource, Talker
 
 
@@ -132,6 +132,7 @@ class HttpDevice(Talker):
 class _HttpPeer:
     def __init__(self, script: Script) -> None:
         from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+        from socketserver import TCPServer
 
         class Handler(BaseHTTPRequestHandler):
             def _answer(self) -> None:
@@ -151,14 +152,27 @@ class _HttpPeer:
                 return
 
         class Server(ThreadingHTTPServer):
+            def server_bind(self) -> None:
+                # HTTPServer would ask the network for this PC's name.
+                TCPServer.server_bind(self)
+                self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+
             def handle_error(self, *_: object) -> None:
                 """A client that has given up waiting is no news."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), name=f"peer-{script.name}", daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._serve, name=f"peer-{script.name}", daemon=True).start()
+
+    def _serve(self) -> None:
+        """Accept until the socket is shut: ``serve_forever`` would look for its end twenty times a second only."""
+        while True:
+            try:
+                request, address = self._server.get_request()
+            except OSError:
+                return
+            self._server.process_request(request, address)
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        shut(self._server.socket)

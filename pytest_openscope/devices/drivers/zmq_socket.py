@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from typing import Any
@@ -150,7 +151,11 @@ class _ZmqPeer:
         else:
             self.address = f"tcp://127.0.0.1:{_free_port()}"
             self._socket.connect(self.address)
+        # Closing it wakes the thread at once: sockets belong to one thread, and a poll is not otherwise interrupted.
         self._closed = threading.Event()
+        self._wake, self._woken = (self._context.socket(zmq.PAIR) for _ in range(2))
+        self._woken.bind("inproc://close")
+        self._wake.connect("inproc://close")
         self._thread = threading.Thread(target=self._serve, name=f"peer-{script.name}", daemon=True)
         self._thread.start()
 
@@ -160,25 +165,38 @@ class _ZmqPeer:
         finally:
             # An open socket would let the context's destructor wait for ever.
             self._socket.close(0)
+            self._woken.close(0)
+            self._closed.wait()
             self._context.term()
 
     def _play(self) -> None:
         import time
 
-        due = [time.monotonic() + every_s for every_s, _ in self._script.unsolicited]
-        tells = self._kind in ("sub", "pull", "dealer", "pair")
-        while not self._closed.is_set():
-            if self._kind not in ("sub", "pull") and self._socket.poll(20):
-                parts = self._socket.recv_multipart()
-                answer = self._script.answer(parts[-1].decode("utf-8", "replace"))
-                if self._kind in ("req", "dealer", "pair") and (answer is not None):
-                    self._socket.send_multipart([*parts[:-1], answer.encode("utf-8")])
-            elif self._kind in ("sub", "pull"):
-                self._closed.wait(0.01)
-            for index, (every_s, text) in enumerate(self._script.unsolicited if tells else ()):
-                if time.monotonic() >= due[index]:
-                    due[index] += every_s
-                    self._tell(text)
+        zmq = require("zmq", "zmq")
+        hears, tells = self._kind not in ("sub", "pull"), self._kind in ("sub", "pull", "dealer", "pair")
+        poller = zmq.Poller()
+        poller.register(self._woken, zmq.POLLIN)
+        if hears:
+            poller.register(self._socket, zmq.POLLIN)
+        said = self._script.unsolicited if tells else ()
+        due: list[list[Any]] = [[time.monotonic() + every_s, every_s, text] for every_s, text in said]
+        while True:
+            wait_ms = max(0.0, min(entry[0] for entry in due) - time.monotonic()) * 1000 if due else None
+            ready = dict(poller.poll(wait_ms))
+            if self._woken in ready:
+                return
+            if self._socket in ready:
+                self._hear()
+            for entry in due:
+                if time.monotonic() >= entry[0]:
+                    entry[0] += entry[1]
+                    self._tell(entry[2])
+
+    def _hear(self) -> None:
+        parts = self._socket.recv_multipart()
+        answer = self._script.answer(parts[-1].decode("utf-8", "replace"))
+        if self._kind in ("req", "dealer", "pair") and answer is not None:
+            self._socket.send_multipart([*parts[:-1], answer.encode("utf-8")])
 
     def _tell(self, text: str) -> None:
         zmq = require("zmq", "zmq")
@@ -188,6 +206,13 @@ class _ZmqPeer:
             return
 
     def close(self) -> None:
+        if self._closed.is_set():
+            return
+        zmq = require("zmq", "zmq")
+        # A thread that a mistake in its script has ended takes no message any more.
+        with contextlib.suppress(zmq.Again):
+            self._wake.send(b"", zmq.DONTWAIT)
+        self._wake.close()
         self._closed.set()
         self._thread.join(1.0)
 

@@ -1,0 +1,68 @@
+"""Devices that did not open, told with what to do about each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .loader import LoadError
+from .spec import DeviceSpec
+
+
+@dataclass(frozen=True)
+class DeviceFailure:
+    """One device that did not open, with what to do."""
+
+    name: str
+    driver: str
+    error: BaseException
+    remedy: str
+
+    def __str__(self) -> str:
+        """Say what stands behind the device's name."""
+        kind = type(self.error).__name__
+        return f"({self.driver}): {kind}: {self.error}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+
+
+class DevicesFailed(Exception):  # noqa: N818 - a sentence, as its message is
+    """Every device that did not open; ``failures`` holds them, the first one's exception is the cause."""
+
+    def __init__(self, failures: Sequence[DeviceFailure]) -> None:
+        self.failures = tuple(failures)
+        if len(failures) == 1:
+            super().__init__(f"{failures[0].name} did not open {failures[0]}")
+            return
+        # The summary shows the first line alone: it names them all.
+        names = ", ".join(failure.name for failure in failures)
+        lines = [f"{len(failures)} devices did not open: {names}", *(f"  - {failure.name} {failure}" for failure in failures)]
+        super().__init__("\n".join(lines))
+
+
+def remedy_for(error: BaseException, spec: DeviceSpec) -> str:
+    """Return what the operator can do about a device that did not open."""
+    given = getattr(error, "remedy", "")
+    if given:
+        return str(given)
+    if isinstance(error, LoadError):
+        return "mend the device's entry in the rig file"
+    text = f"{type(error).__name__} {error}"
+    port = str(spec.params.get("port", ""))
+    if isinstance(error, PermissionError) or "Access is denied" in text or "PermissionError" in text or "Resource busy" in text:
+        return "another program holds it: close it (Bonsai, a serial monitor, an earlier session) and try again"
+    if port and ("could not open port" in text or isinstance(error, FileNotFoundError)):
+        return f"is it plugged in and switched on? ports here: {_ports() or 'none'}"
+    if spec.driver == "subprocess" and isinstance(error, FileNotFoundError):
+        return "is the program installed? give its whole path under command:"
+    if isinstance(error, TimeoutError):
+        return "is it switched on and connected? a slower device needs a longer open_timeout_s"
+    if isinstance(error, ConnectionError):
+        return "is it switched on, on the network, and its program running?"
+    return f"check its power, its cable and its entry in the rig file (devices.{spec.name}), then try again"
+
+
+def _ports() -> str:
+    try:
+        from serial.tools import list_ports
+    except ImportError:
+        return ""
+    return ", ".join(port.device for port in list_ports.comports())

@@ -1,0 +1,138 @@
+"""Calls that hang, in lists: each is made once, in order, and none waits for one that does not come back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_openscope.devices.calls import Call, call_within, make_in_turn, make_side_by_side
+
+
+class Desk:
+    """Functions that note when they are made, some of which hang until :meth:`release`."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.threads: set[str] = set()
+        self.came_late: list[Any] = []
+        self.late = threading.Event()
+        self._released = threading.Event()
+
+    def function(self, name: str, *, hangs: bool = False) -> Callable[[], str]:
+        def function() -> str:
+            self.made.append(name)
+            self.threads.add(threading.current_thread().name)
+            if hangs:
+                assert self._released.wait(20)
+            return f"done {name}"
+
+        return function
+
+    def call(self, name: str, *, hangs: bool = False, limit_s: float = 10.0) -> Call:
+        def late(result: Any) -> None:
+            self.came_late.append(result)
+            self.late.set()
+
+        return Call(name, self.function(name, hangs=hangs), limit_s, late=late)
+
+    def release(self) -> None:
+        self._released.set()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_one_thread_makes_them_all_in_order(desk: Desk) -> None:
+    calls = [desk.call(name) for name in "abcdef"]
+    make_in_turn(calls)
+    assert desk.made == list("abcdef")
+    assert len(desk.threads) == 1
+    assert [call.result for call in calls] == [f"done {name}" for name in "abcdef"]
+
+
+def test_one_that_hangs_is_left_and_the_rest_is_made_once(desk: Desk) -> None:
+    calls = [desk.call("a"), desk.call("b", hangs=True, limit_s=0.05), desk.call("c"), desk.call("d")]
+    make_in_turn(calls)
+    assert desk.made == list("abcd")
+    assert [call.ended for call in calls] == [True, False, True, True]
+    assert str(calls[1].error) == "b did not return within 0.05 s"
+    desk.release()
+    assert desk.late.wait(10)
+    assert desk.came_late == ["done b"]
+    assert desk.made == list("abcd")
+    assert calls[1].result is None
+
+
+def test_errors_stay_with_their_call(desk: Desk) -> None:
+    def fails() -> None:
+        raise OSError("no")
+
+    calls = [Call("a", fails, 1.0), desk.call("b")]
+    make_in_turn(calls)
+    assert isinstance(calls[0].error, OSError)
+    assert calls[1].error is None
+    with pytest.raises(OSError, match="no"):
+        call_within("a", fails, 1.0)
+
+
+def test_a_result_is_kept_in_time_or_late_never_both() -> None:
+    kept: list[int] = []
+    late: list[int] = []
+    for number in range(50):
+        call = Call("a", lambda number=number: number, 10.0, kept=kept.append, late=late.append)  # type: ignore[misc]
+        thread = threading.Thread(target=call.make)
+        thread.start()
+        left = call.leave()
+        thread.join()
+        assert (number in late) == left
+        assert (number in kept) != left
+
+
+def test_an_interrupt_leaves_the_running_call_and_those_after_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def hangs() -> str:
+        begun.set()
+        return desk.function("a", hangs=True)()
+
+    late = threading.Event()
+    calls = [Call("a", hangs, 20.0, late=lambda _: late.set()), desk.call("b")]
+    original = threading.Event.wait
+
+    def interrupted(event: threading.Event, timeout: float | None = None) -> bool:
+        if threading.current_thread() is threading.main_thread() and begun.is_set():
+            raise KeyboardInterrupt
+        return original(event, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Event, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_in_turn(calls)
+    desk.release()
+    assert late.wait(10)
+    assert desk.made == ["a"]
+    assert not calls[0].ended
+
+
+def test_side_by_side_none_waits_for_a_slow_one(desk: Desk) -> None:
+    calls = [desk.call("a"), desk.call("b", hangs=True), desk.call("c", hangs=True), desk.call("d")]
+    started = time.monotonic()
+    make_side_by_side(calls, 0.8)
+    assert time.monotonic() - started < 5
+    assert sorted(desk.made) == list("abcd")
+    assert [call.ended for call in calls] == [True, False, False, True]
+    assert str(calls[2].error) == "c did not return within 0.8 s"
+    desk.release()
+
+
+def test_side_by_side_quick_ones_share_a_thread(desk: Desk) -> None:
+    calls = [desk.call(name) for name in "abc"]
+    make_side_by_side(calls, 10.0)
+    assert [call.result for call in calls] == ["done a", "done b", "done c"]
+    make_side_by_side([], 10.0)
