@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from .recorder import PLUGIN_NAME
 from .result import CheckResult
-from .suite import RigChecks, report
+from .suite import NAME, RigChecks, report
 
 _REPEATED = {
     "device_name": "devices",
@@ -31,9 +32,19 @@ def rig_checks(request: pytest.FixtureRequest) -> RigChecks:
 
 
 @pytest.fixture
-def said(request: pytest.FixtureRequest) -> Callable[[CheckResult], None]:
+def said(request: pytest.FixtureRequest, rig_checks: RigChecks) -> Callable[[CheckResult], None]:
     """Turns a result into the outcome of this test."""
-    return lambda result: report(request, result)
+    return lambda result: report(request, rig_checks.judge(result))
+
+
+def pytest_pycollect_makeitem(collector: object, name: str, obj: object) -> list[pytest.Item] | None:
+    """Leave out what the rig does not declare: a check of nothing is no news, and nothing to count."""
+    if name.startswith("test_") and inspect.isfunction(obj):
+        found = _found(collector.config) if isinstance(collector, pytest.Collector) else None
+        for fixture in inspect.signature(obj).parameters:
+            if fixture in _REPEATED and (found is None or not found.things(_REPEATED[fixture])):
+                return []
+    return None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,9 +56,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what the rig does not declare: a check of nothing is no news."""
+    """Give the checks their names."""
     here = Path(__file__).parent
-    items[:] = [item for item in items if not (item.path.parent == here and item.name.endswith("[NOTSET]"))]
+    for item in items:
+        if item.path.parent == here and isinstance(item, pytest.Function):
+            item.stash[NAME] = _check_name(item)
+
+
+def _check_name(item: pytest.Function) -> str:
+    """Return what the results of a check are called: ``clock``, ``disk.fsync``, ``devices[laser]``."""
+    plain = item.originalname.removeprefix("test_")
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    for parameter, value in parameters.items():
+        return f"{_REPEATED[parameter]}[{value}]" if parameter in _REPEATED else f"{plain}.{value}"
+    return plain
 
 
 def _found(config: pytest.Config) -> RigChecks | None:

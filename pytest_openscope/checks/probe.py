@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK_BYTES = 1 << 20
+_FAREWELL_S = 0.5
 
 
 def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
@@ -28,9 +29,11 @@ def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
     try:
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        # A process that hangs in a dead share cannot always be killed; nobody waits for it.
-        process.kill()
+        _give_up(process)
         return {"error": f"no answer within {timeout_s:g} s", "hung": True}
+    except BaseException:
+        _give_up(process)
+        raise
     try:
         answer = json.loads(output)
     except ValueError:
@@ -38,14 +41,38 @@ def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {"error": f"the probe printed {answer!r}"}
 
 
+def _give_up(process: subprocess.Popen[bytes]) -> None:
+    """Kill a probe; one that hangs in a dead share cannot always be killed, and nobody waits for it longer than a moment."""
+    process.kill()
+    try:
+        process.communicate(timeout=_FAREWELL_S)
+    except subprocess.TimeoutExpired:
+        # On Windows threads read them, and closing would wait for these.
+        for stream in (process.stdout, process.stderr):
+            if stream is not None and sys.platform != "win32":
+                stream.close()
+
+
+def folder(path: str) -> dict[str, Any]:
+    """Find out whether files can be created in a folder, which is created if need be."""
+    place = Path(path)
+    place.mkdir(parents=True, exist_ok=True)
+    file = place / f".openscope_probe_{uuid.uuid4().hex}"
+    try:
+        file.write_bytes(b"x")
+    finally:
+        file.unlink(missing_ok=True)
+    return {}
+
+
 def disk(path: str, size_mb: int, seconds: float) -> dict[str, Any]:
     """Measure free space, write speed and the latency of a synced small write in a folder, which is created if need be."""
     import shutil
 
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"free_gb": shutil.disk_usage(folder).free / 1e9}
-    file = folder / f".openscope_probe_{uuid.uuid4().hex}"
+    place = Path(path)
+    place.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {"free_gb": shutil.disk_usage(place).free / 1e9}
+    file = place / f".openscope_probe_{uuid.uuid4().hex}"
     block = os.urandom(_BLOCK_BYTES)
     try:
         facts["fsync_ms"] = _sync_ms(file)
@@ -77,10 +104,10 @@ def _sync_ms(file: Path, repeats: int = 9) -> float:
 
 def mirror(path: str) -> dict[str, Any]:
     """Write, read and remove a small file on the mirror; its modification time tells the server's clock."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return {"error": f"{folder} does not exist or is not reachable"}
-    file = folder / f".openscope_probe_{uuid.uuid4().hex}"
+    place = Path(path)
+    if not place.is_dir():
+        return {"error": f"{place} does not exist or is not reachable"}
+    file = place / f".openscope_probe_{uuid.uuid4().hex}"
     times = []
     try:
         for number in range(5):
@@ -111,14 +138,21 @@ def github(api_base_url: str, repo: str, token_env: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             content = json.load(answer)
+            scopes = answer.headers.get("X-OAuth-Scopes")
     except urllib.error.HTTPError as error:
-        return {"status": error.code, "error": error.reason}
+        limited = error.headers.get("X-RateLimit-Remaining") == "0" or error.headers.get("Retry-After") is not None
+        return {"status": error.code, "error": error.reason, "rate_limited": limited}
     permissions = content.get("permissions") or {}
-    may_write = any(permissions.get(right) for right in ("push", "triage", "maintain", "admin"))
-    return {"status": 200, "has_issues": content.get("has_issues"), "archived": content.get("archived"), "may_write": may_write}
+    facts = {key: content.get(key) for key in ("full_name", "has_issues", "archived")}
+    facts["may_write"] = any(permissions.get(right) for right in ("push", "triage", "maintain", "admin"))
+    if scopes is not None:
+        # Only classic tokens have scopes; what a fine-grained one may do shows in the permissions.
+        wanted = {"repo"} if content.get("private") else {"repo", "public_repo"}
+        facts["scopes_suffice"] = bool(wanted & {scope.strip() for scope in scopes.split(",")})
+    return {"status": 200, **facts}
 
 
-_PROBES: dict[str, Callable[..., dict[str, Any]]] = {"disk": disk, "mirror": mirror, "github": github}
+_PROBES: dict[str, Callable[..., dict[str, Any]]] = {"folder": folder, "disk": disk, "mirror": mirror, "github": github}
 
 
 def main(arguments: list[str]) -> int:

@@ -19,6 +19,7 @@ class CheckResult:
         message: what was found, in words.
         value, unit, limit: what was measured, and the requirement it was held against.
         remedy: what to do about a warning or failure.
+        blocked_by: the failed check without which this one could not be measured; it is skipped, and not ready either.
     """
 
     check: str
@@ -28,9 +29,10 @@ class CheckResult:
     unit: str = ""
     limit: Any = None
     remedy: str = ""
+    blocked_by: str = ""
 
     def __str__(self) -> str:
-        measured = f" [{self.value:.4g} {self.unit}" if isinstance(self.value, float) else ""
+        measured = f" [{self.value:.4g} {self.unit}".rstrip() if isinstance(self.value, float) else ""
         measured += f", limit {self.limit:g} {self.unit}]" if measured and self.limit is not None else "]" if measured else ""
         remedy = f" -> {self.remedy}" if self.remedy and self.status in (WARN, FAIL) else ""
         return f"{self.check}: {self.status}: {self.message}{measured}{remedy}"
@@ -55,5 +57,5 @@ def at_most(check: str, value: float, limit: float | None, unit: str, what: str,
 def failed_all(checks: Iterator[str] | list[str], message: str, remedy: str) -> list[CheckResult]:
     """Return a failure of the first check, and skips of those that depend on it."""
     first, *rest = list(checks)
-    skips = [CheckResult(check, SKIP, f"not measured: {first} failed") for check in rest]
+    skips = [CheckResult(check, SKIP, f"not measured: {first} failed", blocked_by=first) for check in rest]
     return [CheckResult(first, FAIL, message, remedy=remedy), *skips]

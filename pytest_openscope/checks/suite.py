@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..config.coerce import check_section
+from ..config.configuration import reread
+from ..config.schema import REQUIREMENTS_KEYS
 from .result import FAIL, SKIP, WARN, CheckResult
 
 #: Set by the ready-made checks, which know more than that they passed.
 RESULT = pytest.StashKey["CheckResult"]()
+#: What a ready-made check is called, whatever becomes of it.
+NAME = pytest.StashKey[str]()
+#: Checks that are repeated for everything that the rig file declares.
+REPEATED = ("devices", "executables", "repositories", "serial_ports", "tcp_ports", "environment")
+#: What a dry run fails for; it runs on another PC than the rig's, whose disk and programs say nothing about the rig.
+_OF_ANY_PC = ("configuration", "devices", "python")
 _log = logging.getLogger("pytest_openscope.checks")
-
-
-class RigWarning(UserWarning):
-    """A check that passed with a remark."""
+Within = Callable[[float, str], AbstractContextManager[None]]
 
 
 class RigChecks:
     """The rig as the checks see it.
 
     Attributes:
-        requirements: the rig file's ``requirements``.
+        requirements: the rig file's ``requirements``, typed, with every placeholder replaced.
+        mistakes: what is wrong with them, and could be seen only once the placeholders were replaced.
+        notices: remarks on the configuration.
         folder: the rig file's directory.
         settings: the session's settings.
+        within: a context manager that fails the running test after so many seconds, with so many words.
     """
 
-    def __init__(self, configuration: Any, session_uuid: str = "", rig: Any = None) -> None:
+    def __init__(
+        self,
+        configuration: Any,
+        session_uuid: str = "",
+        rig: Any = None,
+        *,
+        notices: Sequence[str] = (),
+        within: Within | None = None,
+    ) -> None:
         rig = configuration.rig if rig is None else rig
         self.rig = rig
         self.settings = configuration.settings
-        self.requirements: Mapping[str, Any] = rig.requirements or {}
+        self.notices = tuple(notices)
+        self.within: Within = within or (lambda seconds, words: nullcontext())
         self.folder: Path = configuration.rig_file.parent
         self.dry_run: bool = configuration.dry_run
         self.session_uuid = session_uuid
+        written, expanded = configuration.rig.requirements or {}, rig.requirements or {}
+        kinds = {key.name: key.kind for key in REQUIREMENTS_KEYS}
+        section = {name: reread(written.get(name), value, kinds.get(name, "any")) for name, value in expanded.items()}
+        self.requirements, mistakes, _ = check_section(rig.path.name, "requirements", section, REQUIREMENTS_KEYS, "allowed")
+        self.mistakes = tuple(str(mistake) for mistake in mistakes)
         self._measured: dict[str, list[CheckResult]] = {}
 
     def things(self, kind: str) -> list[Any]:
@@ -46,11 +70,10 @@ class RigChecks:
             return list(self.rig.devices or {})
         things = list(self.requirements.get(kind) or ())
         if kind == "serial_ports":
-            declared = [
-                options.get("port") for options in (self.rig.devices or {}).values() if options.get("driver") == "serial"
-            ]
-            things += [port for port in declared if isinstance(port, str) and port not in things]
-        return things
+            drivers = (self.rig.devices or {}).values()
+            declared = [options.get("port") for options in drivers if options.get("driver") == "serial"]
+            things += [port for port in declared if isinstance(port, str) and port]
+        return list(dict.fromkeys(things))
 
     def once(self, measure: Callable[..., list[CheckResult]], *args: Any, **kwargs: Any) -> dict[str, CheckResult]:
         """Measure once for several tests, and return the results by name."""
@@ -58,15 +81,29 @@ class RigChecks:
             self._measured[measure.__name__] = measure(*args, **kwargs)
         return {result.check: result for result in self._measured[measure.__name__]}
 
+    def judge(self, result: CheckResult) -> CheckResult:
+        """Return a result as it counts here: in a dry run, what this PC lacks is a warning."""
+        group = result.check.partition("[")[0].partition(".")[0]
+        if self.dry_run and result.status == FAIL and group not in _OF_ANY_PC:
+            return replace(result, status=WARN, message=f"{result.message} (on this PC; a dry run does not need it)")
+        return result
+
+
+def things_of(configuration: Any) -> dict[str, list[Any]]:
+    """Return what each repeated check is repeated for, before a session has begun."""
+    from ..config.configuration import expand_rig
+
+    checks = RigChecks(configuration, rig=expand_rig(configuration.rig, configuration.expander()))
+    return {kind: checks.things(kind) for kind in REPEATED}
+
 
 def report(request: pytest.FixtureRequest, result: CheckResult) -> None:
     """Turn a result into the outcome of the test that asked for it."""
     request.node.stash[RESULT] = result
+    request.node.user_properties.append(("rig_check", str(result)))
     levels = {FAIL: logging.ERROR, WARN: logging.WARNING}
     _log.log(levels.get(result.status, logging.INFO), "%s", result)
     if result.status == FAIL:
         pytest.fail(str(result), pytrace=False)
     if result.status == SKIP:
         pytest.skip(result.message)
-    if result.status == WARN:
-        warnings.warn(RigWarning(str(result)), stacklevel=2)

@@ -6,18 +6,24 @@ from collections.abc import Callable
 
 import pytest
 
-from . import measure
-from .result import PASS, SKIP, CheckResult
+from . import clock, measure, packages, ports, programs
+from .result import FAIL, PASS, SKIP, WARN, CheckResult
 from .suite import RigChecks
 
 pytestmark = pytest.mark.rig_check
 
 Said = Callable[[CheckResult], None]
+_DRY = "a dry run does not touch it"
 
 
 def test_configuration(rig_checks: RigChecks, said: Said) -> None:
-    """A session runs, so everything in the rig file was understood."""
-    said(CheckResult("configuration", PASS, f"{rig_checks.rig.path} is read; the rig is {rig_checks.rig.rig_id}"))
+    """A session runs, so the rig file is understood; what is left are values that only placeholders give, and remarks."""
+    if rig_checks.mistakes:
+        said(CheckResult("configuration", FAIL, "; ".join(rig_checks.mistakes), remedy=f"correct {rig_checks.rig.path}"))
+    elif rig_checks.notices:
+        said(CheckResult("configuration", WARN, "; ".join(rig_checks.notices), remedy=f"look at {rig_checks.rig.path}"))
+    else:
+        said(CheckResult("configuration", PASS, f"{rig_checks.rig.path} is read; the rig is {rig_checks.rig.rig_id}"))
 
 
 @pytest.mark.parametrize("part", ["writable", "free_space", "write_speed", "fsync"])
@@ -30,31 +36,33 @@ def test_disk(part: str, rig_checks: RigChecks, said: Said) -> None:
 @pytest.mark.parametrize("part", ["writable", "latency", "clock_skew"])
 def test_mirror(part: str, rig_checks: RigChecks, said: Said) -> None:
     """Central log directory."""
-    folder = None if rig_checks.dry_run else rig_checks.settings.centralized_log_directory
-    results = rig_checks.once(measure.check_mirror, str(folder) if folder else None, rig_checks.requirements)
+    folder, why_not = rig_checks.settings.centralized_log_directory, ""
+    if folder and rig_checks.dry_run:
+        folder, why_not = None, _DRY
+    results = rig_checks.once(measure.check_mirror, str(folder) if folder else None, rig_checks.requirements, why_not=why_not)
     said(results[f"mirror.{part}"])
 
 
 def test_executable(executable: str, rig_checks: RigChecks, said: Said) -> None:
     """Declared programs."""
-    said(measure.check_executable(executable, rig_checks.folder))
+    said(programs.check_executable(executable, rig_checks.folder))
 
 
 def test_repository(repository: str, rig_checks: RigChecks, said: Said) -> None:
     """Declared repositories."""
-    said(measure.check_repository(repository, rig_checks.folder))
+    said(programs.check_repository(repository, rig_checks.folder))
 
 
 def test_serial_port(serial_port: str, rig_checks: RigChecks, said: Said) -> None:
     """Serial ports of the requirements and of the devices."""
     if rig_checks.dry_run:
-        said(CheckResult(f"serial_ports[{serial_port}]", SKIP, "simulated"))
-    said(measure.check_serial_port(serial_port))
+        said(CheckResult(f"serial_ports[{serial_port}]", SKIP, _DRY))
+    said(ports.check_serial_port(serial_port))
 
 
 def test_tcp_port(tcp_port: int | str, said: Said) -> None:
     """Ports that the rig's own programs will listen on."""
-    said(measure.check_tcp_port(tcp_port))
+    said(ports.check_tcp_port(tcp_port))
 
 
 def test_environment(variable: str, said: Said) -> None:
@@ -64,12 +72,12 @@ def test_environment(variable: str, said: Said) -> None:
 
 def test_processes(rig_checks: RigChecks, said: Said) -> None:
     """Nothing runs that an earlier session should have ended."""
-    said(measure.check_processes(rig_checks.things("no_processes"), rig_checks.session_uuid))
+    said(programs.check_processes(rig_checks.things("no_processes"), rig_checks.session_uuid))
 
 
 def test_packages(rig_checks: RigChecks, said: Said) -> None:
     """Python packages against the rig's lock file."""
-    said(measure.check_packages(rig_checks.requirements.get("packages_lock"), rig_checks.folder))
+    said(packages.check_packages(rig_checks.requirements.get("packages_lock"), rig_checks.folder))
 
 
 def test_python(rig_checks: RigChecks, said: Said) -> None:
@@ -84,10 +92,12 @@ def test_memory(rig_checks: RigChecks, said: Said) -> None:
 
 def test_clock(rig_checks: RigChecks, said: Said) -> None:
     """Clock of this PC."""
-    said(measure.check_clock(rig_checks.requirements.get("clock_synchronised")))
+    said(clock.check_clock(rig_checks.requirements.get("clock_synchronised")))
 
 
 def test_github(rig_checks: RigChecks, said: Said) -> None:
     """Token, repository and permission for failure reports."""
-    settings = None if rig_checks.dry_run else rig_checks.settings.github_issue
-    said(measure.check_github(settings))
+    settings, why_not = rig_checks.settings.github_issue, ""
+    if settings is not None and settings.enabled and rig_checks.dry_run:
+        settings, why_not = None, _DRY
+    said(measure.check_github(settings, rig_checks.requirements, why_not=why_not))

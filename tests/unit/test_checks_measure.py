@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.checks import measure
+from pytest_openscope.checks import clock, measure, packages, ports, programs
 from pytest_openscope.checks.probe import run_probe
 from pytest_openscope.checks.result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most
 
@@ -65,7 +65,7 @@ class TestMirror:
         popen = subprocess.Popen
         hang = [sys.executable, "-c", "import time; time.sleep(60)"]
         monkeypatch.setattr(subprocess, "Popen", lambda command, **more: popen(hang, **more))
-        result = measure.check_mirror("x", {}, timeout_s=0.3)[0]
+        result = measure.check_mirror("x", {"timeout_s": 0.3})[0]
         assert result.status == FAIL
         assert "no answer within 0.3 s" in result.message
 
@@ -75,23 +75,32 @@ class TestMirror:
 
 class TestPrograms:
     def test_executables(self, tmp_path: Path) -> None:
-        assert measure.check_executable(sys.executable, tmp_path).status == PASS
-        missing = measure.check_executable("no_such_bonsai", tmp_path)
+        assert programs.check_executable(sys.executable, tmp_path).status == PASS
+        (tmp_path / "tool").write_text("x", encoding="utf-8")
+        if sys.platform != "win32":
+            assert "chmod" in programs.check_executable("tool", tmp_path).remedy
+            (tmp_path / "tool").chmod(0o755)
+            assert programs.check_executable("tool", tmp_path).status == PASS
+        missing = programs.check_executable("no_such_bonsai", tmp_path)
         assert (missing.check, missing.status) == ("executables[no_such_bonsai]", FAIL)
 
     def test_repositories(self, tmp_path: Path) -> None:
         place = tmp_path / "repo"
-        assert measure.check_repository("repo", tmp_path).status == FAIL
+        assert programs.check_repository("repo", tmp_path).status == FAIL
         place.mkdir()
-        assert "no git repository" in measure.check_repository("repo", tmp_path).message
+        assert "no git repository" in programs.check_repository("repo", tmp_path).message
         git = ["git", "-C", str(place), "-c", "user.name=x", "-c", "user.email=x@y"]
         subprocess.run([*git, "init", "-q"], check=True)
         subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-        result = measure.check_repository("repo", tmp_path)
+        result = programs.check_repository("repo", tmp_path)
         assert result.status == PASS
         assert len(result.value) == 40
-        (place / "new").write_text("x")
-        assert measure.check_repository("repo", tmp_path).status == WARN
+        (place / "new").mkdir()
+        (place / "new" / "file").write_text("x")
+        assert programs.check_repository("repo", tmp_path).status == WARN
+        inner = programs.check_repository("repo/new", tmp_path)
+        assert inner.status == FAIL
+        assert "no repository of its own" in inner.message
 
     def test_left_over_processes(self, tmp_path: Path) -> None:
         start = "import subprocess, sys, os; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'],"
@@ -100,10 +109,10 @@ class TestPrograms:
         done = subprocess.run([sys.executable, "-c", start], env=environment, stdout=subprocess.PIPE, text=True, check=True)
         pid = int(done.stdout)
         try:
-            result = measure.check_processes([], "another")
+            result = programs.check_processes([], "another")
             assert result.status == FAIL
             assert f"pid {pid}, session mouse_2026-01-01_10-00-00" in result.message
-            assert f"pid {pid}" not in measure.check_processes([], "mouse_2026-01-01_10-00-00").message
+            assert f"pid {pid}" not in programs.check_processes([], "mouse_2026-01-01_10-00-00").message
         finally:
             os.kill(pid, 9)
 
@@ -126,20 +135,33 @@ class TestPorts:
     def test_tcp(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            taken = measure.check_tcp_port(f"127.0.0.1:{port}")
+            taken = ports.check_tcp_port(f"127.0.0.1:{port}")
             assert taken.status == FAIL
             assert f"pid {os.getpid()}" in taken.message
-        assert measure.check_tcp_port(f"127.0.0.1:{port}").status == PASS
-        assert measure.check_tcp_port("http").status == FAIL
+        assert ports.check_tcp_port(f"127.0.0.1:{port}").status == PASS
+        assert ports.check_tcp_port("http").status == FAIL
+
+    @pytest.mark.parametrize("port", [0, 70000, -1, "lab:", "5 5", "²"])
+    def test_no_port(self, port: int | str) -> None:
+        assert "is no port" in ports.check_tcp_port(port).message
+
+    def test_not_an_address_of_this_pc(self) -> None:
+        result = ports.check_tcp_port("192.0.2.1:5555")
+        assert result.status == FAIL
+        assert "cannot be listened on" in result.message
+
+    def test_a_listener_on_one_address_takes_the_port(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            assert ports.check_tcp_port(server.getsockname()[1]).status == FAIL
 
     def test_serial(self, tmp_path: Path) -> None:
-        missing = measure.check_serial_port("/dev/tty_none")
+        missing = ports.check_serial_port("/dev/tty_none")
         assert missing.status == FAIL
         assert "not there (ports:" in missing.message
-        assert measure.check_serial_port("socket://1.2.3.4:5").status == SKIP
+        assert ports.check_serial_port("socket://1.2.3.4:5").status == SKIP
         if sys.platform != "win32":
             (tmp_path / "tty").touch()
-            assert measure.check_serial_port(str(tmp_path / "tty")).status == PASS
+            assert ports.check_serial_port(str(tmp_path / "tty")).status == PASS
 
 
 class TestPackages:
@@ -158,21 +180,55 @@ class TestPackages:
     )
     def test_lock_files(self, name: str, text: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text.format(pytest.__version__), encoding="utf-8")
-        lock = measure.read_lock(tmp_path / name)
-        assert lock.pop("pytest") == pytest.__version__
-        assert lock in ({}, {"named": pytest.__version__})
+        lock = packages.read_lock(tmp_path / name)
+        assert lock.pop("pytest").versions == (pytest.__version__,)
+        assert [(name, found.versions) for name, found in lock.items()] in ([], [("named", (pytest.__version__,))])
 
     def test_compared(self, tmp_path: Path) -> None:
         (tmp_path / "lock").write_text(f"pytest=={pytest.__version__}\n", encoding="utf-8")
-        assert measure.check_packages("lock", tmp_path).status == PASS
+        assert packages.check_packages("lock", tmp_path).status == PASS
         (tmp_path / "lock").write_text("pytest==0.1\nno-such-package==2\n", encoding="utf-8")
-        result = measure.check_packages("lock", tmp_path)
+        result = packages.check_packages("lock", tmp_path)
         assert result.status == FAIL
         assert result.message == f"pytest {pytest.__version__} (lock: 0.1), no-such-package missing (lock: 2)"
-        assert measure.check_packages(None, tmp_path).status == SKIP
-        assert measure.check_packages("none", tmp_path).status == FAIL
+        assert packages.check_packages(None, tmp_path).status == SKIP
+        assert packages.check_packages("none", tmp_path).status == FAIL
         (tmp_path / "lock").write_text("pytest>=3\n", encoding="utf-8")
-        assert "no exact versions" in measure.check_packages("lock", tmp_path).message
+        assert "no exact versions" in packages.check_packages("lock", tmp_path).message
+
+    def test_lines_for_other_systems_do_not_count(self, tmp_path: Path) -> None:
+        text = f"pytest=={pytest.__version__}\nnot-here==1 ; sys_platform == 'none'\nhere==2 ; python_version > '3'\n"
+        (tmp_path / "lock").write_text(text, encoding="utf-8")
+        assert packages.check_packages("lock", tmp_path).message == "here missing (lock: 2)"
+        (tmp_path / "pylock.toml").write_text(
+            f'[[packages]]\nname = "pytest"\nversion = "{pytest.__version__}"\n'
+            '[[packages]]\nname = "not-here"\nversion = "1"\nmarker = "sys_platform == \'none\'"\n',
+            encoding="utf-8",
+        )
+        assert packages.check_packages("pylock.toml", tmp_path).status == PASS
+
+    def test_a_uv_lock_asks_for_what_the_project_needs_here(self, tmp_path: Path) -> None:
+        (tmp_path / "uv.lock").write_text(
+            '[[package]]\nname = "lab"\nversion = "1"\nsource = { virtual = "." }\n'
+            'dependencies = [{ name = "pytest" }, { name = "only-there", marker = "sys_platform == \'none\'" }]\n'
+            f'[[package]]\nname = "pytest"\nversion = "{pytest.__version__}"\ndependencies = [{{ name = "needed-here" }}]\n'
+            '[[package]]\nname = "pytest"\nversion = "0.1"\nresolution-markers = ["sys_platform == \'none\'"]\n'
+            '[[package]]\nname = "only-there"\nversion = "1"\n'
+            '[[package]]\nname = "of-an-extra"\nversion = "1"\n'
+            '[[package]]\nname = "needed-here"\nversion = "3"\n'
+            '[[package]]\nname = "pluggy"\nversion = "0.0.1"\n',
+            encoding="utf-8",
+        )
+        result = packages.check_packages("uv.lock", tmp_path)
+        assert result.status == FAIL
+        assert result.message.startswith("needed-here missing (lock: 3), pluggy ")
+        assert "only-there" not in result.message
+        assert result.remedy.startswith("uv sync")
+
+    def test_the_same_version_written_otherwise(self) -> None:
+        assert packages._same("1.0", "1.0.0")
+        assert not packages._same("1.0", "1.0.1")
+        assert not packages._same("missing", "1.0")
 
 
 class TestClock:
@@ -183,22 +239,24 @@ class TestClock:
             ("no\n", False),
             ("Leap Indicator: 0(no warning)\nStratum: 4\nSource: time.windows.com,0x8", True),
             ("Leap Indicator: 3(not synchronized)\nStratum: 0\nSource: Local CMOS Clock", False),
+            ("Sprungindikator: 3(nicht synchronisiert)\nStratum: 0 (nicht angegeben)\nQuelle: Lokale CMOS-Uhr", False),
+            ("Sprungindikator: 0(keine Warnung)\nStratum: 3 (Sekundärreferenz)\nQuelle: time.lab", True),
             ("", None),
         ],
     )
     def test_what_systems_say(self, output: str, expected: bool | None) -> None:
-        assert measure.read_clock_status(output, "unknown")[0] is expected
+        assert clock.read_clock_status(output, "unknown")[0] is expected
 
     @pytest.mark.parametrize(
         ("known", "required", "status"),
         [(True, True, PASS), (False, True, FAIL), (False, None, WARN), (None, True, WARN), (None, None, SKIP)],
     )
     def test_results(self, known: bool | None, required: bool | None, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(measure, "clock_synchronised", lambda: (known, "words"))
-        assert measure.check_clock(required).status == status
+        monkeypatch.setattr(clock, "clock_synchronised", lambda: (known, "words"))
+        assert clock.check_clock(required).status == status
 
     def test_here(self) -> None:
-        assert measure.check_clock(None).status in (PASS, WARN, SKIP)
+        assert clock.check_clock(None).status in (PASS, WARN, SKIP)
 
 
 class TestGithub:
@@ -231,6 +289,7 @@ class TestGithub:
             (401, {}, FAIL),
             (404, {}, FAIL),
             (500, {}, WARN),
+            (200, {"permissions": {"push": True}, "has_issues": True, "full_name": "lab/renamed"}, WARN),
         ],
     )
     def test_answers(self, server: Any, status: int, content: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,39 +297,99 @@ class TestGithub:
         seen[:] = [status, content]
         monkeypatch.setenv("RIG_GITHUB_TOKEN", "abc")
         settings = SimpleNamespace(enabled=True, repo="lab/rig", token_env="RIG_GITHUB_TOKEN", api_base_url=url)
-        result = measure.check_github(settings)
+        result = measure.check_github(settings, {})
         assert result.status == expected, result
         assert seen[2:] == [("/repos/lab/rig", "Bearer abc")]
+
+    @pytest.mark.parametrize(
+        ("facts", "expected"),
+        [
+            ({"status": 403, "rate_limited": True}, WARN),
+            ({"status": 429, "rate_limited": True}, WARN),
+            ({"status": 403, "rate_limited": False}, FAIL),
+            ({"status": 200, "may_write": True, "scopes_suffice": False}, FAIL),
+            ({"status": 200, "may_write": True, "scopes_suffice": True}, PASS),
+            ({"error": "no answer within 20 s"}, WARN),
+        ],
+    )
+    def test_other_facts(self, facts: dict[str, Any], expected: str) -> None:
+        result = measure.read_github(facts, "lab/rig", "RIG_GITHUB_TOKEN")
+        assert result.status == expected
+        assert bool(result.remedy) is (expected != PASS)
 
     def test_without_server_token_or_wish(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = SimpleNamespace(
             enabled=True, repo="lab/rig", token_env="RIG_GITHUB_TOKEN", api_base_url="http://127.0.0.1:9"
         )
-        assert measure.check_github(settings).status == FAIL
+        assert measure.check_github(settings, {}).status == FAIL
         monkeypatch.setenv("RIG_GITHUB_TOKEN", "abc")
-        assert measure.check_github(settings).status == WARN
-        assert measure.check_github(None).status == SKIP
+        assert measure.check_github(settings, {}).status == WARN
+        assert measure.check_github(None, {}).status == SKIP
+
+
+class Laser:
+    answer: Any = None
+
+    def check(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Mute:
+    """A driver without ``check``."""
+
+
+class Devices(dict[str, Any]):
+    """As much of the device manager as a check touches."""
+
+    def __init__(self, device: Any, closes: bool = True) -> None:
+        super().__init__(laser=device)
+        self.closes = closes
+        self.specs = {"laser": SimpleNamespace(check_timeout_s=2.0)}
+        self.closed: list[str] = []
+
+    def mock(self, name: str) -> Any:
+        return self[name]
+
+    def check(self, name: str) -> Any:
+        device = self[name]
+        return device.check() if hasattr(device, "check") else None
+
+    def opened(self) -> list[str]:
+        return ["laser"]
+
+    def close(self, name: str) -> None:
+        self.closed.append(name)
+        if not self.closes:
+            raise OSError("stuck")
+
+
+def laser(answer: Any) -> Laser:
+    device = Laser()
+    device.answer = answer
+    return device
 
 
 class TestDevices:
     def test_results(self) -> None:
-        class Devices:
-            def __init__(self, answer: Any, closes: bool = True) -> None:
-                self.answer, self.closes = answer, closes
+        good = measure.check_device("laser", Devices(laser("LASER 1")))
+        assert good.message.startswith("says 'LASER 1' (opened in")
+        assert (good.unit, good.limit) == ("ms", 2000.0)
+        assert good.value < 2000
+        assert measure.check_device("laser", Devices(laser(None))).message.startswith("opens, answers and closes")
+        assert "does not close" in measure.check_device("laser", Devices(laser(True), closes=False)).message
 
-            def check(self, name: str) -> Any:
-                if isinstance(self.answer, Exception):
-                    raise self.answer
-                return self.answer
+    def test_a_driver_without_check_proves_no_answer(self) -> None:
+        result = measure.check_device("laser", Devices(Mute()))
+        assert (result.status, result.value) == (PASS, None)
+        assert "has no check()" in result.message
 
-            def close(self, name: str) -> None:
-                if not self.closes:
-                    raise OSError("stuck")
-
-        assert measure.check_device("laser", Devices("LASER 1"), 2).message == "says 'LASER 1'"
-        assert measure.check_device("laser", Devices(None), 2).status == PASS
-        assert measure.check_device("laser", Devices(TimeoutError("no answer")), 2).message == "TimeoutError: no answer"
-        assert "does not close" in measure.check_device("laser", Devices(True, closes=False), 2).message
+    def test_what_fails_is_closed_all_the_same(self) -> None:
+        devices = Devices(laser(TimeoutError("no answer")), closes=False)
+        result = measure.check_device("laser", devices)
+        assert (result.status, result.message) == (FAIL, "TimeoutError: no answer")
+        assert devices.closed == ["laser"]
 
 
 def test_limits_hold_at_the_limit() -> None:

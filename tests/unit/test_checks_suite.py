@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import pytest
 from pytest_openscope.checks.recorder import PLUGIN_NAME, CheckRecorder
+from pytest_openscope.checks.suite import RigChecks
 from pytest_openscope.devices.manager import DeviceManager
 from pytest_openscope.devices.spec import build_specs
 import pytest_openscope.checks
@@ -31,7 +32,7 @@ def pytest_configure(config):
     configuration = SimpleNamespace(rig=rig, rig_file=rig.path, settings=settings, dry_run=False)
     def keep(entries, complete):
         (HERE / "kept.json").write_text(json.dumps([complete, entries]))
-    config.pluginmanager.register(CheckRecorder(configuration, "me", keep, complete=True), PLUGIN_NAME)
+    config.pluginmanager.register(CheckRecorder(RigChecks(configuration, "me"), keep, complete=True), PLUGIN_NAME)
     if config.args_source is not config.ArgsSource.ARGS:
         checks = Path(pytest_openscope.checks.__file__).parent
         config.args = [str(checks)]
@@ -78,7 +79,13 @@ def test_every_declared_thing_is_checked(pytester: pytest.Pytester, kept: Path) 
     assert status["executables[no_such_bonsai]"] == "fail"
     assert status["mirror.writable"] == "skip"
     assert status["disk.write_speed"] == "pass"
-    result.stdout.fnmatch_lines(["*rig validation*", "*devices[[]laser[]]: pass: says 'LASER 7'*", "*checks: * pass, *"])
+    result.stdout.fnmatch_lines(
+        [
+            "*rig validation*",
+            "*devices[[]laser[]]: pass: says 'LASER 7' (opened in * ms); check() took [[]* ms, limit 10000 ms]",
+            "*checks: * pass, *",
+        ]
+    )
     result.stdout.fnmatch_lines(["*devices[[]dead[]]: fail: TimeoutError: dead.check did not return within 0.2 s*"])
 
 

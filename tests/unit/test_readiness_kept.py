@@ -1,22 +1,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from pytest_openscope.readiness import (
-    LAST_GOOD,
     VALIDATION,
-    changes_since_last_good,
-    describe_rig,
     evaluate,
     group_of,
-    keep_last_good,
     keep_results,
     keeper,
     read_results,
@@ -36,16 +30,16 @@ def test_groups() -> None:
 
 def test_merged_and_replaced(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    keep(state, ("devices[laser]", "pass"), ("devices[old]", "fail"), ("clock", "pass"))
+    keep(state, ("devices[laser]", "pass"), ("devices[old]", "fail"), ("test_water", "pass"))
     keep(state, ("devices[laser]", "fail"))
     assert {check: result["status"] for check, result in read_results(state).items()} == {
         "devices[laser]": "fail",
         "devices[old]": "fail",
-        "clock": "pass",
+        "test_water": "pass",
     }
     keep(state, ("devices[laser]", "pass"), complete=True)
-    assert sorted(read_results(state)) == ["clock", "devices[laser]"]
-    keeper(state, Path("other.yaml"))([{"check": "clock", "status": "warn"}], False)
+    assert sorted(read_results(state)) == ["devices[laser]", "test_water"]
+    keeper(state, Path("other.yaml"), "")([{"check": "clock", "status": "warn"}], False)
     assert read_results(state)["clock"]["status"] == "warn"
 
 
@@ -64,7 +58,10 @@ def test_ready(tmp_path: Path) -> None:
         ({"require": ["mirror"]}, timedelta(0), ["mirror was never checked"]),
         ({"require": ["clock", "mirror"]}, timedelta(0), ["clock failed", "mirror was never"]),
         ({}, timedelta(0), ["clock failed"]),
-        ({"require": ["devices"]}, timedelta(days=-30), ["longer than"]),
+        ({"require": ["devices"]}, timedelta(days=-30), ["30 d in the future", "clock set back"]),
+        ({"require": ["devices"]}, timedelta(hours=-1), ["60 min in the future"]),
+        ({"require": ["devces"]}, timedelta(0), ["devces was never checked (did you mean devices?)"]),
+        ({"require": ["test_water"]}, timedelta(0), ["test_water was never checked (name the file"]),
     ],
 )
 def test_not_ready_names_check_and_command(block: dict[str, Any], age: timedelta, words: list[str], tmp_path: Path) -> None:
@@ -83,6 +80,23 @@ def test_own_expiry_and_warning_only(tmp_path: Path) -> None:
     assert (stale.ok, stale.refuse) == (False, False)
 
 
+def test_a_failure_is_told_with_its_number_and_its_remedy(tmp_path: Path) -> None:
+    disk = {"check": "disk.free_space", "status": "fail", "message": "free in /data", "value": 83.12, "unit": "GB"}
+    keep_results(tmp_path, [{**disk, "limit": 200000, "remedy": "move finished sessions away"}], NOW)
+    (problem,) = evaluate({"require": ["disk"]}, tmp_path, NOW).problems
+    assert problem.endswith("ago: free in /data [83.12 GB, limit 200000 GB] -> move finished sessions away")
+    keep_results(tmp_path, [{**disk, "limit": None, "unit": ""}], NOW)
+    (problem,) = evaluate({"require": ["disk"]}, tmp_path, NOW).problems
+    assert problem.endswith("ago: free in /data [83.12]")
+
+
+def test_a_warning_says_that_the_session_goes_on(tmp_path: Path) -> None:
+    refused = evaluate({"require": ["clock"]}, tmp_path, NOW).message
+    assert refused.endswith("--validate-rig, or give --override-readiness REASON")
+    warned = evaluate({"require": ["clock"], "on_stale": "warn"}, tmp_path, NOW).message
+    assert warned.endswith("--validate-rig (the session goes on: readiness.on_stale is warn)")
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"checks": 3}', '{"checks": {"clock": 3}}'])
 def test_missing_or_damaged_results_are_no_results(content: str | None, tmp_path: Path) -> None:
     if content is not None:
@@ -97,49 +111,50 @@ def test_damaged_date_is_stale(tmp_path: Path) -> None:
     assert "unknown time" in evaluate({"require": ["clock"]}, tmp_path, NOW).message
 
 
-def test_changes_since_the_last_good_session(tmp_path: Path) -> None:
-    assert changes_since_last_good(tmp_path, {"packages": {"a": "1"}}).lines == ()
-    before = describe_rig(
-        packages={"numpy": "1.0", "gone": "1"},
-        device_states={"laser": {"power_mw": 5, "on": False}},
-        configuration={"camera": {"exposure_ms": 33}, "api_token": "secret-token-1", "values": [1, 2]},
-    )
-    keep_last_good(tmp_path, before, "mouse_1", NOW)
-    assert "secret-token-1" not in (tmp_path / LAST_GOOD).read_text(encoding="utf-8")
-    now = describe_rig(
-        packages={"numpy": "2.0", "new": "3"},
-        device_states={"laser": {"power_mw": 6, "on": False}},
-        configuration={"camera": {"exposure_ms": 20}, "api_token": "secret-token-2", "values": [1, 2]},
-    )
-    changes = changes_since_last_good(tmp_path, now)
-    assert changes.lines == (
-        "package gone is gone (was 1)",
-        "package new is new: 3",
-        "package numpy: 1.0 -> 2.0",
-        "state of laser.power_mw: 5 -> 6",
-        "rig file: camera.exposure_ms: 33 -> 20",
-    )
-    assert changes.as_json["session"] == "mouse_1"
-    assert changes.as_json["changes"]["packages"]["numpy"] == {"before": "1.0", "now": "2.0"}
-    assert changes_since_last_good(tmp_path, before).lines == ()
+def test_results_of_another_rig_do_not_count(tmp_path: Path) -> None:
+    keep(tmp_path, ("clock", "pass"), rig_id="left")
+    assert evaluate({"require": ["clock"]}, tmp_path, NOW, rig_id="left").ok
+    assert not evaluate({"require": ["clock"]}, tmp_path, NOW, rig_id="right").ok
+    keep(tmp_path, ("disk.fsync", "pass"), rig_id="right")
+    assert list(read_results(tmp_path, "right")) == ["disk.fsync"]
 
 
-def test_sections_that_were_not_kept_are_left_out(tmp_path: Path) -> None:
-    keep_last_good(tmp_path, describe_rig(packages={"a": "1"}), "mouse_1", NOW)
-    assert changes_since_last_good(tmp_path, describe_rig(packages={"a": "1"}, device_states={"x": {"y": 1}})).lines == ()
+def test_what_the_rig_file_declares_now_is_what_counts(tmp_path: Path) -> None:
+    keep(tmp_path, ("devices[laser]", "pass"), ("devices[old]", "fail"))
+    assert evaluate({"require": ["devices"]}, tmp_path, NOW, declared={"devices": ["laser"]}).ok
+    missing = evaluate({"require": ["devices"]}, tmp_path, NOW, declared={"devices": ["laser", "new"]})
+    assert missing.problems == ("devices[new] was never checked",)
+    assert evaluate({"require": ["devices"]}, tmp_path, NOW, declared={"devices": []}).ok
 
 
-def test_a_drivers_version_is_its_own_or_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "lab_driver.py"
-    path.write_text("a = 1", encoding="utf-8")
-    module = ModuleType("lab_driver")
-    module.__file__ = str(path)
-    monkeypatch.setitem(sys.modules, "lab_driver", module)
-    devices = {"laser": {"driver": "lab_driver:Laser"}, "line": {"driver": "serial"}}
-    first = describe_rig(devices=devices)["drivers"]
-    path.write_text("a = 2", encoding="utf-8")
-    second = describe_rig(devices=devices)["drivers"]
-    assert first["laser"] != second["laser"]
-    assert first["line"] == second["line"]
-    monkeypatch.setattr(module, "__version__", "1.2", raising=False)
-    assert describe_rig(devices=devices)["drivers"]["laser"] == "lab_driver:Laser 1.2"
+def test_what_could_not_be_measured_is_not_ready(tmp_path: Path) -> None:
+    results = [
+        {"check": "disk.writable", "status": "fail"},
+        {"check": "disk.fsync", "status": "skip", "blocked_by": "disk.writable"},
+    ]
+    keep_results(tmp_path, results, NOW)
+    problems = evaluate({"require": ["disk.fsync"]}, tmp_path, NOW).problems
+    assert problems == ("disk.fsync could not be measured 0 s ago: disk.writable failed",)
+
+
+def test_own_checks_are_named_with_their_files_until_these_are_gone(tmp_path: Path) -> None:
+    own = tmp_path / "test_own.py"
+    own.touch()
+    keep_results(tmp_path, [{"check": "test_water", "status": "fail", "message": "dry", "file": str(own)}], NOW)
+    message = evaluate({}, tmp_path, NOW, rig_file="rig.yaml").message
+    assert f'--rig-config "rig.yaml" --validate-rig "{own}"' in message
+    keep(tmp_path, ("clock", "pass"))
+    own.unlink()
+    assert evaluate({}, tmp_path, NOW).ok
+
+
+@pytest.mark.parametrize("expires", ["soon", -1, float("nan"), float("inf"), None, []])
+def test_damaged_expiry_is_that_of_the_rig(expires: Any, tmp_path: Path) -> None:
+    keep_results(tmp_path, [{"check": "clock", "status": "pass", "expires_s": expires}], NOW)
+    assert not evaluate({"require": ["clock"]}, tmp_path, NOW + timedelta(hours=25)).ok
+
+
+@pytest.mark.parametrize("status", ["PASS", None, 3, "good"])
+def test_unknown_status_has_not_passed(status: Any, tmp_path: Path) -> None:
+    keep_results(tmp_path, [{"check": "clock", "status": status}], NOW)
+    assert not evaluate({"require": ["clock"]}, tmp_path, NOW).ok
