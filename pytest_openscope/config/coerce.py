@@ -81,19 +81,23 @@ def _any(key: Key, value: Any, path: str) -> Any:
 
 def _id(key: Key, value: Any, path: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise _UnfitError("a name or number")
+        raise _UnfitError("a name or number", "write one name or number")
     return (value if isinstance(value, str) else str(value)).strip()
 
 
 def _text(key: Key, value: Any, path: str) -> str:
     if not isinstance(value, str):
-        raise _UnfitError("text", "put it in quotes" if isinstance(value, (int, float)) else "")
+        raise _UnfitError("text", _quotes(value) or "write one text in quotes")
     return value
+
+
+def _quotes(value: Any) -> str:
+    return "put it in quotes" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
 
 
 def _path(key: Key, value: Any, path: str) -> str:
     if not isinstance(value, str):
-        raise _UnfitError("a path", "put it in quotes" if isinstance(value, (int, float)) else "")
+        raise _UnfitError("a path", _quotes(value) or "write one path, e.g. 'D:/data'")
     if not value.strip():
         raise _UnfitError("a path", "give one or remove the key")
     return value
@@ -103,7 +107,9 @@ def _integer(key: Key, value: Any, path: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        remedy = "remove the quotes" if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value) else ""
+        remedy = (
+            "remove the quotes" if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value) else "write a whole number"
+        )
         raise _UnfitError("a whole number", remedy)
     _check_limits(key, value)
     return value
@@ -111,15 +117,19 @@ def _integer(key: Key, value: Any, path: str) -> int:
 
 def _number(key: Key, value: Any, path: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        remedy = "remove the quotes" if isinstance(value, str) and re.fullmatch(r"\s*-?[\d.]+\s*", value) else ""
+        remedy = "remove the quotes" if isinstance(value, str) and re.fullmatch(r"\s*-?[\d.]+\s*", value) else _a_number(key)
         raise _UnfitError("a number", remedy)
     _check_limits(key, value)
     return float(value)
 
 
+def _a_number(key: Key) -> str:
+    return f"write a number of {key.unit}" if key.unit else "write a number"
+
+
 def _duration(key: Key, value: Any, path: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise _UnfitError("a number of seconds")
+        raise _UnfitError("a number of seconds", "write one, or 500ms, 2s, 10m, 24h, 7d")
     if isinstance(value, str):
         try:
             value = parse_duration_s(value)
@@ -132,14 +142,14 @@ def _duration(key: Key, value: Any, path: str) -> float:
 def _check_limits(key: Key, value: float) -> None:
     unit = f" {key.unit}" if key.unit else ""
     if key.minimum is not None and key.maximum is not None and not key.minimum <= value <= key.maximum:
-        raise Wrong(f"{value} is not within {key.minimum:g} to {key.maximum:g}{unit}")
+        raise Wrong(f"{value} is not within {key.minimum:g} to {key.maximum:g}{unit}", "give a number within them")
     if key.minimum is not None and value < key.minimum:
-        raise Wrong(f"{value} is too small: at least {key.minimum:g}{unit}")
+        raise Wrong(f"{value} is too small: at least {key.minimum:g}{unit}", "give a larger one")
 
 
 def _flag(key: Key, value: Any, path: str) -> bool:
     if not isinstance(value, bool):
-        remedy = ""
+        remedy = "write true or false"
         if isinstance(value, str) and value.strip().lower() in ("yes", "no", "on", "off", "true", "false"):
             remedy = f"write {str(value.strip().lower() in ('yes', 'on', 'true')).lower()} without quotes"
         raise _UnfitError("true or false", remedy)
@@ -149,7 +159,7 @@ def _flag(key: Key, value: Any, path: str) -> bool:
 def _choice(key: Key, value: Any, path: str) -> str:
     words = ", ".join(key.choices)
     if not isinstance(value, str):
-        raise _UnfitError(f"one of {words}")
+        raise _UnfitError(f"one of {words}", "use one of them")
     word = value.strip().lower()
     if word in key.choices:
         return word
@@ -189,11 +199,11 @@ def _list(key: Key, value: Any, path: str) -> tuple[Any, ...]:
 def _texts(key: Key, value: Any, path: str) -> tuple[str, ...]:
     items = [value] if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
     if not isinstance(items, (list, tuple)):
-        raise _UnfitError("a list of texts")
+        raise _UnfitError("a list of texts", "write a list, e.g. [one, two]")
     texts = []
     for index, item in enumerate(items):
         if isinstance(item, (dict, list, tuple)) or item is None:
-            raise Wrong(f"item {index} is {kind_of(item)}, not text")
+            raise Wrong(f"item {index} is {kind_of(item)}, not text", "write texts only")
         text = str(item).lower() if isinstance(item, bool) else str(item)
         if key.choices and text not in key.choices:
             near = nearest(text, key.choices, 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError, Mistake
+from ..folder import is_folder_name
 from ..masking import collect_secrets
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
 from .frozen import record
@@ -15,7 +16,7 @@ from .merge import source_of
 from .model import Expanded, GithubIssueSettings, PipelineEntry, Rig, Settings, look_up
 from .placeholders import Expander
 from .reading import parse_value
-from .roots import foreign_path, output_root
+from .roots import foreign_path, is_relative, output_root
 from .schema import GITHUB_KEYS, PARAMETER_KEYS
 from .yaml_rules import YamlError
 
@@ -34,7 +35,7 @@ class Configuration:
         secrets: values that must appear nowhere.
         settings: typed values; session placeholders in them are not replaced yet (:meth:`expanded` does).
         pre_pipeline, post_pipeline: the steps of the parameter file, before expansion.
-        dry_run, no_input, cwd, environ: as requested.
+        dry_run, no_input, cwd, environ, validating: as requested.
     """
 
     rig: Rig
@@ -50,6 +51,7 @@ class Configuration:
     no_input: bool
     cwd: Path
     environ: Mapping[str, str]
+    validating: bool = False
 
     def __repr__(self) -> str:
         """Name the files only: the values hold secrets."""
@@ -63,7 +65,9 @@ class Configuration:
         """
         parameters = {**self.parameters, **{key: str(answer).strip() for key, answer in answers.items()}}
         sources = {**self.sources, **dict.fromkeys(answers, "the operator")}
-        settings, mistakes, _ = read_settings(parameters, sources, self.rig, self.dry_run, self.cwd, self.environ)
+        settings, mistakes, _ = read_settings(
+            parameters, sources, self.rig, self.dry_run, self.cwd, self.environ, validating=self.validating
+        )
         if settings is None or mistakes:
             raise ConfigurationError(mistakes)
         return dataclasses.replace(self, parameters=parameters, sources=sources, settings=settings)
@@ -84,7 +88,14 @@ class Configuration:
         """
         expander = self.expander(session_uuid, session_folder)
         settings, mistakes, _ = read_settings(
-            self.parameters, self.sources, self.rig, self.dry_run, self.cwd, self.environ, expander
+            self.parameters,
+            self.sources,
+            self.rig,
+            self.dry_run,
+            self.cwd,
+            self.environ,
+            expander,
+            validating=self.validating,
         )
         if settings is None or mistakes:
             raise ConfigurationError(mistakes)
@@ -112,7 +123,7 @@ def expand_rig(rig: Rig, expander: Expander) -> Rig:
     """Return a rig with its placeholders replaced, those of its devices among them."""
     return dataclasses.replace(
         rig,
-        devices=expander(rig.devices),
+        devices=_typed(rig.devices, expander),
         requirements=expander(rig.requirements),
         readiness=expander(rig.readiness),
         values_=expander(rig.values_),
@@ -150,6 +161,8 @@ def read_settings(
     cwd: Path,
     environ: Mapping[str, str],
     expander: Expander | None = None,
+    *,
+    validating: bool = False,
 ) -> tuple[Settings | None, list[Mistake], list[str]]:
     """Return typed settings from the merged values, what is wrong with them, and notices."""
     expand = expander or make_expander(parameters, rig, environ)
@@ -172,7 +185,7 @@ def read_settings(
         values["report_wait_s"] = report.report_wait_s
     root = expand(parameters.get("output_root_folder"), "output_root_folder")
     try:
-        values["output_root"], notice = _root(root, parameters, cwd, dry_run)
+        values["output_root"], notice = _root(root, parameters, cwd, dry_run, validating)
         notices.extend([notice] if notice else [])
     except Wrong as wrong:
         where = source_of(sources, "output_root_folder", rig.path.name)
@@ -181,11 +194,21 @@ def read_settings(
     return (None if mistakes else Settings(rig_id=rig.rig_id, **values)), mistakes, notices
 
 
-def _root(text: str | None, parameters: Mapping[str, Any], cwd: Path, dry_run: bool) -> tuple[Path, str]:
+def _root(text: str | None, parameters: Mapping[str, Any], cwd: Path, dry_run: bool, validating: bool) -> tuple[Path, str]:
     pending = [name for name in ("subject_id", "user_id") if text and f"{{{name}}}" in text and not parameters.get(name)]
     if pending:
         return cwd / text if text else cwd, ""
-    return output_root(text, cwd, dry_run)
+    return output_root(text, cwd, dry_run, look=not validating)
+
+
+def _typed(value: Any, expander: Expander) -> Any:
+    """Expand the values of devices; one that is nothing but a placeholder keeps the type of what it stands for."""
+    if isinstance(value, dict):
+        return {key: _typed(item, expander) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item, expander) for item in value]
+    found = expander.number(value) if isinstance(value, str) else None
+    return expander(value) if found is None else found
 
 
 def reread(raw: Any, expanded: Any, kind: str) -> Any:
@@ -231,29 +254,26 @@ def _check_places(values: Mapping[str, Any], sources: Mapping[str, str], dry_run
             )
         )
     name = values.get("session_uuid")
-    if (
-        name
-        and not has_placeholder(name)
-        and (name in (".", "..") or any(char in '<>:"/\\|?*\0' or ord(char) < 32 for char in name))
-    ):
+    if name and not has_placeholder(name) and not is_folder_name(name):
         mistakes.append(
             Mistake(
                 source_of(sources, "session_uuid"),
                 f"{show(name)} is no folder name",
-                r"leave out < > : \" / \ | ? *",
+                'leave out < > : " / \\ | ? * and a dot at the end, and names that Windows keeps for itself (CON, COM1)',
                 "session_uuid",
             )
         )
     mirror = values.get("centralized_log_directory")
-    if mirror and not dry_run and (foreign := foreign_path(mirror)):
-        mistakes.append(
-            Mistake(
-                source_of(sources, "centralized_log_directory"),
-                f"{show(mirror)} {foreign}",
-                "give a path of this system, or null for no mirror",
-                "centralized_log_directory",
-            )
-        )
+    if not mirror:
+        return
+    where = source_of(sources, "centralized_log_directory")
+    if is_relative(mirror, dry_run):
+        problem, remedy = "is a relative path", r"give a full path (\\server\logs or /mnt/logs)"
+    elif not dry_run and (problem := foreign_path(mirror)):
+        remedy = "give a path of this system, or null for no mirror"
+    else:
+        return
+    mistakes.append(Mistake(where, f"{show(mirror)} {problem}", remedy, "centralized_log_directory"))
 
 
 def find_secrets(*values: Any, environ: Mapping[str, str], token_env: str | None) -> frozenset[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
 from ..errors import Mistake
+from ..masking import mask_text
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
 from .frozen import record
 from .merge import copy_of
@@ -27,6 +29,8 @@ from .suggest import nearest
 
 RIG_NAMES = frozenset(key.name for key in RIG_KEYS)
 _OFF = ("", "none", "disabled")
+#: GitHub's limit; its lists are filtered by labels with commas between them.
+_LABEL_CHARS = 50
 
 
 @record(frozen=False)
@@ -147,14 +151,22 @@ def _check_github(block: dict[str, Any], where: str, findings: Findings) -> None
     _, mistakes, notices = check_section(where, "github_issue", block, GITHUB_KEYS, "notice")
     findings.mistakes.extend(mistakes)
     findings.notices.extend(notices)
-    repo = block.get("repo")
-    if isinstance(repo, str) and not has_placeholder(repo) and repo.count("/") != 1:
+    texts = {name: value for name, value in block.items() if isinstance(value, str) and not has_placeholder(value)}
+    repo, token, address = texts.get("repo"), texts.get("token_env"), texts.get("api_base_url")
+    if repo is not None and not re.fullmatch(r"[\w.\-]+/[\w.\-]+", repo):
         findings.wrong(where, "github_issue.repo", f"{show(repo)} is no owner/name", "write e.g. my-lab/my-experiments")
-    token = block.get("token_env")
-    if isinstance(token, str) and not has_placeholder(token) and not token.replace("_", "a").isalnum():
+    if token is not None and (not token.replace("_", "a").isalnum() or mask_text(token) != token):
         findings.wrong(
             where, "github_issue.token_env", "is no name of an environment variable", "give the variable's name, not the token"
         )
+    if address is not None and not re.fullmatch(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?", address):
+        problem = f"{show(mask_text(address))} is no address of a server without user and password"
+        findings.wrong(where, "github_issue.api_base_url", problem, "write e.g. https://github.example.org/api/v3")
+    labels = block.get("labels")
+    for label in [labels] if isinstance(labels, str) else labels if isinstance(labels, (list, tuple)) else ():
+        if isinstance(label, str) and not (0 < len(label.strip()) <= _LABEL_CHARS and "," not in label):
+            problem = f"{show(label)} is no label that GitHub can find again"
+            findings.wrong(where, "github_issue.labels", problem, f"use 1 to {_LABEL_CHARS} characters and no comma")
 
 
 def check_rig_blocks(rig: dict[str, Any], where: str, findings: Findings) -> None:

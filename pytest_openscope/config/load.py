@@ -14,7 +14,7 @@ from ..phases import Phase
 from .coerce import show
 from .configuration import Configuration, find_secrets, make_expander, read_settings
 from .layers import RIG_NAMES, Findings, RigLayer, check_near_matches, check_parameters, check_rig_blocks, sort_rig
-from .merge import OverrideError, apply_override, overlay, parse_override, source_of
+from .merge import OverrideError, apply_override, overlay, parse_override, source_of, value_problem
 from .model import ConfigRequest, Loaded, Rig
 from .pipelines import read_pipelines
 from .placeholders import Expander
@@ -46,7 +46,8 @@ def missing_mistakes(missing: tuple[str, ...]) -> list[Mistake]:
         Mistake(
             REQUIRED[key],
             "is required, and nobody can be asked for it",
-            f"give {REQUIRED[key]}, set OPENSCOPE_{key.upper()}, or write it into the parameter file",
+            f"give {REQUIRED[key]}, set OPENSCOPE_{key.upper()}, or write it into the parameter file"
+            f" or openscope_{key} into pytest.ini",
             key,
         )
         for key in missing
@@ -69,8 +70,9 @@ class _Reading:
         """Read, merge, check."""
         complete = self._read_rig()
         complete = self._read_parameters() and complete
+        self._overrides(self.request.ini_overrides, self.request.ini_where)
         self._named(self.request.named)
-        self._overrides()
+        self._overrides(self.request.param_overrides, "--param")
         self._named(self.request.options)
         missing = tuple(key for key in REQUIRED if not self.merged.get(key))
         if not complete:
@@ -82,7 +84,13 @@ class _Reading:
         self._check_references(rig)
         wrong_keys = {mistake.key for mistake in self.findings.mistakes}
         settings, mistakes, notices = read_settings(
-            self.merged, self.sources, rig, self.request.dry_run, self.request.cwd, self.request.environ
+            self.merged,
+            self.sources,
+            rig,
+            self.request.dry_run,
+            self.request.cwd,
+            self.request.environ,
+            validating=self.request.validating,
         )
         suggested = " ".join(mistake.remedy for mistake in self.findings.mistakes if "did you mean" in mistake.remedy)
         self.findings.mistakes.extend(
@@ -105,6 +113,7 @@ class _Reading:
             no_input=self.request.no_input,
             cwd=self.request.cwd,
             environ=self.request.environ,
+            validating=self.request.validating,
         )
         return Loaded(configuration, (), missing, tuple(self.findings.notices))
 
@@ -138,8 +147,8 @@ class _Reading:
         self.rig_where = self._shown(path)
         raw = read_mapping(path, self.rig_where, "rig configuration")
         if isinstance(raw, Mistake):
-            named = f"{raw.problem} (named by {self.request.rig_config_where})"
-            self.findings.mistakes.append(Mistake(raw.where, named, raw.remedy))
+            where = f"{raw.where} (named by {self.request.rig_config_where})"
+            self.findings.mistakes.append(Mistake(where, raw.problem, raw.remedy))
             return False
         self.rig_layer = sort_rig(raw, self.rig_where, self.findings)
         values = {
@@ -183,7 +192,7 @@ class _Reading:
                 try:
                     value = parse_value(value)
                 except YamlError as error:
-                    self.findings.wrong(where, name, f"the value is no YAML: {error.problem}", "put it in quotes")
+                    self.findings.wrong(where, name, value_problem(error), "put it in quotes")
                     continue
             layer = {name: os.fspath(value) if isinstance(value, os.PathLike) else value}
             if name in RIG_NAMES:
@@ -191,10 +200,9 @@ class _Reading:
                 continue
             overlay(self.merged, check_parameters(layer, where, self.findings), where, self.sources)
 
-    def _overrides(self) -> None:
-        where = "--param"
+    def _overrides(self, texts: tuple[str, ...], where: str) -> None:
         touched: dict[str, None] = {}
-        for text in self.request.param_overrides:
+        for text in texts:
             try:
                 key, value = parse_override(text)
                 name = key.split(".")[0]

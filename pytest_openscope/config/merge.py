@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .coerce import show
 from .reading import kind_of, parse_value
 from .yaml_rules import YamlError
 
@@ -67,20 +68,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split ``KEY=VALUE`` and read VALUE as YAML; an empty VALUE is empty text.
 
     Raises:
-        OverrideError: no key, no ``=``, or a value that is no YAML. The value is never in the message.
+        OverrideError: no key, no ``=``, or a value that is no YAML. The value of a key is never in the message.
     """
     key, equals, written = text.partition("=")
     key = key.strip()
     if not key or not equals:
-        raise OverrideError(key, "is no KEY=VALUE", "write e.g. --param script_parameters.FrameRate=30")
+        raise OverrideError("", f"{show(text)} is no KEY=VALUE", "write e.g. --param script_parameters.FrameRate=30")
     if not all(part.strip() for part in key.split(".")):
         raise OverrideError(key, "a part of the dotted key is empty", "write e.g. script_parameters.FrameRate")
     try:
         value = parse_value(written.strip()) if written.strip() else ""
     except YamlError as error:
-        raise OverrideError(
-            key, f"the value is no YAML: {error.problem}", "put it in quotes inside the argument: KEY='\"…\"'"
-        ) from None
+        raise OverrideError(key, value_problem(error), "put it in quotes inside the argument: KEY='\"…\"'") from None
     last = key.rpartition(".")[2]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         from .reading import keeps_text
@@ -89,6 +88,12 @@ def parse_override(text: str) -> tuple[str, Any]:
         if value != value or value in (float("inf"), float("-inf")):
             raise OverrideError(key, "is no finite number", "write a number")
     return key, value
+
+
+def value_problem(error: YamlError) -> str:
+    """Say what is wrong with a value that is no YAML, in one phrase."""
+    problem = error.problem
+    return f"the value {problem}" if problem.startswith(("is ", "holds ")) else f"the value is no YAML: {problem}"
 
 
 def apply_override(target: dict[str, Any], key: str, value: Any, where: str, sources: dict[str, str]) -> None:

@@ -231,10 +231,13 @@ class ConfigRequest:
         rig_config: the rig file.
         rig_config_where: what named it (``--rig-config``).
         params_files: parameter files; more than one is a mistake.
-        param_overrides: ``KEY=VALUE``, in order.
+        ini_overrides: ``KEY=VALUE`` of the ini file, in order; below ``named``.
+        ini_where: what they are called in mistakes and sources.
+        param_overrides: ``KEY=VALUE`` of the command line, in order.
         named: key to (value, where) from ini keys and the environment; below ``--param``.
         options: the same from named options; above ``--param``.
         dry_run, no_input: as decided.
+        validating: the rig is validated, so that an unusable output root is a finding, not a mistake.
         cwd: what relative paths are relative to.
         environ: environment variables.
     """
@@ -242,11 +245,14 @@ class ConfigRequest:
     rig_config: Path | None
     rig_config_where: str = "--rig-config"
     params_files: tuple[Path, ...] = ()
+    ini_overrides: tuple[str, ...] = ()
+    ini_where: str = "openscope_param"
     param_overrides: tuple[str, ...] = ()
     named: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     options: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     dry_run: bool = False
     no_input: bool = False
+    validating: bool = False
     cwd: Path = field(default_factory=Path.cwd)
     environ: Mapping[str, str] = field(default_factory=dict)
 

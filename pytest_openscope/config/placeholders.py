@@ -16,7 +16,6 @@ from typing import Any
 from .frozen import record
 
 SESSION_FOLDER = ("output_session_folder", "session_folder")
-SESSION_NAMES = (*SESSION_FOLDER, "session_uuid")
 RIG_PARAM = "rig_param:"
 
 _REFERENCE = re.compile(r"\$\{(?P<braced>\w+)\}|\$(?P<bare>[A-Za-z_]\w*)|%(?P<percent>\w+)%|\{(?P<name>[^{}]+)\}")
@@ -60,6 +59,19 @@ class Expander:
         if isinstance(value, (list, tuple)):
             return [self(item) for item in value]
         return value
+
+    def number(self, text: str) -> int | float | bool | None:
+        """Return the number or flag that a text stands for, if it is one placeholder and nothing else; None otherwise."""
+        match = _REFERENCE.fullmatch(text.strip())
+        name = (match["name"] or "").strip() if match else ""
+        if name.startswith(RIG_PARAM):
+            try:
+                found = self.rig_lookup(name[len(RIG_PARAM) :].strip())
+            except KeyError:
+                return None
+        else:
+            found = self.scalars.get(name)
+        return found if isinstance(found, (int, float)) else None
 
     def all(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return top-level parameters expanded; a key that refers to itself is found here."""

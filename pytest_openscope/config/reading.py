@@ -49,7 +49,7 @@ def read_mapping(path: Path, shown: str, what: str) -> dict[str, Any] | Mistake:
         _check_values(value, "")
         return value
     except _RefusedError as refused:
-        return Mistake(shown, refused.problem, refused.remedy)
+        return Mistake(shown, refused.problem, refused.remedy or "mend the file there")
 
 
 def _read_bytes(path: Path, what: str) -> bytes:
@@ -115,7 +115,8 @@ def _parse(text: str, suffix: str) -> Any:
         return load_yaml(text, keeps_text)
     except YamlError as error:
         place = f"line {error.line}, column {error.column}: " if error.line else ""
-        raise _RefusedError(place + error.problem, error.remedy) from None
+        remedy = error.remedy or "check quotes, brackets and indentation there"
+        raise _RefusedError(place + error.problem, remedy) from None
 
 
 class _WrittenFloat(float):
@@ -174,7 +175,19 @@ def _json_words(error: json.JSONDecodeError, text: str) -> tuple[str, str]:
         return "a lone backslash", "write \\\\ (or /) in paths"
     if error.msg.startswith("Extra data"):
         return "something follows after the end of the object", "keep one object"
-    return error.msg[:1].lower() + error.msg[1:], ""
+    remedy = next(
+        (remedy for start, remedy in _JSON_REMEDIES if error.msg.startswith(start)), "check quotes and brackets there"
+    )
+    return error.msg[:1].lower() + error.msg[1:], remedy
+
+
+_JSON_REMEDIES = (
+    ("Expecting value", "give a value, or remove the comma or colon before it"),
+    ("Expecting ',' delimiter", "put a comma before it, or close the bracket"),
+    ("Expecting property name", 'write "name": value'),
+    ("Expecting ':' delimiter", 'write "name": value'),
+    ("Unterminated string", "close the quote"),
+)
 
 
 _JSON_TOKENS = r'"((?:[^"\\]|\\.)*)"(\s*:)?|[{}]'

@@ -7,11 +7,13 @@ import re
 import stat
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from ..folder import is_reserved
 from .coerce import Wrong, has_placeholder
 
 DRY_RUNS = "dry_runs"
+_MISSING, _READ_ONLY = "does not exist", "is not writable"
 
 
 def foreign_path(text: str) -> str:
@@ -23,12 +25,28 @@ def foreign_path(text: str) -> str:
     return "is a Windows share, and this is no Windows" if text.startswith("\\\\") else ""
 
 
+def is_relative(text: str, anywhere: bool) -> bool:
+    """Tell whether the place that a path means depends on some working directory or drive.
+
+    Args:
+        text: the path; one that begins with a placeholder is not judged.
+        anywhere: take the full paths of any system, not of this one only, for such (a rig's file is rehearsed elsewhere).
+    """
+    if has_placeholder(text) and text[:1] in ("{", "$", "%"):
+        return False
+    # Neither \logs nor D:logs is absolute for Windows. On other systems drives and shares are foreign, not relative.
+    if PureWindowsPath(text).is_absolute():
+        return False
+    return not (PurePosixPath(text).is_absolute() and (anywhere or sys.platform != "win32"))
+
+
 def local_path(text: str, cwd: Path) -> Path:
     """Return the absolute path that ``text`` means here: ``~`` expanded, relative to ``cwd``, both slashes understood."""
     if sys.platform != "win32":
         text = text.replace("\\", "/")
     path = Path(text)
-    return Path(os.path.normpath(cwd / (path.expanduser() if text.startswith("~") else path)))
+    # Not normpath: a path like ``D:data`` is relative to the folder that is current on that drive.
+    return Path(os.path.abspath(cwd / (path.expanduser() if text.startswith("~") else path)))  # noqa: PTH100 - resolve() follows links
 
 
 def usable_folder(path: Path) -> str:
@@ -39,7 +57,7 @@ def usable_folder(path: Path) -> str:
             facts = probe.stat()
         except FileNotFoundError:
             if probe.parent == probe:
-                return f"{probe} does not exist"
+                return f"{probe} {_MISSING}"
             probe = probe.parent
             continue
         except NotADirectoryError:
@@ -51,19 +69,22 @@ def usable_folder(path: Path) -> str:
     if not stat.S_ISDIR(facts.st_mode):
         return f"{probe} is a file, not a folder"
     if not os.access(probe, os.W_OK | os.X_OK):
-        return f"{probe} is not writable"
+        return f"{probe} {_READ_ONLY}"
     return ""
 
 
-def output_root(text: str | None, cwd: Path, dry_run: bool) -> tuple[Path, str]:
+def output_root(text: str | None, cwd: Path, dry_run: bool, *, look: bool = True) -> tuple[Path, str]:
     """Return the folder that will hold the session folder, and a notice ("" mostly).
 
-    A dry run has its own root, ``dry_runs`` under the output root; under ``cwd`` where the output root is no good.
+    A folder whose parent is missing too is made with the session and told: mostly it is a slip of the pen.
+
+    A dry run has its own root, ``dry_runs`` under the output root; under ``cwd`` where the output root is no good. Without
+    ``look`` nothing is touched: the validation of a rig looks itself, from a process that may hang.
 
     Raises:
         Wrong: no root, or one in which nothing can be created.
     """
-    problem, remedy = "", "create it, or give another one with --output-root"
+    problem, remedy = "", "give another one with --output-root"
     if text is None or not text.strip():
         problem, remedy = "no output root is given", "set output_root_folder in the rig file, or give --output-root"
     elif has_placeholder(text) and re.search(r"\{(output_)?session_(folder|uuid)\}", text):
@@ -78,10 +99,15 @@ def output_root(text: str | None, cwd: Path, dry_run: bool) -> tuple[Path, str]:
         else:
             root = local_path(text, cwd)
             root = root / DRY_RUNS if dry_run else root
-            unusable = usable_folder(root)
+            unusable = usable_folder(root) if look or dry_run else ""
             if not unusable:
-                return root, ""
+                made = local_path(text, cwd)
+                return root, f"created {made} (new)" if look and not made.parent.exists() else ""
             problem = f"{text!r} cannot be used: {unusable}"
+            if unusable.endswith(_MISSING):
+                remedy = f"create it, or {remedy}"
+            elif unusable.endswith(_READ_ONLY):
+                remedy = f"ask for the right to write there, or {remedy}"
     if not dry_run:
         raise Wrong(problem, remedy)
     root = cwd / DRY_RUNS
@@ -94,6 +120,7 @@ def output_root(text: str | None, cwd: Path, dry_run: bool) -> tuple[Path, str]:
 def default_state_directory(rig_id: str, environ: Mapping[str, str]) -> Path:
     """Return the rig's folder below the platform's place for state of this user."""
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", rig_id).strip(" .") or "rig"
+    name = f"_{name}" if is_reserved(name) else name
     home = Path(environ.get("USERPROFILE" if sys.platform == "win32" else "HOME") or Path.home())
     if sys.platform == "win32":
         base = Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local")

@@ -78,7 +78,12 @@ PARAMETER_KEYS: tuple[Key, ...] = (
     Key("launcher", "choice", "what runs the acquisition", "base", choices=("base", "python", "command", "bonsai", "matlab")),
     Key("subject_id", "id", "the subject; asked for when absent"),
     Key("user_id", "id", "who runs the session; asked for when absent"),
-    Key("output_root_folder", "path", "folder in which session folders are created", field="output_root"),
+    Key(
+        "output_root_folder",
+        "path",
+        "folder of the session folders; made where it is missing, with a notice where its parent is missing too",
+        field="output_root",
+    ),
     Key("session_uuid", "id", "the session's name, when it is given from outside"),
     Key("script_path", "path", "acquisition script or workflow; a relative one lies in the repository"),
     Key("script_parameters", "mapping", "name/value pairs for the acquisition", {}),
@@ -106,7 +111,7 @@ PARAMETER_KEYS: tuple[Key, ...] = (
     Key("pre_acquisition_pipeline", "list", "steps before the acquisition", (), field=""),
     Key("post_acquisition_pipeline", "list", "steps after the acquisition", (), field=""),
     _seconds("resource_log_interval", 5.0, "between two resource samples", 0.1),
-    Key("centralized_log_directory", "path", "the central mirror of all session logs"),
+    Key("centralized_log_directory", "path", r"central mirror of all session logs: a full path, \\server\logs or /mnt/logs"),
     Key("log_level", "level", "level of the session log", "INFO", choices=LEVELS),
     Key("log_levels", "levels", "levels of single loggers, by name", {}),
     Key("session_log", "path", "the session log, relative to the session folder", "launcher_metadata/launcher.log"),
@@ -215,6 +220,7 @@ REQUIREMENTS_KEYS: tuple[Key, ...] = (
     Key("memory_gb", "number", "free memory", None, "GB", minimum=0),
     Key("python", "text", "PEP 440 specifier of the Python version"),
     Key("environment", "texts", "environment variables that must be set", ()),
+    _seconds("timeout_s", 20.0, "longest wait for an answer of the output disk, the mirror or GitHub", 0.1),
 )
 
 READINESS_KEYS: tuple[Key, ...] = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..folder import METADATA, json_bytes, write_atomic, write_json
+from ..folder import METADATA, is_reserved, json_bytes, write_atomic, write_json
 from ..masking import mask_json
 from ..phases import Phase
 from .scripts import ScriptImports
@@ -196,4 +196,5 @@ def native_path(text: str) -> Path:
 
 def safe_name(name: str) -> str:
     """Return ``name`` with everything that a file name cannot hold on Windows replaced by ``-``."""
-    return "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in name).strip(" .") or "step"
+    safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in name).strip(" .") or "step"
+    return f"_{safe}" if is_reserved(safe) else safe

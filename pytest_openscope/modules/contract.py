@@ -202,11 +202,8 @@ def _check_script(entry: Entry, repository: Path | None, folders: Sequence[Path]
     try:
         script, _ = find_script(entry.module_path, repository, folders)
     except ScriptNotFound as missing:
-        return (
-            []
-            if dry_run
-            else [Mistake(entry.where, str(missing), "mend the path, or the repository and its commit", "module_path")]
-        )
+        remedy = "mend the path" if repository is None else "mend the path, or the repository and its commit"
+        return [] if dry_run else [Mistake(entry.where, str(missing), remedy, "module_path")]
     try:
         names = _defined_names(script)
     except (SyntaxError, ValueError, OSError) as error:

@@ -9,6 +9,7 @@ that. Without an operator the confirmation is skipped, with a warning.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from . import notes
@@ -73,6 +74,8 @@ def _confirm(context: ModuleContext) -> None:
 
 def _close_editor(context: ModuleContext) -> None:
     """Ask the editor's processes to end; they are never killed, since they may hold what was not saved."""
+    import subprocess
+
     import psutil
 
     facts = notes.known_editor(context)
@@ -90,11 +93,22 @@ def _close_editor(context: ModuleContext) -> None:
         return
     for process in processes:
         try:
-            process.terminate()
-        except psutil.Error as error:
+            _ask_to_end(process)
+        except (psutil.Error, OSError, subprocess.SubprocessError) as error:
             context.logger.warning("the editor's process %d cannot be ended: %s", process.pid, error)
     _, alive = psutil.wait_procs(processes, timeout=3)
     if alive:
         context.logger.warning("the editor is still open (pid %s)", ", ".join(str(process.pid) for process in alive))
     else:
         context.logger.info("closed the editor")
+
+
+def _ask_to_end(process: Any) -> None:
+    """Send SIGTERM; on Windows, where that would be a kill, ask its windows to close, as ``taskkill`` without ``/F`` does."""
+    if sys.platform != "win32":
+        process.terminate()
+        return
+    import subprocess
+
+    command = ["taskkill", "/PID", str(process.pid)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)

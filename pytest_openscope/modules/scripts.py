@@ -31,7 +31,7 @@ def find_script(module_path: str, repository: Path | None, folders: Sequence[Pat
     if not wanted.name:
         raise ScriptNotFound("the path of the script is empty")
     names = [wanted] if wanted.suffix else [wanted, wanted.with_name(wanted.name + ".py")]
-    roots = [root for root in (repository, *folders) if root is not None]
+    roots = list(dict.fromkeys(root for root in (repository, *folders) if root is not None))
     for name in names:
         for candidate in [Path(name)] if Path(name).is_absolute() else [root / name for root in roots]:
             if candidate.is_file():

@@ -33,7 +33,7 @@ def _bomb() -> str:
 #: name -> (what is broken: rig text/bytes, parameter text/bytes, further request fields), words in the message, key
 BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     # the files themselves
-    "rig missing": ({"rig": None}, ["rig.yaml", "there is no such file", "--rig-config"], ""),
+    "rig missing": ({"rig": None}, ["rig.yaml (named by --rig-config): there is no such file -> check the path"], ""),
     "rig is a directory": ({"rig": "DIRECTORY"}, ["rig.yaml", "is a directory"], ""),
     "rig is a pipe": ({"rig": "FIFO"}, ["rig.yaml", "no ordinary file"], ""),
     "rig is binary": ({"rig": b"\x7fELF\x00\x00\x01"}, ["rig.yaml", "NUL"], ""),
@@ -42,6 +42,10 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "rig of 50 MB": ({"rig": "HUGE"}, ["rig.yaml", "too large", "50,000,000"], ""),
     "parameters missing": ({"params": None}, ["day1.json", "there is no such file"], ""),
     "parameters are a directory": ({"params": "DIRECTORY"}, ["day1.json", "is a directory"], ""),
+    "json: two commas": ({"params": '{"a": 5,,}'}, ["no valid JSON", " -> "], ""),
+    "json: no value": ({"params": '{"a": }'}, ["expecting value -> give a value"], ""),
+    "free space as a word": ({"rig": GOOD_RIG + "requirements: {free_gb: lots}\n"}, ["a number expected, not text 'lots' -> write a number of GB"], "requirements.free_gb"),
+    "output root is a list": ({"rig": "rig_id: r\noutput_root_folder: [a]\n"}, ["a path expected, not a list -> write one path"], "output_root_folder"),
     "parameters are empty": ({"params": ""}, ["day1.json", "is empty"], ""),
     "two parameter files": ({"more_params": ["other.json"]}, ["day1.json", "other.json", "one parameter file"], ""),
     # YAML
@@ -123,9 +127,12 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "command without command": ({"params": _params(launcher="command")}, ["is missing"], "command"),
     "newer launcher wanted": ({"params": _params(launcher_version=">=9")}, ["excludes 0.2.57"], "launcher_version"),
     "version nonsense": ({"params": _params(launcher_version="newest")}, ["no version specifier"], "launcher_version"),
-    "session name with slash": ({"params": _params(session_uuid="a/b")}, ["no folder name"], "session_uuid"),
+    "session name with slash": ({"params": _params(session_uuid="a/b")}, ["no folder name", r'out < > : " / \ | ? * and'], "session_uuid"),
     "session log outside": ({"params": _params(session_log="../x.log")}, ["inside the session folder"], "session_log"),
     "mirror on a drive": ({"params": _params(centralized_log_directory="Z:/logs")}, ["drive path"], "centralized_log_directory"),
+    "mirror in the working directory": ({"rig": GOOD_RIG + "centralized_log_directory: shre\n"}, [r"rig.yaml: centralized_log_directory: 'shre' is a relative path -> give a full path (\\server\logs or /mnt/logs)"], "centralized_log_directory"),
+    "mirror without drive": ({"params": _params(centralized_log_directory="\\logs")}, ["is a relative path"], "centralized_log_directory"),
+    "mirror in a drive's folder": ({"params": _params(centralized_log_directory="D:logs")}, ["is a relative path"], "centralized_log_directory"),
     # github_issue
     "report to nowhere": ({"params": _params(github_issue={"enabled": True})}, ["is missing"], "github_issue.repo"),
     "report to half a name": ({"params": _params(github_issue={"repo": "just-a-name"})}, ["owner/name"], "github_issue.repo"),
@@ -134,6 +141,12 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "report as text": ({"params": _params(github_issue="yes")}, ["a mapping expected"], "github_issue"),
     "flat report option": ({"params": _params(github_issue_max_output_lines="many")}, ["a whole number"], "github_issue.max_output_lines"),
     "token instead of its variable": ({"params": _params(github_issue={"token_env": "ghp-not a name"})}, ["variable's name, not the token"], "github_issue.token_env"),
+    "token itself": ({"params": _params(github_issue={"token_env": "ghp_0123456789abcdef0123"})}, ["not the token"], "github_issue.token_env"),
+    "report to no owner": ({"params": _params(github_issue={"repo": "/rigs"})}, ["owner/name"], "github_issue.repo"),
+    "report by file transfer": ({"params": _params(github_issue={"api_base_url": "ftp://x"})}, ["no address"], "github_issue.api_base_url"),
+    "report with password": ({"params": _params(github_issue={"api_base_url": f"https://a:{SECRET}@x"})}, ["no address"], "github_issue.api_base_url"),
+    "two labels in one": ({"params": _params(github_issue={"labels": ["a,b"]})}, ["no comma"], "github_issue.labels"),
+    "label without name": ({"params": _params(github_issue={"labels": [" "]})}, ["1 to 50"], "github_issue.labels"),
     # pipelines
     "pipeline is text": ({"params": _params(pre_acquisition_pipeline="a")}, ["a list expected"], "pre_acquisition_pipeline"),
     "entry is a number": ({"params": _params(post_acquisition_pipeline=["a", 5])}, ["not a whole number"], "post_acquisition_pipeline[1]"),
@@ -154,7 +167,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "number from a placeholder": ({"params": _params(session_sync_port="{rig_param:COM_port}")}, ["whole number"], "session_sync_port"),
     # where to write
     "no output root": ({"rig": "rig_id: r\n"}, ["no output root", "--output-root"], "output_root_folder"),
-    "output root is a file": ({"params": _params(output_root_folder="day1.json")}, ["is a file"], "output_root_folder"),
+    "output root is a file": ({"params": _params(output_root_folder="day1.json")}, ["day1.json is a file, not a folder -> give another one with --output-root"], "output_root_folder"),
     "output root in a file": ({"params": _params(output_root_folder="day1.json/x/y")}, ["is a file"], "output_root_folder"),
     "output root needs the session": ({"params": _params(output_root_folder="{session_uuid}/x")}, ["cannot depend"], "output_root_folder"),
     "output root with NUL": ({"params": _params(output_root_folder="a\0b")}, ["NUL"], "output_root_folder"),
@@ -162,10 +175,10 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "output root on a share": ({"params": _params(output_root_folder="\\\\server\\data")}, ["Windows share"], "output_root_folder"),
     "state directory on a drive": ({"rig": GOOD_RIG + "state_directory: D:/state\n"}, ["Windows drive path"], "state_directory"),
     # --param
-    "param without value": ({"overrides": ["log_level"]}, ["no KEY=VALUE"], "log_level"),
-    "param without key": ({"overrides": ["=3"]}, ["no KEY=VALUE"], ""),
+    "param without value": ({"overrides": ["log_level"]}, ["--param: 'log_level' is no KEY=VALUE -> "], ""),
+    "param without key": ({"overrides": ["=3"]}, ["--param: '=3' is no KEY=VALUE -> "], ""),
     "param with an empty part": ({"overrides": ["a..b=3"]}, ["empty"], "a..b"),
-    "param is no YAML": ({"overrides": ["a=[1, 2"]}, ["no YAML"], "a"),
+    "param is no YAML": ({"overrides": ["a=[1, 2"]}, ["--param: a: the value is no valid YAML: "], "a"),
     "param misspelt": ({"overrides": ["log_levle=INFO"]}, ["did you mean log_level"], "log_levle"),
     "param beyond a list": ({"params": _params(script_arguments=["a"]), "overrides": ["script_arguments.3=b"]}, ["has 1 items"], "script_arguments.3"),
     "param into a list by name": ({"params": _params(script_arguments=["a"]), "overrides": ["script_arguments.x=b"]}, ["no index"], "script_arguments.x"),
@@ -179,7 +192,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "secret in a URL": ({"params": _params(repository_url=f"https://bob:{SECRET}@host/x.git")}, ["cannot be honoured"], "repository_url"),
     "secret named in a path": ({"params": _params(password=SECRET, launcher=SECRET)}, ["***"], "launcher"),
     "secret from the environment": ({"params": _params(api_token="$OPEN_SESAME", launcher=SECRET)}, ["***"], "launcher"),
-    "secret in --param": ({"overrides": [f"password=[{SECRET}"]}, ["no YAML"], "password"),
+    "secret in --param": ({"overrides": [f"password=[{SECRET}"]}, ["no valid YAML"], "password"),
 }  # fmt: skip
 _POSIX = {
     "rig is a pipe",
@@ -236,6 +249,7 @@ def test_broken(name: str, tmp_path: Path) -> None:
         assert word in message
     assert loaded.mistakes[0].key == key
     assert loaded.mistakes[0].where
+    assert loaded.mistakes[0].remedy
     assert "\n" not in message
     assert len(message) < 500
     assert SECRET not in message
@@ -272,7 +286,7 @@ def test_two_broken_files_are_both_told(tmp_path: Path) -> None:
     (tmp_path / "rig.yaml").write_text("a: [", encoding="utf-8")
     (tmp_path / "day1.json").write_text("{", encoding="utf-8")
     loaded = load(ConfigRequest(rig_config=tmp_path / "rig.yaml", params_files=(tmp_path / "day1.json",), cwd=tmp_path))
-    assert [mistake.where for mistake in loaded.mistakes] == ["rig.yaml", "day1.json"]
+    assert [mistake.where for mistake in loaded.mistakes] == ["rig.yaml (named by --rig-config)", "day1.json"]
 
 
 def test_no_rig_file_at_all(tmp_path: Path) -> None:

@@ -137,6 +137,24 @@ def test_precedence(lab: Lab) -> None:
     assert configuration.settings.user_id == "env"
 
 
+def test_ini_parameters_rank_below_ini_keys_and_environment(lab: Lab) -> None:
+    configuration = lab.good(
+        {"subject_id": "file", "trials": 1, "frame": 1},
+        "frame=3",
+        ini_overrides=("subject_id=ini", "user_id=ini", "trials=2", "frame=2"),
+        ini_where="openscope_param in pytest.ini",
+        named={"subject_id": ("env", "environment OPENSCOPE_SUBJECT_ID")},
+    )
+    assert [configuration.parameters[key] for key in ("subject_id", "user_id", "trials", "frame")] == ["env", "ini", 2, 3]
+    assert configuration.sources["trials"] == "openscope_param in pytest.ini"
+    assert configuration.sources["frame"] == "--param"
+
+
+def test_mistakes_in_ini_parameters_name_the_ini_file(lab: Lab) -> None:
+    loaded = lab.load({}, "=1", ini_overrides=("log_level=LOUD",), ini_where="openscope_param in pytest.ini")
+    assert [mistake.where for mistake in loaded.mistakes] == ["openscope_param in pytest.ini", "--param"]
+
+
 def test_rig_and_parameters_merge_deep(lab: Lab) -> None:
     configuration = lab.good({"github_issue": {"enabled": True, "labels": ["b"]}, "camera": {"gain": 2}})
     report = configuration.settings.github_issue
@@ -343,6 +361,24 @@ def test_output_roots(lab: Lab, written: str, expected: str, monkeypatch: pytest
     monkeypatch.setenv("USERPROFILE", str(lab.folder))
     lab.rig("values: {where: w}\n")
     assert lab.good({"output_root_folder": written}).settings.output_root == lab.folder / expected
+
+
+def test_a_new_output_root_is_told_where_its_parent_is_new_too(lab: Lab) -> None:
+    assert lab.load({"output_root_folder": "new"}).notices == ()
+    for more in ({}, {"dry_run": True}):
+        loaded = lab.load({"output_root_folder": "new/at/all"}, **more)
+        assert loaded.notices == (f"created {lab.folder / 'new' / 'at' / 'all'} (new)",)
+    assert lab.load({"output_root_folder": "new/at/all"}, validating=True).notices == ()
+    (lab.folder / "new" / "at").mkdir(parents=True)
+    assert lab.load({"output_root_folder": "new/at/all"}).notices == ()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_only_a_missing_root_is_to_be_created(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    (mistake,) = lab.load({"output_root_folder": "new"}).mistakes
+    assert mistake.problem == f"'new' cannot be used: {lab.folder} is not writable"
+    assert mistake.remedy == "ask for the right to write there, or give another one with --output-root"
 
 
 def test_an_output_root_made_of_an_answer(lab: Lab) -> None:

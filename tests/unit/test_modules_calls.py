@@ -410,6 +410,15 @@ def test_all_ways_to_bind_a_name_are_seen(bench: Bench, text: str) -> None:
     assert check_entries([FakeEntry()], repository=bench.repository) == []
 
 
+def test_a_missing_script_is_told_with_each_folder_once_and_no_repository_where_there_is_none(tmp_path: Path) -> None:
+    entries = [FakeEntry(module_type="script_module", module_path="count_trials.py")]
+    (mistake,) = check_entries(entries, folders=[tmp_path, tmp_path])
+    assert mistake.problem == f"there is no count_trials.py in {tmp_path}"
+    assert mistake.remedy == "mend the path"
+    (mistake,) = check_entries(entries, repository=tmp_path, folders=[tmp_path])
+    assert mistake.remedy == "mend the path, or the repository and its commit"
+
+
 def test_names_inside_functions_are_not_seen(bench: Bench) -> None:
     bench.script("def other():\n def run(): pass")
     assert len(check_entries([FakeEntry()], repository=bench.repository)) == 1
