@@ -17,6 +17,10 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (4 for a wrong command line)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # Redirected into a file, Windows' stdout takes its own code page only, and a path may hold any character.
+            stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print("usage: python -m pytest_openscope COMMAND ...\n\nCommands:")
@@ -24,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {name:14} {text}")
         return 0 if given else 4
     if given[0] not in _COMMANDS:
-        print(f"unknown command {given[0]!r} -> use one of: {', '.join(_COMMANDS)}", file=sys.stderr)
+        print(f"ERROR: unknown command {given[0]!r} -> use one of: {', '.join(_COMMANDS)}", file=sys.stderr)
         return 4
     module, function, _ = _COMMANDS[given[0]]
     command: Callable[[list[str]], int | None] = getattr(import_module(f"pytest_openscope.{module}"), function)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from .interrupts import StepInterrupted, StepTimedOut
 from .journal import now_iso
 from .logs import last_lines
+from .naming import name_by_hook
 from .phases import Outcome
 from .record import Failure
 from .snapshot import DEBUG_STATE, END_STATE, debug_state, end_state
@@ -29,12 +30,11 @@ def finish(session: ExperimentSession, exit_code: int | None) -> None:
     session.journal.write("ending", outcome=str(record.outcome))
     _ask_notes(session)
     record.exit_code = exit_code if exit_code is not None else 2 if record.outcome is Outcome.INTERRUPTED else 1
+    if record.failures:
+        record.exit_code = record.exit_code or 1
     record.stopped = now_iso()
     record.lost_records = session.log.lost_records
     _explain(session)
-    warning = missing_token(session)
-    if warning:
-        session.log.write("WARNING", "pytest_openscope.issues", warning)
     with contextlib.suppress(OSError):
         (session.metadata / ".reserved_for_the_end").unlink()
     _write_states(session)
@@ -42,9 +42,11 @@ def finish(session: ExperimentSession, exit_code: int | None) -> None:
     session.log.close()
     if session.log.lost_records > record.lost_records:
         record.lost_records = session.log.lost_records
+        record.exit_code = record.exit_code or 1
+        _explain(session)
         _write_states(session)
-    if session._watch is not None and record.outcome is Outcome.PASSED:
-        session._guard("keeping the rig's state", session._watch.keep)
+    if session.rig_watch is not None and record.outcome is Outcome.PASSED:
+        session._guard("keeping the rig's state", session.rig_watch.keep)
     session.journal.write("ended", outcome=str(record.outcome), exit_code=record.exit_code)
     _wait_for_sidecar(session)
     session.journal.write("bye")
@@ -63,20 +65,31 @@ def _stop_hardware(session: ExperimentSession) -> None:
         record = session.record
         session._guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
         session._guard("making the devices safe", lambda: record.helper_failures.extend(devices.close_all()))
+        for text in devices.unsafe:
+            session.fail(Failure("exception", Outcome.ERROR, text, at=now_iso()))
+    session._guard("looking for faults that never struck", lambda: _tell_of_idle_faults(session))
+
+
+def _tell_of_idle_faults(session: ExperimentSession) -> None:
+    """Warn of a rehearsal that rehearsed nothing."""
+    idle = [] if session.record.acquisitions else list(session.options.acquisition_faults)
+    if session.devices is not None:
+        idle += session.devices.never_struck()
+    for fault in idle:
+        text = f"injected fault {fault} never struck: no step made the call that it lies on"
+        session.log.write("WARNING", _LOGGER, text)
+        session.notices.append(text)
 
 
 def _ask_notes(session: ExperimentSession) -> None:
     if not session.settings.ask_notes or session.validating or not session.record.steps:
         return
-    try:
-        with session.interrupts.window():
-            text = session.operator.lines("Notes on this session (several lines; an empty line ends):")
-    except Exception:
-        # Ctrl-C at the question means that there is nothing to say.
-        text = ""
-    if text:
-        record = session.record
-        record.operator_notes = "\n".join(part for part in (record.operator_notes, text) if part)
+    record, lines = session.record, list[str]()
+    # Ctrl-C at the question means that there is nothing (more) to say; a timeout that has passed by now is on record.
+    with contextlib.suppress(Exception, StepInterrupted, StepTimedOut), session.interrupts.window():
+        session.operator.lines("Notes on this session (several lines; an empty line ends):", lines)
+    if lines:
+        record.operator_notes = "\n".join(part for part in (record.operator_notes, *lines) if part)
 
 
 def _explain(session: ExperimentSession) -> None:
@@ -87,6 +100,7 @@ def _explain(session: ExperimentSession) -> None:
     if record.lost_records:
         text = f"{record.lost_records} log records were lost: {session.log.first_error}"
         record.failures.append(Failure("internal", Outcome.ERROR, text, at=now_iso()))
+        name_by_hook(session, record.failures[-1])
     elif not any(step.outcome for step in record.steps):
         if session.interrupts.count:
             record.failures.append(Failure("interrupt", Outcome.INTERRUPTED, f"interrupted by {session.interrupts.cause}"))
@@ -170,24 +184,13 @@ def _wait_for_sidecar(session: ExperimentSession) -> None:
             break
     if sidecar.mirror is not None:
         session.mirror = {key: sidecar.mirror.get(key) for key in ("status", "bytes_behind", "reason")}
-    elif session.mirror["status"] == "pending":
-        session.mirror["reason"] = sidecar.gave_up or f"no answer within {time.monotonic() - started:.1f} s"
+    elif session.mirror["status"] == "pending" and not sidecar.gave_up:
+        session.mirror["reason"] = f"no answer within {time.monotonic() - started:.1f} s"
 
 
 def _reports(session: ExperimentSession) -> bool:
     """Tell whether a report may be on its way."""
     report = session.settings.github_issue
-    if report is None or not report.enabled or not session.record.failures or missing_token(session):
+    if report is None or not report.enabled or not session.record.failures or session.validating or session.missing_token:
         return False
     return not session.dry_run or report.report_dry_runs
-
-
-def missing_token(session: ExperimentSession) -> str:
-    """Return the one warning for reports that cannot be sent for want of a token; "" when there is nothing to warn of."""
-    report = session.settings.github_issue
-    if report is None or not report.enabled or (session.dry_run and not report.report_dry_runs):
-        return ""
-    from .issues.settings import ReportSettings
-    from .issues.settings import missing_token as warning
-
-    return warning(ReportSettings.from_any(report), os.environ)

@@ -48,7 +48,7 @@ def failure_from_exception(
     return Failure(
         kind=kind,
         outcome=outcome,
-        message=_message(exc),
+        message=_sentence(exc) or _message(exc),
         exception_type=_type_name(exc),
         traceback=_traceback_text(exc),
         phase=phase,
@@ -118,6 +118,12 @@ def _type_name(exc: BaseException) -> str:
 
 def _message(exc: BaseException) -> str:
     return clip(as_text(str, exc), MAX_MESSAGE_CHARS)
+
+
+def _sentence(exc: BaseException) -> str:
+    """Return what a KeyError says where that is a sentence: its own text puts it in quotes, as if it were a key."""
+    said = exc.args[0] if isinstance(exc, KeyError) and len(exc.args) == 1 else None
+    return clip(said, MAX_MESSAGE_CHARS) if type(said) is str and " " in said.strip() else ""
 
 
 def as_text(convert: Callable[[Any], str], value: Any) -> str:

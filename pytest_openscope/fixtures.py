@@ -70,6 +70,7 @@ class Experiment:
         Raises:
             FileNotFoundError: there is no such file.
         """
+        __tracebackhide__ = True
         return self._session.attach(Path(path))
 
     def measure(self, name: str, value: Any, unit: str = "", minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -78,17 +79,19 @@ class Experiment:
         Raises:
             LimitsExceeded: the value lies outside its limits, or is not a number where limits are given.
         """
-        passed = True
+        __tracebackhide__ = True
+        comparable = passed = True
         if minimum is not None or maximum is not None:
             try:
                 passed = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
             except TypeError:
-                passed = False
-        self._session.measured(Measurement(name, value, unit, minimum, maximum, passed))
+                comparable = passed = False
+        measurement = Measurement(name, value, unit, minimum, maximum, passed)
+        self._session.measured(measurement)
+        if not comparable:
+            raise LimitsExceeded(f"{name} is {value!r}, not a number (limits {measurement.limits})")
         if not passed:
-            low = "-inf" if minimum is None else minimum
-            high = "inf" if maximum is None else maximum
-            raise LimitsExceeded(f"{name} = {value} {unit}".rstrip() + f" is outside [{low}, {high}]")
+            raise LimitsExceeded(f"{name} = {value} {unit}".rstrip() + f" is outside {measurement.limits}")
         return value
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .console_close import ConsoleClose, interrupt_main
+
 if TYPE_CHECKING:
     from _pytest.outcomes import Failed
 else:
@@ -39,22 +41,31 @@ class StepExited(Failed):
 _NAMES = {"SIGINT": "Ctrl-C", "SIGBREAK": "Ctrl-Break", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP (terminal closed)"}
 #: A timeout whose exception was swallowed (in a ``__del__``, by a bare ``except``) is raised again after this time.
 REPEAT_S = 1.0
+#: A closing terminal sends SIGHUP twice, a service manager SIGTERM and SIGHUP: within this time that is one request.
+SAME_REQUEST_S = 5.0
+#: Once the session has ended, signals do nothing for so long; pytest itself needs no more than that to leave.
+_DEAF_S = 2.0
 
 
 class Interrupts:
     """Owns the signal handlers of a session.
 
-    ``on_interrupt(count, name)`` is called for each signal, in the main thread, and must neither wait nor raise.
+    ``on_interrupt(count, name)`` is called for each signal, in the main thread, and must neither wait nor raise;
+    ``overdue()`` names the deadline that has passed, if any.
     """
 
-    def __init__(self, on_interrupt: Callable[[int, str], None]) -> None:
+    def __init__(self, on_interrupt: Callable[[int, str], None], overdue: Callable[[], str] = str) -> None:
         self._on_interrupt = on_interrupt
+        self._overdue = overdue
         self._saved: dict[int, Any] = {}
         self._window = False
         self._raise_at_once = True
         self._timeout: str = ""
+        self._asked_at = 0.0
+        self._over_at: float | None = None
         self.count = 0
         self.cause = ""
+        self.console = ConsoleClose()
 
     def install(self) -> None:
         """Take the handlers; does nothing outside the main thread, where Python allows none."""
@@ -66,31 +77,57 @@ class Interrupts:
             self._saved[number] = signal.signal(number, self._handle)
         if sys.platform != "win32":
             self._saved[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_timeout)
+        self.console.install()
+
+    def retake(self) -> list[str]:
+        """Take back what a step or a library gave another handler; return the names of those signals."""
+        taken = []
+        for number in self._saved:
+            mine = self._handle_timeout if number == getattr(signal, "SIGUSR1", None) else self._handle
+            if signal.getsignal(number) != mine:
+                signal.signal(number, mine)
+                taken.append(signal.Signals(number).name)
+        return taken
+
+    def over(self) -> None:
+        """The session has ended: what comes now may neither cut pytest's last words short nor change its exit code."""
+        self._over_at = time.monotonic()
+        self.console.over()
 
     def restore(self) -> None:
-        """Give back the handlers that were there before."""
+        """Give back the handlers that were there before, and let a closing console close."""
         for number, handler in self._saved.items():
             if handler is not None:
                 signal.signal(number, handler)
         self._saved.clear()
+        self.console.over()
 
     def in_loop(self, value: bool) -> None:
         """Tell whether steps are being run: outside (collection) an interrupt ends the run at once, as pytest's own does."""
         self._raise_at_once = not value
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._timeout and sys.platform == "win32":
+        __tracebackhide__ = True
+        if self._timeout and sys.platform == "win32" and not self.console.cause:
             self._handle_timeout(number, frame)
             return
-        self.count += 1
+        if self._over_at is not None:
+            if time.monotonic() - self._over_at > _DEAF_S:
+                raise KeyboardInterrupt
+            return
         name = signal.Signals(number).name
-        self.cause = _NAMES.get(name, name)
-        self._on_interrupt(self.count, self.cause)
+        before, self._asked_at = self._asked_at, time.monotonic()
+        if not self.count or name in ("SIGINT", "SIGBREAK") or self._asked_at - before > SAME_REQUEST_S:
+            self.count += 1
+        cause = self.console.cause or _NAMES.get(name, name)
+        self.cause = self.cause or cause
+        self._on_interrupt(self.count, cause)
         if self._window or self._raise_at_once:
             self._window = False
             raise KeyboardInterrupt
 
     def _handle_timeout(self, number: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
         if self._window and self._timeout:
             raise KeyboardInterrupt
 
@@ -100,9 +137,7 @@ class Interrupts:
         if not self._window:
             return
         if sys.platform == "win32":
-            import _thread
-
-            _thread.interrupt_main()
+            interrupt_main()
         elif signal.SIGUSR1 in self._saved:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
@@ -110,50 +145,60 @@ class Interrupts:
         """Forget a timeout that came too late for its step."""
         self._timeout = ""
 
-    @property
-    def timed_out(self) -> str:
-        """The message of the timeout that is on its way to the step, or empty."""
-        return self._timeout
-
     def window(self) -> Window:
         """The time in which a step may be interrupted; turns the interrupt into a failure of the step."""
         return Window(self)
 
     def leave_window(self, error: BaseException | None) -> None:
-        """Close the window; raises what the step's report shall show for an interrupt."""
+        """Close the window; raises what the step's report shall show for an interrupt.
+
+        A step that swallowed the interruption of its timeout has timed out all the same.
+        """
+        __tracebackhide__ = True
         self._window = False
         if isinstance(error, KeyboardInterrupt):
-            self._convert()
+            self._convert(error)
         elif isinstance(error, pytest.exit.Exception):
             raise StepExited(f"pytest.exit: {error.msg}") from error
+        elif message := self._timeout or self._overdue():
+            self._timeout = ""
+            raise StepTimedOut(message, pytrace=True) from error
 
     def enter_window(self) -> None:
         """Open the window."""
         self._window = True
 
-    def _convert(self) -> None:
+    def _convert(self, error: KeyboardInterrupt) -> None:
+        """Raise the step's failure in place of an interrupt; it shows where the step was, and nothing of how it came here."""
+        __tracebackhide__ = True
         if self._timeout:
             message, self._timeout = self._timeout, ""
-            raise StepTimedOut(message, pytrace=True)
+            raise StepTimedOut(message, pytrace=True).with_traceback(error.__traceback__) from error.__cause__
         if self.count == 0:
             self.count = 1
             self.cause = "KeyboardInterrupt"
             self._on_interrupt(1, self.cause)
-        raise StepInterrupted(f"interrupted by {self.cause}", pytrace=True)
+        text = f"interrupted by {self.cause}"
+        raise StepInterrupted(text, pytrace=True).with_traceback(error.__traceback__) from error.__cause__
 
 
 class Window:
     """Context manager of :meth:`Interrupts.window`; a plain class, since every step opens two."""
 
-    __slots__ = ("_interrupts",)
+    __slots__ = ("_interrupts", "_recursion_limit")
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
 
     def __enter__(self) -> None:
+        self._recursion_limit = sys.getrecursionlimit()
         self._interrupts.enter_window()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
+        if sys.getrecursionlimit() < self._recursion_limit:
+            # With less than before, pytest's own code could not go on.
+            sys.setrecursionlimit(self._recursion_limit)
         self._interrupts.leave_window(error)
 
 
@@ -201,9 +246,24 @@ class Watchdog:
         if known:
             self._tell()
 
-    def expired(self, key: str) -> bool:
-        """Tell whether the deadline has passed and was not cancelled since."""
-        return key in self._expired
+    def expired(self, key: str) -> str:
+        """Return the message of a deadline that has passed and was not cancelled since, else an empty text.
+
+        What this thread has not come to mark yet (a C call held the GIL) counts as :meth:`overdue` counts it.
+        """
+        with self._wake:
+            if key not in self._deadlines:
+                return ""
+            at, text = self._deadlines[key]
+            passed = key in self._expired or (self._paused_at is None and at <= time.monotonic())
+            return text if passed else ""
+
+    def overdue(self) -> str:
+        """Return the message of a deadline that has passed, also where this thread could not act (a C call held the GIL)."""
+        now = time.monotonic()
+        with self._wake:
+            passed = [] if self._paused_at is not None else [one for one in self._deadlines.values() if one[0] <= now]
+        return min(passed)[1] if passed else ""
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -252,6 +312,8 @@ class Watchdog:
                 self._expired.update(key for key, _ in due)
             for _, text in fresh:
                 self._on_expire(text)
-            self._interrupt(due[0][1])
             with self._wake:
+                # Under the lock: once cancel() has returned, nothing of that deadline comes any more.
+                if any(key in self._deadlines for key, _ in due):
+                    self._interrupt(due[0][1])
                 self._wake.wait(REPEAT_S)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
+from .errors import Mistake
 from .phases import OnFailure, Phase
 
+#: How like a phase's name an unknown mark must be to count as a misspelt one (:mod:`difflib`, 1 is the same word).
+_MISSPELT = 0.85
 _PLACE = pytest.StashKey["tuple[Phase, OnFailure, bool]"]()
 
 
@@ -32,6 +37,25 @@ def place_of(item: pytest.Item) -> tuple[Phase, OnFailure, bool]:
         break
     item.stash[_PLACE] = place
     return place
+
+
+def misspelt_phases(items: Iterable[pytest.Item], config: pytest.Config) -> list[Mistake]:
+    """Return the marks that nobody registered and that are nearly a phase: their steps would run in the wrong one."""
+    import difflib
+
+    phases = [str(phase) for phase in Phase]
+    known = {line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers")}
+    near: dict[str, list[str]] = {}
+    found: dict[tuple[str, str], Mistake] = {}
+    for item in items:
+        for name in {marker.name for marker in item.iter_markers()} - known:
+            if name not in near:
+                near[name] = difflib.get_close_matches(name.lower(), phases, n=1, cutoff=_MISSPELT)
+            place = (item.nodeid.partition("::")[0], name)
+            if near[name] and place not in found:
+                remedy = f"write @pytest.mark.{near[name][0]}, or register the mark if it means something else"
+                found[place] = Mistake(item.nodeid, f"@pytest.mark.{name} is no phase of an experiment", remedy)
+    return list(found.values())
 
 
 def step_name(item: pytest.Item) -> str:

@@ -83,11 +83,15 @@ class Operator:
             if not answer and default is not None:
                 return default
 
-    def lines(self, question: str) -> str:
-        """Ask for several lines, ended by an empty one or the end of the input; empty when nobody can be asked."""
+    def lines(self, question: str, collected: list[str] | None = None) -> str:
+        """Ask for several lines, ended by an empty one or the end of the input; empty when nobody can be asked.
+
+        Args:
+            collected: gets each line at once, so that an interruption costs none that was given.
+        """
         if not self.available:
             return ""
-        collected: list[str] = []
+        collected = [] if collected is None else collected
         try:
             answer = self.ask(question)
             while answer.strip():

@@ -26,6 +26,8 @@ _FLAGS = (
     ("--dry-run", "openscope_dry_run", "OPENSCOPE_DRY_RUN", "touch nothing real: simulate acquisition and devices"),
     ("--no-input", "openscope_no_input", "OPENSCOPE_NO_INPUT", "never ask: a missing value is an error"),
 )
+#: The package of the ready-made checks of a rig.
+CHECKS = "pytest_openscope.checks"
 _TRUE = {"1", "true", "yes", "on"}
 #: Options after which pytest only shows something; they create nothing.
 _INFORMATIONAL = (
@@ -87,6 +89,8 @@ class Options:
     rig_config: Path
     rig_config_where: str
     params_files: tuple[Path, ...]
+    ini_overrides: tuple[str, ...]
+    ini_where: str
     param_overrides: tuple[str, ...]
     named: Mapping[str, tuple[object, str]]
     options: Mapping[str, tuple[object, str]]
@@ -95,8 +99,23 @@ class Options:
     wait_for_rig_s: float
     inject: tuple[str, ...]
     validate_rig: bool
+    all_checks: bool
     override_readiness: str | None
     informational: bool
+
+    @property
+    def acquisition_faults(self) -> tuple[str, ...]:
+        """What ``--inject acquisition=…`` asked for, as written."""
+        return tuple(text for text in self.inject if _aims_at_acquisition(text))
+
+    @property
+    def device_faults(self) -> tuple[str, ...]:
+        """The other faults."""
+        return tuple(text for text in self.inject if not _aims_at_acquisition(text))
+
+
+def _aims_at_acquisition(text: str) -> bool:
+    return text.partition("=")[0].strip() == "acquisition"
 
 
 def rig_config_of(config: pytest.Config) -> tuple[Path, str] | None:
@@ -129,6 +148,7 @@ def read_options(config: pytest.Config) -> Options:
         value = config.getoption(option)
         if value is not None:
             chosen[key] = (value, option)
+    checks = checks_among(config)
     wait = config.getoption("--wait-for-rig")
     if wait is None:
         wait = _number(os.environ.get("OPENSCOPE_WAIT_FOR_RIG") or config.getini("openscope_wait_for_rig") or "0")
@@ -136,17 +156,27 @@ def read_options(config: pytest.Config) -> Options:
         rig_config=located[0],
         rig_config_where=located[1],
         params_files=_params_files(config, cwd),
-        param_overrides=(*config.getini("openscope_param"), *config.getoption("--param")),
+        ini_overrides=tuple(config.getini("openscope_param")),
+        ini_where=f"openscope_param in {config.inipath}",
+        param_overrides=tuple(config.getoption("--param")),
         named=named,
         options=chosen,
         dry_run=_flag(config, *_FLAGS[0][:3]),
         no_input=_flag(config, *_FLAGS[1][:3]),
         wait_for_rig_s=wait,
         inject=tuple(config.getoption("--inject")),
-        validate_rig=bool(config.getoption("--validate-rig")),
+        validate_rig=bool(config.getoption("--validate-rig") or checks),
+        all_checks=not checks or CHECKS in checks,
         override_readiness=config.getoption("--override-readiness"),
         informational=any(getattr(config.option, name, False) for name in _INFORMATIONAL),
     )
+
+
+def checks_among(config: pytest.Config) -> list[str]:
+    """Return the arguments that name the ready-made checks, or some of them: ``--pyargs pytest_openscope.checks``."""
+    if not config.option.pyargs:
+        return []
+    return [argument for argument in config.args if argument == CHECKS or argument.startswith((f"{CHECKS}.", f"{CHECKS}::"))]
 
 
 def positional_parameter_files(config: pytest.Config) -> tuple[Path, ...]:
@@ -174,7 +204,7 @@ def _params_files(config: pytest.Config, cwd: Path) -> tuple[Path, ...]:
 
 def _absolute(path: str | Path, base: Path) -> Path:
     expanded = Path(path).expanduser()
-    return Path(os.path.normpath(base / expanded))
+    return Path(os.path.abspath(base / expanded))  # noqa: PTH100 - resolve() follows links
 
 
 def _flag(config: pytest.Config, option: str, ini: str, variable: str) -> bool:

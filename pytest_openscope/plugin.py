@@ -1,6 +1,6 @@
 """The pytest plugin: options, markers, and the decision whether this run is an experiment at all.
 
-Without a rig configuration nothing but the options and markers is registered and nothing else is imported.
+Without a rig configuration nothing but the options, markers and hooks is registered and nothing else is imported.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from . import hookspecs
 from .operator import terminal_is_there
 from .options import add_options, rig_config_of
 
@@ -27,6 +28,14 @@ _MARKERS = (
 )
 
 
+#: What only an experiment has.
+FIXTURES = ("rig", "experiment", "acquisition", "devices", "operator")
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
@@ -43,13 +52,35 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    if hasattr(config, "workerinput") or rig_config_of(config) is None:
+    if hasattr(config, "workerinput"):
+        return
+    if config.getoption("--rig-config") == "":
+        raise pytest.UsageError("--rig-config: the path is empty (an unset variable?) -> give the rig file, or leave it out")
+    if rig_config_of(config) is None:
+        if config.getoption("--validate-rig"):
+            raise pytest.UsageError("--validate-rig: no rig is given -> add --rig-config PATH")
         return
     if _RUN not in config.stash:
         from .run import ExperimentRun
 
         config.stash[_RUN] = ExperimentRun(config, terminal=_TERMINAL)
     config.stash[_RUN].configure()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what is missing when an experiment's steps were run as plain tests."""
+    if _RUN in config.stash or hasattr(config, "workerinput"):
+        return
+    for report in terminalreporter.stats.get("error", ()):
+        text = str(getattr(report, "longrepr", ""))
+        name = next((name for name in FIXTURES if f"fixture '{name}' not found" in text), None)
+        if name is not None:
+            terminalreporter.ensure_newline()
+            terminalreporter.write_line(
+                f"openscope: this was no experiment, so there is no fixture {name!r} -> add --rig-config RIG.yaml", yellow=True
+            )
+            return
 
 
 @pytest.hookimpl(trylast=True)

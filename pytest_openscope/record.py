@@ -122,6 +122,13 @@ class Measurement:
     passed: bool = True
     step: str = ""
 
+    @property
+    def limits(self) -> str:
+        """Both limits, as a message shows them: ``[50, inf]``."""
+        low = "-inf" if self.minimum is None else self.minimum
+        high = "inf" if self.maximum is None else self.maximum
+        return f"[{low}, {high}]"
+
 
 @dataclass
 class SessionRecord:
@@ -143,9 +150,11 @@ class SessionRecord:
     acquisitions: list[AcquisitionFacts] = field(default_factory=list)
     deselected: list[str] = field(default_factory=list)
     simulated: list[str] = field(default_factory=list)
+    devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     helper_failures: list[str] = field(default_factory=list)
     lost_records: int = 0
     exit_code: int | None = None
+    readiness_override: dict[str, Any] | None = None
 
     @property
     def outcome(self) -> Outcome:

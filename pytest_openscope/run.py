@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from .errors import ConfigurationError, Mistake
 from .logs import SessionLog
 from .operator import Operator, someone_is_there
-from .options import Options, read_options
+from .options import Options, checks_among, read_options, rig_config_of
 
 if TYPE_CHECKING:
     from .config import Configuration, Loaded
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pytest_openscope")
 _RIG_VARIABLE = "OPENSCOPE_RIG_CONFIG"
 _HOW_TO_GIVE = {
-    "subject_id": "give --subject-id ID, OPENSCOPE_SUBJECT_ID or subject_id in the parameter file",
-    "user_id": "give --user-id ID, OPENSCOPE_USER_ID or user_id in the parameter file",
+    key: f"give --{key.replace('_', '-')} ID, OPENSCOPE_{key.upper()}, {key} in a parameter file, openscope_{key} in pytest.ini"
+    for key in ("subject_id", "user_id")
 }
 
 
@@ -45,6 +45,24 @@ class ExperimentRun:
         Raises:
             pytest.UsageError: what the user gave cannot be run; names every mistake. Nothing was created.
         """
+        try:
+            self._configure()
+        except pytest.UsageError as error:
+            if os.environ.get("GITHUB_ACTIONS") == "true":
+                self._annotate(error)
+            raise
+
+    def _annotate(self, error: pytest.UsageError) -> None:
+        """Mark the rig file in a job of GitHub Actions: pytest's own report of such an error is a line in the job's log."""
+        from .annotations import command
+        from .operator import real_descriptor
+
+        located = rig_config_of(self.config)
+        text = command(str(error), title="pytest-openscope: nothing was started", file=located[0] if located else None)
+        with suppress(OSError):
+            os.write(real_descriptor(self.config, 2), f"{text}\n".encode())
+
+    def _configure(self) -> None:
         if self._variable is not None:
             os.environ[_RIG_VARIABLE] = self._variable
         options = read_options(self.config)
@@ -52,7 +70,7 @@ class ExperimentRun:
         self._refuse_workers()
         loaded = self._load(options)
         configuration = loaded.configuration
-        mistakes = [*loaded.mistakes, *_check_options(options)]
+        mistakes = [*loaded.mistakes, *_check_options(options), *_check_given_files(self.config)]
         if configuration is not None:
             mistakes += _check_parts(configuration, options)
         if mistakes or configuration is None:
@@ -86,9 +104,10 @@ class ExperimentRun:
         from pathlib import Path
 
         config = self.config
-        given = list(config.args) if config.args_source is config.ArgsSource.ARGS else []
         checks = Path(__file__).parent / "checks"
-        config.args = [str(checks), *given]
+        if not checks_among(config):
+            given = list(config.args) if config.args_source is config.ArgsSource.ARGS else []
+            config.args = [str(checks), *given]
         # Nothing above the checks is this rig's: in a checkout it is the project's own conftest.
         config.pluginmanager._confcutdir = checks
 
@@ -109,11 +128,14 @@ class ExperimentRun:
                 rig_config=options.rig_config,
                 rig_config_where=options.rig_config_where,
                 params_files=options.params_files,
+                ini_overrides=options.ini_overrides,
+                ini_where=options.ini_where,
                 param_overrides=options.param_overrides,
                 named=options.named,
                 options=options.options,
                 dry_run=options.dry_run,
                 no_input=options.no_input,
+                validating=options.validate_rig,
                 cwd=self.config.invocation_params.dir,
                 environ=dict(os.environ),
             )
@@ -136,6 +158,9 @@ class ExperimentRun:
                 while not (answer := operator.ask(f"{key}:", last.get(key)).strip()):
                     continue
                 answers[key] = answer
+        except KeyboardInterrupt:
+            self._say("interrupted before the session began; nothing was started")
+            raise
         except EOFError:
             raise pytest.UsageError(
                 _complaint([Mistake(key, "was not answered", _HOW_TO_GIVE[key]) for key in loaded.missing])
@@ -146,17 +171,29 @@ class ExperimentRun:
         except ConfigurationError as error:
             raise pytest.UsageError(_complaint(list(error.mistakes))) from None
 
+    def _say(self, text: str) -> None:
+        """Tell the operator where pytest, which has not begun to report, would end without a word."""
+        from .operator import real_descriptor
+
+        with suppress(OSError):
+            os.write(real_descriptor(self.config, 2), f"\nopenscope: {text}\n".encode())
+
     @contextmanager
     def _capture_suspended(self) -> Iterator[None]:
         manager: Any = self.config.pluginmanager.getplugin("capturemanager")
         if manager is None:
             yield
             return
+        capture = getattr(manager, "_global_capturing", None)
+        was_on = capture is None or capture.is_started()
         manager.suspend(in_=True)
         try:
             yield
         finally:
             manager.resume()
+            if not was_on:
+                # While plugins are configured pytest's output goes to the terminal: left on, it would take all of it.
+                manager.suspend_global_capture(in_=False)
 
     def unconfigure(self) -> None:
         """End what has not ended yet (pytest stopped before its session finished) and give everything back."""
@@ -187,10 +224,19 @@ def _positional(config: pytest.Config) -> tuple[Any, ...]:
     return positional_parameter_files(config)
 
 
+def _check_given_files(config: pytest.Config) -> list[Mistake]:
+    from .given_files import check_given_files
+
+    return check_given_files(config)
+
+
 def _check_options(options: Options) -> list[Mistake]:
+    mistakes = []
     if options.inject and not options.dry_run:
-        return [Mistake("--inject", "faults are rehearsed in dry runs only", "add --dry-run")]
-    return []
+        mistakes.append(Mistake("--inject", "faults are rehearsed in dry runs only", "add --dry-run"))
+    if options.override_readiness is not None and not options.override_readiness.strip():
+        mistakes.append(Mistake("--override-readiness", "the reason is empty", "say why, e.g. 'animal is waiting'"))
+    return mistakes
 
 
 def _check_parts(configuration: Configuration, options: Options) -> list[Mistake]:
@@ -208,17 +254,44 @@ def _check_parts(configuration: Configuration, options: Options) -> list[Mistake
         mistakes += check_entries(entries, repository=repository, folders=folders, dry_run=configuration.dry_run)
     if configuration.parameter_file is not None:
         from .acquisition import commands
+        from .config.merge import source_of
 
-        mistakes += commands.check(configuration.parameters, configuration.dry_run)
+        for found in commands.check(configuration.parameters, configuration.dry_run):
+            where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
+            mistakes.append(Mistake(where, found.problem, found.remedy, found.key))
     if configuration.rig.devices:
-        from .devices.spec import check_specs
+        from .config.configuration import expand_rig
+        from .devices.checking import check_specs
 
-        rig_file = configuration.rig_file
-        mistakes += check_specs(configuration.rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
+        rig_file, rig = configuration.rig_file, expand_rig(configuration.rig, configuration.expander())
+        mistakes += check_specs(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
     if options.inject and options.dry_run:
-        from .devices.faults import parse_injections
+        mistakes += _check_faults(configuration, options)
+    return mistakes
 
-        mistakes += parse_injections(options.inject, list(configuration.rig.devices), dry_run=True)[1]
+
+def _check_faults(configuration: Configuration, options: Options) -> list[Mistake]:
+    mistakes: list[Mistake] = []
+    if options.device_faults:
+        from .devices.faults import check_faults
+
+        mistakes += check_faults(options.device_faults, configuration.rig.devices, configuration.rig_file.parent)
+    for text in options.acquisition_faults:
+        from .acquisition import parse_fault
+
+        try:
+            parse_fault(text)
+        except ValueError as error:
+            problem, _, possible = str(error).partition("; ")
+            mistakes.append(Mistake("--inject", problem, f"write acquisition=KIND; {possible}"))
+    if len(options.acquisition_faults) > 1:
+        mistakes.append(
+            Mistake(
+                "--inject",
+                f"an acquisition can go wrong in one way: {', '.join(options.acquisition_faults)}",
+                "give one of them",
+            )
+        )
     return mistakes
 
 

@@ -6,45 +6,38 @@ import contextlib
 import faulthandler
 import logging
 import os
-import platform
-import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from . import LAUNCHER_FORMAT_VERSION, __version__
-from .errors import ConfigurationError
-from .folder import METADATA, create_session_folder, write_atomic, write_json
+from .folder import write_json
 from .interrupts import Interrupts, Watchdog
-from .journal import JOURNAL, Journal, now_iso
-from .locks import FileLock, read_holder, write_holder
+from .journal import now_iso
+from .locks import FileLock
 from .logs import SessionLog
-from .masking import ExactMasker, mask_json
+from .masking import mask_json
 from .operator import Operator, real_descriptor
 from .options import Options
 from .phases import Gate, OnFailure, Outcome, Phase
-from .processes import create_time
 from .record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .acquisition import Acquisition
     from .config import Configuration, PipelineEntry
+    from .config.model import Rig
+    from .journal import Journal
 
 _log = logging.getLogger("pytest_openscope.session")
 _LOGGER = "pytest_openscope.session"
-#: Room for the final states, kept from the start, so that a full disk does not take them too.
-_RESERVE_BYTES = 256 * 1024
-_RESERVE = ".reserved_for_the_end"
-#: A session that has just ended holds its sidecar's lock for some moments.
-_SIDECAR_LOCK_S = 3.0
 
 
 class ExperimentSession:
@@ -56,6 +49,17 @@ class ExperimentSession:
         folder: the session folder.
         gate: which steps may still run.
     """
+
+    # Set by :func:`.opening.open_session`.
+    folder: Path
+    metadata: Path
+    log_path: Path
+    record: SessionRecord
+    started: datetime
+    parameters: dict[str, Any]
+    rig: Rig
+    entries: tuple[PipelineEntry, ...]
+    journal: Journal
 
     def __init__(
         self, config: pytest.Config, log: SessionLog, configuration: Configuration, options: Options, operator: Operator
@@ -70,21 +74,26 @@ class ExperimentSession:
         self.validating = options.validate_rig
         self.gate = Gate(self._confirm)
         self.notices: list[str] = []
+        self.configuration_notices: tuple[str, ...] = ()
+        self.readiness_override: dict[str, Any] | None = None
+        self.notices_shown = 0
         self.mirror: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
         self.reports: list[dict[str, Any]] = []
+        self.missing_token = ""
         self.acquisition: Acquisition | None = None
         self.devices: Any = None
         self.device_states: dict[str, Any] = {}
         self.sidecar: Any = None
         self.finished = False
+        self.ending = False
+        self.pid = os.getpid()
         self._scripts: Any = None
-        self._watch: Any = None
+        self.rig_watch: Any = None
         self.recorder: Any = None
         self.terminal_fd: int | None = None
         self.exit_request: BaseException | None = None
-        self._lock: FileLock | None = None
-        self._faults: IO[str] | None = None
-        self._after_finish: list[Callable[[], None]] = []
+        self.rig_lock: FileLock | None = None
+        self.faults: IO[str] | None = None
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -94,247 +103,30 @@ class ExperimentSession:
         Raises:
             pytest.UsageError: the rig is held, not ready, or the session folder cannot be created.
         """
+        from .opening import open_session
+
         self.notices += list(notices)
-        state = self.configuration.rig.state_directory
-        self._check_readiness()
-        if not self.dry_run:
-            self._take_rig(state)
-            self._recover(state)
-        try:
-            self._create_folder()
-        except BaseException:
-            self._free_rig()
-            raise
-        self._open_log()
-        self._begin_journal(state)
-        self._write_inputs()
-        self._start_sidecar()
-        if self.configuration.rig.devices:
-            self._describe_devices()
-        for text in self.options.inject:
-            if text.startswith("acquisition="):
-                self.record.simulated.append(f"injected: {text}")
-                self.log.write("INFO", _LOGGER, f"injected: {text}")
-        for notice in self.notices:
-            self.log.write("WARNING", _LOGGER, notice)
-        self.interrupts = Interrupts(self._on_interrupt)
+        self.configuration_notices = tuple(notices)
+        open_session(self)
+        self.interrupts = Interrupts(self._on_interrupt, lambda: self.watchdog.overdue())
         self.watchdog = Watchdog(self.interrupts.time_out, self._on_timeout, self._announce_deadline, self.settings.grace_s)
         self.operator._pause = self.watchdog.paused
         self.interrupts.install()
+        self.config.add_cleanup(self.interrupts.restore)
 
-    def _check_readiness(self) -> None:
-        block = self.configuration.rig.readiness
-        if not block or self.dry_run or self.validating:
-            return
-        from .readiness import evaluate
-
-        rig_file = str(self.configuration.rig_file)
-        readiness = evaluate(block, self.configuration.rig.state_directory, local_now(), rig_file=rig_file)
-        if readiness.ok:
-            return
-        reason = self.options.override_readiness
-        if reason is not None:
-            self.notices.append(
-                f"readiness overridden by {self.settings.user_id or 'unknown user'}: {reason!r} ({readiness.message})"
-            )
-        elif readiness.refuse:
-            raise pytest.UsageError(readiness.message)
-        else:
-            self.notices.append(readiness.message)
-
-    def _take_rig(self, state: Path) -> None:
-        rig_id = self.configuration.rig.rig_id
-        lock, beside = FileLock(state / "rig.lock"), FileLock(state / "rig.sidecar.lock")
-        try:
-            if not lock.acquire(self.options.wait_for_rig_s):
-                raise rig_is_held(read_holder(state / "rig.holder.json"), rig_id)
-            if not beside.acquire(max(_SIDECAR_LOCK_S, self.options.wait_for_rig_s)):
-                lock.release()
-                raise rig_is_held(read_holder(state / "rig.holder.json"), rig_id)
-        except OSError as error:
-            raise pytest.UsageError(
-                f"the rig's lock {lock.path} cannot be taken: {error} -> make the folder writable, or set state_directory"
-            ) from None
-        beside.release()
-        self._lock = lock
-
-    def _recover(self, state: Path) -> None:
-        """Finish what earlier sessions of this rig left unfinished (a power cut, a killed sidecar)."""
-        if not (state / "unfinished").is_dir():
-            return
-        try:
-            from .sidecar.recovery import recover
-
-            self.notices += recover(state, secrets=self.secrets)
-        except Exception as error:
-            self.notices.append(f"earlier sessions could not be looked after: {type(error).__name__}: {error}")
-            _log.exception("recovery failed")
-
-    def _free_rig(self) -> None:
-        lock, self._lock = self._lock, None
+    def free_rig(self) -> None:
+        """Let another session have the rig."""
+        lock, self.rig_lock = self.rig_lock, None
         if lock is not None:
             lock.release()
-
-    def _create_folder(self) -> None:
-        start = local_now()
-        root = self.settings.output_root / "validations" if self.validating else self.settings.output_root
-        subject = self.settings.subject_id or ("validation" if self.validating else "subject")
-        given = self.settings.session_uuid
-        try:
-            self.folder = create_session_folder(root, subject, start, given)
-        except FileExistsError:
-            raise pytest.UsageError(
-                f"session_uuid: the session folder {root / str(given)} exists -> give another name; nothing is ever overwritten"
-            ) from None
-        except OSError as error:
-            raise pytest.UsageError(
-                f"output_root_folder: {root}: the session folder cannot be created: {error} -> give --output-root PATH"
-            ) from None
-        self.metadata = self.folder / METADATA
-        self.record = SessionRecord(
-            session_uuid=self.folder.name,
-            subject_id=self.settings.subject_id,
-            user_id=self.settings.user_id,
-            rig_id=self.configuration.rig.rig_id,
-            started=start.isoformat(timespec="microseconds"),
-            dry_run=self.dry_run,
-        )
-        self.started = start
-        if self._lock is not None:
-            facts = {"session_uuid": self.folder.name, "pid": os.getpid(), "host": socket.gethostname()}
-            write_holder(self._lock.path.parent / "rig.holder.json", **facts, since=self.record.started)
-        try:
-            expanded = self.configuration.expanded(self.folder.name, self.folder)
-        except ConfigurationError as error:
-            raise pytest.UsageError(str(error)) from None
-        self.parameters, self.settings, self.rig = expanded.parameters, expanded.settings, expanded.rig
-        self.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
 
     @property
     def secrets(self) -> frozenset[str]:
         """Exact values that may not appear anywhere."""
         return self.configuration.secrets
 
-    def _open_log(self) -> None:
-        self.log_path = self.folder / (self.settings.session_log or f"{METADATA}/launcher.log")
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.log.open(self.log_path, ExactMasker(self.secrets), on_lost=self._on_lost)
-        with contextlib.suppress(OSError):
-            write_atomic(self.metadata / _RESERVE, bytes(_RESERVE_BYTES))
-        for line in self._header():
-            self.log.write("INFO", _LOGGER, line)
-
-    def _header(self) -> list[str]:
-        record, settings = self.record, self.settings
-        lines = [
-            f"session {record.session_uuid} started {record.started}{' (DRY RUN)' if self.dry_run else ''}",
-            f"subject {record.subject_id}, user {record.user_id}, rig {record.rig_id}, host {socket.gethostname()}",
-            f"pytest-openscope {__version__} (launcher format {LAUNCHER_FORMAT_VERSION}), pytest {pytest.__version__}, "
-            f"Python {platform.python_version()}, {platform.platform()}",
-            f"command: {command_line()}",
-            f"rig configuration {self.configuration.rig_file}, parameter file {self.configuration.parameter_file}",
-            f"script {settings.script_path}, repository {settings.repository_url} at {settings.repository_commit_hash}",
-            f"session folder: {self.folder}",
-        ]
-        return lines
-
-    def _begin_journal(self, state: Path) -> None:
-        settings = self.settings
-        mirror = settings.centralized_log_directory if not self.dry_run else None
-        self.journal = Journal(self.metadata / JOURNAL)
-        self._faults = open(self.metadata / "faulthandler.log", "a", encoding="utf-8")  # noqa: SIM115 - open to the end
-        report = settings.github_issue.as_json() if settings.github_issue else None
-        self.journal.write(
-            "session",
-            session_uuid=self.record.session_uuid,
-            subject_id=self.record.subject_id,
-            user_id=self.record.user_id,
-            rig_id=self.record.rig_id,
-            started=self.record.started,
-            pid=os.getpid(),
-            create_time=create_time(os.getpid()),
-            host=socket.gethostname(),
-            dry_run=self.dry_run,
-            session_folder=str(self.folder),
-            session_log=str(self.log_path.relative_to(self.folder)),
-            state_directory=str(state),
-            mirror_directory=mirror,
-            mirror_wait_s=settings.mirror_wait_s,
-            mirror_finish_s=settings.mirror_finish_s,
-            resource_interval_s=settings.resource_log_interval,
-            on_crash=settings.on_crash,
-            stop={
-                "graceful_s": settings.stop_graceful_s,
-                "terminate_s": settings.stop_terminate_s,
-                "kill_s": settings.stop_kill_s,
-            },
-            version=__version__,
-            command_line=mask_json(command_line(), self.secrets),
-            resource_disk=str(self.folder),
-            low_disk_gb=settings.low_disk_gb,
-            low_memory_percent=settings.low_memory_percent,
-            report=mask_json(report, self.secrets) if report else None,
-            rig_config=mask_json(self.rig_config(), self.secrets),
-        )
-        if mirror:
-            self.mirror = {"status": "pending", "bytes_behind": None, "reason": "not confirmed yet"}
-
-    def _write_inputs(self) -> None:
-        from .revisions import git_revisions
-
-        secrets = self.secrets
-        arguments = command_line()
-        parameter_file = self.configuration.parameter_file
-        files: dict[str, Any] = {
-            "input_parameters.json": self.configuration.parameters,
-            "processed_parameters.json": self.parameters,
-            "command_line_arguments.json": {
-                "command_line": " ".join(arguments),
-                "arguments": arguments[1:],
-                "working_directory": str(self.config.invocation_params.dir),
-                "python_executable": sys.executable,
-                "original_param_file": str(parameter_file) if parameter_file else None,
-                "timestamp": self.record.started,
-                "value_sources": dict(self.configuration.sources),
-            },
-        }
-        for name, content in files.items():
-            self._guard(f"writing {name}", partial(self._save, name, mask_json(content, secrets)))
-        self._guard(
-            "writing git_revisions.json", lambda: self._save("git_revisions.json", git_revisions([self.config.rootpath]))
-        )
-
     def _save(self, name: str, content: Any) -> None:
         write_json(self.metadata / name, content)
-
-    def _start_sidecar(self) -> None:
-        def start() -> None:
-            from .sidecar.client import SidecarClient
-            from .sidecar.markers import mark_unfinished
-
-            state = self.configuration.rig.state_directory
-            mirror = None if self.dry_run else self.settings.centralized_log_directory
-            mark_unfinished(state, self.folder.name, self.folder, mirror)
-            self.sidecar = SidecarClient(
-                self.journal, self.folder, self._on_message, secrets=self.secrets, terminal_fd=self.terminal_fd
-            )
-
-        self._guard("starting the sidecar", start)
-
-    def _describe_devices(self) -> None:
-        """List what is simulated, and what has changed since the last good session of this rig."""
-        from . import rig_watch
-
-        if self.dry_run:
-            self._guard("listing the simulated devices", self._list_simulated)
-        elif not self.validating:
-            self._watch = rig_watch.RigWatch(self)
-            self._watch.start()
-
-    def _list_simulated(self) -> None:
-        for line in self.device_manager().simulated():
-            self.record.simulated.append(line)
-            self.log.write("INFO", "pytest_openscope.devices", f"simulated: {line}")
 
     def _guard(self, what: str, action: Callable[[], object]) -> bool:
         """Run what only helps; a failure is logged with its traceback and shown in the summary, never raised."""
@@ -347,6 +139,12 @@ class ExperimentSession:
             return False
 
     # -- what happens on the way -------------------------------------------------------------------------------------
+
+    def fresh_notices(self) -> list[str]:
+        """Return what the terminal has not shown yet."""
+        fresh = self.notices[self.notices_shown :]
+        self.notices_shown += len(fresh)
+        return fresh
 
     def _confirm(self, question: str) -> bool:
         try:
@@ -378,13 +176,18 @@ class ExperimentSession:
             self.log.write("WARNING", "pytest_openscope.sidecar", text)
             if kind == "gave_up":
                 self.record.helper_failures.append(text)
+                if self.mirror["status"] == "pending":
+                    self.mirror = {**self.mirror, "reason": f"{text}; the next session on this rig finishes it"}
 
     def _on_interrupt(self, count: int, cause: str) -> None:
         everything = count > 1
         self.gate.stop(f"interrupted by {cause}", everything=everything)
-        text = f"{cause}: " + (
-            "no more steps; devices are made safe" if everything else "stopping; post-acquisition runs, again to skip it"
-        )
+        if self.ending:
+            text = f"{cause}: the session is ending already"
+        else:
+            text = f"{cause}: " + (
+                "no more steps; devices are made safe" if everything else "stopping; post-acquisition runs, again to skip it"
+            )
         self.log.write("WARNING", _LOGGER, text)
         self.stop_acquisitions(f"interrupted by {cause}")
 
@@ -407,19 +210,21 @@ class ExperimentSession:
         self.journal.write("deadline", kill_at=kill_at, what=what)
         if kill_at is None:
             faulthandler.cancel_dump_traceback_later()
-        elif self._faults is not None:
+        elif self.faults is not None:
             delay_s = max(0.1, kill_at - time.monotonic() - self.settings.grace_s / 2)
-            faulthandler.dump_traceback_later(delay_s, file=self._faults)
+            faulthandler.dump_traceback_later(delay_s, file=self.faults)
 
     def enable_faulthandler(self) -> None:
         """Let the stacks of a segfault go to a file that the sidecar reads; pytest's own goes to stderr."""
-        if self._faults is not None:
-            faulthandler.enable(self._faults)
+        if self.faults is not None:
+            faulthandler.enable(self.faults)
 
     def fail(self, failure: Failure) -> None:
         """Keep a failure; the first one is what ``debug_state.json`` describes."""
+        from .naming import name_by_hook
         from .snapshot import json_safe
 
+        name_by_hook(self, failure)
         self.record.failures.append(failure)
         self.journal.write("failure", failure=mask_json(json_safe(failure.as_json()), self.secrets))
 
@@ -434,6 +239,7 @@ class ExperimentSession:
         Raises:
             FileNotFoundError: there is no such file.
         """
+        __tracebackhide__ = True
         source = path if path.is_absolute() else self.folder / path
         if not source.is_file():
             source = path.resolve()
@@ -463,17 +269,18 @@ class ExperimentSession:
         steps = self.record.steps
         measurement.step = steps[-1].name if steps else ""
         self.record.measurements.append(measurement)
-        limits = f" (limits {measurement.minimum} to {measurement.maximum})" if not measurement.passed else ""
+        unit = f" {measurement.unit}" if measurement.unit else ""
+        limits = "" if measurement.passed else f" (limits {measurement.limits})"
         level = logging.INFO if measurement.passed else logging.ERROR
         logger = logging.getLogger("pytest_openscope.measurements")
-        logger.log(level, "%s = %s %s%s", measurement.name, measurement.value, measurement.unit, limits)
+        logger.log(level, "%s = %s%s%s", measurement.name, measurement.value, unit, limits)
 
     def acquisition_api(self) -> Acquisition:
         """Return what runs acquisition programs, made when first asked for."""
         if self.acquisition is None:
             from .acquisition import Acquisition, commands, parse_fault
 
-            faults = [text.partition("=")[2] for text in self.options.inject if text.startswith("acquisition=")]
+            faults = self.options.acquisition_faults
             self.acquisition = Acquisition(
                 self.folder,
                 self._on_output,
@@ -488,18 +295,19 @@ class ExperimentSession:
     def device_manager(self) -> Any:
         """Return the rig's devices; those that are opened eagerly are open."""
         if self.devices is None:
-            from .devices.faults import parse_injections, split
+            from .devices.faults import parse_injections
             from .devices.manager import DeviceManager
             from .devices.spec import build_specs
 
             rig = self.rig
-            faults, _ = parse_injections(self.options.inject, list(rig.devices), dry_run=self.dry_run)
+            faults, _ = parse_injections(self.options.device_faults, list(rig.devices))
             self.devices = DeviceManager(
                 build_specs(rig.devices),
                 rig_dir=rig.path.parent,
                 dry_run=self.dry_run,
-                injections=split(faults)[0],
+                injections=faults if self.dry_run else (),
                 on_event=self.journal.write,
+                on_open=self.rig_watch.devices_opened if self.rig_watch is not None else None,
             )
         return self.devices
 
@@ -557,7 +365,7 @@ class ExperimentSession:
     def _on_acquisition_event(self, event: str, **fields: Any) -> None:
         if event == "acquisition_batch":
             fields["log_size"] = self.log.size
-        elif event == "acquisition_started":
+        elif event in ("acquisition_starting", "acquisition_started"):
             fields["command"] = mask_json(fields["command"], self.secrets)
         self.journal.write(event, **fields)
 
@@ -597,7 +405,7 @@ class ExperimentSession:
         """End the session once: devices, notes, states, log, mirror; the rig is free on return."""
         if self.finished:
             return
-        self.finished = True
+        self.finished = self.ending = True
         from .ending import finish
 
         try:
@@ -605,8 +413,18 @@ class ExperimentSession:
         finally:
             faulthandler.cancel_dump_traceback_later()
             self.watchdog.stop()
-            self.interrupts.restore()
-            self._free_rig()
+            self.interrupts.over()
+            self.free_rig()
+
+    def end_a_fork(self) -> None:
+        """End this process if it is a copy that a step made with ``os.fork`` and let leave its step.
+
+        It would run the other steps, switch off the parent's hardware and write the parent's states once more.
+        """
+        if os.getpid() != self.pid:
+            text = f"a fork of the experiment process (pid {os.getpid()}) left its step and was ended: end it with os._exit"
+            self.log.write("WARNING", _LOGGER, text)
+            os._exit(1)
 
     def add_step(self, name: str, nodeid: str, phase: Phase, policy: OnFailure, kind: str) -> StepRecord:
         """Begin the record of a step."""
@@ -628,22 +446,3 @@ class ExperimentSession:
         """Return what an acquisition's exception knows of its process."""
         facts = getattr(error, "facts", None)
         return facts if isinstance(facts, AcquisitionFacts) else None
-
-
-def rig_is_held(holder: dict[str, Any], rig_id: str) -> pytest.UsageError:
-    """Say who holds the rig, as one usage error."""
-    who = "another session"
-    if holder:
-        place = f"pid {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
-        who = f"session {holder.get('session_uuid')} ({place})"
-    return pytest.UsageError(f"rig {rig_id} is in use by {who} -> wait for its end, or give --wait-for-rig SECONDS")
-
-
-def local_now() -> datetime:
-    """The local time with its UTC offset."""
-    return datetime.now().astimezone()
-
-
-def command_line() -> list[str]:
-    """The command line of this process."""
-    return list(getattr(sys, "orig_argv", sys.argv))

@@ -143,18 +143,9 @@ def end_state(
         "rig_id": record.rig_id,
         "dry_run": record.dry_run,
         "simulated": record.simulated,
+        "devices": record.devices,
         "steps": [],
-        "failures": [
-            {
-                "kind": failure.kind,
-                "outcome": str(failure.outcome),
-                "phase": _text(failure.phase),
-                "step": failure.step,
-                "exception_type": failure.exception_type,
-                "message": clip(failure.message, 2000),
-            }
-            for failure in record.failures
-        ],
+        "failures": [_in_brief(failure) for failure in record.failures],
         "measurements": [asdict(measurement) for measurement in record.measurements],
         "attachments": record.attachments,
         "notes": record.notes,
@@ -162,6 +153,7 @@ def end_state(
         "deselected": record.deselected,
         "lost_records": record.lost_records,
         "helper_failures": record.helper_failures,
+        "readiness_override": record.readiness_override,
         "mirror": dict(mirror or {"status": "off", "bytes_behind": 0, "reason": ""}),
         **more,
     }
@@ -169,6 +161,18 @@ def end_state(
     masked: dict[str, Any] = mask_json(json_safe(state), hidden)
     masked["steps"] = [_step(step, hidden) for step in record.steps]
     return masked
+
+
+def _in_brief(failure: Failure) -> dict[str, Any]:
+    """Return a failure without what ``debug_state.json`` has besides."""
+    return {
+        "kind": failure.kind,
+        "outcome": str(failure.outcome),
+        "phase": _text(failure.phase),
+        "step": failure.step,
+        "exception_type": failure.exception_type,
+        "message": clip(failure.message, 2000),
+    }
 
 
 def _step(step: StepRecord, hidden: ExactMasker) -> dict[str, Any]:

@@ -12,10 +12,13 @@ import pytest
 from .failures import failure_from_exception
 from .fixture_steps import FixtureSteps
 from .interrupts import StepExited, StepInterrupted, StepTimedOut
-from .items import place_of, step_name
+from .items import misspelt_phases, place_of, step_name
+from .journal import now_iso
 from .phases import OnFailure, Outcome, Phase
 from .record import Failure, StepRecord
-from .tee import LooseEnds, OutputTee
+from .rig_checks import register_recorder
+from .session_ends import SessionEnds, Timeouts
+from .tee import OutputTee
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -38,7 +41,7 @@ def register_hooks(session: ExperimentSession, config: pytest.Config) -> None:
     manager.register(StepKeeper(session, tee, fixtures), "openscope-steps")
     manager.register(SessionEnds(session), "openscope-session")
     if session.validating:
-        session.recorder = _register_recorder(session)
+        session.recorder = register_recorder(session)
     if manager.hasplugin("timeout") or hasattr(manager.hook, "pytest_timeout_set_timer"):
         manager.register(Timeouts(session), "openscope-timeouts")
 
@@ -63,19 +66,25 @@ class StepWindows:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Any:
-        with self._session.interrupts.window():
-            return (yield)
+        try:
+            with self._session.interrupts.window():
+                return (yield)
+        finally:
+            self._session.end_a_fork()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Any:
         session = self._session
         if place_of(item)[0] is Phase.ACQUISITION:
             session.gate.acquisition_begun = True
-        with session.interrupts.window():
-            try:
-                return (yield)
-            except (SystemExit, GeneratorExit) as error:
-                raise _StepLeft(f"the step raised {type(error).__name__}({error})") from error
+        try:
+            with session.interrupts.window():
+                try:
+                    return (yield)
+                except (SystemExit, GeneratorExit) as error:
+                    raise _StepLeft(f"the step raised {type(error).__name__}({error})") from error
+        finally:
+            session.end_a_fork()
 
 
 class _StepLeft(Exception):  # noqa: N818 - a step that tried to leave is no error of this package
@@ -93,7 +102,6 @@ class StepKeeper:
         self._failures = 0
         self._post_begun = False
         self._started = 0.0
-        self._notices = 0
         self._eager_opened = session.validating
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -102,12 +110,19 @@ class StepKeeper:
         self._session.log.ensure_attached()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Any:
-        result = yield
-        items.sort(key=lambda item: place_of(item)[0].rank)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Any:
         mine = self._session
+        try:
+            # Before anything is deselected: ``-m pre_acquisition`` would leave a misspelt one out in silence.
+            if misspelt := misspelt_phases(items, config):
+                raise pytest.UsageError("\n".join(map(str, misspelt)))
+            result = yield
+            items.sort(key=lambda item: place_of(item)[0].rank)
+        except pytest.UsageError as error:
+            mine.fail(Failure("collection", Outcome.ERROR, str(error), exception_type="UsageError", at=now_iso()))
+            raise
         if mine.recorder is None and any(item.get_closest_marker("rig_check") for item in items):
-            mine.recorder = _register_recorder(mine)
+            mine.recorder = register_recorder(mine)
             mine.recorder.pytest_collection_modifyitems(items)
         return result
 
@@ -118,6 +133,8 @@ class StepKeeper:
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
         session = self._session
         session.log.ensure_attached()
+        for taken in session.interrupts.retake():
+            self._say("WARNING", f"{taken} had been given another handler; it is the session's again")
         phase, policy, _ = place_of(item)
         name = step_name(item)
         if phase is Phase.POST_ACQUISITION and not self._post_begun:
@@ -141,6 +158,7 @@ class StepKeeper:
 
     def _end_step(self, item: pytest.Item, step: StepRecord) -> None:
         session = self._session
+        session.end_a_fork()
         step.duration_s = round(time.perf_counter() - self._started, 6)
         session.log.ensure_attached()
         if step.skipped:
@@ -152,9 +170,14 @@ class StepKeeper:
         session.journal.write(
             "step_finished", phase=str(step.phase), step=step.name, outcome=outcome, duration_s=step.duration_s
         )
-        session.interrupts.clear_timeout()
-        if session.watchdog.expired("session"):
+        expired = session.watchdog.expired("session")
+        if expired:
             session.watchdog.cancel("session")
+            session.gate.stop(expired)
+            if not any(failure.outcome is Outcome.TIMEOUT for failure in session.record.failures):
+                # It passed where no step can be interrupted.
+                session.fail(Failure("timeout", Outcome.TIMEOUT, expired, phase=step.phase, step=step.name, at=now_iso()))
+        session.interrupts.clear_timeout()
         session.log.set_place(None, None)
 
     @pytest.hookimpl(tryfirst=True)
@@ -231,8 +254,15 @@ class StepKeeper:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        fresh = self._session.notices[self._notices :]
-        self._notices += len(fresh)
+        self._show_notices()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        # Before the first step: an operator must know what is odd about this rig before an animal is on it.
+        self._show_notices()
+
+    def _show_notices(self) -> None:
+        fresh = self._session.fresh_notices()
         terminal: Any = self._session.config.pluginmanager.getplugin("terminalreporter")
         if fresh and terminal is not None:
             terminal.ensure_newline()
@@ -248,9 +278,9 @@ class StepKeeper:
         if report.failed:
             text = report.longreprtext
             _log.error("collection error in %s\n%s", report.nodeid, text)
-            last = text.strip().splitlines()[-1] if text.strip() else "collection error"
+            message = _collection_error(report.nodeid, text)
             self._session.fail(
-                Failure("collection", Outcome.ERROR, last.strip("E "), traceback=text, step=report.nodeid, nodeid=report.nodeid)
+                Failure("collection", Outcome.ERROR, message, traceback=text, step=report.nodeid, nodeid=report.nodeid)
             )
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -263,8 +293,6 @@ class StepKeeper:
         except (pytest.Session.Failed, pytest.Session.Interrupted, KeyboardInterrupt, pytest.exit.Exception):
             self._rescue(session)
             raise
-        finally:
-            mine.interrupts.in_loop(False)
         if mine.exit_request is not None:
             raise mine.exit_request
         if mine.interrupts.count:
@@ -285,18 +313,16 @@ class StepKeeper:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
-def _register_recorder(session: ExperimentSession) -> Any:
-    """Register what keeps the results of rig checks."""
-    from .checks.recorder import PLUGIN_NAME, CheckRecorder
-    from .readiness import keeper
+def _collection_error(nodeid: str, text: str) -> str:
+    """Return what is wrong in one line: the file, the exception, and the line of the file where pytest's text names it."""
+    import re
 
-    rig = session.configuration.rig
-    keep = None if session.dry_run else keeper(rig.state_directory, session.configuration.rig_file)
-    recorder = CheckRecorder(
-        session.configuration, session.record.session_uuid, keep, rig=session.rig, complete=session.validating
-    )
-    session.config.pluginmanager.register(recorder, PLUGIN_NAME)
-    return recorder
+    last = text.strip().splitlines()[-1].strip("E ") if text.strip() else "collection error"
+    importing = "in <module>" in text or "importing test module" in text or last.startswith("SyntaxError")
+    name = re.escape(nodeid.partition("::")[0].rpartition("/")[2])
+    numbers = re.findall(rf'^(?:E +File ".*{name}", line |(?:.*[/\\])?{name}:)([0-9]+)', text, re.MULTILINE) if name else []
+    where = f" (line {numbers[-1]})" if numbers else ""
+    return f"{nodeid or 'a file'} cannot be {'imported' if importing else 'collected'}: {last}{where}"
 
 
 def _skip_reason(report: pytest.TestReport) -> str:
@@ -311,89 +337,3 @@ def _classify(error: BaseException | None, when: str | None) -> tuple[Outcome, s
     if isinstance(error, (StepInterrupted, StepExited)):
         return Outcome.INTERRUPTED, "interrupt"
     return Outcome.FAILED if when == "call" else Outcome.ERROR, kind
-
-
-class Timeouts:
-    """pytest-timeout decides when a step has had its time; this decides how it ends."""
-
-    def __init__(self, session: ExperimentSession) -> None:
-        self._session = session
-
-    @pytest.hookimpl(tryfirst=True, optionalhook=True)
-    def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool:
-        message = f"timeout: {step_name(item)} took longer than {settings.timeout:g} s"
-        self._session.watchdog.arm(item.nodeid, float(settings.timeout), message)
-        return True
-
-    @pytest.hookimpl(tryfirst=True, optionalhook=True)
-    def pytest_timeout_cancel_timer(self, item: pytest.Item) -> bool:
-        self._session.watchdog.cancel(item.nodeid)
-        return True
-
-
-class SessionEnds:
-    """Beginning and end of pytest's own session."""
-
-    def __init__(self, session: ExperimentSession) -> None:
-        self._session = session
-        self._loose_ends = LooseEnds(self._on_exit)
-        self._summarised = False
-
-    def _on_exit(self, status: int, stack: str) -> None:
-        self._session.log.write("CRITICAL", "pytest_openscope.uncaught", f"os._exit({status}) was called\n{stack.rstrip()}")
-        self._session.journal.write("exiting", code=status, text=stack)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        self._loose_ends.install()
-        config = session.config
-        limit = config.getoption("session_timeout", None)
-        if limit is None and config.pluginmanager.hasplugin("timeout"):
-            limit = config.getini("session_timeout") or None
-        limit = limit or self._session.settings.session_timeout
-        if limit:
-            seconds = float(limit)
-            self._session.watchdog.arm("session", seconds, f"session timeout: longer than {seconds:g} s")
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        mine = self._session
-        told = any(failure.kind == "interrupt" for failure in mine.record.failures)
-        if told or (isinstance(excinfo.value, pytest.Session.Interrupted) and not mine.interrupts.count):
-            return
-        mine.fail(Failure("interrupt", Outcome.INTERRUPTED, f"{excinfo.typename}: {excinfo.value}".rstrip(": ")))
-
-    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        _log.critical("internal error", exc_info=excinfo._excinfo)
-        self._session.fail(failure_from_exception(excinfo.value, kind="internal", outcome=Outcome.ERROR))
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
-        mine = self._session
-        mine.interrupts.in_loop(True)
-        try:
-            return (yield)
-        finally:
-            outcome = mine.outcome
-            if int(session.exitstatus) in (0, 5) and mine.record.steps and outcome is not Outcome.PASSED:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            self._loose_ends.restore()
-            mine.finish(int(session.exitstatus))
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        self._summarise(terminalreporter)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_unconfigure(self, config: pytest.Config) -> None:
-        terminal = config.pluginmanager.getplugin("terminalreporter")
-        if terminal is not None and self._session.finished:
-            # pytest leaves out the summary for exit codes that it does not know, such as those of pytest.exit.
-            self._summarise(terminal)
-
-    def _summarise(self, terminal: Any) -> None:
-        if self._summarised:
-            return
-        self._summarised = True
-        from .summary import write_summary
-
-        write_summary(self._session, terminal)

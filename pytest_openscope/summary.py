@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .ending import missing_token
 from .phases import Outcome
 
 if TYPE_CHECKING:
+    from .record import Failure
     from .session import ExperimentSession
 
 
@@ -21,8 +21,7 @@ def write_summary(session: ExperimentSession, terminal: Any) -> None:
     terminal.write_line(f"outcome: {record.outcome}{dry}", bold=True, green=good, red=not good)
     if record.failures:
         first = record.failures[0]
-        where = f"{first.phase} step {first.step}: " if first.phase else ""
-        terminal.write_line(f"first failure: {where}{_one_line(first.message or first.exception_type)}")
+        terminal.write_line(f"first failure: {_as_check(session, first) or _as_step(first)}")
     for reason, names in _skipped(session).items():
         terminal.write_line(f"skipped: {', '.join(names)} ({reason})")
     if record.deselected:
@@ -34,27 +33,43 @@ def write_summary(session: ExperimentSession, terminal: Any) -> None:
     if record.lost_records:
         terminal.write_line(f"log records lost: {record.lost_records}", red=True)
     if session.mirror["status"] != "off":
-        behind = session.mirror.get("bytes_behind")
-        terminal.write_line(
-            f"mirror: {session.mirror['status']}"
-            + (f" ({behind} bytes behind: {session.mirror.get('reason')})" if session.mirror["status"] != "verified" else "")
-        )
+        behind, why = session.mirror.get("bytes_behind"), str(session.mirror.get("reason"))
+        if behind is not None:
+            why = f"{behind} bytes behind: {why}"
+        verified = session.mirror["status"] == "verified"
+        terminal.write_line(f"mirror: {session.mirror['status']}" + ("" if verified else f" ({why})"))
     _write_reports(session, terminal)
+    for text in session.fresh_notices():
+        terminal.write_line(f"openscope: {_one_line(text)}", yellow=True)
     terminal.write_line(f"session folder: {session.folder}")
+
+
+def _as_step(failure: Failure) -> str:
+    where = f"{failure.phase} step {failure.step}: " if failure.phase else ""
+    return where + _one_line(failure.message or failure.exception_type)
+
+
+def _as_check(session: ExperimentSession, failure: Failure) -> str:
+    """Return the failure of a ready-made check by the check's own name; "" for any other."""
+    for result in session.recorder.results if session.recorder is not None else ():
+        if failure.message == str(result):
+            return f"check {result.check}: {_one_line(failure.message.removeprefix(f'{result.check}: {result.status}: '))}"
+    return ""
 
 
 def _write_reports(session: ExperimentSession, terminal: Any) -> None:
     latest = {report.get("fingerprint"): report for report in session.reports}
     for report in latest.values():
         link, reason = report.get("issue_url") or "", _one_line(report.get("reason") or "")
+        if report.get("status") == "queued" and "goes out" not in reason:
+            reason = f"{reason}; goes out with the next session".removeprefix("; ")
         parts = [str(report.get("status")), link, f"({reason})" if reason else ""]
         terminal.write_line(f"issue: {' '.join(part for part in parts if part)}")
     left = session.sidecar.reports_left if session.sidecar is not None else 0
     if left:
         terminal.write_line(f"issue: {left} queued (not sent yet; goes out in the background, or with the next session)")
-    warning = missing_token(session)
-    if warning:
-        terminal.write_line(f"WARNING: {warning}", yellow=True)
+    if session.missing_token:
+        terminal.write_line(f"WARNING: {session.missing_token}", yellow=True)
 
 
 def _skipped(session: ExperimentSession) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from share_kit import METADATA, assert_mirrored, json_of, mirror_status, processes_of, start, use_share
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-KILLS = int(os.environ.get("OPENSCOPE_FEW_KILLS", "20"))
+KILLS = int(os.environ.get("OPENSCOPE_FEW_KILLS", "6"))
 
 #: ``count`` holds how many logging calls have returned; a camera runs beside.
 CHATTY = """
@@ -55,7 +56,7 @@ def kill_one(bench: Any, seed: int) -> None:
     records = [entry.message for entry in log if entry.logger == "lab"]
     assert len(records) >= certain
     assert records == [f"record {number}" for number in range(len(records))]
-    frames = [entry.message for entry in log if entry.message.startswith("frame ")]
+    frames = [entry.message for entry in log if entry.logger.endswith("stdout")]
     (raw,) = bench.folder.rglob("camera.stdout.log")
     assert frames == raw.read_text().splitlines()
     assert log[-1].message.startswith("outcome: crashed")
@@ -66,6 +67,41 @@ def kill_one(bench: Any, seed: int) -> None:
     assert_mirrored(share, ("bench", bench.folder))
 
 
+def kill_on_its_way_up(bench: Any, seed: int) -> None:
+    """Kill a session that has just made its folder: its sidecar finishes it, or the next one to look."""
+    share = use_share(bench, bench.path / "share", stop_graceful_s=1, stop_terminate_s=1, stop_kill_s=1)
+    share.mkdir()
+    bench.steps(CHATTY)
+    process = start(bench)
+    try:
+        until = time.monotonic() + 20
+        while not bench.folders and time.monotonic() < until:
+            continue
+        time.sleep(random.Random(seed).uniform(0.0, 0.06))
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    bench.wait_for(lambda: not processes_of(bench.path))
+    noted = list((bench.path / "state" / "unfinished").glob("*.json"))
+    if not noted and not list((bench.folder / METADATA).iterdir()):
+        return  # Nothing but the empty folder: there is nothing to tell of it.
+    recover = [sys.executable, "-m", "pytest_openscope", "recover", "--rig-config", "rig.yaml"]
+    told = subprocess.run(recover, cwd=bench.path, capture_output=True, text=True, timeout=60, check=True)
+    assert ("nothing to recover" in told.stdout) is not bool(noted)
+    bench.wait_for(lambda: not processes_of(bench.path))
+    assert bench.end["outcome"] == "crashed"
+    assert bench.log[-1].message.startswith("outcome: crashed")
+    assert json_of(bench.folder, "debug_state.json")["kind"] == "crash"
+    assert mirror_status(bench.folder) == "verified"
+    assert_mirrored(share, ("bench", bench.folder))
+    assert not list((bench.path / "state" / "unfinished").glob("*.json"))
+
+
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_kill_at_a_random_moment(bench: Any, seed: int) -> None:
     kill_one(bench, seed)
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_kill_on_its_way_up(bench: Any, seed: int) -> None:
+    kill_on_its_way_up(bench, seed)

@@ -141,10 +141,14 @@ def mend(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["missing", "a file is in its place", "read-only"])
 def test_no_share_at_the_start(bench: Any, how: str) -> None:
-    """The experiment does not notice; the sidecar, which is still there, finishes the copy when the share comes."""
-    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=1)
+    """The experiment does not notice; the sidecar, which is still there, finishes the copy when the share comes.
+
+    The warning comes while the session runs, or (``missing``) while it waits for the mirror, its log being complete.
+    """
+    late = how == "missing"
+    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=4 if late else 1)
     spoil(share, how)
-    bench.steps(CHATTY.replace("def test_save():", "def test_save():\n    time.sleep(2.5)"))
+    bench.steps(CHATTY if late else CHATTY.replace("def test_save():", "def test_save():\n    time.sleep(2.5)"))
     result = bench.run()
     took_s = ended_after_s(bench)
     assert result.ret == 0

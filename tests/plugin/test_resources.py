@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,14 @@ def test_acquire():
 
 def samples_of(bench: Any) -> Any:
     return json_of(bench.folder, "resource_usage.json")
+
+
+def at_one_moment(path: Path) -> bytes:
+    """The file between two samples: one that grows while it is read is read again."""
+    while True:
+        before, data, after = path.stat().st_size, path.read_bytes(), path.stat().st_size
+        if before == len(data) == after:
+            return data
 
 
 def test_samples_of_a_session(bench: Any) -> None:
@@ -82,7 +91,7 @@ def test_the_file_is_valid_after_every_sample(bench: Any) -> None:
     path = bench.wait_for(lambda: next((bench.path / "sessions").glob("*/*/resource_usage.json"), None))
     seen = set()
     while len(seen) < 8:
-        seen.add(len(json.loads(path.read_text())))
+        seen.add(len(json.loads(at_one_moment(path))))
     (bench.path / "stop").touch()
     assert process.wait(20) == 0
     bench.wait_for(lambda: not processes_of(bench.path))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +68,137 @@ def test_the_log_has_everything_in_order(bench: Any) -> None:
     assert "INFO post_acquisition test_post stdout post saw passed" in text
     assert "free disk = 30 GB" in text
     assert entries[-1].message.startswith("outcome: passed")
+
+
+def test_files_that_cannot_be_run_are_told_before_the_session_folder_exists(bench: Any) -> None:
+    bench.write("test_day1.py", "def test_it(): pass\n")
+    bench.write("day1.yaml", "subject_id: mouse7\n")
+    result = bench.run("test_day2.py::test_it", "test_day1.py::test_it[a/b]", "day1.yaml", "nowhere/test_day1.py")
+    assert result.ret == 4
+    message = result.stderr.str()
+    assert "3 mistakes, nothing was started" in message
+    assert "test_day2.py: there is no such file -> did you mean test_day1.py?" in message
+    assert "day1.yaml: a parameter file given like this is JSON -> rename or convert it, or give --params day1.yaml" in message
+    assert "nowhere/test_day1.py: there is no such file -> mend the path" in message
+    assert not (bench.path / "sessions").exists()
+
+
+def test_modules_folders_and_what_others_collect_are_no_missing_files(bench: Any) -> None:
+    bench.write("rounds/test_day1.py", "def test_it(): pass\n")
+    bench.write("labtests/__init__.py", "")
+    bench.write("labtests/test_day2.py", "def test_it(): pass\n")
+    bench.write("plan.yaml", "")
+    bench.write(
+        "conftest.py",
+        "import pytest\n"
+        "class Plan(pytest.File):\n"
+        "    def collect(self): return [Line.from_parent(self, name='line')]\n"
+        "class Line(pytest.Item):\n"
+        "    def runtest(self): pass\n"
+        "def pytest_collect_file(file_path, parent):\n"
+        "    if file_path.suffix == '.yaml': return Plan.from_parent(parent, path=file_path)\n",
+    )
+    result = bench.run("--pyargs", "rounds", "labtests.test_day2", "plan.yaml")
+    assert result.ret == 0, result.stderr.str()
+    result.assert_outcomes(passed=3)
+    result = bench.run("--pyargs", "rounds", "labtest")
+    assert (result.ret, len(bench.folders)) == (4, 1)
+    assert "labtest: there is no such file -> did you mean labtests?" in result.stderr.str()
+
+
+def test_a_misspelt_phase_is_refused_before_any_step(bench: Any) -> None:
+    bench.steps(
+        "@pytest.mark.pre_aquisition\ndef test_shutter(): open('ran', 'w')\n"
+        "@pytest.mark.acquisition_rack\ndef test_rack(): open('ran', 'w')\n"
+    )
+    bench.write("pytest.ini", "[pytest]\nmarkers =\n    acquisition_rack(bay): where it stands\n")
+    result = bench.run("-m", "acquisition_rack")
+    assert result.ret == 4
+    (told,) = [line for line in result.stderr.lines if line.startswith("ERROR")]
+    assert "test_experiment.py::test_shutter: @pytest.mark.pre_aquisition is no phase of an experiment" in told
+    assert "-> write @pytest.mark.pre_acquisition, or register the mark" in told
+    assert not (bench.path / "ran").exists()
+    assert (bench.end["outcome"], bench.end["steps"]) == ("error", [])
+    assert bench.end["failures"][0]["message"] in told
+
+
+def test_a_file_that_cannot_be_imported_is_named_with_its_line(bench: Any) -> None:
+    bench.write("days/test_day1.py", "def test_it(): pass\n\ndef test_that(:\n")
+    bench.write("days/test_day2.py", "def test_it(): pass\nopenscope_has_no_such_name\n")
+    bench.write("days/test_day3.py", "import no_such_driver\n")
+    bench.write("days/test_day4.py", "def test_it(frames): pass\ntest_it.pytestmark = 3\n")
+    result = bench.run()
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["first failure: days/test_day1.py cannot be imported: SyntaxError: * (line 3)"])
+    told = [failure["message"] for failure in bench.end["failures"]][1:4]
+    assert told[0].startswith("days/test_day2.py cannot be imported: NameError: name 'openscope_has_no_such_name'")
+    assert told[0].endswith("(line 2)")
+    assert told[1] == "days/test_day3.py cannot be imported: ModuleNotFoundError: No module named 'no_such_driver' (line 1)"
+    assert told[2].startswith("days/test_day4.py cannot be collected: ")
+
+
+def test_measurements_in_the_log_and_in_the_failure(bench: Any) -> None:
+    bench.steps(
+        "def test_frames(experiment): experiment.measure('frames', 60)\n"
+        "def test_dropped(experiment): experiment.measure('dropped', 9, 'frames', maximum=5)\n"
+        "def test_memory(experiment): experiment.measure('peak_memory', None, 'MB', maximum=2000)\n"
+    )
+    bench.run()
+    said = [entry.message for entry in bench.log if entry.logger == "pytest_openscope.measurements"]
+    assert said == ["frames = 60", "dropped = 9 frames (limits [-inf, 5])", "peak_memory = None MB (limits [-inf, 2000])"]
+    dropped, memory = (failure["message"] for failure in bench.end["failures"])
+    assert dropped == "dropped = 9 frames is outside [-inf, 5]"
+    assert memory == "peak_memory is None, not a number (limits [-inf, 2000])"
+
+
+def test_tracebacks_show_the_step_and_not_the_plugin(bench: Any) -> None:
+    bench.steps(
+        "def look(): os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
+        "def test_frames(experiment): experiment.measure('frames', 3, minimum=5)\n"
+        "def test_attach(experiment): experiment.attach('nothing.txt')\n"
+        "def test_program(acquisition): acquisition.run([sys.executable, '-c', 'raise SystemExit(3)'])\n"
+        "@pytest.mark.timeout(0.2)\n"
+        "def test_late(acquisition): acquisition.run([sys.executable, '-c', 'import time; time.sleep(9)'])\n"
+        "def test_stopped(experiment): look()\n"
+    )
+    result = bench.run("-rN")
+    told = result.stdout.str()
+    assert told.count("   def test_") == 5
+    assert "def look" in told
+    assert "pytest_openscope/" not in told
+    assert "E   KeyboardInterrupt" not in told
+    assert [step["outcome"] for step in bench.end["steps"]] == ["failed", "failed", "failed", "timeout", "interrupted"]
+    # The files keep the whole way.
+    assert "in look" in bench.end["failures"][-1].get("traceback", "") + bench.messages
+
+
+def test_a_session_timeout_that_its_thread_did_not_see_ends_one_step(bench: Any) -> None:
+    """What a call that holds the GIL can do: the step is found overdue before the watching thread has run at all."""
+    bench.write("conftest.py", "from pytest_openscope.interrupts import Watchdog\nWatchdog._run = lambda self: None\n")
+    bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nsession_timeout: 0.5\n")
+    bench.steps(
+        "def test_slow(): time.sleep(0.6)\ndef test_next(): pass\n@pytest.mark.post_acquisition\ndef test_save(): pass\n"
+    )
+    assert bench.run().ret == 1
+    outcomes = bench.outcomes()
+    assert (outcomes["test_slow"], outcomes["test_save"]) == ("timeout", "passed")
+    assert outcomes["test_next"].startswith("skipped: session timeout")
+    assert [failure["kind"] for failure in bench.end["failures"]] == ["timeout"]
+
+
+def test_the_log_begins_with_what_there_is(bench: Any) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    bench.run()
+    told = [entry.message for entry in bench.log]
+    assert f"rig configuration {bench.path / 'rig.yaml'}" in told
+    assert not [line for line in told if " None" in line or line.startswith(("script", "repository"))]
+    repository = "parameters: {repository_url: 'https://host/lab.git', repository_commit_hash: abc123}\n"
+    rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
+    bench.write("rig.yaml", rig.replace("sessions", "others") + repository)
+    bench.run("--dry-run")
+    (folder,) = (bench.path / "others" / "dry_runs").iterdir()
+    log = (folder / "launcher_metadata" / "launcher.log").read_text(encoding="utf-8")
+    assert "repository https://host/lab.git at abc123" in log
 
 
 def test_without_a_rig_the_plugin_is_inert(bench: Any) -> None:
@@ -219,6 +352,7 @@ def test_missing_ids_are_named(bench: Any) -> None:
     assert "subject_id" in result.stderr.str()
     assert "user_id" in result.stderr.str()
     assert "--subject-id" in result.stderr.str()
+    assert "openscope_subject_id in pytest.ini" in result.stderr.str()
     assert not (bench.path / "sessions").exists()
 
 
@@ -385,6 +519,38 @@ def test_uncaught_exceptions_are_in_the_log(bench: Any) -> None:
     assert "in del" in bench.messages
 
 
+def test_an_interrupt_at_the_first_question_starts_nothing_and_says_so(bench: Any) -> None:
+    bench.steps("def test_acquire():\n    pass\n")
+    leader, follower = pty.openpty()
+    command = [part for part in bench.command(ids=False) if part != "--no-input"]
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    process = subprocess.Popen(command, cwd=bench.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    seen, pressed = b"", False
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        # Python's readline misses a signal that comes between its prompt and its wait: as a user would, press again.
+        if select.select([leader], [], [], 0.5)[0]:
+            try:
+                data = os.read(leader, 4096)
+            except OSError:
+                break
+            seen += data
+            if not data:
+                break
+        elif process.poll() is not None:
+            break
+        else:
+            pressed = False
+        if b"subject_id:" in seen and not pressed:
+            pressed = True
+            process.send_signal(signal.SIGINT)
+    os.close(leader)
+    assert process.wait(20) == 2
+    assert b"openscope: interrupted before the session began; nothing was started" in seen
+    assert not list(bench.path.glob("sessions/*"))
+
+
 def test_secrets_never_reach_the_session_folder(bench: Any) -> None:
     bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\napi_token: hunter2hunter2\n")
     bench.steps("def test_acquire(rig):\n    print('using', rig['api_token'])\n    assert False, rig['api_token']\n")
@@ -403,7 +569,7 @@ def test_questions_on_a_terminal(bench: Any) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
     process = subprocess.Popen(command, cwd=bench.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
-    seen = b""
+    seen = everything = b""
     answers = [
         (b"subject_id:", b"mouse9\n"),
         (b"user_id:", b"eve\n"),
@@ -415,15 +581,18 @@ def test_questions_on_a_terminal(bench: Any) -> None:
     deadline = time.monotonic() + 40
     while time.monotonic() < deadline:
         try:
-            seen += os.read(leader, 4096)
+            data = os.read(leader, 4096)
         except OSError:
             break
+        seen, everything = seen + data, everything + data
         while answers and answers[0][0] in seen:
             question, answer = answers.pop(0)
             seen = seen.split(question, 1)[1]
             os.write(leader, answer)
     assert process.wait(20) == 0
     assert not answers
+    for text in (b"test session starts", b"collected 1 item", b"outcome: passed"):
+        assert text in everything.partition(b"user_id:")[2]
     assert bench.end["subject_id"] == "mouse9"
     assert bench.end["experiment_data"]["experiment_notes"] == "calm animal"
     assert "question: Weight in g?" in bench.messages
@@ -476,3 +645,29 @@ def test_the_acquisition_can_be_echoed(bench: Any) -> None:
     result = bench.run("--param", "acquisition_echo=true")
     assert "987123" in result.stdout.str()
     assert [entry.message for entry in bench.log].count("987123") == 1
+
+
+def test_a_summary_that_fails_does_not_take_the_exit_code_with_it(bench: Any) -> None:
+    bench.write("conftest.py", "import pytest_openscope.summary\npytest_openscope.summary._skipped = None\n")
+    bench.steps("def test_acquire(): pass\n")
+    result = bench.run()
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["the summary could not be written:", "*TypeError*", "session folder: *", "*1 passed*"])
+    assert bench.end["outcome"] == "passed"
+
+
+def test_steps_run_as_plain_tests_say_what_is_missing(bench: Any) -> None:
+    bench.steps("def test_acquire(experiment): pass\n")
+    result = bench.run(rig=False, ids=False)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["openscope: this was no experiment, so there is no fixture 'experiment' -> add --rig-config RIG.yaml"]
+    )
+    assert not bench.folders
+
+
+def test_an_empty_rig_option_is_no_plain_run(bench: Any) -> None:
+    bench.steps("def test_acquire(): pass\n")
+    result = bench.run("--rig-config", "", rig=False, ids=False)
+    assert result.ret == 4
+    assert "--rig-config: the path is empty" in result.stderr.str()

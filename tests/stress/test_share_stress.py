@@ -31,6 +31,9 @@ RECORDS = int(os.environ.get("OPENSCOPE_RECORDS", "4000"))
 RATIO = 1.1
 #: A smaller difference is the machine's (the FUSE server in Python runs beside the experiment), not the share's.
 NOISE_S = 0.00005
+#: Fewer say nothing about a 99th percentile on a machine that does other things too.
+ENOUGH_RECORDS = 4000
+STALL_S = 0.01
 #: ``mirror_wait_s`` of these sessions.
 WAIT_S = 2.0
 
@@ -97,18 +100,31 @@ def timed_run(bench: Any, name: str) -> tuple[float, float, float]:
 
 
 def shares(fuse: FuseShare, how: str) -> list[tuple[float, str]]:
-    """What happens to the share: (seconds after the start of the session, word for the share)."""
+    """What happens to the share: (seconds after the start of the session, word for the share or ``down`` or ``up``)."""
+    middle_s = 0.5 + 0.4 * RECORDS * 0.0011
     return {
         "0 ms": [],
         "2 ms": [(0.0, "0.002")],
         "20 ms": [(0.0, "0.020")],
-        "stalls for 5 s": [(2.0, "hang"), (7.0, "ok")],
+        "stalls for 5 s": [(middle_s, "hang"), (middle_s + 5.0, "ok")],
         "hung from the start": [(0.0, "hang")],
-        "hung in the middle": [(2.0, "hang")],
+        "hung in the middle": [(middle_s, "hang")],
+        "vanishes and comes back": [(middle_s, "down"), (middle_s + 3.0, "up")],
     }[how]
 
 
-@pytest.mark.parametrize("how", ["0 ms", "2 ms", "20 ms", "stalls for 5 s", "hung from the start", "hung in the middle"])
+HOWS = ["0 ms", "2 ms", "20 ms", "stalls for 5 s", "hung from the start", "hung in the middle", "vanishes and comes back"]
+
+
+def act(fuse: FuseShare, word: str) -> None:
+    """Let one thing happen to the share."""
+    if word in ("down", "up"):
+        getattr(fuse, word)()
+    else:
+        fuse.say(word)
+
+
+@pytest.mark.parametrize("how", HOWS)
 def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, how: str) -> None:
     bench.steps(TIMED.format(records=RECORDS))
     timed_run(bench, "sessions")
@@ -119,7 +135,7 @@ def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, h
         base.append(timed_run(bench, f"plain{turn}"))
         fuse.say("ok")
         use_share(bench, fuse.mount / "central", sessions=f"sessions{turn}", mirror_wait_s=WAIT_S, mirror_finish_s=120)
-        timers = [threading.Timer(delay_s, fuse.say, [word]) for delay_s, word in shares(fuse, how)]
+        timers = [threading.Timer(delay_s, act, [fuse, word]) for delay_s, word in shares(fuse, how)]
         for timer in timers:
             timer.start()
         with_share.append(timed_run(bench, f"sessions{turn}"))
@@ -134,8 +150,11 @@ def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, h
         f"{how}: loop {plain[0]:.3f} -> {shared[0]:.3f} s, p99 per record {plain[1] * 1e6:.0f} -> {shared[1] * 1e6:.0f} us, "
         f"wait at the end {plain[2]:.2f} -> {shared[2]:.2f} s"
     )
-    assert shared[0] <= plain[0] * RATIO
-    assert shared[1] <= plain[1] * RATIO + NOISE_S
+    if RECORDS >= ENOUGH_RECORDS:
+        assert shared[0] <= plain[0] * RATIO
+        assert shared[1] <= plain[1] * RATIO + NOISE_S
+    # Whatever else the machine does: no record waits for the share.
+    assert shared[1] < plain[1] + STALL_S
     assert shared[2] <= WAIT_S + 0.5
     sessions = [("bench", next((bench.path / f"sessions{turn}").iterdir())) for turn in range(3)]
     assert_mirrored(fuse.folder / "central", *sessions)

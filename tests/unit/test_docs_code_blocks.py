@@ -98,40 +98,82 @@ def test_the_index_leads_to_every_page() -> None:
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "OPENSCOPE_"))}
-    environment["OPENSCOPE_STATE_DIRECTORY"] = str(folder / "state")
+    environment["OPENSCOPE_STATE_DIRECTORY"] = str(folder.parent / "state")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rig-config", "rig.yaml", "--no-input"]
-    command += ["--rootdir", str(folder), "--subject-id", "mouse1", "--user-id", "me", *arguments]
+    command += ["--subject-id", "mouse1", "--user-id", "me", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_the_tutorial_runs(tmp_path: Path) -> None:
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """The tutorial's folder, in a clone whose own settings and ``conftest.py`` would end any run that took them."""
+    clone = tmp_path / "clone"
+    folder = clone / "first"
+    folder.mkdir(parents=True)
+    (clone / "pyproject.toml").write_text("[tool.pytest.ini_options]\n", encoding="utf-8")
+    (clone / "conftest.py").write_text("raise ImportError('the conftest.py of the clone')\n", encoding="utf-8")
     for block in blocks(TUTORIAL):
         named = re.match(r"# (\S+\.\w+)\n", block.text)
-        if block.language in ("python", "yaml") and named:
-            (tmp_path / named[1]).write_text(block.text, encoding="utf-8")
+        if block.language in ("python", "yaml", "ini") and named:
+            (folder / named[1]).write_text(block.text, encoding="utf-8")
         elif block.language == "json":
-            (tmp_path / "day1.json").write_text(block.text, encoding="utf-8")
+            (folder / "day1.json").write_text(block.text, encoding="utf-8")
+    return folder
+
+
+def test_the_tutorial_runs_in_a_folder_of_the_clone(first: Path) -> None:
     runs = {
         ("--dry-run",): (0, "outcome: passed (dry run"),
         ("-v",): (0, "test_recording.py::test_frames PASSED"),
         ("--param", "duration_s=0.5"): (1, "post_acquisition step test_frames: frames = 25 is outside [50, inf]"),
         ("-v", "day1.json"): (0, "day1.json::acquisition::camera PASSED"),
+        ("day1.json", "--param", "duration_s=0.5"): (0, "outcome: passed"),
     }
     for arguments, (code, said) in runs.items():
-        ended, printed = run(tmp_path, *arguments)
+        ended, printed = run(first, *arguments)
         assert ended == code, printed
         assert said in printed
+    tables = sorted(first.glob("sessions/*/frames.txt"), key=lambda path: path.stat().st_mtime_ns)
+    assert [len(table.read_text(encoding="utf-8").splitlines()) for table in tables] == [50, 25, 50, 25]
+
+
+def test_without_its_ini_file_the_tutorial_would_not_run_there(first: Path) -> None:
+    (first / "pytest.ini").unlink()
+    ended, printed = run(first, "--dry-run")
+    assert ended == 4, printed
+    assert "the conftest.py of the clone" in printed
+
+
+def test_the_steps_of_write_an_experiment_pass_a_dry_run(tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "how-to" / "write-an-experiment.md"
+    shown = [block.text for block in blocks(guide) if "experiment.measure(" in block.text]
+    assert ["acquisition.run(" in text for text in shown] == [True, False]
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (tmp_path / "rig.yaml").write_text("rig_id: desk\noutput_root_folder: sessions\n", encoding="utf-8")
+    for number, text in enumerate(shown):
+        (tmp_path / f"test_{number}.py").write_text(text, encoding="utf-8")
+    ended, printed = run(tmp_path, "--dry-run")
+    assert ended == 0, printed
+    assert "2 passed" in printed
 
 
 def test_the_experiment_of_the_readme_runs(tmp_path: Path) -> None:
     shown = blocks(ROOT / "README.md")
     (rig,) = (block.text for block in shown if block.language == "yaml")
     (steps,) = (block.text for block in shown if block.language == "python")
-    (tmp_path / "rig.yaml").write_text(rig, encoding="utf-8")
-    (tmp_path / "test_day1.py").write_text(steps, encoding="utf-8")
-    ended, printed = run(tmp_path)
+    folder = tmp_path / "day1"
+    folder.mkdir()
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (folder / "rig.yaml").write_text(rig, encoding="utf-8")
+    (folder / "test_day1.py").write_text(steps, encoding="utf-8")
+    ended, printed = run(folder)
     assert ended == 0, printed
     assert "3 passed" in printed
-    ended, printed = run(tmp_path, "--dry-run")
+    ended, printed = run(folder, "--dry-run")
     assert ended == 0, printed
+
+
+def test_the_parameter_file_of_the_readme_is_that_of_the_minimal_rig() -> None:
+    (shown,) = (block.text for block in blocks(ROOT / "README.md") if block.language == "json")
+    assert json.loads(shown) == json.loads((ROOT / "example_rigs" / "minimal" / "day1.json").read_text(encoding="utf-8"))

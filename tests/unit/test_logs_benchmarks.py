@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from benchmarks.harness import Result, in_turn
@@ -32,6 +34,11 @@ def test_a_broken_promise_is_a_miss_whatever_the_ratio() -> None:
     result = Result("x", 2.0, [1.0], [1.0], broken=["lines were lost"])
     assert str(result).startswith("MISS")
     assert "NOT KEPT: lines were lost" in str(result)
+
+
+def test_whatever_is_named_can_be_run() -> None:
+    for name in names():
+        assert callable(importlib.import_module(f"benchmarks.{name}").run), name
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

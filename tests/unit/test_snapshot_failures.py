@@ -104,6 +104,14 @@ def test_broken_text_is_guarded() -> None:
     assert "no repr" in str(failure.locals) or "RuntimeError" in str(failure.locals) or "Secretive" in str(failure.locals)
 
 
+def test_a_sentence_of_a_key_error_stands_without_quotes() -> None:
+    assert failure_from_exception(KeyError("no device 'lamp'; did you mean 'lamps'?")).message == (
+        "no device 'lamp'; did you mean 'lamps'?"
+    )
+    assert failure_from_exception(KeyError("lamp")).message == "'lamp'"
+    assert failure_from_exception(KeyError("a b", 1)).message == "('a b', 1)"
+
+
 def test_notes_give_the_fingerprint() -> None:
     error = ValueError("x")
     error.__notes__ = ["a hint", "Fingerprint: shutter-stuck"]  # type: ignore[attr-defined]

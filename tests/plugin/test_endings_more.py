@@ -1,0 +1,454 @@
+"""Endings that only a nasty operator, a strange step or a strange system thinks of; each in a session of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from share_kit import assert_mirrored, json_of, mirror_status, processes_of, session_log, start, use_share
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, forks and terminals of POSIX")
+
+#: A laser that a fixture switches on, an acquisition step, and two steps that save.
+EXPERIMENT = """
+LOG = open("laser.txt", "a", buffering=1)
+
+@pytest.fixture(scope="session")
+def laser():
+    LOG.write("on\\n")
+    yield
+    LOG.write("off\\n")
+
+CAMERA = [sys.executable, "-u", "-c", "import time\\nfor i in range(3000): print('frame', i); time.sleep(0.01)"]
+
+def watched(experiment):
+    while not (experiment.session_folder / "launcher_metadata/resource_usage.json").exists():
+        time.sleep(0.01)
+
+def test_acquire(acquisition, laser, experiment):
+    {body}
+
+def test_acquire_more(laser):
+    logging.info("more")
+
+@pytest.mark.post_acquisition
+def test_save(laser):
+    {post}
+
+@pytest.mark.post_acquisition
+def test_save_again(laser):
+    logging.info("saved again")
+"""
+
+
+def write_steps(bench: Any, body: str = "pass", post: str = "pass") -> None:
+    bench.steps(EXPERIMENT.format(body=body, post=post))
+
+
+def laser(bench: Any) -> list[str]:
+    return (bench.path / "laser.txt").read_text(encoding="utf-8").split()
+
+
+def printed(bench: Any) -> str:
+    return (bench.path / "output.txt").read_text(encoding="utf-8", errors="replace")
+
+
+def footers(bench: Any) -> int:
+    return sum(entry.message.startswith("outcome: ") for entry in bench.log)
+
+
+def assert_whole(bench: Any, outcome: str) -> None:
+    """One footer, at the end; the states are JSON and agree; nobody is left."""
+    bench.wait_for(lambda: not processes_of(bench.path))
+    assert bench.end["outcome"] == outcome
+    assert bench.log[-1].message.startswith(f"outcome: {outcome}")
+    assert footers(bench) == 1
+    assert bench.has_debug == (outcome != "passed")
+    for path in (bench.folder / "launcher_metadata").glob("*.json"):
+        json.loads(path.read_text(encoding="utf-8"))
+
+
+# -- steps that do not stay what they were ----------------------------------------------------------------------------
+
+
+def test_a_fork_that_leaves_its_step_is_ended(bench: Any) -> None:
+    """Otherwise it runs all other steps too and switches the laser off under its parent."""
+    share = use_share(bench, bench.path / "share")
+    share.mkdir()
+    write_steps(bench, "pid = os.fork()\n    if pid: os.waitpid(pid, 0)\n    logging.info('one of two')")
+    assert bench.run().ret == 0
+    assert_whole(bench, "passed")
+    assert laser(bench) == ["on", "off"]
+    assert bench.messages.count("one of two") == 2
+    assert "a fork of the experiment process" in bench.messages
+    assert bench.messages.count("saved again") == 1
+    assert mirror_status(bench.folder) == "verified"
+
+
+def test_a_fork_that_outlives_its_parent_writes_no_second_ending(bench: Any) -> None:
+    use_share(bench, bench.path / "share")
+    (bench.path / "share").mkdir()
+    body = (
+        "watched(experiment)\n    parent = os.getpid()\n    if os.fork():\n        os.kill(parent, signal.SIGKILL)\n"
+        "    while 'outcome: crashed' not in (experiment.session_folder / 'launcher_metadata/launcher.log').read_text():\n"
+        "        time.sleep(0.02)\n    logging.info('a voice from the grave')"
+    )
+    write_steps(bench, body)
+    assert start(bench).wait(60) == -signal.SIGKILL
+    bench.wait_for(lambda: bench.end["outcome"] is not None)
+    assert_whole(bench, "crashed")
+    assert "a voice from the grave" not in bench.messages
+    assert_mirrored(bench.path / "share", ("bench", bench.folder))
+
+
+@pytest.mark.parametrize("taken", ["signal.SIG_IGN", "lambda *_: None"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_a_step_took_is_taken_back(bench: Any, name: str, taken: str) -> None:
+    write_steps(bench, f"signal.signal(signal.{name}, {taken})", f"os.kill(os.getpid(), signal.{name}); time.sleep(20)")
+    assert bench.run().ret == 2
+    assert_whole(bench, "interrupted")
+    assert f"{name} had been given another handler" in bench.messages
+    assert bench.outcomes()["test_save"] == "interrupted"
+    assert laser(bench) == ["on", "off"]
+
+
+def test_a_low_recursion_limit_harms_its_own_step_only(bench: Any) -> None:
+    body = (
+        "depth = 20\n    while True:\n        try:\n            sys.setrecursionlimit(depth); break\n"
+        "        except RecursionError:\n            depth += 1\n    deep = lambda n: n and deep(n - 1)\n    deep(50)"
+    )
+    write_steps(bench, body)
+    assert bench.run().ret == 1
+    assert_whole(bench, "failed")
+    assert bench.outcomes()["test_acquire"] == "failed"
+    assert bench.outcomes()["test_save_again"] == "passed"
+
+
+STRANGE = {
+    "sys.settrace": "sys.settrace(lambda *_: None)",
+    "gc": "import gc; gc.disable(); gc.set_threshold(0)",
+    "removed cwd": "os.mkdir('sub'); os.chdir('sub'); os.rmdir('../sub')",
+    "cancelled tasks": (
+        "import asyncio\n    async def main():\n        tasks = [asyncio.ensure_future(asyncio.sleep(50)) for _ in range(9)]\n"
+        "        await asyncio.sleep(0.01)\n        [task.cancel() for task in tasks]\n    asyncio.run(main())"
+    ),
+    "an open pool": (
+        "import multiprocessing\n    experiment.pool = multiprocessing.get_context('fork').Pool(2)\n"
+        "    assert experiment.pool.map(len, ['ab', 'c']) == [2, 1]"
+    ),
+    "odd characters": r"logging.info('a\udc80b\0c\ud800 \r\n\x1b[31m \u2028 end')",
+    "fifty threads": (
+        "log = lambda i: [logging.info('%d %d', i, j) for j in range(40)]\n"
+        "    threads = [threading.Thread(target=log, args=(i,)) for i in range(50)]\n"
+        "    [thread.start() for thread in threads]; [thread.join() for thread in threads]"
+    ),
+}
+
+
+def test_strange_steps_change_nothing(bench: Any) -> None:
+    share = use_share(bench, bench.path / "share")
+    share.mkdir()
+    steps = "".join(f"\ndef test_{number}(experiment):\n    {body}\n" for number, body in enumerate(STRANGE.values()))
+    bench.steps(EXPERIMENT.format(body="pass", post="pass") + steps)
+    assert bench.run().ret == 0
+    assert_whole(bench, "passed")
+    assert len(session_log(bench.folder).splitlines()) > 2000
+    assert b"\0" not in session_log(bench.folder)
+    assert_mirrored(share, ("bench", bench.folder))
+
+
+# -- timeouts and signals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("then", ["pass", "raise ValueError('hidden')"])
+def test_a_timeout_that_a_step_swallows_is_a_timeout(bench: Any, then: str) -> None:
+    write_steps(bench, f"try:\n        time.sleep(20)\n    except BaseException:\n        {then}")
+    assert bench.run("--timeout=0.4").ret == 1
+    assert_whole(bench, "timeout")
+    assert bench.outcomes()["test_acquire"] == "timeout"
+    assert "took longer than 0.4 s" in bench.debug["exception"]
+
+
+def test_a_call_that_held_the_gil_beyond_its_timeout_has_timed_out(bench: Any) -> None:
+    """No thread could interrupt it, and it came back before the sidecar had to end it."""
+    write_steps(bench, "ctypes.PyDLL(None).usleep(900_000)")
+    assert bench.run("--timeout=0.4").ret == 1
+    assert_whole(bench, "timeout")
+    assert bench.outcomes()["test_acquire"] == "timeout"
+
+
+def test_the_session_timeout_counts_during_a_teardown(bench: Any) -> None:
+    """There no step can be interrupted; the acquisition steps that follow are left out."""
+    write_steps(bench, "pass")
+    path = bench.path / "test_experiment.py"
+    text = path.read_text(encoding="utf-8").replace('scope="session"', 'scope="function"')
+    path.write_text(text.replace('LOG.write("off', 'time.sleep(0.8); LOG.write("off'), encoding="utf-8")
+    bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nsession_timeout: 0.4\n")
+    assert bench.run().ret == 1
+    assert_whole(bench, "timeout")
+    assert bench.debug["kind"] == "timeout"
+    assert bench.outcomes()["test_acquire_more"].startswith("skipped: session timeout")
+    assert bench.outcomes()["test_save_again"] == "passed"
+
+
+def test_the_session_timeout_in_post_acquisition(bench: Any) -> None:
+    write_steps(bench, post="time.sleep(20)")
+    assert bench.run("--session-timeout=0.8").ret == 1
+    assert_whole(bench, "timeout")
+    assert (bench.outcomes()["test_save"], bench.outcomes()["test_save_again"]) == ("timeout", "passed")
+    assert laser(bench)[-1] == "off"
+
+
+def test_both_timeouts_at_once(bench: Any) -> None:
+    write_steps(bench, "time.sleep(20)")
+    assert bench.run("--timeout=0.5", "--session-timeout=0.5").ret == 1
+    assert_whole(bench, "timeout")
+    assert (bench.outcomes()["test_acquire"], bench.outcomes()["test_save"]) == ("timeout", "passed")
+
+
+@pytest.mark.parametrize("signals", [("SIGHUP", "SIGHUP"), ("SIGTERM", "SIGHUP"), ("SIGINT", "SIGTERM")])
+def test_signals_of_a_system_that_closes_are_one_request(bench: Any, signals: tuple[str, str]) -> None:
+    """A terminal sends SIGHUP twice when it is closed, a service manager SIGTERM and SIGHUP."""
+    body = "try:\n        open('ready', 'w').close(); time.sleep(20)\n    finally:\n        open('asked', 'w').close()"
+    body += "; time.sleep(0.3)"
+    write_steps(bench, body)
+    bench.steps(
+        (bench.path / "test_experiment.py").read_text().replace("    try:\n", "    open('ready', 'w').close()\n    try:\n")
+    )
+    process = start(bench)
+    bench.wait_for((bench.path / "ready").exists)
+    process.send_signal(getattr(signal, signals[0]))
+    bench.wait_for((bench.path / "asked").exists)
+    process.send_signal(getattr(signal, signals[1]))
+    assert process.wait(60) == 2
+    assert_whole(bench, "interrupted")
+    assert bench.outcomes()["test_save"] == "passed"
+    assert laser(bench) == ["on", "off"]
+
+
+def test_ctrl_c_again_and_again_in_a_teardown(bench: Any) -> None:
+    write_steps(bench, "pass")
+    path = bench.path / "test_experiment.py"
+    text = path.read_text(encoding="utf-8").replace('scope="session"', 'scope="module"')
+    hits = "for _ in range(3): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.05)"
+    path.write_text(text.replace('    LOG.write("off', f'    {hits}\n    LOG.write("off'), encoding="utf-8")
+    assert bench.run().ret == 2
+    assert_whole(bench, "interrupted")
+    assert laser(bench) == ["on", "off"]
+
+
+@pytest.mark.parametrize(
+    "keys", [[b"\x03"], [b"\x03\x03\x03"], [b"the mouse slept\n", b"\x03"]], ids=["once", "thrice", "after a line"]
+)
+def test_ctrl_c_at_the_question_for_notes(bench: Any, keys: list[bytes]) -> None:
+    """Everything has been done by then: the session is as good as its steps."""
+    bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nask_notes: true\n")
+    write_steps(bench)
+    assert on_a_terminal(bench, list(zip([b"Notes on this session", b"..."], keys, strict=False))) == 0
+    assert_whole(bench, "passed")
+    assert "the session is ending already" in bench.messages
+    notes = bench.end["experiment_data"]["experiment_notes"]
+    assert notes == "".join(key.decode().strip() for key in keys if b"\x03" not in key)
+
+
+def on_a_terminal(bench: Any, answers: list[tuple[bytes, bytes]]) -> int:
+    """Run an experiment whose terminal this is; type each answer after its question, in this order."""
+    import pty
+    import select
+    import shlex
+
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(bench.path)
+        command = [part for part in bench.command() if part != "--no-input"]
+        os.execv("/bin/sh", ["sh", "-c", "exec " + shlex.join(command)])
+    shown, unread, last, deadline = b"", b"", b"", time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not select.select([master], [], [], 1.0)[0]:
+            # A Ctrl-C between Python's prompt and its read takes effect with the next key only.
+            os.write(master, last)
+            continue
+        try:
+            block = os.read(master, 4096)
+        except OSError:
+            break
+        if not block:
+            break
+        shown, unread = shown + block, unread + block
+        if answers and answers[0][0] in unread:
+            last, unread = answers.pop(0)[1], b""
+            os.write(master, last)
+    else:
+        os.kill(pid, signal.SIGKILL)
+    os.close(master)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert b"Traceback" not in shown, shown.decode(errors="replace")
+    return code
+
+
+def test_a_stopped_process_is_not_killed_for_its_timeout(bench: Any) -> None:
+    """Ctrl-Z or a debugger: it did not hang, and can end its step by itself when it goes on."""
+    write_steps(bench, "open('ready', 'w').close()\n    acquisition.run(command=CAMERA)")
+    process = start(bench, "--timeout=0.5", "--param", "grace_s=1.5", start_new_session=True)
+    bench.wait_for((bench.path / "ready").exists)
+    sidecar_log = bench.folder / "launcher_metadata" / "sidecar.log"
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        time.sleep(2.5)  # deadline, grace period and some ticks of the sidecar
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
+    assert process.wait(60) == 1, sidecar_log.read_text(encoding="utf-8")
+    assert_whole(bench, "timeout")
+    assert bench.outcomes()["test_save"] == "passed"
+    assert laser(bench)[-1] == "off"
+    assert "the experiment process is stopped" in bench.messages
+
+
+def test_a_sidecar_that_was_killed_twice_is_told(bench: Any) -> None:
+    """The experiment goes on without it; the next session on the rig sees to its mirror."""
+    share = use_share(bench, bench.path / "share")
+    share.mkdir()
+    body = "watched(experiment)\n    open('ready', 'w').close()\n    while not os.path.exists('go'): time.sleep(0.01)"
+    write_steps(bench, body)
+    process = start(bench)
+    bench.wait_for((bench.path / "ready").exists)
+    witness = bench.folder / "launcher_metadata" / "witness.jsonl"
+
+    def sidecars() -> list[int]:
+        return [event["pid"] for event in map(json.loads, witness.read_text(encoding="utf-8").splitlines()) if "pid" in event]
+
+    os.kill(sidecars()[0], signal.SIGKILL)
+    bench.wait_for(lambda: len(sidecars()) == 2)
+    os.kill(sidecars()[1], signal.SIGKILL)
+    bench.wait_for(lambda: "the sidecar is gone" in bench.messages)
+    (bench.path / "go").touch()
+    assert process.wait(60) == 0
+    assert "mirror: pending (the sidecar is gone" in printed(bench)
+    assert "None bytes" not in printed(bench)
+    first = bench.folder
+    assert "the sidecar is gone" in json_of(first, "end_state.json")["mirror"]["reason"]
+    bench.wait_for(lambda: not processes_of(bench.path))
+    assert start(bench).wait(60) == 0
+    bench.wait_for(lambda: not processes_of(bench.path))
+    assert [mirror_status(folder) for folder in bench.folders] == ["verified", "verified"]
+    assert_mirrored(share, *(("bench", folder) for folder in bench.folders))
+
+
+# -- files that go away -----------------------------------------------------------------------------------------------
+
+
+def run_with(bench: Any, harm: Any) -> int:
+    """Do ``harm`` to the metadata folder while a program runs."""
+    share = use_share(bench, bench.path / "share", mirror_finish_s=1)
+    share.mkdir()
+    run = "acquisition.run(command=[sys.executable, '-u', '-c', 'import time\\nfor i in range(80): print(i); time.sleep(.01)'])"
+    write_steps(bench, f"watched(experiment)\n    open('ready', 'w').close()\n    {run}")
+    process = start(bench)
+    bench.wait_for((bench.path / "ready").exists)
+    harm(bench.folder / "launcher_metadata")
+    return process.wait(60)
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied"])
+def test_a_journal_that_goes_away(bench: Any, how: str) -> None:
+    """The sidecar must not take a session for dead whose ending it could not read."""
+
+    def harm(metadata: Path) -> None:
+        journal = metadata / "journal.jsonl"
+        journal.unlink() if how == "deleted" else os.truncate(journal, 0)
+
+    assert run_with(bench, harm) == 0, printed(bench)
+    assert_whole(bench, "passed")
+    assert_mirrored(bench.path / "share", ("bench", bench.folder))
+
+
+def test_a_deleted_session_log_is_written_once_more(bench: Any) -> None:
+    assert run_with(bench, lambda metadata: (metadata / "launcher.log").unlink()) == 0, printed(bench)
+    assert_whole(bench, "passed")
+    assert bench.log[0].message.startswith(f"session {bench.folder.name} started")
+    assert_mirrored(bench.path / "share", ("bench", bench.folder))
+
+
+def test_another_file_in_the_place_of_the_session_log_is_left_alone(bench: Any) -> None:
+    def harm(metadata: Path) -> None:
+        (metadata / "launcher.log").unlink()
+        (metadata / "launcher.log").write_bytes(b"mine\n")
+
+    assert run_with(bench, harm) == 1
+    assert (bench.folder / "launcher_metadata" / "launcher.log").read_bytes() == b"mine\n"
+    assert bench.end["outcome"] == "error"
+    assert "another file has taken its place" in bench.debug["exception"]
+    bench.wait_for(lambda: not processes_of(bench.path))
+
+
+def test_a_deleted_session_folder_is_no_success(bench: Any) -> None:
+    use_share(bench, bench.path / "share", mirror_finish_s=0.5, mirror_wait_s=0.5)
+    write_steps(bench, "import shutil; watched(experiment); shutil.rmtree(experiment.session_folder)")
+    assert start(bench).wait(60) == 1
+    assert "log records were lost" in printed(bench)
+    assert "outcome: error" in printed(bench)
+    bench.wait_for(lambda: not processes_of(bench.path))
+
+
+def test_no_line_lands_in_a_file_of_the_step(bench: Any) -> None:
+    """The step closes descriptors that are not its own, then opens files: they must not get the session's numbers."""
+    body = (
+        "LOG.close(); os.closerange(3, 1000)\n    files = [open(f'mine-{n}.txt', 'w') for n in range(40)]\n"
+        "    logging.info('still here')\n    acquisition.run(command=[sys.executable, '-c', 'print(1)'])"
+    )
+    write_steps(bench, body)
+    assert bench.run("-s").ret == 1
+    bench.wait_for(lambda: not processes_of(bench.path))
+    assert "still here" in bench.messages
+    assert bench.log[-1].message.startswith("outcome: ")
+    assert [path.stat().st_size for path in bench.path.glob("mine-*.txt")] == [0] * 40
+
+
+def test_a_record_of_60_mb(bench: Any) -> None:
+    share = use_share(bench, bench.path / "share")
+    share.mkdir()
+    write_steps(bench, "logging.info('x' * 60_000_000)")
+    assert bench.run().ret == 0
+    assert_whole(bench, "passed")
+    assert mirror_status(bench.folder) == "verified"
+    assert_mirrored(share, ("bench", bench.folder))
+
+
+def test_a_recovery_that_fails_does_not_keep_the_session(bench: Any) -> None:
+    """It fails before there is a record or a log: both learn of it all the same."""
+    (bench.path / "state" / "unfinished").mkdir(parents=True)
+    broken = "from pytest_openscope.sidecar import recovery\ndef recover(*_, **__): raise OSError('bad sectors')\n"
+    bench.write("conftest.py", f"{broken}recovery.recover = recover\n")
+    write_steps(bench, "pass")
+    result = bench.run()
+    assert result.ret == 0
+    assert "earlier sessions could not be looked after: OSError: bad sectors" in result.stdout.str()
+    (told,) = [entry.message for entry in bench.log if entry.message.startswith("recovering earlier sessions failed")]
+    assert "Traceback" in told
+    bench.wait_for(lambda: not processes_of(bench.path))
+
+
+def test_a_session_exits_within_a_second_of_its_last_step(bench: Any) -> None:
+    """With a healthy share, whose copy is verified by then; the best of a few, since other tests load the machine."""
+    share = use_share(bench, bench.path / "share")
+    share.mkdir()
+    write_steps(bench, "[logging.info('record %d', n) for n in range(2000)]")
+    path = bench.path / "test_experiment.py"
+    path.write_text(
+        path.read_text(encoding="utf-8") + "    open('last', 'w').write(repr(time.monotonic()))\n", encoding="utf-8"
+    )
+    took_s = []
+    for _ in range(4):
+        assert start(bench).wait(60) == 0
+        took_s.append(time.monotonic() - float((bench.path / "last").read_text(encoding="utf-8")))
+        if took_s[-1] < 1.0:
+            break
+    assert min(took_s) < 1.0, took_s
+    bench.wait_for(lambda: not processes_of(bench.path))
+    assert {mirror_status(folder) for folder in bench.folders} == {"verified"}

@@ -1,0 +1,90 @@
+"""A console that is being closed, with this system's own interrupt of the main thread; the calls of Windows run only there."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from pytest_openscope.console_close import CAUSES, ConsoleClose, interrupt_main
+from pytest_openscope.interrupts import Interrupts, StepInterrupted
+
+
+@pytest.mark.parametrize("event", list(CAUSES))
+def test_closing_is_one_interrupt_and_waits_for_the_session(event: int) -> None:
+    told: list[tuple[int, str]] = []
+    interrupts = Interrupts(lambda count, cause: told.append((count, cause)))
+    interrupts.install()
+    interrupts.in_loop(True)
+    answered: list[bool] = []
+    windows = threading.Thread(target=lambda: answered.append(interrupts.console.handle(event)))
+
+    def step() -> None:
+        with interrupts.window():
+            windows.start()
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                time.sleep(0.01)
+
+    try:
+        with pytest.raises(StepInterrupted, match=CAUSES[event]):
+            step()
+        assert told == [(1, CAUSES[event])]
+        # The process would be ended as soon as this thread returns.
+        assert windows.is_alive()
+    finally:
+        interrupts.restore()
+    windows.join(10)
+    assert answered == [True]
+
+
+def test_an_interrupt_from_a_thread_runs_the_handler_in_the_main_thread() -> None:
+    heard: list[threading.Thread] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(threading.current_thread()))
+    try:
+        other = threading.Thread(target=interrupt_main)
+        other.start()
+        other.join()
+        until = time.monotonic() + 10
+        while not heard and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [threading.main_thread()]
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_an_interrupt_without_a_handler_does_nothing(handler: signal.Handlers) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        interrupt_main()
+        time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("event", [0, 1])
+def test_ctrl_c_and_ctrl_break_are_left_to_python(event: int) -> None:
+    sent: list[int] = []
+    assert ConsoleClose(sent.append).handle(event) is False
+    assert sent == []
+
+
+def test_what_closes_is_named_at_the_second_signal_too() -> None:
+    console = ConsoleClose(lambda number: None)
+    console.over()
+    assert console.handle(2)
+    assert console.cause == "the console was closed"
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="the console of Windows")
+def test_windows_takes_the_handler_and_gives_it_back() -> None:
+    console = ConsoleClose()
+    console.install()
+    assert console._routine is not None
+    console.over()
+    assert console._routine is None
+    assert signal.getsignal(signal.SIGINT) is not None
