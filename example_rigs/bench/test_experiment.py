@@ -1,4 +1,4 @@
-"""The experiment: move the stage, switch the laser on, record two seconds of video, reward."""
+"""The experiment: move the stage, switch the laser on, record one second of video, reward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 import video
 
-DURATION_S = 2.0
+DURATION_S = 1.0
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .conftest import Done, Example
+    from .conftest import Example
 
 pytest.importorskip("serial")
 pytest.importorskip("pyvisa_sim")
@@ -31,7 +31,7 @@ def test_real_session(bench: Example) -> None:
     pytest.importorskip("imageio_ffmpeg")
     done = bench.run()
     assert done.outcomes == dict.fromkeys(STEPS, "passed")
-    assert done.measured("frames") == pytest.approx(60, abs=1)
+    assert done.measured("frames") == pytest.approx(30, abs=1)
     assert laser_was_told(done.log) == ["OUTP 1", "OUTP 0", "OUTP 0"]
     assert "lick_spout told b'VALVE 1\\n'" in done.log
     assert not (bench.folder / "laser_off.log").exists()
@@ -54,8 +54,11 @@ FAULTS = {
     "laser.open=hang": ("error", 1, "test_devices_answer", False),
     "laser.query=OSError:cable out": ("failed", 1, "test_laser_power", False),
     "laser.*=delay:20ms": ("passed", 0, "", True),
-    "laser.output=RuntimeError:jammed": ("failed", 1, "test_record", True),
+    "laser.output=RuntimeError:jammed": ("error", 1, "test_record", True),
+    "laser.safe_state=OSError:stuck": ("error", 1, "", True),
+    "laser.close=OSError:stuck": ("passed", 0, "", True),
     "lick_spout.check=hang": ("failed", 1, "test_devices_answer", False),
+    "lick_spout.query=hang": ("timeout", 1, "test_record", True),
     "stage.move=RuntimeError:axis blocked": ("failed", 1, "test_stage", False),
     "acquisition=exit:3": ("failed", 1, "test_record", True),
     "acquisition=hang": ("timeout", 1, "test_record", True),
@@ -78,11 +81,11 @@ def test_the_page_on_endings_says_the_same() -> None:
 def test_every_fault_ends_as_the_table_says(bench: Example, fault: str) -> None:
     outcome, code, step, saved = FAULTS[fault]
     experiment = bench.folder / "test_experiment.py"
-    experiment.write_text(experiment.read_text(encoding="utf-8").replace("DURATION_S + 8", "3"), encoding="utf-8")
+    experiment.write_text(experiment.read_text(encoding="utf-8").replace("DURATION_S + 8", "2"), encoding="utf-8")
     rig = bench.folder / "rig.yaml"
     short = "open_timeout_s: 0.5\n    check_timeout_s: 0.5\n    log_io: true"
     rig.write_text(rig.read_text(encoding="utf-8").replace("log_io: true", short), encoding="utf-8")
-    done = bench.run("--dry-run", "--inject", fault, code=code)
+    done = bench.run("--dry-run", "--inject", fault, "--timeout=5" if "query=hang" not in fault else "--timeout=1", code=code)
     assert done.end_state["outcome"] == outcome
     failed = [name for name, result in done.outcomes.items() if result not in ("passed", None)]
     assert failed == ([step] if step else [])
@@ -95,7 +98,10 @@ def test_every_fault_ends_as_the_table_says(bench: Example, fault: str) -> None:
     ]
     assert ("test_frames" in ran) is saved
     told = laser_was_told(done.log)
-    assert not told or told[-1] == "OUTP 0" or fault.startswith("laser.output")
+    stuck = [name for name in ("output", "safe_state") if fault.startswith(f"laser.{name}=")]
+    assert not told or told[-1] == "OUTP 0"
+    assert not stuck or "safe_state of laser failed" in "".join(done.end_state["helper_failures"])
+    assert "close of laser failed" not in done.output or fault.startswith("laser.close=")
     assert (done.folder / "launcher_metadata" / "debug_state.json").exists() is (outcome != "passed")
 
 
@@ -154,49 +160,33 @@ def test_laser_is_off_after_kill_9(bench: Example) -> None:
 
 
 class TestValidation:
+    """What the ready-made checks say of odd rigs stands in tests/plugin; here the whole suite meets real libraries."""
+
     def results(self, bench: Example) -> dict[str, Any]:
         path = bench.folder / "sessions" / ".state" / "validation.json"
         checks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["checks"]
         return checks
 
-    def validate(self, bench: Example, *arguments: str, code: int = 0) -> Done:
-        return bench.run("--validate-rig", *arguments, code=code)
-
     def test_all_pass_and_are_kept_and_make_the_rig_ready(self, bench: Example) -> None:
-        bench.folder.joinpath("rig.yaml").write_text(
-            bench.folder.joinpath("rig.yaml").read_text(encoding="utf-8").replace("on_stale: warn", "on_stale: refuse"),
-            encoding="utf-8",
+        path = bench.folder / "rig.yaml"
+        path.write_text(path.read_text(encoding="utf-8").replace("on_stale: warn", "on_stale: refuse"), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "--rig-config", "rig.yaml", "--no-input", "--subject-id", "demo"]
+        refused = subprocess.run(
+            [*command, "--user-id", "me"], cwd=bench.folder, env=bench.environ, capture_output=True, text=True
         )
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--rig-config",
-            "rig.yaml",
-            "--no-input",
-            "--subject-id",
-            "demo",
-            "--user-id",
-            "me",
-        ]
-        refused = subprocess.run(command, cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
         assert refused.returncode == 4
         assert "devices was never checked" in refused.stderr
-        assert "--validate-rig" in refused.stderr
-        done = self.validate(bench, "checks")
+        assert not list((bench.folder / "sessions").glob("demo_*"))
+        done = bench.run("--validate-rig", "checks")
         checks = self.results(bench)
         assert {check["status"] for check in checks.values()} <= {"pass", "warn", "skip"}
         assert {"devices[laser]", "devices[lick_spout]", "devices[stage]", "disk.fsync", "test_laser_power"} <= set(checks)
         assert checks["disk.write_speed"]["unit"] == "MB/s"
         assert checks["test_laser_power"]["expires_s"] == 7 * 86400
         assert "devices[laser]: pass: says 'BENCH,LASER,0,1.0'" in done.output
-        assert bench.run(code=0).end_state["outcome"] == "passed"
-
-    def test_override_is_logged_with_who_gave_it(self, bench: Example) -> None:
-        path = bench.folder / "rig.yaml"
-        path.write_text(path.read_text(encoding="utf-8").replace("on_stale: warn", "on_stale: refuse"), encoding="utf-8")
-        done = bench.run("--override-readiness", "animal is waiting")
-        assert "readiness overridden by me: 'animal is waiting'" in done.log
+        ready = bench.run("-k", "devices_answer")
+        assert ready.end_state["outcome"] == "passed"
+        assert "the rig is not ready" not in ready.log
 
     def test_a_device_that_never_answers_fails_within_its_timeout(self, bench: Example) -> None:
         bench.folder.joinpath("bench_dead.py").write_text(
@@ -206,17 +196,33 @@ class TestValidation:
         dead = 'devices:\n  dead: {driver: "bench_dead:Dead", check_timeout_s: 0.3}\n'
         path.write_text(path.read_text(encoding="utf-8").replace("devices:\n", dead, 1), encoding="utf-8")
         started = time.monotonic()
-        self.validate(bench, "-k", "dead", code=1)
+        bench.run("--validate-rig", "-k", "dead", code=1)
         assert time.monotonic() - started < 20
         assert self.results(bench)["devices[dead]"]["message"] == "TimeoutError: dead.check did not return within 0.3 s"
 
-    def test_a_dry_run_says_nothing_about_the_rig(self, bench: Example) -> None:
-        self.validate(bench, "--dry-run")
+    def test_a_dry_run_opens_the_stand_ins_and_says_nothing_about_the_rig(self, bench: Example) -> None:
+        done = bench.run("--validate-rig", "--dry-run", "-k", "test_device")
+        assert "3 checks: 3 pass" in done.output
         assert not (bench.folder / "sessions" / ".state" / "validation.json").exists()
 
 
+def rehearse(bench: Example, *faults: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "rehearse.py", *faults]
+    return subprocess.run(command, cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+
+
+def test_rehearsal_of_single_faults(bench: Example) -> None:
+    done = rehearse(bench, "acquisition=exit:3")
+    assert (done.returncode, done.stdout.split()) == (0, ["acquisition=exit:3", "failed"])
+    script = bench.folder / "rehearse.py"
+    script.write_text(script.read_text(encoding="utf-8").replace('exit:3", "failed"', 'exit:3", "passed"'), encoding="utf-8")
+    done = rehearse(bench, "acquisition=exit:3")
+    assert (done.returncode, done.stdout.split()) == (1, ["acquisition=exit:3", "failed", "expected:", "passed"])
+    assert "not in WORST_DAY: laser.on" in rehearse(bench, "laser.on").stderr
+
+
 @pytest.mark.stress
-def test_rehearsal(bench: Example) -> None:
-    done = subprocess.run([sys.executable, "rehearse.py"], cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+def test_the_whole_rehearsal(bench: Example) -> None:
+    done = rehearse(bench)
     assert done.returncode == 0, done.stdout
-    assert len(done.stdout.splitlines()) == 9
+    assert len(done.stdout.splitlines()) == 10
