@@ -314,13 +314,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json; charset=utf-8")
         self.send_header("Content-Length", str(length))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
 
     def misbehave(self, fault: Fault, normal: tuple[int, dict[str, str], Any]) -> None:
         data = json.dumps(normal[2]).encode()
-        self.close_connection = True
+        # An answer that is only unwelcome leaves the connection as it is. Closing it unannounced would be another fault: the
+        # client's next request may or may not meet the closed end.
+        self.close_connection = fault.how != "answer"
         if fault.how == "answer":
             self.reply(fault.status, fault.headers, {"message": "fault"} if fault.content is None else fault.content)
         elif fault.how == "hang":
