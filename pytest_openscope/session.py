@@ -23,7 +23,7 @@ from .journal import now_iso
 from .locks import FileLock
 from .logs import SessionLog
 from .masking import mask_json
-from .operator import Operator, real_descriptor
+from .operator import Operator
 from .options import Options
 from .phases import Gate, OnFailure, Outcome, Phase
 from .record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
@@ -87,7 +87,7 @@ class ExperimentSession:
         self.finished = False
         self.ending = False
         self.pid = os.getpid()
-        self._scripts: Any = None
+        self.scripts: Any = None
         self.rig_watch: Any = None
         self.recorder: Any = None
         self.terminal_fd: int | None = None
@@ -240,29 +240,13 @@ class ExperimentSession:
             FileNotFoundError: there is no such file.
         """
         __tracebackhide__ = True
-        source = path if path.is_absolute() else self.folder / path
-        if not source.is_file():
-            source = path.resolve()
-        if not source.is_file():
-            raise FileNotFoundError(f"{path}: no such file to attach")
-        if not source.resolve().is_relative_to(self.folder.resolve()):
-            source = self._copy_in(source)
-        name = source.resolve().relative_to(self.folder.resolve()).as_posix()
+        from .attachments import keep
+
+        kept, name = keep(path, self.folder)
         if name not in self.record.attachments:
             self.record.attachments.append(name)
         _log.info("attached %s", name)
-        return source
-
-    def _copy_in(self, source: Path) -> Path:
-        import shutil
-
-        folder = self.folder / "attachments"
-        folder.mkdir(exist_ok=True)
-        target, number = folder / source.name, 2
-        while target.exists():
-            target, number = folder / f"{source.stem}[{number}]{source.suffix}", number + 1
-        shutil.copy2(source, target)
-        return target
+        return kept
 
     def measured(self, measurement: Measurement) -> None:
         """Keep a measured value."""
@@ -278,37 +262,17 @@ class ExperimentSession:
     def acquisition_api(self) -> Acquisition:
         """Return what runs acquisition programs, made when first asked for."""
         if self.acquisition is None:
-            from .acquisition import Acquisition, commands, parse_fault
+            from .session_parts import make_acquisition
 
-            faults = self.options.acquisition_faults
-            self.acquisition = Acquisition(
-                self.folder,
-                self._on_output,
-                self._on_acquisition_event,
-                defaults=commands.defaults(self.parameters),
-                dry_run=self.dry_run,
-                fault=parse_fault(faults[0]) if faults else None,
-                echo=self._echo,
-            )
+            self.acquisition = make_acquisition(self)
         return self.acquisition
 
     def device_manager(self) -> Any:
-        """Return the rig's devices; those that are opened eagerly are open."""
+        """Return the rig's devices, made when first asked for."""
         if self.devices is None:
-            from .devices.faults import parse_injections
-            from .devices.manager import DeviceManager
-            from .devices.spec import build_specs
+            from .session_parts import make_devices
 
-            rig = self.rig
-            faults, _ = parse_injections(self.options.device_faults, list(rig.devices))
-            self.devices = DeviceManager(
-                build_specs(rig.devices),
-                rig_dir=rig.path.parent,
-                dry_run=self.dry_run,
-                injections=faults if self.dry_run else (),
-                on_event=self.journal.write,
-                on_open=self.rig_watch.devices_opened if self.rig_watch is not None else None,
-            )
+            self.devices = make_devices(self)
         return self.devices
 
     def expanded_entry(self, entry: PipelineEntry) -> PipelineEntry:
@@ -317,38 +281,9 @@ class ExperimentSession:
 
     def module_context(self, entry: PipelineEntry) -> Any:
         """Return what a pipeline step may use."""
-        from .modules.context import ModuleContext
+        from .session_parts import make_module_context
 
-        if self._scripts is None:
-            from .modules.scripts import ScriptImports
-
-            self._scripts = ScriptImports()
-        own = self.expanded_entry(entry)
-        folders = [self.config.invocation_params.dir]
-        if self.configuration.parameter_file is not None:
-            folders.insert(0, self.configuration.parameter_file.parent)
-        return ModuleContext(
-            parameters={**self.parameters, **own.parameters},
-            session_folder=self.folder,
-            repository=self.repository,
-            folders=tuple(folders),
-            dry_run=self.dry_run,
-            no_input=not self.operator.available,
-            operator=self.operator,
-            logger=logging.getLogger(f"pytest_openscope.modules.{own.name}"),
-            note=self.note,
-            record=self._record_value,
-            attach=self.attach,
-            set_experiment_notes=self._set_notes,
-            expand=self.configuration.expander(self.folder.name, self.folder),
-            scripts=self._scripts,
-        )
-
-    def _record_value(self, name: str, value: Any, unit: str = "", **limits: Any) -> None:
-        self.measured(Measurement(name, value, unit, **limits))
-
-    def _set_notes(self, text: str) -> None:
-        self.record.operator_notes = text
+        return make_module_context(self, self.expanded_entry(entry))
 
     @property
     def repository(self) -> Path | None:
@@ -361,20 +296,6 @@ class ExperimentSession:
         """Note that a dry run did not do something."""
         self.record.simulated.append(what)
         _log.info("dry run: would %s", would)
-
-    def _on_acquisition_event(self, event: str, **fields: Any) -> None:
-        if event == "acquisition_batch":
-            fields["log_size"] = self.log.size
-        elif event in ("acquisition_starting", "acquisition_started"):
-            fields["command"] = mask_json(fields["command"], self.secrets)
-        self.journal.write(event, **fields)
-
-    def _on_output(self, source: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
-        return self.log.write_output(f"acquisition.{source}", lines)
-
-    def _echo(self, stream: str, lines: Sequence[bytes]) -> None:
-        with contextlib.suppress(OSError):
-            os.write(real_descriptor(self.config, 1), b"\n".join([*lines, b""]))
 
     def begin_post_acquisition(self) -> None:
         """Write the provisional end state that post-acquisition modules read."""
