@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from .interrupts import StepInterrupted, StepTimedOut
-from .journal import now_iso
 from .logs import last_lines
 from .naming import name_by_hook
 from .phases import Outcome
 from .record import Failure
 from .snapshot import DEBUG_STATE, END_STATE, debug_state, end_state
+from .timestamps import now_iso
 
 if TYPE_CHECKING:
     from .session import ExperimentSession

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from .journal import now_iso
 from .phases import Outcome, Phase
 from .record import AcquisitionFacts, ChainedException, Failure
+from .timestamps import now_iso
 
 MAX_CHAIN = 50
 MAX_GROUP_MEMBERS = 20

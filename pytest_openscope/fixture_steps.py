@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .journal import now_iso
 from .phases import OnFailure, Outcome, Phase
 from .record import StepRecord
+from .timestamps import now_iso
 
 if TYPE_CHECKING:
     from .session import ExperimentSession

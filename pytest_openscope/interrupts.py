@@ -43,6 +43,9 @@ _NAMES = {"SIGINT": "Ctrl-C", "SIGBREAK": "Ctrl-Break", "SIGTERM": "SIGTERM", "S
 REPEAT_S = 1.0
 #: A closing terminal sends SIGHUP twice, a service manager SIGTERM and SIGHUP: within this time that is one request.
 SAME_REQUEST_S = 5.0
+#: The function below ``signal.getsignal``, which first fails to make an enum of every handler written in Python: asked before
+#: each step, that took longer than the step's lines in the log.
+_handler_of: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 #: Once the session has ended, signals do nothing for so long; pytest itself needs no more than that to leave.
 _DEAF_S = 2.0
 
@@ -58,6 +61,7 @@ class Interrupts:
         self._on_interrupt = on_interrupt
         self._overdue = overdue
         self._saved: dict[int, Any] = {}
+        self._mine: dict[int, Callable[[int, FrameType | None], None]] = {}
         self._window = False
         self._raise_at_once = True
         self._timeout: str = ""
@@ -73,18 +77,18 @@ class Interrupts:
             return
         names = ["SIGINT", "SIGTERM", "SIGBREAK"] if sys.platform == "win32" else ["SIGINT", "SIGTERM", "SIGHUP"]
         for name in names:
-            number = getattr(signal, name)
-            self._saved[number] = signal.signal(number, self._handle)
+            self._mine[getattr(signal, name)] = self._handle
         if sys.platform != "win32":
-            self._saved[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_timeout)
+            self._mine[signal.SIGUSR1] = self._handle_timeout
+        for number, handler in self._mine.items():
+            self._saved[number] = signal.signal(number, handler)
         self.console.install()
 
     def retake(self) -> list[str]:
         """Take back what a step or a library gave another handler; return the names of those signals."""
         taken = []
-        for number in self._saved:
-            mine = self._handle_timeout if number == getattr(signal, "SIGUSR1", None) else self._handle
-            if signal.getsignal(number) != mine:
+        for number, mine in self._mine.items():
+            if _handler_of(number) is not mine:
                 signal.signal(number, mine)
                 taken.append(signal.Signals(number).name)
         return taken
@@ -100,6 +104,7 @@ class Interrupts:
             if handler is not None:
                 signal.signal(number, handler)
         self._saved.clear()
+        self._mine.clear()
         self.console.over()
 
     def in_loop(self, value: bool) -> None:
@@ -251,6 +256,8 @@ class Watchdog:
 
         What this thread has not come to mark yet (a C call held the GIL) counts as :meth:`overdue` counts it.
         """
+        if key not in self._deadlines:
+            return ""
         with self._wake:
             if key not in self._deadlines:
                 return ""
@@ -260,6 +267,8 @@ class Watchdog:
 
     def overdue(self) -> str:
         """Return the message of a deadline that has passed, also where this thread could not act (a C call held the GIL)."""
+        if not self._deadlines:
+            return ""
         now = time.monotonic()
         with self._wake:
             passed = [] if self._paused_at is not None else [one for one in self._deadlines.values() if one[0] <= now]

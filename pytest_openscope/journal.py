@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .held_files import is_deleted, keep_apart, put_back
+from .timestamps import now_iso
 
 JOURNAL = "journal.jsonl"
 _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -30,11 +31,6 @@ _SPARE_BYTES = 64 * 1024
 _ENCODE = json.JSONEncoder(default=str).encode
 #: Events that the sidecar may read when it looks next (every 0.2 s): waking it a thousand times costs the experiment its core.
 _UNHURRIED = frozenset({"step_started", "step_finished", "step_resumed", "acquisition_batch", "failure"})
-
-
-def now_iso() -> str:
-    """Return the local time with microseconds and UTC offset."""
-    return datetime.now().astimezone().isoformat(timespec="microseconds")
 
 
 def spare_path(journal: Path) -> Path:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import BinaryIO, NamedTuple
 
+from .timestamps import time_field
+
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\\\(?=x\\{)")
 _UNSAFE_FIELD = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\\\(?=x\\{)")
 _ESCAPE = re.compile(r"\\x\{(10[0-9a-f]{4}|[0-9a-f]{1,5})\}")
@@ -68,6 +70,8 @@ def _unescape(match: re.Match[str]) -> str:
 
 def escape_field(text: str) -> str:
     """Return a level, phase, step or logger name as it stands in a line."""
+    if text.isidentifier():
+        return text
     if not text:
         return "-"
     if text == "-":
@@ -79,23 +83,6 @@ def escape_field(text: str) -> str:
 def unescape(text: str) -> str:
     r"""Replace every ``\x{hex}`` by its character."""
     return _ESCAPE.sub(_unescape, text) if "\\x{" in text else text
-
-
-def clock(second: int) -> tuple[int, str, str]:
-    """Return ``second`` with what stands before and after the microseconds of its local time."""
-    local = time.localtime(second)
-    offset_s = local.tm_gmtoff
-    sign = "-" if offset_s < 0 else "+"
-    minutes, seconds = divmod(abs(offset_s), 60)
-    zone = f"{sign}{minutes // 60:02d}:{minutes % 60:02d}" + (f":{seconds:02d}" if seconds else "")
-    return second, time.strftime("%Y-%m-%dT%H:%M:%S.", local), zone
-
-
-def time_field(at: float) -> str:
-    """Return a time in seconds since the epoch as local ISO 8601 with microseconds and UTC offset."""
-    second = int(at // 1)
-    _, before, after = clock(second)
-    return f"{before}{min(999_999, round((at - second) * 1e6)):06d}{after}"
 
 
 def head(level: str, phase: str, step: str, logger: str) -> str:

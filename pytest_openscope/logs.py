@@ -18,9 +18,10 @@ from threading import RLock
 from typing import Any
 
 from .log_levels import Levels
-from .log_lines import Damage, LogEntry, clock, encode_batch, head, last_lines, read_log, record_text, time_field
+from .log_lines import Damage, LogEntry, encode_batch, head, last_lines, read_log, record_text
 from .log_tap import Tap
 from .log_writer import LogWriter, repair_tail
+from .timestamps import clock, time_field
 
 __all__ = ["Damage", "LogEntry", "LogWriter", "SessionLog", "last_lines", "read_log", "repair_tail"]
 

@@ -19,7 +19,6 @@ import pytest
 
 from .folder import write_json
 from .interrupts import Interrupts, Watchdog
-from .journal import now_iso
 from .locks import FileLock
 from .logs import SessionLog
 from .masking import mask_json
@@ -27,6 +26,7 @@ from .operator import Operator
 from .options import Options
 from .phases import Gate, OnFailure, Outcome, Phase
 from .record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
+from .timestamps import now_iso
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -18,10 +18,10 @@ from . import __version__
 from .failures import MAX_MESSAGE_CHARS, as_text, clip
 from .failures import failure_from_exception as failure_from_exception
 from .folder import write_json
-from .journal import now_iso
 from .phases import Outcome
 from .record import Failure, SessionRecord, StepRecord
 from .record import failures_in as failures_in
+from .timestamps import now_iso
 
 if TYPE_CHECKING:
     from .masking import ExactMasker

@@ -13,12 +13,12 @@ from .failures import failure_from_exception
 from .fixture_steps import FixtureSteps
 from .interrupts import StepExited, StepInterrupted, StepTimedOut
 from .items import misspelt_phases, place_of, step_name
-from .journal import now_iso
 from .phases import OnFailure, Outcome, Phase
 from .record import Failure, StepRecord
 from .rig_checks import register_recorder
 from .session_ends import SessionEnds, Timeouts
 from .tee import OutputTee
+from .timestamps import now_iso
 
 if TYPE_CHECKING:
     from .session import ExperimentSession

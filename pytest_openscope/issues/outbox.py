@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..folder import write_json
-from ..journal import now_iso
 from ..locks import FileLock
+from ..timestamps import now_iso
 from .ledger import Ledger
 from .results import FINAL, result, write_back
 from .settings import Timing

@@ -15,9 +15,9 @@ from typing import Any
 
 from .. import __version__
 from ..folder import METADATA
-from ..journal import now_iso
 from ..phases import Outcome, Phase
 from ..record import Failure, failures_in
+from ..timestamps import now_iso
 from .fingerprint import fingerprint
 from .markdown import clean, plain
 from .privacy import Machine, Privacy

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..folder import METADATA
-from ..journal import boot_is_same, now_iso
+from ..journal import boot_is_same
 from ..phases import Outcome, Phase
 from ..record import Failure
+from ..timestamps import now_iso
 from .view import SessionView
 
 FAULT_LOG = "faulthandler.log"

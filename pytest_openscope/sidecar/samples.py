@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..journal import now_iso
+from ..timestamps import now_iso
 
 if TYPE_CHECKING:
     import psutil

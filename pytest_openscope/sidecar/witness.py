@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from ..folder import METADATA, write_json
-from ..journal import Journal, boot_is_same, now_iso
-from ..log_lines import encode_batch, head, read_log, time_field
+from ..journal import Journal, boot_is_same
+from ..log_lines import encode_batch, head, read_log
 from ..log_writer import LogWriter, repair_tail
 from ..masking import ExactMasker
 from ..phases import Outcome
 from ..record import Failure, SessionRecord
+from ..timestamps import now_iso, time_field
 from .cause import failure_of_death
 from .states import debug_of, record_of
 from .view import AcquisitionView, SessionView

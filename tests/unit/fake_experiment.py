@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openscope.folder import METADATA
-from pytest_openscope.journal import JOURNAL, Journal, now_iso
+from pytest_openscope.journal import JOURNAL, Journal
 from pytest_openscope.log_writer import LogWriter
 from pytest_openscope.processes import create_time
 from pytest_openscope.sidecar.client import SidecarClient
+from pytest_openscope.timestamps import now_iso
 
 
 class Fake:

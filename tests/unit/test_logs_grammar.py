@@ -6,10 +6,8 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,9 +23,9 @@ from pytest_openscope.log_lines import (
     head,
     last_lines,
     read_log,
-    time_field,
     unescape,
 )
+from pytest_openscope.timestamps import time_field
 
 NASTY = "\n\r\t\x00\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\ud800\udfff\x1b\\x{}|_- 2aé😀\u00a0\u3000\ufeff"
 any_text = st.one_of(
@@ -186,28 +184,6 @@ def test_the_reader_survives_anything(junk: bytes) -> None:
     entries, damage = read(junk)
     assert all(isinstance(entry, LogEntry) for entry in entries)
     assert sum(part.length for part in damage) <= len(junk)
-
-
-def test_times_carry_the_offset_of_their_own_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not hasattr(time, "tzset"):
-        pytest.skip("the time zone of a process cannot be changed here")
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    try:
-        assert time_field(1_700_000_000.5) == "2023-11-14T23:13:20.500000+01:00"
-        assert time_field(1_690_000_000) == "2023-07-22T06:26:40.000000+02:00"
-        monkeypatch.setenv("TZ", "XXX+03:30:15")
-        time.tzset()
-        stamp = time_field(0)
-        assert stamp.endswith("-03:30:15")
-        assert datetime.fromisoformat(stamp).utcoffset() == -timedelta(hours=3, minutes=30, seconds=15)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-def test_microseconds_never_carry_into_eight_digits() -> None:
-    assert time_field(9.9999999)[17:26] == "09.999999"
 
 
 def test_last_lines(tmp_path: Path) -> None:
