@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import socket
 import sys
 from datetime import datetime
@@ -32,6 +33,8 @@ _LOGGER = "pytest_openscope.session"
 #: Room for the final states, kept from the start, so that a full disk does not take them too.
 _RESERVE_BYTES = 256 * 1024
 RESERVE = ".reserved_for_the_end"
+#: With less room at its start a session could keep neither its log nor its states.
+_NEEDED_BYTES = 1_000_000
 
 
 def open_session(session: ExperimentSession) -> None:
@@ -113,6 +116,7 @@ def _create_folder(session: ExperimentSession, root: Path) -> None:
     settings, configuration = session.settings, session.configuration
     subject = settings.subject_id or ("validation" if session.validating else "subject")
     given = settings.session_uuid
+    _refuse_a_full_disk(root)
     try:
         session.folder = create_session_folder(root, subject, start, given)
     except FileExistsError:
@@ -147,6 +151,20 @@ def _create_folder(session: ExperimentSession, root: Path) -> None:
     session.parameters, session.settings, session.rig = expanded.parameters, expanded.settings, expanded.rig
     session.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
     session.log_path = session.folder / (session.settings.session_log or f"{METADATA}/launcher.log")
+
+
+def _refuse_a_full_disk(root: Path) -> None:
+    """Raise before anything is created; a disk that does not tell its room is tried."""
+    existing = next((folder for folder in (root, *root.parents) if folder.is_dir()), root)
+    try:
+        free_bytes = shutil.disk_usage(existing).free
+    except OSError:
+        return
+    if free_bytes < _NEEDED_BYTES:
+        raise pytest.UsageError(
+            f"output_root_folder: {root}: the disk is full: {free_bytes / 1e6:.2f} MB are free, and log and states of a session"
+            f" take {_NEEDED_BYTES / 1e6:g} MB and more -> make room, or give --output-root PATH on another disk"
+        )
 
 
 def _session_facts(session: ExperimentSession) -> dict[str, Any]:

@@ -101,6 +101,22 @@ def test_a_disk_that_has_room_again(bench: Any, small_disk: Path) -> None:
     assert_states_are_valid(bench)
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["real", "dry run"])
+def test_a_disk_that_is_full_before_is_refused(bench: Any, small_disk: Path, dry_run: tuple[str, ...]) -> None:
+    (small_disk / "hog").write_bytes(bytes(1_500_000))
+    bench.steps("def test_acquire():\n    pass\n")
+    result = bench.run(*dry_run)
+    assert result.ret == 4
+    printed = result.stdout.str() + result.stderr.str()
+    assert "the disk is full: 0.5" in printed
+    assert "--output-root" in printed
+    assert "Traceback" not in printed
+    assert [path.name for path in small_disk.iterdir()] == ["hog"]
+    assert not list(bench.path.glob("state/**/*.json"))
+    (small_disk / "hog").unlink()
+    assert bench.run(*dry_run).ret == 0
+
+
 def test_a_full_disk_is_mirrored(bench: Any, small_disk: Path) -> None:
     share = use_share(bench, bench.path / "share")
     share.mkdir()
