@@ -56,6 +56,7 @@ class CheckRecorder:
         self._results: dict[str, CheckResult] = {}
         self._more: dict[str, dict[str, Any]] = {}
         self._before: dict[str, dict[str, Any] | None] = {}
+        self._not_kept = ""
 
     @property
     def results(self) -> list[CheckResult]:
@@ -135,7 +136,8 @@ class CheckRecorder:
         try:
             self._keep(entries, complete)
         except OSError as error:
-            _log.error("the results of the validation could not be kept: %s", error)
+            self._not_kept = f"the results of the validation could not be kept: {error}"
+            _log.error("%s", self._not_kept)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show every check with its value, limit and remedy."""
@@ -149,6 +151,8 @@ class CheckRecorder:
         counts = {status: sum(result.status == status for result in results) for status in styles}
         told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         terminalreporter.write_line(f"{len(results)} check{'s' if len(results) > 1 else ''}: {told}")
+        if self._not_kept:
+            terminalreporter.write_line(self._not_kept, red=True)
 
 
 def _name(item: pytest.Item) -> str:

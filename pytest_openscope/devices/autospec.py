@@ -7,45 +7,14 @@ importing it costs as much as a session may (it imports asyncio).
 from __future__ import annotations
 
 import ast
-import builtins
-import collections.abc
 import dataclasses
-import enum
 import inspect
 import typing
-from datetime import datetime, timedelta
-from pathlib import PurePath
-from types import UnionType
 from typing import Any
 
-from .surface import Member, Surface, surface_of
-
-_BAD_NEWS = (
-    "busy",
-    "error",
-    "fault",
-    "alarm",
-    "warn",
-    "moving",
-    "fail",
-    "timeout",
-    "overflow",
-    "dropped",
-    "interlock",
-    "tripped",
-)
-_DUNDERS: tuple[str, ...] = (
-    "__enter__",
-    "__exit__",
-    "__aenter__",
-    "__aexit__",
-    "__call__",
-    "__len__",
-    "__iter__",
-    "__next__",
-    "__getitem__",
-)
-_DUNDERS += ("__setitem__", "__contains__", "__bool__")
+from .computed import Reader
+from .plausible import ITSELF, Plausible, each, iterate
+from .surface import SPECIAL, Member, Surface, callable_signature, surface_of
 
 
 def autospec(cls: type, params: dict[str, Any]) -> Any:
@@ -54,53 +23,82 @@ def autospec(cls: type, params: dict[str, Any]) -> Any:
     Raises:
         TypeError: ``params`` do not fit the constructor.
     """
-    surface = surface_of(cls)
-    given: dict[str, Any] = {}
-    constructor = surface.constructor()
-    if constructor is not None:
-        bound = constructor.bind(**params)
-        bound.apply_defaults()
-        given = dict(bound.arguments)
-    namespace = {name: _dunder(name) for name in _DUNDERS if _defines(cls, name)}
-    stand_in = type(f"Simulated{cls.__name__}", (Simulated,), namespace)
-    return stand_in(surface, given)
+    return stand_in(cls, _given(cls, (), params))
 
 
-def _defines(cls: type, name: str) -> bool:
-    return any(name in vars(base) for base in cls.__mro__[:-1])
+def stand_in(cls: type, given: dict[str, Any]) -> Any:
+    """Return what stands for an object of a class, as if its constructor had got these arguments."""
+    defined = {name for base in cls.__mro__[:-1] for name in vars(base)}
+    if "__getitem__" in defined:
+        # Python would ask for one item after the other until there is an IndexError, which a stand-in never raises.
+        defined.add("__iter__")
+    namespace = {name: _special(name) for name in ("__enter__", *SPECIAL) if name in defined}
+    return type(f"Simulated{cls.__name__}", (Simulated,), namespace)(surface_of(typing.cast("Any", cls)), given)
 
 
-def _dunder(name: str) -> Any:
+def _made(cls: type, *args: Any, **kwargs: Any) -> Any:
+    return stand_in(cls, _given(cls, args, kwargs))
+
+
+def _given(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return what the constructor gets, its defaults included.
+
+    Raises:
+        TypeError: the arguments do not fit it.
+    """
+    constructor = callable_signature(cls)
+    if constructor is None:
+        return {}
+    bound = constructor.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = dict(bound.arguments)
+    for part in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+        if part.default_factory is not dataclasses.MISSING and part.name not in kwargs and part.name in given:
+            given[part.name] = part.default_factory()
+    return given
+
+
+def _special(name: str) -> Any:
     def method(self: Simulated, *args: Any, **kwargs: Any) -> Any:
-        if name in ("__enter__", "__aenter__"):
-            return self if name == "__enter__" else _finished(self)
-        if name in ("__exit__", "__aexit__"):
+        if name in _FIXED:
+            return _FIXED[name]
+        if name in ("__aexit__", "__exit__"):
             return None if name == "__exit__" else _finished(None)
-        if name == "__len__":
-            return 0
-        if name == "__bool__":
-            return True
-        if name == "__iter__":
-            return iter(())
-        if name == "__next__":
-            raise StopIteration
-        if name == "__contains__":
-            return False
-        return self._simulated_call(name, args, kwargs)
+        value = self._simulated_call(name, args, kwargs)
+        if name == "__enter__":
+            return self if value is None else value
+        if name == "__aenter__":
+            return _itself_if_none(value, self)
+        if name in ("__iter__", "__reversed__"):
+            return iterate(self._simulated_next("__next__") if value is self else value)
+        if name == "__aiter__":
+            return each(self._simulated_next("__anext__")) if value is self or not hasattr(value, "__anext__") else value
+        return value
 
     return method
+
+
+#: What Python itself demands to be of a certain type.
+_FIXED: dict[str, Any] = {"__len__": 1, "__bool__": True, "__contains__": False, "__float__": 1.0, "__int__": 1, "__index__": 1}
+_FIXED["__complex__"] = 1 + 0j
 
 
 async def _finished(value: Any) -> Any:
     return value
 
 
+async def _itself_if_none(value: Any, device: Any) -> Any:
+    result = await value if inspect.isawaitable(value) else value
+    return device if result is None else result
+
+
 class Simulated:
-    """One simulated device; ``isinstance`` takes it for its driver."""
+    """One simulated device, or object that a driver is made of; ``isinstance`` takes it for what it stands for."""
 
     def __init__(self, surface: Surface, given: dict[str, Any]) -> None:
         object.__setattr__(self, "_simulated_surface", surface)
         object.__setattr__(self, "_simulated_given", given)
+        object.__setattr__(self, "_simulated_plausible", Plausible(surface.cls, _object_of))
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -109,32 +107,60 @@ class Simulated:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_simulated_") or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
-        member = self._simulated_surface.require(name)
+        surface: Surface = self._simulated_surface
+        member = surface.require(name)
         if member is None or member.kind == "method":
             value: Any = _method(self, name, member)
-        elif member.kind == "constant":
-            return member.value
         elif member.kind == "property":
-            return plausible(member.annotation, name, self._simulated_surface.cls)
+            return self._simulated_or_itself(self._simulated_plausible.of(member.annotation, name))
+        elif member.kind == "constant":
+            is_field = name in self._simulated_given and dataclasses.is_dataclass(surface.cls)
+            return self._simulated_given[name] if is_field else member.value
         else:
-            value = _attribute(member, self._simulated_given, self._simulated_surface.cls)
+            value = self._simulated_or_itself(self._simulated_attribute(member))
         object.__setattr__(self, name, value)
         return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._simulated_surface.require_settable(name)
+        object.__setattr__(self, name, value)
+
+    def _simulated_attribute(self, member: Member) -> Any:
+        """Return what the driver's code stores in ``self``, or a value of its annotated type."""
+        if isinstance(member.value, ast.expr):
+            reader = Reader(self, self._simulated_given, _made, self._simulated_plausible.returned)
+            value = reader.value(member.value, member.scope)
+            if value is not None or isinstance(member.value, ast.Constant):
+                return value
+        elif member.name in self._simulated_given:
+            return self._simulated_given[member.name]
+        return self._simulated_plausible.of(member.annotation, member.name)
 
     def _simulated_call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         surface: Surface = self._simulated_surface
         surface.bind(name, args, kwargs)
         member = surface.find(name)
-        value = plausible(member.annotation, name, surface.cls) if member else None
-        if value is _ITSELF:
-            value = self
+        value = self._simulated_or_itself(self._simulated_plausible.returned(member, name)) if member else None
         return _finished(value) if member and member.is_async else value
+
+    def _simulated_next(self, name: str) -> list[Any]:
+        """Return what iterating gives: one value, if it is known of which type."""
+        member = self._simulated_surface.find(name)
+        value = self._simulated_plausible.of(member.annotation, name) if member else None
+        return [] if value is None else [self._simulated_or_itself(value)]
+
+    def _simulated_or_itself(self, value: Any) -> Any:
+        return self if value is ITSELF else value
 
     def __dir__(self) -> list[str]:
         return list(self._simulated_surface.names())
 
     def __repr__(self) -> str:
         return f"<simulated {self._simulated_surface.cls.__name__}>"
+
+
+def _object_of(cls: type) -> Any:
+    return stand_in(cls, {})
 
 
 def _method(device: Simulated, name: str, member: Member | None) -> Any:
@@ -146,113 +172,3 @@ def _method(device: Simulated, name: str, member: Member | None) -> Any:
     if member is not None and member.is_async and hasattr(inspect, "markcoroutinefunction"):
         return inspect.markcoroutinefunction(simulated)
     return simulated
-
-
-def _attribute(member: Member, given: dict[str, Any], cls: type) -> Any:
-    """Value of what the driver's code stores in ``self``: a constructor argument or a literal where the source says so."""
-    if isinstance(member.value, ast.expr):
-        return _computed(member.value, given)
-    return plausible(member.annotation, member.name, cls)
-
-
-_HARMLESS = {name: getattr(builtins, name) for name in ("abs", "bool", "dict", "float", "int", "len", "list", "max", "min")}
-_HARMLESS |= {name: getattr(builtins, name) for name in ("round", "set", "str", "tuple")}
-_PLAIN: tuple[type[ast.AST], ...] = (
-    ast.Constant,
-    ast.Name,
-    ast.Load,
-    ast.BinOp,
-    ast.UnaryOp,
-    ast.BoolOp,
-    ast.Compare,
-    ast.IfExp,
-    ast.Call,
-)
-_PLAIN += (ast.List, ast.Tuple, ast.Dict, ast.Set, ast.JoinedStr, ast.FormattedValue)
-_PLAIN += (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
-
-
-def _computed(expression: ast.expr, given: dict[str, Any]) -> Any:
-    """Return what an expression of the driver's code gives, None for one that needs more than the constructor's arguments."""
-    for node in ast.walk(expression):
-        if not isinstance(node, _PLAIN) or (isinstance(node, ast.Name) and node.id not in given and node.id not in _HARMLESS):
-            return None
-    try:
-        return eval(compile(ast.Expression(expression), "<driver>", "eval"), {"__builtins__": {}, **_HARMLESS, **given})
-    except Exception:
-        return None
-
-
-_ITSELF = object()
-
-
-def plausible(annotation: Any, name: str, cls: type, depth: int = 0) -> Any:
-    """Return a value of the annotated type: 1, 1.0, "simulated"; True, or False where the name tells of trouble (``busy``)."""
-    if annotation is None or annotation is type(None) or annotation is typing.Any or depth > 4:
-        return None
-    if annotation is cls or annotation is getattr(typing, "Self", cls):
-        return _ITSELF
-    if annotation is bool:
-        return not any(word in name.lower() for word in _BAD_NEWS)
-    simple = {int: 1, float: 1.0, complex: 1 + 0j, str: "simulated", bytes: b"simulated", bytearray: bytearray()}
-    if isinstance(annotation, type) and annotation in simple:
-        return simple[annotation]
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is not None:
-        return _generic(origin, arguments, name, cls, depth)
-    if isinstance(annotation, type):
-        return _instance(annotation, name, depth)
-    return None
-
-
-def _generic(origin: Any, arguments: tuple[Any, ...], name: str, cls: type, depth: int) -> Any:
-    if origin is typing.Literal:
-        return arguments[0]
-    if origin is typing.Annotated:
-        return plausible(arguments[0], name, cls, depth + 1)
-    if origin in (typing.Union, UnionType):
-        return plausible(next(kind for kind in arguments if kind is not type(None)), name, cls, depth + 1)
-    if origin is tuple:
-        kinds = [kind for kind in arguments if kind is not Ellipsis]
-        return tuple(plausible(kind, name, cls, depth + 1) for kind in kinds)
-    if origin in (list, set, frozenset, dict, collections.deque, collections.defaultdict):
-        return {} if origin is collections.defaultdict else origin()
-    if _is_array(origin):
-        return _instance(origin, name, depth)
-    empty = {collections.abc.Sequence: [], collections.abc.Mapping: {}, collections.abc.Iterator: iter(())}
-    empty |= {collections.abc.Iterable: [], collections.abc.Generator: iter(()), collections.abc.Set: set()}
-    if origin in empty:
-        return empty[origin]
-    return _instance(origin, name, depth) if isinstance(origin, type) else None
-
-
-def _is_array(kind: Any) -> bool:
-    return getattr(kind, "__module__", "") == "numpy" and getattr(kind, "__name__", "") == "ndarray"
-
-
-def _instance(kind: type, name: str, depth: int) -> Any:
-    if _is_array(kind):
-        import numpy as np
-
-        return np.zeros((1, 1))
-    if issubclass(kind, enum.Enum):
-        return next(iter(kind), None)
-    if kind is datetime:
-        return datetime.now().astimezone()
-    if kind is timedelta:
-        return timedelta(0)
-    if issubclass(kind, PurePath):
-        return kind("simulated")
-    if kind in (list, dict, set, tuple, frozenset):
-        return kind()
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        needed = [part for part in dataclasses.fields(kind) if part.init]
-        return kind(**{part.name: plausible(hints.get(part.name), part.name, kind, depth + 1) for part in needed})
-    if kind.__module__ == "builtins":
-        return None
-    if typing.NamedTuple in getattr(kind, "__orig_bases__", ()):
-        hints = typing.get_type_hints(kind)
-        return kind(**{field: plausible(hints.get(field), field, kind, depth + 1) for field in kind._fields})  # type: ignore[attr-defined]
-    made: Any = kind
-    return Simulated(surface_of(made), {})

@@ -148,10 +148,12 @@ class DeviceManager(Mapping[str, Any]):
 
         Raises:
             RuntimeError: this is no dry run.
+            AttributeError: the driver has no method or attribute of that name.
         """
         if not self.dry_run:
             raise RuntimeError("answers can be set in dry runs only")
         self[name]
+        self._open[name].require(answers)
         self._open[name].hooks.answers.override(answers)
 
     def calls(self, name: str) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:

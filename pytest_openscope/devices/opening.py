@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .autospec import Simulated
+from .protocol import LIFECYCLE
 from .proxy import Hooks, shown, wrap
 from .spec import DeviceSpec
 
@@ -108,6 +109,20 @@ class OpenDevice:
         finally:
             for helper in self.cleanup:
                 helper.close()
+
+    def require(self, names: Iterable[str]) -> None:
+        """Hold names that the experiment gives against the driver.
+
+        Raises:
+            AttributeError: it has no such method or attribute.
+        """
+        for name in names:
+            if name in LIFECYCLE:
+                continue
+            if self.hooks.contract is not None:
+                self.hooks.contract.require(name)
+            else:
+                getattr(self.target, name)
 
     def check(self) -> Any:
         """Let it prove that it answers.

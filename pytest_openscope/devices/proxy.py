@@ -15,20 +15,9 @@ from typing import Any
 
 from .answers import Answers
 from .faults import Fault
-from .surface import Surface
+from .surface import SPECIAL, Surface
 
 _SHOWN_CHARACTERS = 200
-_FORWARDED: tuple[str, ...] = (
-    "__len__",
-    "__iter__",
-    "__next__",
-    "__getitem__",
-    "__setitem__",
-    "__delitem__",
-    "__contains__",
-    "__call__",
-)
-_FORWARDED += ("__bool__", "__aiter__", "__anext__", "__aenter__", "__aexit__", "__exit__")
 
 
 @dataclass
@@ -115,6 +104,8 @@ class DeviceProxy:
         hooks = self._openscope_hooks
         if hooks.log_io:
             hooks.log.info("%s = %s", name, shown(value))
+        if hooks.contract is not None:
+            hooks.contract.require_settable(name)
         setattr(self._openscope_target, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -141,8 +132,9 @@ def wrap(target: Any, hooks: Hooks) -> Any:
     """Wrap a device; special methods are forwarded where its type has them."""
     kind = type(target)
     namespace: dict[str, Any] = {"__slots__": ()}
-    for name in _FORWARDED:
-        if hasattr(kind, name) and getattr(kind, name) is not None:
+    defined = {name for base in kind.__mro__[:-1] for name in vars(base)}
+    for name in SPECIAL:
+        if name in defined and getattr(kind, name) is not None:
             namespace[name] = _forward(name)
     return type("DeviceProxy", (DeviceProxy,), namespace)(target, hooks)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .autospec import autospec
+from .autospec import autospec, stand_in
 from .loader import LoadError, load
 from .registers import harp_device, is_harp
 from .spec import DeviceSpec, fits, script_of
@@ -138,9 +138,7 @@ def _made_class(driver: Any, spec: DeviceSpec) -> type:
 
 def _unbound(cls: type) -> Any:
     """An autospec of a class whose constructor arguments are not known (a factory function makes them)."""
-    from .autospec import Simulated
-
-    return Simulated(surface_of(cls), {})
+    return stand_in(cls, {})
 
 
 def _name(target: Any) -> str:

@@ -5,19 +5,32 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import sys
 import textwrap
 import typing
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .loader import did_you_mean
+
+_SPECIAL = (
+    "len iter next getitem setitem delitem contains call bool aiter anext aenter aexit exit reversed float int index complex "
+    "round abs neg pos invert add radd sub rsub mul rmul truediv rtruediv floordiv mod pow matmul and or xor lshift rshift "
+    "lt le gt ge"
+)
+#: Methods that Python itself calls, and that a stand-in or wrapper must have where its driver has them; entering apart.
+SPECIAL: tuple[str, ...] = tuple(f"__{name}__" for name in _SPECIAL.split())
+#: What opens a device: what it leaves behind is what an experiment finds.
+_OPENERS = ("open", "connect", "__enter__", "__aenter__")
 
 
 @dataclass(frozen=True)
 class Member:
     """One name of a driver: ``kind`` is method, property, constant or attribute (set in ``self`` by its code).
 
-    ``value`` is the function behind a method or property, the value of a constant, or the assigned expression of an attribute.
+    ``value`` is the function behind a method or property, the value of a constant, or the assigned expression of an attribute,
+    whose names are those of ``scope``.
     """
 
     name: str
@@ -26,6 +39,7 @@ class Member:
     annotation: Any = None
     is_async: bool = False
     skips_self: bool = True
+    scope: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Surface:
@@ -59,6 +73,16 @@ class Surface:
             guess = did_you_mean(name, self.names())
             raise AttributeError(f"{self.cls.__name__!r} object has no attribute {name!r}" + (f" ({guess})" if guess else ""))
         return member
+
+    def require_settable(self, name: str) -> None:
+        """Hold an assignment against the class.
+
+        Raises:
+            AttributeError: as the real one would, for a property without a setter.
+        """
+        raw = inspect.getattr_static(self.cls, name, None)
+        if isinstance(raw, property) and raw.fset is None:
+            raise AttributeError(f"property {name!r} of {self.cls.__name__!r} object has no setter")
 
     def names(self) -> list[str]:
         """Return all public names, methods first."""
@@ -104,24 +128,27 @@ class Surface:
         except AttributeError:
             return self._found_attributes().get(name)
         if isinstance(raw, property):
-            return Member(name, "property", raw.fget, _return_type(raw.fget, self.cls))
+            return Member(name, "property", raw.fget, return_type(raw.fget, self.cls))
         function, skips_self = raw, True
+        if isinstance(raw, (functools.partialmethod, functools.singledispatchmethod)):
+            return Member(name, "method", getattr(self.cls, name), return_type(raw.func, self.cls), _is_coroutine(raw.func))
         if isinstance(raw, (staticmethod, classmethod)):
             function, skips_self = raw.__func__, isinstance(raw, classmethod)
         if callable(function) and not isinstance(function, type):
-            is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
-            return Member(name, "method", function, _return_type(function, self.cls), is_async, skips_self)
+            return Member(name, "method", function, return_type(function, self.cls), _is_coroutine(function), skips_self)
         if inspect.ismemberdescriptor(raw):
             return self._found_attributes().get(name) or Member(name, "attribute", None)
         if hasattr(type(raw), "__get__") and not isinstance(raw, type):
-            return Member(name, "property", getattr(raw, "func", None), _return_type(getattr(raw, "func", None), self.cls))
+            return Member(name, "property", getattr(raw, "func", None), return_type(getattr(raw, "func", None), self.cls))
         return Member(name, "constant", raw)
 
     def _found_attributes(self) -> dict[str, Member]:
         if self._attributes is None:
             found: dict[str, Member] = {}
             for base in reversed(self.cls.__mro__[:-1]):
-                found.update(_assigned_in(base))
+                members, makes_up_names = _assigned_in(base)
+                found.update(members)
+                self.dynamic = self.dynamic or makes_up_names
             self._attributes = found
         return self._attributes
 
@@ -160,32 +187,85 @@ def describe_signature(signature: inspect.Signature, *, skip_first: bool) -> str
     return str(inspect.Signature(plain))
 
 
-def _return_type(function: Any, cls: type) -> Any:
+def _is_coroutine(function: Any) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+def return_type(function: Any, cls: type) -> Any:
     """Resolve a return annotation; one that cannot be resolved counts as none."""
     function = inspect.unwrap(function) if function is not None else None
     annotation = getattr(function, "__annotations__", {}).get("return", None)
+    return _resolved(annotation, {**getattr(function, "__globals__", {}), cls.__name__: cls})
+
+
+def _resolved(annotation: Any, scope: Mapping[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
-    names = {**vars(typing), **getattr(function, "__globals__", {}), cls.__name__: cls, "Self": cls}
     try:
-        return eval(annotation, names)
+        return eval(annotation, {**vars(typing), **scope})
     except Exception:
         return None
 
 
-def _assigned_in(cls: type) -> dict[str, Member]:
-    """Return what a class assigns to ``self`` or annotates in its body, read from its source where there is one."""
-    found = {name: Member(name, "attribute", None, kind) for name, kind in vars(cls).get("__annotations__", {}).items()}
+def _assigned_in(cls: type) -> tuple[dict[str, Member], bool]:
+    """Return what a class assigns to ``self`` or annotates in its body, read from its source where there is one.
+
+    Returns:
+        The attributes, and whether its code makes up names for others (``setattr(self, …)``).
+    """
+    scope = {**vars(sys.modules.get(cls.__module__, typing)), cls.__name__: cls}
+    hints = vars(cls).get("__annotations__", {})
+    found = {name: Member(name, "attribute", None, _resolved(kind, scope)) for name, kind in hints.items()}
     slots = vars(cls).get("__slots__", ())
     for name in (slots,) if isinstance(slots, str) else slots:
         found.setdefault(name, Member(name, "attribute", None))
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError, SyntaxError):
-        return found
+        return found, False
+    for name, value, written in _assignments(tree):
+        known = found.get(name)
+        if known is None or known.value is None:
+            kind = _resolved(written, scope) if written else known.annotation if known else None
+            found[name] = Member(name, "attribute", value, kind, scope=scope)
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in _OPENERS):
+        for name, value, _ in _assignments(function):
+            if value is not None and isinstance(found[name].value, ast.Constant) and found[name].value.value is None:
+                found[name] = replace(found[name], value=value)
+    return found, any(_makes_up_names(node) for node in ast.walk(tree))
+
+
+def _assignments(tree: ast.AST) -> Iterator[tuple[str, ast.expr | None, str]]:
+    """Yield name, value and annotation of all that is stored in ``self``; no value where it is a part of one."""
     for node in ast.walk(tree):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        for target in targets:
-            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
-                found.setdefault(target.attr, Member(target.attr, "attribute", getattr(node, "value", None)))
-    return found
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                for one, value in _parts(target, node.value):
+                    yield one, value, ""
+        elif isinstance(node, ast.AnnAssign):
+            for one, value in _parts(node.target, node.value):
+                yield one, value, ast.unparse(node.annotation)
+        elif isinstance(node, (ast.For, ast.AsyncFor, ast.withitem)):
+            target_of = node.optional_vars if isinstance(node, ast.withitem) else node.target
+            for one, _ in _parts(target_of, None) if target_of is not None else ():
+                yield one, None, ""
+
+
+def _parts(target: ast.expr, value: ast.expr | None) -> Iterator[tuple[str, ast.expr | None]]:
+    """Yield the attributes of ``self`` in a target, each with its part of the value where both are written out."""
+    if isinstance(target, (ast.Tuple, ast.List)):
+        written_out = isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts)
+        values = value.elts if isinstance(value, (ast.Tuple, ast.List)) and written_out else [None] * len(target.elts)
+        for one, part in zip(target.elts, values, strict=True):
+            yield from _parts(one, part)
+    elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
+        yield target.attr, value
+
+
+def _makes_up_names(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute) and node.attr == "__dict__":
+        return isinstance(node.value, ast.Name) and node.value.id == "self"
+    named = node.func if isinstance(node, ast.Call) else None
+    if not (isinstance(node, ast.Call) and isinstance(named, ast.Name) and named.id in ("setattr", "vars") and node.args):
+        return False
+    return isinstance(node.args[0], ast.Name) and node.args[0].id == "self"

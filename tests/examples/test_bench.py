@@ -67,6 +67,12 @@ FAULTS = {
     "acquisition=chatty:2000": ("passed", 0, "", True),
 }
 
+SHORTENED = {
+    "laser.open=hang": ("rig.yaml", "    log_io: true", "    open_timeout_s: 0.5\n    log_io: true"),
+    "lick_spout.check=hang": ("rig.yaml", "    baud: 115200", "    baud: 115200\n    check_timeout_s: 0.5"),
+    "acquisition=hang": ("test_experiment.py", "DURATION_S + 8", "2"),
+}
+
 
 def test_the_page_on_endings_says_the_same() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "endings.md").read_text(encoding="utf-8")
@@ -80,12 +86,14 @@ def test_the_page_on_endings_says_the_same() -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_ends_as_the_table_says(bench: Example, fault: str) -> None:
     outcome, code, step, saved = FAULTS[fault]
-    experiment = bench.folder / "test_experiment.py"
-    experiment.write_text(experiment.read_text(encoding="utf-8").replace("DURATION_S + 8", "2"), encoding="utf-8")
-    rig = bench.folder / "rig.yaml"
-    short = "open_timeout_s: 0.5\n    check_timeout_s: 0.5\n    log_io: true"
-    rig.write_text(rig.read_text(encoding="utf-8").replace("log_io: true", short), encoding="utf-8")
-    done = bench.run("--dry-run", "--inject", fault, "--timeout=5" if "query=hang" not in fault else "--timeout=1", code=code)
+    # Only what hangs gets a short time: anything else may take as long as a busy machine makes it.
+    if fault in SHORTENED:
+        file, text, shorter = SHORTENED[fault]
+        content = (bench.folder / file).read_text(encoding="utf-8")
+        assert text in content
+        (bench.folder / file).write_text(content.replace(text, shorter, 1), encoding="utf-8")
+    limit = "--timeout=8" if fault == "lick_spout.query=hang" else "--timeout=60"
+    done = bench.run("--dry-run", "--inject", fault, limit, code=code)
     assert done.end_state["outcome"] == outcome
     failed = [name for name, result in done.outcomes.items() if result not in ("passed", None)]
     assert failed == ([step] if step else [])

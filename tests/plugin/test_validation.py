@@ -418,6 +418,35 @@ devices:
     assert {one["status"] for check, one in kept(bench).items() if check in messages} == {"fail"}
 
 
+def test_results_that_cannot_be_kept_are_told(bench: Rig) -> None:
+    (bench.path / "state" / "validation.json").mkdir(parents=True)
+    rig_file(bench, "devices: {}\n")
+    result = validate(bench, "-k", "python")
+    result.stdout.fnmatch_lines(["*results of the validation could not be kept:*"])
+
+
+HOLDING = """
+import ctypes
+
+class Holding:
+    def open(self):
+        if hasattr(ctypes, "WinDLL"):
+            ctypes.PyDLL("kernel32").Sleep(120_000)
+        ctypes.PyDLL(None).usleep(120_000_000)
+"""
+
+
+def test_a_driver_that_lets_nothing_else_run_fails_its_check(bench: Rig) -> None:
+    bench.write("lab_drivers.py", HOLDING)
+    times = "open_timeout_s: 0.1, check_timeout_s: 0.1, close_timeout_s: 0.1, safe_state_timeout_s: 0.1"
+    rig_file(bench, f"grace_s: 0.5\ndevices: {{laser: {{driver: 'lab_drivers:Holding', {times}}}}}\n")
+    started = time.monotonic()
+    result = validate(bench, "-k", "test_device")
+    assert time.monotonic() - started < 60
+    assert result.ret not in (0, 1)
+    assert kept(bench)["devices[laser]"]["status"] == "fail"
+
+
 OWN = """
 import os, pytest
 

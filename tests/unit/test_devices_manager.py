@@ -387,9 +387,9 @@ class TestAutospec:
         assert camera.get_mode() is module.Mode.FREE
         assert camera.save("x") == Path("simulated")
         assert camera.itself().grab(1) == module.Frame(1, 1.0)
-        assert (camera.pair(), camera.names(), camera.list_cameras()) == ((1, "simulated"), [], [])
+        assert (camera.pair(), camera.names(), camera.list_cameras()) == ((1, "simulated"), ["simulated"], [])
         assert (camera.exposure_ms, camera.gain_steps, camera.serial, camera.frame_rate_hz) == (1.0, 4, "2210", 30.0)
-        assert (camera.frames, camera.mode, len(camera)) == ([], "idle", 0)
+        assert (camera.frames, camera.mode, len(camera)) == ([], "idle", 1)
         assert (camera.interval_ms, camera.handle) == (33, None)
         with camera as entered:
             assert isinstance(entered, module.Camera)
@@ -411,6 +411,12 @@ class TestAutospec:
         assert camera.grab(1) == 5
         with pytest.raises(TypeError):
             camera.grab()
+
+    def test_an_answer_for_what_the_driver_does_not_have_is_refused(self, make: Make) -> None:
+        devices = make({"camera": CAMERA}, True)
+        with pytest.raises(AttributeError, match="grb"):
+            devices.returns("camera", grb=3)
+        devices.returns("camera", check=True)
 
     def test_answers_from_the_rig_file_and_from_a_test(self, make: Make) -> None:
         returns = {
