@@ -59,7 +59,10 @@ def blank(length: int) -> bytes:
 
 def is_day_log(head: bytes) -> bool:
     """Tell from its first bytes whether a file is a day's log (also an empty or zeroed one) or somebody else's."""
-    return not head or head[:1] in (b"#", b"\0") or _HEADER.match(head) is not None
+    first = head.partition(b"\n")[0]
+    blanked = first[:1] == b"#" and first == blank(len(first))
+    zeroed = head[:4] == bytes(min(4, len(head)))
+    return zeroed or blanked or _HEADER.match(head) is not None
 
 
 def is_foreign_tail(tail: bytes) -> bool:

@@ -263,13 +263,21 @@ def test_hint_and_progress_are_found_again(bench: Bench) -> None:
     ends_well(bench)
 
 
-def test_a_foreign_days_log_is_left_alone(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"2026-03-04 10:00:00,123 - INFO - Logging initialized\nunfinished",
+        b"# what happened on this day\nunfinished",
+        b"\0\1 a program's own format, without newline",
+    ],
+)
+def test_a_foreign_days_log_is_left_alone(bench: Bench, content: bytes) -> None:
     day = bench.job.day_log
     day.parent.mkdir(parents=True)
-    day.write_bytes(b"2026-03-04 10:00:00,123 - INFO - Logging initialized\nunfinished")
+    day.write_bytes(content)
     bench.chat(20)
     bench.mirror()
-    assert day.read_bytes() == b"2026-03-04 10:00:00,123 - INFO - Logging initialized\nunfinished"
+    assert day.read_bytes() == content
     check_day(day.with_name("launcher-2.log"), bench)
 
 

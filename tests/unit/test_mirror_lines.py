@@ -99,7 +99,13 @@ def test_lines_of_other_programs_are_told_from_damage(line: bytes, damaged: bool
 def test_a_foreign_file_is_told_by_its_head() -> None:
     assert is_day_log(b"")
     assert is_day_log(b"# damaged line, blanked ...\n")
+    assert is_day_log(b"# damaged line, blanked " + b"." * 4072)
+    assert is_day_log(b"# dam\nrig mouse 0 ")
     assert is_day_log(bytes(100))
+    assert is_day_log(bytes(2))
+    assert not is_day_log(b"# what happened on this day\n")
+    assert not is_day_log(b"#\x00\x01 some program's format")
+    assert not is_day_log(b"\x00\x01 some program's format")
     assert is_day_log(format_line(b"rig mouse", 0, b"hello"))
     assert not is_day_log(b"2026-03-04 10:00:00,123 - INFO - Logging initialized\n")
     assert not is_day_log("\ufeffhello".encode("utf-16"))
