@@ -97,6 +97,9 @@ class Interrupts:
         """The session has ended: what comes now may neither cut pytest's last words short nor change its exit code."""
         self._over_at = time.monotonic()
         self.console.over()
+        # A KeyboardInterrupt that passed through exec() of a text (a dataclass being made) is noted by CPython, which then ends
+        # itself by SIGINT at its exit, though it was caught; the next exec() of a text takes the note away.
+        exec("")
 
     def restore(self) -> None:
         """Give back the handlers that were there before, and let a closing console close."""
@@ -110,6 +113,20 @@ class Interrupts:
     def in_loop(self, value: bool) -> None:
         """Tell whether steps are being run: outside (collection) an interrupt ends the run at once, as pytest's own does."""
         self._raise_at_once = not value
+
+    def hold(self) -> None:
+        """From here until :meth:`release` a signal is only noted: a session half opened could not be ended."""
+        self._raise_at_once = False
+
+    def release(self) -> None:
+        """Let signals through again.
+
+        Raises:
+            KeyboardInterrupt: one came meanwhile.
+        """
+        self._raise_at_once = True
+        if self.count:
+            raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
@@ -227,6 +244,8 @@ class Watchdog:
         self._grace_s = grace_s
         self._deadlines: dict[str, tuple[float, str]] = {}
         self._expired: set[str] = set()
+        self._lengths_s: dict[str, float] = {}
+        self._passed: dict[str, str] = {}
         self._paused_at: float | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -236,7 +255,9 @@ class Watchdog:
         """Start or replace the deadline ``key``, ``timeout_s`` seconds from now."""
         with self._wake:
             self._deadlines[key] = (time.monotonic() + timeout_s, message)
+            self._lengths_s[key] = timeout_s
             self._expired.discard(key)
+            self._passed.pop(key, None)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="openscope-watchdog", daemon=True)
                 self._thread.start()
@@ -248,8 +269,29 @@ class Watchdog:
         with self._wake:
             known = self._deadlines.pop(key, None)
             self._expired.discard(key)
+            self._passed.pop(key, None)
         if known:
             self._tell()
+
+    def extend(self, key: str) -> None:
+        """Begin a deadline anew that has passed and was obeyed; :meth:`expired` goes on to tell of it.
+
+        What follows, a teardown that makes the hardware safe, gets as long again (at least ``grace_s``) before it is hung.
+        """
+        if key not in self._deadlines:
+            return
+        with self._wake:
+            if key not in self._deadlines or not (text := self._expired_text(key)):
+                return
+            self._passed[key] = text
+            self._deadlines[key] = (time.monotonic() + max(self._lengths_s[key], self._grace_s), text)
+            self._expired.discard(key)
+            self._wake.notify()
+        self._tell()
+
+    def is_armed(self, key: str) -> bool:
+        """Tell whether there is such a deadline."""
+        return key in self._deadlines
 
     def expired(self, key: str) -> str:
         """Return the message of a deadline that has passed and was not cancelled since, else an empty text.
@@ -259,11 +301,16 @@ class Watchdog:
         if key not in self._deadlines:
             return ""
         with self._wake:
-            if key not in self._deadlines:
-                return ""
-            at, text = self._deadlines[key]
-            passed = key in self._expired or (self._paused_at is None and at <= time.monotonic())
-            return text if passed else ""
+            return self._expired_text(key)
+
+    def _expired_text(self, key: str) -> str:
+        if key in self._passed:
+            return self._passed[key]
+        if key not in self._deadlines:
+            return ""
+        at, text = self._deadlines[key]
+        passed = key in self._expired or (self._paused_at is None and at <= time.monotonic())
+        return text if passed else ""
 
     def overdue(self) -> str:
         """Return the message of a deadline that has passed, also where this thread could not act (a C call held the GIL)."""

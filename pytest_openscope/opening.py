@@ -47,8 +47,10 @@ def open_session(session: ExperimentSession) -> None:
     root = _root_of(session)
     if not session.dry_run:
         take_rig(session)
-        recover_earlier(session)
     try:
+        if not session.dry_run:
+            recover_earlier(session)
+        session.interrupts.hold()
         _create_folder(session, root)
     except BaseException:
         session.free_rig()

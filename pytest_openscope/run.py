@@ -98,6 +98,11 @@ class ExperimentRun:
         session.start(loaded.notices)
         self.session = session
         register_hooks(session, self.config)
+        try:
+            session.interrupts.release()
+        except KeyboardInterrupt:
+            self._say(f"interrupted by {session.interrupts.cause}; no step runs. Session folder: {session.folder}")
+            raise
 
     def _collect_checks(self) -> None:
         """Collect the ready-made checks, and the lab's own ones where the command line names them."""

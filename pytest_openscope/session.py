@@ -98,7 +98,7 @@ class ExperimentSession:
     # -- start -------------------------------------------------------------------------------------------------------
 
     def start(self, notices: Sequence[str]) -> None:
-        """Take the rig, create the folder, and open log, journal and sidecar.
+        """Take the rig, create the folder, and open log, journal and sidecar; signals are held then (``interrupts.release``).
 
         Raises:
             pytest.UsageError: the rig is held, not ready, or the session folder cannot be created.
@@ -107,12 +107,12 @@ class ExperimentSession:
 
         self.notices += list(notices)
         self.configuration_notices = tuple(notices)
-        open_session(self)
         self.interrupts = Interrupts(self._on_interrupt, lambda: self.watchdog.overdue())
         self.watchdog = Watchdog(self.interrupts.time_out, self._on_timeout, self._announce_deadline, self.settings.grace_s)
-        self.operator._pause = self.watchdog.paused
-        self.interrupts.install()
         self.config.add_cleanup(self.interrupts.restore)
+        self.interrupts.install()
+        open_session(self)
+        self.operator._pause = self.watchdog.paused
 
     def free_rig(self) -> None:
         """Let another session have the rig."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import traceback
@@ -14,6 +15,7 @@ from .items import step_name
 from .phases import Outcome
 from .record import Failure
 from .tee import LooseEnds
+from .timestamps import now_iso
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -26,17 +28,39 @@ class Timeouts:
 
     def __init__(self, session: ExperimentSession) -> None:
         self._session = session
+        self._whole_step_s: dict[str, float] = {}
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool:
         message = f"timeout: {step_name(item)} took longer than {settings.timeout:g} s"
+        self._whole_step_s = {} if settings.func_only else {item.nodeid: float(settings.timeout)}
         self._session.watchdog.arm(item.nodeid, float(settings.timeout), message)
         return True
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
     def pytest_timeout_cancel_timer(self, item: pytest.Item) -> bool:
+        expired = self._session.watchdog.expired(item.nodeid)
         self._session.watchdog.cancel(item.nodeid)
+        if expired:
+            self._take_overrun(item, expired)
         return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        """Time a teardown anew whose step has failed: pytest-timeout leaves it untimed, and one that hangs would never end."""
+        limit_s, watchdog = self._whole_step_s.get(item.nodeid), self._session.watchdog
+        if limit_s is not None and not watchdog.is_armed(item.nodeid):
+            limit_s = max(limit_s, self._session.settings.grace_s)
+            watchdog.arm(item.nodeid, limit_s, f"timeout: the teardown of {step_name(item)} took longer than {limit_s:g} s")
+
+    def _take_overrun(self, item: pytest.Item, text: str) -> None:
+        """Keep a timeout that passed where no step can be interrupted: in the teardown, which has come to its end."""
+        session = self._session
+        step = next((one for one in reversed(session.record.steps) if one.nodeid == item.nodeid), None)
+        if step is None or step.outcome is Outcome.TIMEOUT:
+            return
+        step.outcome = Outcome.TIMEOUT if step.outcome is None else step.outcome.worse(Outcome.TIMEOUT)
+        session.fail(Failure("timeout", Outcome.TIMEOUT, text, phase=step.phase, step=step.name, at=now_iso()))
 
 
 class SessionEnds:
@@ -60,8 +84,9 @@ class SessionEnds:
         self._loose_ends.install()
         config = session.config
         limit = config.getoption("session_timeout", None)
-        if limit is None and config.pluginmanager.hasplugin("timeout"):
-            limit = config.getini("session_timeout") or None
+        if limit is None:
+            with contextlib.suppress(ValueError):  # of pytest without pytest-timeout, which does not know the key
+                limit = config.getini("session_timeout") or None
         limit = limit or self._session.settings.session_timeout
         if limit:
             seconds = float(limit)
@@ -72,7 +97,9 @@ class SessionEnds:
         told = any(failure.kind == "interrupt" for failure in mine.record.failures)
         if told or (isinstance(excinfo.value, pytest.Session.Interrupted) and not mine.interrupts.count):
             return
-        mine.fail(Failure("interrupt", Outcome.INTERRUPTED, f"{excinfo.typename}: {excinfo.value}".rstrip(": ")))
+        cause = mine.interrupts.cause
+        text = f"interrupted by {cause}" if cause else f"{excinfo.typename}: {excinfo.value}".rstrip(": ")
+        mine.fail(Failure("interrupt", Outcome.INTERRUPTED, text))
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         _log.critical("internal error", exc_info=excinfo._excinfo)
@@ -84,7 +111,11 @@ class SessionEnds:
         mine.interrupts.in_loop(True)
         try:
             return (yield)
+        except Exception as error:
+            mine.fail(failure_from_exception(error, kind="internal", outcome=Outcome.ERROR))
+            raise
         finally:
+            self._explain_exit_code(session)
             outcome = mine.outcome
             if int(session.exitstatus) in (0, 5) and mine.record.steps and outcome is not Outcome.PASSED:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -93,6 +124,14 @@ class SessionEnds:
             if int(session.exitstatus) == 0 and mine.record.exit_code:
                 # The disk took not even the last lines.
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _explain_exit_code(self, session: pytest.Session) -> None:
+        """Keep why pytest is not content with a session whose steps all passed: another plugin said so."""
+        mine, code = self._session, int(session.exitstatus)
+        if code not in (0, 5) and mine.record.steps and mine.outcome is Outcome.PASSED:
+            why = session.shouldfail or session.shouldstop
+            text = f"pytest ended with exit code {code}{f': {why}' if isinstance(why, str) else ''}"
+            mine.fail(Failure("internal", Outcome.ERROR, text, at=now_iso()))
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

@@ -192,6 +192,11 @@ class StepKeeper:
             if any(device.get("open") == "eager" for device in self._session.rig.devices.values()):
                 self._session.device_manager().open_all()
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self) -> None:
+        """A step that the session's timeout has ended did come back: no reason to end its teardown with the process."""
+        self._session.watchdog.extend("session")
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         report: pytest.TestReport = yield
