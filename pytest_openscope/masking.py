@@ -209,13 +209,13 @@ _SIGNS = _STEMS + "|://|gh[pousr]_|github_pat|glpat|xox|sk-|aiza|akia|asia|aroa|
 
 
 @lru_cache(maxsize=1)
-def _key_values() -> re.Pattern[str]:
-    return re.compile(
-        r"""(?<![\w.])(?<!\w-)(?P<key>[A-Za-z_][\w.\-]{1,79})(?P<join>\\?["']?\s{0,8}(?:=(?!=)|:(?!//))\s{0,8})"""
-        r"""(?P<value>"(?:[^"\\\n]|\\.){0,8192}"|'(?:[^'\\\n]|\\.){0,8192}'|\\"[^"\\\n]{0,8192}|[^\s,;&"'<>|]{1,8192})"""
-    )
+def _key_and_value() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    key = r"""(?<![\w.])(?<!\w-)(?P<key>[A-Za-z_][\w.\-]{1,79})(?P<join>\\?["']?\s{0,8}(?:=(?!=)|:(?!//))\s{0,8})"""
+    value = r""""(?:[^"\\\n]|\\.){0,8192}"|'(?:[^'\\\n]|\\.){0,8192}'|\\"[^"\\\n]{0,8192}|[^\s,;&"'<>|]{1,8192}"""
+    return re.compile(key), re.compile(value)
 
 
+_QUOTES = ('"', "'", '\\"')
 _PLAIN_VALUES = frozenset(
     {
         "none",
@@ -237,23 +237,37 @@ _PLAIN_VALUES = frozenset(
 )
 
 
-def _mask_key_value(match: re.Match[str]) -> str:
-    value = match["value"]
+def _mask_key_values(text: str) -> str:
+    """Hide the values of secret-looking keys; what stands behind a harmless key (``url: /x?token=…``) is looked at as well."""
+    key_pattern, value_pattern = _key_and_value()
+    parts: list[str] = []
+    kept, position = 0, 0
+    while (match := key_pattern.search(text, position)) is not None:
+        position = match.end()
+        secret = is_secret_key(match["key"].rpartition(".")[2] or match["key"])
+        found = value_pattern.match(text, position) if secret or text.startswith(_QUOTES, position) else None
+        if found is None:
+            continue
+        parts += [text[kept:position], _mask_value_text(found[0], secret)]
+        kept = position = found.end()
+    return "".join([*parts, text[kept:]])
+
+
+def _mask_value_text(value: str, secret: bool) -> str:
     quote = value[0] if value[0] in "\"'" else ('\\"' if value.startswith('\\"') else "")
     closing = quote if quote in ('"', "'") else ""
     inner = value[len(quote) : len(value) - len(closing)]
     if REFERENCE.fullmatch(inner):
-        return match[0]
-    key = match["key"].rpartition(".")[2] or match["key"]
-    if not is_secret_key(key):
+        return value
+    if not secret:
         # JSON within JSON: the value of a harmless key may hold others.
-        return match["key"] + match["join"] + quote + _key_values().sub(_mask_key_value, inner) + closing if quote else match[0]
+        return quote + _mask_key_values(inner) + closing
     if not quote:
         inner = inner.rstrip(")]}")
         closing = value[len(inner) :]
     if not inner or inner.lower() in _PLAIN_VALUES or inner.startswith(MASK):
-        return match[0]
-    return match["key"] + match["join"] + quote + MASK + closing
+        return value
+    return quote + MASK + closing
 
 
 def mask_text(text: str, secrets: Iterable[str] | ExactMasker = ()) -> str:
@@ -268,7 +282,7 @@ def _mask_patterns(text: str) -> str:
     for pattern, replacement in _patterns():
         text = pattern.sub(replacement, text)
     if re.search(_STEMS, text):
-        text = _key_values().sub(_mask_key_value, text)
+        text = _mask_key_values(text)
     return text
 
 

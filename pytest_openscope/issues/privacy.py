@@ -195,8 +195,13 @@ def _name_pattern(value: str | None) -> re.Pattern[str] | None:
     text = (value or "").strip()
     if not text or text == MASK:
         return None
-    forms = {text, re.sub(r'[<>:"/\\|?*]', "-", text), json.dumps(text)[1:-1]}
-    body = "(?:" + "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)) + ")"
+    forms = {re.escape(text), re.escape(json.dumps(text)[1:-1])}
+    if text[0].isalnum() and text[-1].isalnum():
+        # As a part of a file's name, or of a function's, other signs stand where its own are.
+        forms.add(re.sub(r"(?:\\?[\W_])+", lambda _: r"[\W_]{1,4}", re.escape(text)))
+    else:
+        forms.add(re.escape(re.sub(r'[<>:"/\\|?*]', "-", text)))
+    body = "(?:" + "|".join(sorted(forms, key=len, reverse=True)) + ")"
     if text.isdigit():
         return re.compile(rf"(?<!\d){body}(?!\d)" if len(text) > 2 else rf"(?<![\w.]){body}(?![\w.])")
     if len(text) >= 6:

@@ -68,6 +68,7 @@ def test_homes_in_every_spelling(spell: object, path: str) -> None:
         ("/data/366122_2026-01-02_03-04-05/x", "/data/<session>/x"),
         ("mouse366122 3661220", "mouse<subject> 3661220"),
         ("JANE.DOE", "<user>"),
+        ("def test_jane_doe(): # Jane Doe", "def test_<user>(): # <user>"),
         ('{"subject_id": "366122"}', '{"subject_id": "<subject>"}'),
     ],
 )

@@ -41,6 +41,9 @@ def test_other_keys(key: str) -> None:
         ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "dXNl"),
         ("cloning https://bob:pa@ss@host/x.git", "pa@ss"),
         ("mqtt://sensor:hunter2@10.0.0.1", "hunter2"),
+        ("Max retries exceeded with url: /x?access_token=abc123def (Caused by", "abc123"),
+        ("url=https://host/x?password=hunter2", "hunter2"),
+        ("where:https://host/x?api_key='hunter2'", "hunter2"),
         ("https://0123456789abcdef0123@github.com/x", "0123456789abcdef"),
         ("password=hunter2 user=bob", "hunter2"),
         ("--token=hunter2", "hunter2"),
@@ -167,7 +170,9 @@ def test_mask_json_is_json(value: object) -> None:
     json.dumps(mask_json(value))
 
 
-@pytest.mark.parametrize("unit", ["a", "token=", "https://a:", "-----BEGIN PRIVATE KEY-----", "eyJa.", "x: '", "password "])
+@pytest.mark.parametrize(
+    "unit", ["a", "token=", "https://a:", "-----BEGIN PRIVATE KEY-----", "eyJa.", "x: '", "password ", "aa=", "aa:token"]
+)
 def test_time_is_linear(unit: str) -> None:
     times = []
     for size in (50_000, 200_000):
