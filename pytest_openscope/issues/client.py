@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlparse
 
+from .refusals import details_of, is_limit, message_of, seconds
 from .settings import Timing
-from .wording import cause_in_words, shortened
+from .wording import cause_in_words
 
 PER_PAGE = 100
 
@@ -40,11 +41,15 @@ class LimitedError(Exception):
 
 
 class TransientError(Exception):
-    """No usable answer; whether a write took place is unknown unless ``executed`` is False."""
+    """No usable answer; whether a write took place is unknown unless ``executed`` is False.
 
-    def __init__(self, message: str, executed: bool | None = None) -> None:
+    ``wait_s`` is how long the server asks to be left alone, 0 where it does not say.
+    """
+
+    def __init__(self, message: str, executed: bool | None = None, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.executed = executed
+        self.wait_s = wait_s
 
 
 class Api:
@@ -113,18 +118,18 @@ class Api:
             raise TransientError(f"{verb}: the answer was cut off or is no JSON") from problem
 
     def _raise(self, verb: str, status: int, headers: Mapping[str, str], text: str) -> None:
-        message = _message(text)
+        message = message_of(text)
         said = f"{status} {message}".strip()
-        if status == 429 or (status == 403 and _is_limit(headers, message)):
+        if status == 429 or (status == 403 and is_limit(headers, message)):
             raise LimitedError(said, self._wait_s(headers))
         if status < 400:
             raise TransientError(f"{said}: the repository has moved", executed=False)
         if status == 408 or status >= 500:
-            raise TransientError(said)
+            raise TransientError(said, wait_s=self._wait_s(headers) if headers.get("retry-after") else 0.0)
         if status in (404, 410):
             raise GoneError(said)
         if status == 422:
-            raise InvalidError(said + _details(text))
+            raise InvalidError(said + details_of(text))
         raise RefusedError(said)
 
     def _wait_s(self, headers: Mapping[str, str]) -> float:
@@ -132,7 +137,7 @@ class Api:
         after, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
         try:
             if after:
-                wait_s = float(after)
+                wait_s = seconds(after, self._clock())
             elif headers.get("x-ratelimit-remaining") == "0" and reset:
                 wait_s = float(reset) - self._clock()
         except ValueError:
@@ -289,24 +294,3 @@ def _executed(problem: BaseException) -> bool | None:
         isinstance(problem, requests.exceptions.ConnectTimeout) or "NewConnectionError" in text or "NameResolutionError" in text
     )
     return False if refused else None
-
-
-def _message(text: str) -> str:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return ""
-    return shortened(str(value.get("message") or "")) if isinstance(value, dict) else ""
-
-
-def _details(text: str) -> str:
-    try:
-        errors = json.loads(text).get("errors")
-    except (ValueError, AttributeError):
-        return ""
-    return f" {shortened(json.dumps(errors))}" if errors else ""
-
-
-def _is_limit(headers: Mapping[str, str], message: str) -> bool:
-    said = message.lower()
-    return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or "rate limit" in said or "abuse" in said

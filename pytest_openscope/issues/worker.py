@@ -59,6 +59,8 @@ def attempt(
         answer, done = _queued(report, f"the server asks to wait: {problem}"), False
     except TransientError as problem:
         answer, done = _transient(report, str(problem), timing, now()), False
+        if problem.wait_s:
+            ledger.delay(settings.api_base_url, now() + problem.wait_s)
     except RefusedError as problem:
         answer, done = (None, True) if state.get("number") else (result(report, "refused", reason=str(problem)), True)
         if answer is not None:

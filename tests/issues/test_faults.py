@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,29 @@ def test_retry_after_delays_the_outbox(status: int, rig: Rig, github: FakeGithub
     clock.advance(110)
     rig.drain()
     assert len(github.open_numbers()) == 2
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_an_outage_that_names_its_end_is_waited_for(form: str, rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    after = "1800" if form == "seconds" else formatdate(clock.now() + 1800, usegmt=True)
+    github.fault(**CREATE, status=503, headers={"Retry-After": after}, after=True)
+    rig.fail()
+    rig.drain()
+    assert rig.status == "queued"
+    assert Ledger(rig.state).not_before(github.base_url) == pytest.approx(clock.now() + 1800, abs=60)
+    run_until_idle([rig], clock)
+    assert github.count("POST", ISSUES) == 1, "that it took effect all the same is looked up"
+    assert rig.status == "created"
+
+
+@pytest.mark.parametrize(
+    ("after", "wait_s"), [("soon", 60.0), ("-5", 1.0), ("nan", 1.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0)]
+)
+def test_any_retry_after_is_understood(after: str, wait_s: float, rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    github.fault(**CREATE, status=429, headers={"Retry-After": after})
+    rig.fail()
+    rig.drain()
+    assert Ledger(rig.state).not_before(github.base_url) == pytest.approx(clock.now() + wait_s, abs=5.0)
 
 
 def test_primary_rate_limit_waits_for_its_reset(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
