@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..record import AcquisitionFacts, ChainedException, Failure
 from .markdown import clean
 from .normalise import basename, normalise
+from .sources import Sources
 
 VERSION = "v1"
 FINGERPRINT = re.compile(r"v1:[0-9a-f]{12}")
@@ -23,10 +24,12 @@ OWN_FRAMES = 5
 CHAIN_LINKS = 10
 
 _LIBRARY = re.compile(r"(?i)[\\/](?:site-packages|dist-packages)[\\/]")
-_STDLIB = re.compile(r"(?i)[\\/](?:lib(?:64)?[\\/]python\d[\d.]*t?|lib|python\d+\.zip|pypy\d?[\d.]*)[\\/]")
+_STDLIB = re.compile(r"(?i)[\\/](?:lib(?:64)?[\\/]python\d[\d.]*t?|lib|python\d+\.zip|pypy\d?[\d.]*)[\\/](?P<top>[^\\/.]+)")
 #: Python 3.12 no longer makes frames of comprehensions.
 _INLINED = {"<listcomp>", "<dictcomp>", "<setcomp>"}
-_FAULT_FRAME = re.compile(r'^\s+File "(?P<file>.+?)", line \d+ in (?P<function>.+?)\s*$')
+_IN_INLINED = re.compile(r"<(?:list|dict|set)comp>\.")
+_FAULT_FRAME = re.compile(r'^\s+File "(?P<file>.+?)", line (?P<line>\d+) in (?P<function>.+?)\s*$')
+_FATAL = re.compile(r"^(?:Fatal Python error|Windows fatal exception): .*$", re.MULTILINE)
 _NOTE = re.compile(r"(?i)^\s*fingerprint\s*[:=]\s*(?P<text>\S.*?)\s*$")
 _PYTHON = re.compile(r"(?i)^(?:python|pythonw|py|pypy)[\d.]*$")
 _SCRIPT = re.compile(r"(?i)\.(?:py|pyw|bonsai|m|bat|cmd|ps1|sh|exe|jar)$")
@@ -52,25 +55,26 @@ _SIGNALS = {
 _UNKNOWN_DEATH = "how is not known"
 
 
-def fingerprint(failure: Failure, private: Iterable[str] = ()) -> str:
+def fingerprint(failure: Failure, private: Iterable[str] = (), sources: Sources | None = None) -> str:
     """Return the defect's name.
 
-    ``private`` are this session's own names (subject, user, rig, host); messages are compared without them.
+    ``private`` are this session's own names (subject, user, rig, host); messages are compared without them. ``sources`` know
+    what the frames do not tell.
     """
     given = given_fingerprint(failure)
     if given:
         return named(given)
-    names = tuple(private)
+    names, sources = tuple(private), sources or Sources()
     parts = [failure.kind if failure.kind in ("acquisition", "timeout", "crash") else "failure"]
     parts += [str(failure.phase or ""), step_name(failure.step, names)]
     if failure.kind == "acquisition" and failure.acquisition is not None:
         parts += _acquisition(failure.acquisition, names)
     elif failure.kind == "crash":
-        parts += _crash(failure, names)
+        parts += _crash(failure, names, sources)
     elif failure.chain:
-        parts += _chain(failure.chain, failure.kind == "internal", names)
+        parts += _chain(failure.chain, failure.kind == "internal", names, sources)
     elif failure.faulthandler:
-        parts += _crash(failure, names)
+        parts += _crash(failure, names, sources)
     else:
         parts += [failure.exception_type, normalise(failure.message, names)]
     return _hash(parts)
@@ -112,9 +116,9 @@ def step_name(step: str, private: Iterable[str] = ()) -> str:
     return name if inside in ("", "#") else f"{name}[{inside}]"
 
 
-def _chain(chain: list[ChainedException], internal: bool, private: tuple[str, ...]) -> list[str]:
+def _chain(chain: list[ChainedException], internal: bool, private: tuple[str, ...], sources: Sources) -> list[str]:
     """Return one signature per exception from the root cause; members of a group in an order of their own, each once."""
-    whole = [_link(link, internal) for link in chain]
+    whole = [(link.type, own_functions(link.frames, internal, sources.traced)) for link in chain]
     own = any(frames for _, frames in whole)
     signatures: list[str] = []
     members: set[str] = set()
@@ -131,21 +135,22 @@ def _chain(chain: list[ChainedException], internal: bool, private: tuple[str, ..
     return signatures + ["group"] * bool(members) + sorted(members)[:CHAIN_LINKS]
 
 
-def _link(link: ChainedException, internal: bool) -> tuple[str, list[str]]:
-    return link.type, own_functions(link.frames, internal)
-
-
-def own_functions(frames: list[dict[str, Any]], internal: bool = False) -> list[str]:
+def own_functions(
+    frames: list[dict[str, Any]],
+    internal: bool = False,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda frame: frame,
+) -> list[str]:
     """Return the innermost distinct own functions as ``module:function``, innermost first.
 
-    Distinct, because the depth of a recursion is chance. ``internal`` counts this package's own code as own.
+    Distinct, because the depth of a recursion is chance. ``internal`` counts this package's own code as own; ``complete`` adds
+    to an own frame what it does not tell itself.
     """
     found: list[str] = []
     for frame in reversed(frames):
-        function = str(frame.get("function") or "")
-        if function.rpartition(".")[2] in _INLINED or not is_own(frame, internal):
+        if str(frame.get("function") or "").rpartition(".")[2] in _INLINED or not is_own(frame, internal):
             continue
-        name = f"{module_of(frame)}:{function}"
+        known = complete(frame)
+        name = f"{module_of(known)}:{_IN_INLINED.sub('', str(known.get('function') or ''))}"
         if name not in found:
             found.append(name)
         if len(found) == OWN_FRAMES:
@@ -172,17 +177,18 @@ def is_own(frame: dict[str, Any], internal: bool = False) -> bool:
         return False
     if top in ("_pytest", "pytest", "pluggy", "importlib", "runpy"):
         return False
-    return not (
-        _STDLIB.search(file) and (not top or top in sys.stdlib_module_names or module_of(frame) in sys.stdlib_module_names)
-    )
+    *_, inside = (None, *_STDLIB.finditer(file))
+    # Stacks of faulthandler have no module; then the file's place below the library tells it.
+    return inside is None or not {top or inside["top"], module_of(frame)} & sys.stdlib_module_names
 
 
-def _crash(failure: Failure, private: tuple[str, ...]) -> list[str]:
-    frames = fault_frames(failure.faulthandler)
-    functions = own_functions(frames) or own_functions(frames, internal=True)
+def _crash(failure: Failure, private: tuple[str, ...], sources: Sources) -> list[str]:
+    frames = fault_frames(failure.faulthandler, failure.kind == "timeout")
+    functions = own_functions(frames, False, sources.dumped) or own_functions(frames, True, sources.dumped)
     if not functions:
         functions = [f"{module_of(frame)}:{frame['function']}" for frame in reversed(frames)][:3]
-    head = failure.faulthandler.lstrip().partition("\n")[0]
+    # What stands before the last one was survived: a timeout, or what a library of Windows caught.
+    *_, head = ("", *_FATAL.findall(failure.faulthandler))
     name = signal_name(failure.signal or head or failure.message)
     if not functions and (name == "kill" or _UNKNOWN_DEATH in failure.message):
         # Whether anybody learns of a SIGKILL depends on who reaps the process first.
@@ -192,18 +198,23 @@ def _crash(failure: Failure, private: tuple[str, ...]) -> list[str]:
     return [name, *functions]
 
 
-def fault_frames(text: str) -> list[dict[str, Any]]:
-    """Return the frames of the thread that crashed from a faulthandler text, outermost first; [] when there are none."""
+def fault_frames(text: str, hung: bool = False) -> list[dict[str, Any]]:
+    """Return the frames of the thread that crashed from a faulthandler text, outermost first; [] when there are none.
+
+    Of a process that ``hung``, those of the main thread, which is the last one: no thread is called the current one then.
+    """
+    starts = ("Current thread", "Stack (most recent", *(("Thread",) if hung else ()))
     frames: list[dict[str, Any]] = []
     inside = False
     for line in text.splitlines():
-        if line.startswith(("Current thread", "Stack (most recent")):
+        if line.startswith(starts):
             inside, frames = True, []
         elif inside:
             match = _FAULT_FRAME.match(line)
             if match is None:
-                break
-            frames.append({"file": match["file"], "function": match["function"], "module": ""})
+                inside = False
+                continue
+            frames.append({"file": match["file"], "line": int(match["line"]), "function": match["function"], "module": ""})
     frames.reverse()
     return frames
 

@@ -22,6 +22,7 @@ from .fingerprint import fingerprint
 from .markdown import clean, plain
 from .privacy import Machine, Privacy
 from .settings import ReportSettings
+from .sources import Sources
 from .text import IssueContext, body, first_line, title
 
 #: Bytes read at each end of a log, per character of the body.
@@ -99,13 +100,13 @@ def build_report(
         session_uuid=facts.session_uuid,
         machine=facts.machine,
     )
-    names = _own_names(facts)
+    names, sources = _own_names(facts), Sources(_mapping(debug_state, "platform").get("python", ""))
     reports: dict[str, dict[str, Any]] = {}
     log = _log_excerpts(session_folder, settings, privacy) if settings.include_launcher_log else None
     for failure in failures_in(debug_state):
         if not is_reportable(failure, settings):
             continue
-        name = fingerprint(failure, names)
+        name = fingerprint(failure, names, sources)
         if name not in reports:
             reports[name] = _report(failure, name, settings, facts, privacy, debug_state, session_folder, log, rig_config)
     return list(reports.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -142,10 +143,39 @@ def test_known_names_are_taken_out(name: str) -> None:
     [
         ("[Errno 2] No such file or directory: '/home/a/x/camera.cfg'", "[WinError 2] Kein Pfad: 'C:\\Users\\b c\\camera.cfg'"),
         ("cannot open /dev/shm/buffer", "cannot open C:\\temp\\buffer"),
+        ("frame 17 lost in /data/mouse/x.bin", "frame 9 lost in C:\\Users\\bob smith\\x.bin"),
+        ("in /opt/bonsai/a.exe it failed", "in C:\\Program Files (x86)\\Bonsai\\a.exe it failed"),
     ],
 )
 def test_messages_of_both_systems(posix: str, windows: str) -> None:
     assert normalise(posix) == normalise(windows)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Mon Jan  5 10:22:11 2026 camera lost", "Fri Dec 25 01:02:03 2026 camera lost"),
+        ("Mon, 05 Jan 2026 10:22:11 +0000 lost", "Wednesday, 25 December 2026 10:22:11 +0100 lost"),
+        ("1/5/2026 10:22:11 AM lost", "12/25/2026 1:22:11 PM lost"),
+        (" 45%|████▌     | 45/100 [00:05<00:06,  8.9it/s]", "  7%|▋         | 7/100 [00:01<00:16,  6.1it/s]"),
+    ],
+)
+def test_messages_of_several_days(lines: tuple[str, str]) -> None:
+    assert normalise(lines[0]) == normalise(lines[1])
+
+
+def test_words_that_begin_like_a_month_stay() -> None:
+    assert len({normalise(line) for line in ("marker 7 lost", "decoder 7 lost", "augment 7 lost", "7 octaves lost")}) == 4
+
+
+@pytest.mark.parametrize("unit", ["w", "a-", "a.", "C:\\a b\\", "C:\\a ", "mon jan "])
+def test_normalising_takes_linear_time(unit: str) -> None:
+    times = []
+    for size in (20_000, 80_000):
+        start = time.process_time()
+        normalise(unit * (size // len(unit)))
+        times.append(time.process_time() - start)
+    assert times[1] < 12 * times[0] + 0.5
 
 
 @given(st.text(max_size=200))
@@ -193,6 +223,45 @@ def test_a_crash_is_its_signal_and_the_frames_of_the_thread_that_crashed() -> No
     assert fingerprint(crash("C:\\Users\\x", 99)) == fingerprint(crash())
     assert fingerprint(crash(signal="SIGABRT")) != fingerprint(crash())
     assert fingerprint(crash(text=FAULT.replace("grab", "release"))) != fingerprint(crash())
+
+
+def test_only_the_last_of_several_stacks_was_fatal() -> None:
+    """Windows notes what a library catches; a step that hung and came back leaves its stacks, too."""
+    noted = (
+        "Windows fatal exception: code 0x8001010d\n\nCurrent thread 0x0001 (most recent call first):\n"
+        '  File "C:\\rig\\com.py", line 3 in call\n\nTimeout (0:00:05)!\nThread 0x0001 (most recent call first):\n'
+        '  File "C:\\rig\\slow.py", line 3 in wait\n\n'
+    )
+    text = FAULT.replace("Fatal Python error: Segmentation fault", "Windows fatal exception: access violation")
+    assert fingerprint(crash(text=noted + text, signal="")) == fingerprint(crash())
+    assert fault_frames(noted)[-1]["function"] == "call", "a thread that waits did not crash"
+
+
+def hung(function: str, kind: str = "timeout") -> Failure:
+    stack = (
+        'Timeout (0:00:05.299154)!\nThread 0x00007f01 (most recent call first):\n  File "/rigs/worker.py", line 9 in poll\n\n'
+        f'Thread 0x00007f02 (most recent call first):\n  File "/rigs/camera.py", line 6 in {function}\n'
+        '  File "/rigs/test_day.py", line 10 in test_run\n'
+    )
+    return Failure(kind, Outcome.TIMEOUT, "was killed", phase=Phase.ACQUISITION, step="run", faulthandler=stack)
+
+
+def test_a_step_that_hangs_is_named_by_where_its_main_thread_is() -> None:
+    assert fingerprint(hung("grab")) == fingerprint(hung("grab"))
+    assert fingerprint(hung("grab")) != fingerprint(hung("release"))
+    assert fingerprint(hung("grab", "crash")) == fingerprint(hung("release", "crash")), "it came back, and died later"
+
+
+@pytest.mark.parametrize("folder", ["/opt/rig/lib", "C:\\rig\\Lib", "/srv/lib64/lab/lib"])
+def test_a_lab_folder_called_lib_is_own_in_a_crash_too(folder: str) -> None:
+    here = {"file": f"{folder}/shutter.py", "function": "f", "module": ""}
+    assert own_functions([here]) == ["shutter:f"]
+    for file in (
+        "/usr/lib/python3.11/ctypes/__init__.py",
+        "C:\\Python\\Lib\\threading.py",
+        "/usr/lib/python3.11/json/decoder.py",
+    ):
+        assert own_functions([{**here, "file": file}]) == []
 
 
 def test_both_systems_names_of_a_signal() -> None:
