@@ -16,6 +16,8 @@ from ..folder import write_json
 LEDGER = "ledger.json"
 MAX_FINGERPRINTS = 2000
 MAX_REFUSALS = 50
+#: Ids of reports that are remembered as counted; more than an outbox holds, and than a session makes.
+MAX_REPORTS = 2000
 KEEP_DAYS = 30
 
 
@@ -29,7 +31,7 @@ class Ledger:
 
     def __init__(self, state_directory: Path) -> None:
         self.path = Path(state_directory) / LEDGER
-        self.data: dict[str, Any] = {"version": 1, "repos": {}, "refused": [], "not_before": {}}
+        self.data: dict[str, Any] = {"version": 1, "repos": {}, "refused": [], "not_before": {}, "reports": []}
         self._load()
 
     def _load(self) -> None:
@@ -73,13 +75,22 @@ class Ledger:
         """Count an occurrence, the same report only once, and return the fingerprint's entry."""
         known: dict[str, dict[str, Any]] = repo["fingerprints"]
         entry = known.setdefault(fingerprint, {"number": None, "url": None, "count": 0, "first_at": at, "comment_day": ""})
-        if entry.get("last_report") != report_id:
+        if not self.knows(report_id) or not entry.get("count"):
             entry["count"] = int(entry.get("count") or 0) + 1
             entry["last_at"] = at
-            entry["last_report"] = report_id
+            self.remember(report_id)
         while len(known) > MAX_FINGERPRINTS:
             del known[min(known, key=lambda name: str(known[name].get("last_at") or ""))]
         return entry
+
+    def knows(self, report_id: str) -> bool:
+        """Tell whether a report was counted or refused already, so that it must not be put into the outbox again."""
+        return report_id in self.data["reports"]
+
+    def remember(self, report_id: str) -> None:
+        """Keep a report's id for :meth:`knows`."""
+        if not self.knows(report_id):
+            self.data["reports"] = [*self.data["reports"], report_id][-MAX_REPORTS:]
 
     def opened_on(self, repo: dict[str, Any], day: str) -> int:
         """Return how many issues this rig opened on a day."""

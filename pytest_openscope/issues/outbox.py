@@ -40,17 +40,34 @@ Written = Callable[[Path, "dict[str, Any]"], None]
 def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
     """Put a report into the outbox, atomically and flushed to disk; return its file.
 
+    A report that lies there already keeps its file, which says how far it came.
+
     Raises:
         OSError: the state directory cannot be written.
     """
     folder = Path(state_directory) / OUTBOX
     folder.mkdir(parents=True, exist_ok=True)
+    there = _file_of(folder, report)
+    if there is not None:
+        return there
     name = f"{time.time_ns() // 1_000_000:015d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
     path = folder / name
     write_json(path, report)
     for old in sorted(folder.glob("*.json"))[:-MAX_REPORTS]:
         old.unlink(missing_ok=True)
     return path
+
+
+def is_known(state_directory: Path, report: Mapping[str, Any]) -> bool:
+    """Tell whether a report was put into the outbox before, be it waiting, sent or refused."""
+    # In this order: the ledger knows a report before its file is removed.
+    if _file_of(Path(state_directory) / OUTBOX, report) is not None:
+        return True
+    return Ledger(state_directory).knows(str(report["id"]))
+
+
+def _file_of(folder: Path, report: Mapping[str, Any]) -> Path | None:
+    return next(iter(folder.glob(f"*-{report['id']}.json")), None)
 
 
 def list_reports(state_directory: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -227,6 +244,7 @@ class _Run:
         if self._too_old(report):
             answer = result(report, "refused", reason="it could not be sent for too long")
             ledger.refused(answer, now_iso())
+            ledger.remember(report["id"])
             ledger.save()
             path.unlink(missing_ok=True)
             self.tell(report, answer)
@@ -268,8 +286,11 @@ def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:
         raise TimeoutError("another process is sending the outbox")
     dropped = []
     with lock:
+        ledger = Ledger(state_directory)
         for path, report in list_reports(state_directory):
             if wanted == "all" or report["id"].startswith(wanted) or report["fingerprint"].startswith(wanted):
+                ledger.remember(report["id"])
+                ledger.save()
                 path.unlink(missing_ok=True)
                 if not report["state"].get("number"):
                     write_back(Path(report["debug_state"]), result(report, "refused", reason="dropped by hand"))
@@ -277,4 +298,4 @@ def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:
     return dropped
 
 
-__all__ = ["FINAL", "Clock", "Drained", "Workers", "drain", "drop", "enqueue", "list_reports", "waiting"]
+__all__ = ["FINAL", "Clock", "Drained", "Workers", "drain", "drop", "enqueue", "is_known", "list_reports", "waiting"]

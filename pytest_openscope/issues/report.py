@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -33,7 +34,7 @@ EDGE_CHARS = 4096
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """The session as far as a report needs it."""
+    """The session as far as a report needs it; ``pid`` and ``mono`` are those of its first event in the journal."""
 
     session_uuid: str = ""
     subject_id: str | None = None
@@ -43,6 +44,8 @@ class SessionFacts:
     command_line: tuple[str, ...] = ()
     code_versions: tuple[str, ...] = ()
     machine: Machine = field(default_factory=Machine.here)
+    pid: int | None = None
+    mono: float | None = None
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SessionFacts:
@@ -130,7 +133,7 @@ def _report(
 ) -> dict[str, Any]:
     mask = privacy.always if settings.include_subject_user else privacy.private
     occurred_at = failure.at or str(debug_state.get("timestamp") or now_iso())
-    report_id = uuid.uuid4().hex[:12]
+    report_id = report_id_of(facts, settings, name)
     version_line = version_of(session_folder, facts, mask)
     people = [("Session", facts.session_uuid), ("Subject", facts.subject_id), ("User", facts.user_id)]
     config = rig_config if settings.include_rig_config else None
@@ -175,6 +178,17 @@ def _report(
         "settings": settings.as_json(),
         "state": {"attempts": 0, "next_try": 0.0, "queued_at": now_iso()},
     }
+
+
+def report_id_of(facts: SessionFacts, settings: ReportSettings, name: str) -> str:
+    """Return the id of a session's report on one defect: the same whoever makes it and however often, so it counts once.
+
+    It is public, and nobody can find the session's name by trying: the monotonic clock of a start is not to be guessed.
+    """
+    if facts.mono is None:
+        return uuid.uuid4().hex[:12]
+    parts = [facts.session_uuid, facts.rig_id, str(facts.pid), repr(facts.mono), settings.api_base_url, settings.repo, name]
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
 def _mapping(state: Mapping[str, Any], key: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ def wanted(view: SessionView) -> bool:
 def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -> list[dict[str, Any]]:
     """Put this session's reports into the outbox, once; return what ``debug_state.json`` says of each from now on.
 
+    Whoever did it before may have been killed before it was noted: a report that the outbox has met already stays as it is.
+
     Without a token nothing is queued: a rig that never gets one would gather reports without end. A report that the disk does
     not take is refused.
     """
-    from ..issues.outbox import enqueue
+    from ..issues.outbox import enqueue, is_known
     from ..issues.report import build_report
     from ..issues.results import result, write_back
     from ..issues.settings import ReportSettings, missing_token
@@ -46,11 +48,17 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
         return []
     facts, rig = dict(view.session or {}), view.value("rig_config")
     reports = build_report(state, settings, facts=facts, session_folder=view.folder, secrets=frozenset(secrets), rig_config=rig)
+    met = {report["fingerprint"] for report in reports if is_known(directory, report)}
     answers = [result(report, "queued", reason=NOT_SENT) for report in reports]
-    for answer in answers:
-        write_back(path, answer)
+    for position, answer in enumerate(answers):
+        if answer["fingerprint"] in met:
+            answers[position] = told_before(state, answer)
+        else:
+            write_back(path, answer)
     # From here on another session's sidecar may send them and write into the same file.
     for position, report in enumerate(reports):
+        if report["fingerprint"] in met:
+            continue
         try:
             enqueue(directory, report)
         except OSError as error:
@@ -58,6 +66,13 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
             write_back(path, answers[position])
     journal.write("witness_done", part=QUEUED)
     return answers
+
+
+def told_before(state: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``debug_state.json`` says of a report already; ``answer`` where it says nothing."""
+    told = (state.get("github") or {}).get("reports") or []
+    found = next((item for item in told if item.get("fingerprint") == answer["fingerprint"]), answer)
+    return {key: found.get(key) for key in answer}
 
 
 def send_reports(

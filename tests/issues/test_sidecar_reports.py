@@ -10,12 +10,15 @@ import pytest
 
 from pytest_openscope.folder import METADATA, write_json
 from pytest_openscope.issues import report as making
+from pytest_openscope.issues.outbox import drop, list_reports
 from pytest_openscope.journal import Journal
 from pytest_openscope.sidecar import late_reports, recovery
-from pytest_openscope.sidecar.reports import send_reports
+from pytest_openscope.sidecar.reports import queue_reports, send_reports
 from pytest_openscope.sidecar.view import SessionView
+from pytest_openscope.snapshot import read_json
 
-from .kit import TOKEN_ENV, Rig, failure
+from .fake_github import REPO, FakeGithub
+from .kit import MACHINE, PASSWORD, SESSION, SUBJECT, TOKEN_ENV, USER, Rig, failure
 from .outgoing import TOKEN
 
 
@@ -41,6 +44,86 @@ def test_a_report_that_cannot_be_made_is_said_to_the_session(
     assert left == [0]
     assert [answer["status"] for answer in answers] == ["refused"]
     assert 'the report could not be made: KeyError: "a defect of the reporter\'s own"' in answers[0]["reason"]
+
+
+def failed_session(rig: Rig, mono: float = 1234.5678) -> SessionView:
+    """A session that ended with two failures; return what its sidecar knows of it."""
+    folder = rig.session_folder()
+    failures = [failure().as_json(), failure(step="close_shutter", function="close").as_json()]
+    write_json(folder / METADATA / "debug_state.json", {"failure": failures[0], "other_failures": failures[1:]})
+    view = SessionView(folder)
+    view.session = {
+        "report": rig.settings, "state_directory": str(rig.state), "session_uuid": SESSION, "subject_id": SUBJECT,
+        "user_id": USER, "rig_id": rig.name, "machine": MACHINE, "pid": 12, "mono": mono,
+    }  # fmt: skip
+    return view
+
+
+def queue(view: SessionView) -> list[dict[str, Any]]:
+    """What a sidecar does that is killed before it notes that it has done it."""
+    journal = Journal(view.folder / METADATA / "witness.jsonl")
+    answers = queue_reports(view, journal, {PASSWORD})
+    journal.close()
+    return answers
+
+
+def test_a_report_that_is_queued_again_counts_once(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, github: FakeGithub
+) -> None:
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    rig = make_rig()
+    view = failed_session(rig)
+    queue(view)
+    assert [answer["status"] for answer in queue(view)] == ["queued", "queued"]
+    assert len(list_reports(rig.state)) == 2, "while they wait"
+    rig.drain(1.0)
+    answers = queue(view)
+    assert [answer["status"] for answer in answers] == ["created", "created"], "it is still said what became of them"
+    assert answers[0]["issue_url"] == f"https://github.test/{REPO}/issues/1"
+    assert len(list_reports(rig.state)) == 2, "while they settle"
+    rig.drain(1000.0)
+    assert list_reports(rig.state) == []
+    assert queue(view) == answers
+    assert list_reports(rig.state) == [], "once they are sent"
+    told = read_json(view.folder / METADATA / "debug_state.json")
+    assert told is not None
+    assert [item["status"] for item in told["github"]["reports"]] == ["created", "created"]
+    rig.drain(1000.0)
+    assert [github.comment_bodies(number) for number in github.issues] == [[], []]
+    queue(failed_session(rig, mono=99.0))
+    rig.drain(1000.0)
+    counted = rig.answers[-2:]
+    assert [answer["occurrence"] for answer in counted] == [2, 2], "another session's counts"
+
+
+def test_a_report_that_was_dropped_or_refused_is_not_queued_again(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, github: FakeGithub
+) -> None:
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    rig = make_rig()
+    dropped, refused = failed_session(rig), failed_session(rig, mono=99.0)
+    queue(dropped)
+    assert len(drop(rig.state, "all")) == 2
+    github.repo["archived"] = True
+    queue(refused)
+    rig.drain()
+    for view in (dropped, refused):
+        assert [answer["status"] for answer in queue(view)] == ["refused", "refused"]
+    assert list_reports(rig.state) == []
+
+
+def test_one_of_two_reports_is_queued_when_only_the_other_was(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    rig = make_rig()
+    view = failed_session(rig)
+    queue(view)
+    (first, report), _ = list_reports(rig.state)
+    first.unlink()
+    queue(view)
+    assert report["id"] in [item["id"] for _, item in list_reports(rig.state)]
+    assert len(list_reports(rig.state)) == 2
 
 
 @pytest.fixture
