@@ -50,12 +50,17 @@ def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
     there = _file_of(folder, report)
     if there is not None:
         return there
-    name = f"{time.time_ns() // 1_000_000:015d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
-    path = folder / name
+    path = folder / f"{_stamp(folder):021d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
     write_json(path, report)
     for old in sorted(folder.glob("*.json"))[:-MAX_REPORTS]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _stamp(folder: Path) -> int:
+    """Return nanoseconds since the epoch, later than any in the folder: a clock may stand still meanwhile, or go back."""
+    told = (path.name.partition("-")[0] for path in folder.glob("*.json"))
+    return max([time.time_ns(), *(int(text.ljust(21, "0")) + 1 for text in told if text.isdecimal())])
 
 
 def is_known(state_directory: Path, report: Mapping[str, Any]) -> bool:

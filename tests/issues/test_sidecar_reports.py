@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from pytest_openscope.folder import METADATA, write_json
 from pytest_openscope.issues import report as making
-from pytest_openscope.issues.outbox import drop, list_reports
+from pytest_openscope.issues.outbox import drop, enqueue, list_reports
 from pytest_openscope.journal import Journal
 from pytest_openscope.sidecar import late_reports, recovery
 from pytest_openscope.sidecar.reports import queue_reports, send_reports
@@ -124,6 +125,23 @@ def test_one_of_two_reports_is_queued_when_only_the_other_was(
     queue(view)
     assert report["id"] in [item["id"] for _, item in list_reports(rig.state)]
     assert len(list_reports(rig.state)) == 2
+
+
+def test_reports_wait_in_the_order_in_which_they_were_queued(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several in one tick of the clock, and after it was set back; their fingerprints are in any order."""
+    rig = make_rig()
+    reports = rig.reports(
+        *(failure(step=f"step_{number}", function=f"do_{letter}") for number, letter in enumerate("qwertzui"))
+    )
+    reports = [{**report, "fingerprint": f"v1:{number:012x}"} for number, report in zip(range(9, 0, -1), reports, strict=False)]
+    ticks = iter([5 * 10**18] * 5 + [4 * 10**18] * 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time_ns", lambda: next(ticks))
+        for report in reports:
+            enqueue(rig.state, report)
+    assert [report["id"] for _, report in list_reports(rig.state)] == [report["id"] for report in reports]
 
 
 @pytest.fixture
