@@ -86,7 +86,7 @@ def create_time(pid: int) -> float | None:
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
 
 
@@ -126,7 +126,7 @@ def is_stopped(pid: int) -> bool:
 
     try:
         return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False
 
 

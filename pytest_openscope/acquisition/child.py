@@ -69,7 +69,7 @@ class Child:
 
         try:
             return psutil.Process(self.pid).create_time()
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return time.time()
 
     @property

@@ -52,7 +52,7 @@ def same_process(pid: int, create_time: float | None) -> psutil.Process | None:
         if create_time is not None and abs(process.create_time() - create_time) > SAME_START_S:
             return None
         return process if is_alive(process) else None
-    except (psutil.Error, ValueError, OverflowError):
+    except (psutil.Error, OSError, ValueError, OverflowError):
         return None
 
 
@@ -64,7 +64,7 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return True
 
 
@@ -97,7 +97,7 @@ def find_tree(
         found[pid] = root
         try:
             found.update((child.pid, child) for child in root.children(recursive=True))
-        except psutil.Error:
+        except (psutil.Error, OSError):
             pass
     if pgid is not None and (root is not None or not psutil.pid_exists(pid) or _is_zombie(pid, create_time)):
         found.update((member, process) for member, process in _group(pgid) if member not in found)
@@ -119,7 +119,7 @@ def _is_zombie(pid: int, create_time: float | None) -> bool:
         process = psutil.Process(pid)
         ours = create_time is None or abs(process.create_time() - create_time) <= SAME_START_S
         return ours and process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return True
 
 
@@ -182,7 +182,7 @@ def _own_line() -> set[int]:
     try:
         own = psutil.Process()
         return {own.pid, *(parent.pid for parent in own.parents())}
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return {os.getpid()}
 
 
@@ -205,7 +205,7 @@ def name_of(process: psutil.Process) -> str:
 
     try:
         return f"{process.name()} (pid {process.pid})"
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return f"pid {process.pid}"
 
 
@@ -289,7 +289,7 @@ class _Hunt:
                     if process.pid != self.pid and process.ppid() not in self._known:
                         for child in process.children(recursive=True):
                             self._remember(child)
-                except psutil.Error:
+                except (psutil.Error, OSError):
                     continue
         self._known = {pid: process for pid, process in self._known.items() if is_alive(process)}
         return list(self._known.values())

@@ -48,7 +48,7 @@ class TreeUsage:
         try:
             root = psutil.Process(self.pid)
             processes = [root, *root.children(recursive=True)]
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return
         memory_bytes = 0
         for process in processes:
@@ -56,7 +56,7 @@ class TreeUsage:
                 with process.oneshot():
                     times = process.cpu_times()
                     memory_bytes += process.memory_info().rss
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 continue
             self.pids.add(process.pid)
             self._cpu_s[process.pid] = times.user + times.system

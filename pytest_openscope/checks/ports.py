@@ -73,6 +73,6 @@ def _holder(port: int) -> str:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr[1] == port and connection.status == psutil.CONN_LISTEN and connection.pid:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
+    except (psutil.Error, OSError):
         pass
     return ""

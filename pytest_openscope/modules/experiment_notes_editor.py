@@ -108,5 +108,5 @@ def _create_time(pid: int) -> float | None:
 
     try:
         return psutil.Process(pid).create_time()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None

@@ -122,7 +122,7 @@ class Tree:
                         continue
                     times = process.cpu_times()
                     memory += process.memory_info().rss
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 continue
             alive[pid] = process
             cpu[pid] = times.user + times.system
@@ -149,7 +149,7 @@ class Tree:
                 root = psutil.Process(self.pid)
                 if self.started is None or abs(root.create_time() - self.started) <= SAME_START_S:
                     self.members[self.pid] = root
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 pass
         if not self.descendants:
             return
@@ -157,7 +157,7 @@ class Tree:
             try:
                 for child in process.children(recursive=process.pid == self.pid):
                     self.members.setdefault(child.pid, child)
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 continue
 
 
@@ -233,7 +233,7 @@ class ResourceSampler:
             for process in list(tree.members.values()):
                 try:
                     found.append((process.pid, process.create_time()))
-                except psutil.Error:
+                except (psutil.Error, OSError):
                     continue
         return found
 

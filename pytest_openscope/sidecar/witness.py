@@ -181,7 +181,7 @@ class Witness:
                     if process is not None:
                         view.started.update(pid=process.pid, create_time=process.create_time())
                         del unannounced[name]
-                except psutil.Error:
+                except (psutil.Error, OSError):
                     continue
             if time.monotonic() >= until:
                 break

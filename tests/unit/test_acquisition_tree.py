@@ -152,5 +152,23 @@ def test_what_may_not_be_stopped_is_named(start: Start, monkeypatch: pytest.Monk
     assert [text.endswith("permission denied") for text in report.survivors] == [True]
 
 
+@pytest.mark.parametrize("method", ["name", "ppid", "children", "environ", "cmdline"])
+def test_what_the_system_does_not_tell_of_a_process_does_not_save_it(
+    method: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows psutil passes on errors of the system as they are."""
+    process = start(SLEEP)
+    started = created(process)
+
+    def fails(self: psutil.Process, *_: object, **__: object) -> None:
+        raise OSError(22, "Invalid parameter: '(originated from NtQuerySystemInformation)'")
+
+    monkeypatch.setattr(psutil.Process, method, fails)
+    report = stop_tree(process.pid, started, policy=QUICK, session_mark="nobody's")
+    assert report.survivors == ()
+    assert process.wait() != 0
+    assert [f"pid {process.pid}" in text for text in report.stopped] == [True]
+
+
 def test_it_never_stops_itself() -> None:
     assert os.getpid() not in [process.pid for process in find_tree(os.getpid(), None, pgid=os.getpgid(0))]
