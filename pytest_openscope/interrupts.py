@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .console_close import ConsoleClose, interrupt_main
+from .forks import on_fork
 
 if TYPE_CHECKING:
     from _pytest.outcomes import Failed
@@ -82,6 +83,7 @@ class Interrupts:
             self._mine[signal.SIGUSR1] = self._handle_timeout
         for number, handler in self._mine.items():
             self._saved[number] = signal.signal(number, handler)
+        on_fork(self, Interrupts.restore)
         self.console.install()
 
     def retake(self) -> list[str]:

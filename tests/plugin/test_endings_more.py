@@ -130,6 +130,19 @@ def test_a_low_recursion_limit_harms_its_own_step_only(bench: Any) -> None:
     assert bench.outcomes()["test_save_again"] == "passed"
 
 
+def test_a_fork_hears_signals_as_without_a_session(bench: Any) -> None:
+    """A pool ends its workers by SIGTERM and waits for them."""
+    body = (
+        "child = os.fork()\n    if not child:\n        lock = threading.Lock(); lock.acquire()\n        while True:\n"
+        "            try:\n                lock.acquire()\n            except BaseException:\n                pass\n"
+        "    os.kill(child, signal.SIGTERM)\n    assert os.waitpid(child, 0)[1] == signal.SIGTERM"
+    )
+    write_steps(bench, body)
+    assert bench.run("--timeout=20").ret == 0
+    assert_whole(bench, "passed")
+    assert "SIGTERM" not in "\n".join(bench.messages)
+
+
 STRANGE = {
     "sys.settrace": "sys.settrace(lambda *_: None)",
     "gc": "import gc; gc.disable(); gc.set_threshold(0)",
