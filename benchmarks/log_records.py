@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import Result, in_turn
-from pytest_openscope.logs import SessionLog
-from pytest_openscope.masking import ExactMasker
+from pytest_openscope.log.masking import ExactMasker
+from pytest_openscope.log.session_log import SessionLog
 
 TARGET = 0.8
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"

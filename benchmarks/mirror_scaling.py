@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
 
 from mirror_tools import Bench, check_day
 
-from pytest_openscope.sidecar.mirror import MirrorTuning
+from pytest_openscope.mirror.control import MirrorTuning
 
 LINES = b"".join(
     b"2026-03-04T10:00:00.000000+01:00 INFO acquisition step my.logger: frame %06d written\n" % i for i in range(5)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .phases import Outcome
-from .record import Failure, Measurement
-from .steps import session_of
+from .records.phases import Outcome
+from .records.record import Failure, Measurement
+from .session.steps import session_of
 
 if TYPE_CHECKING:
     from .acquisition import Acquisition
     from .config import Rig
-    from .operator import Operator
-    from .session import ExperimentSession
+    from .session.operator import Operator
+    from .session.session import ExperimentSession
 
 
 class LimitsExceeded(AssertionError):  # noqa: N818 - it says what happened

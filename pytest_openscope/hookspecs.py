@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .record import Failure
+    from .records.record import Failure
 
 
 @pytest.hookspec(firstresult=True)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import hookspecs
-from .operator import terminal_is_there
-from .options import add_options, rig_config_of
+from .session.operator import terminal_is_there
+from .session.options import add_options, rig_config_of
 
 if TYPE_CHECKING:
-    from .run import ExperimentRun
+    from .session.run import ExperimentRun
 
 #: pytest's capture replaces stdin before any hook of a plugin runs, hence at import.
 _TERMINAL = terminal_is_there()
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if rig_config_of(early_config) is not None and not hasattr(early_config, "workerinput"):
-        from .run import ExperimentRun
+        from .session.run import ExperimentRun
 
         early_config.stash[_RUN] = ExperimentRun(early_config, terminal=_TERMINAL)
 
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--validate-rig: no rig is given -> add --rig-config PATH")
         return
     if _RUN not in config.stash:
-        from .run import ExperimentRun
+        from .session.run import ExperimentRun
 
         config.stash[_RUN] = ExperimentRun(config, terminal=_TERMINAL)
     config.stash[_RUN].configure()

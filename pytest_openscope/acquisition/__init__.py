@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..system.tree import StopPolicy as StopPolicy
     from .api import Acquisition as Acquisition
     from .run import AcquisitionRun as AcquisitionRun
     from .simulated import Fault as Fault
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from .spec import AcquisitionFailed as AcquisitionFailed
     from .spec import AcquisitionSpec as AcquisitionSpec
     from .spec import AcquisitionTimeout as AcquisitionTimeout
-    from .spec import StopPolicy as StopPolicy
 
 _WHERE = {
     "Acquisition": "api",

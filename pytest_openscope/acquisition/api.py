@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from ..record import AcquisitionFacts
+from ..records.record import AcquisitionFacts
 from .spec import AcquisitionSpec, split_command
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from ..system.usage import TreeUsage
+from ..system.windows import Job
 from . import spawn
-from .usage import TreeUsage
-from .windows import Job
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ..errors import ConfigurationError, Mistake
-from .spec import AcquisitionSpec, StopPolicy, command_line, split_command
+from ..records.errors import ConfigurationError, Mistake
+from ..system.tree import StopPolicy
+from .spec import AcquisitionSpec, command_line, split_command
 
 Parameters = Mapping[str, Any]
 

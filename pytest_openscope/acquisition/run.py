@@ -13,17 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..record import AcquisitionFacts
-from . import spawn, tree
+from ..records.record import AcquisitionFacts
+from ..system import tree
+from ..system.latch import Latch
+from . import spawn
 from .child import Child
-from .latch import Latch
 from .output import BLOCK_BYTES
-from .spec import (
-    LOGGER,
-    AcquisitionSpec,
-    command_line,
-    output_logger,
-)
+from .spec import LOGGER, AcquisitionSpec, command_line, output_logger
 from .streams import Sink, StreamFollower
 from .verdict import Ending, last_line
 

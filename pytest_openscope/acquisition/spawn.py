@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..folder import METADATA, is_reserved
-from .spec import MARK_FOLDER, MARK_NAME, MARK_SESSION, OUTPUT_FOLDER, AcquisitionSpec
+from ..records.folder import METADATA, is_reserved
+from ..system.tree import MARK_FOLDER, MARK_NAME, MARK_SESSION
+from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
 if TYPE_CHECKING:
     import subprocess

@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..record import AcquisitionFacts
+from ..records.record import AcquisitionFacts
+from ..system.tree import StopPolicy
 
 LOGGER = "pytest_openscope.acquisition"
-#: Environment variables that mark every process of an acquisition, so that those which leave its tree are found again.
-MARK_SESSION = "OPENSCOPE_SESSION_UUID"
-MARK_FOLDER = "OPENSCOPE_SESSION_FOLDER"
-MARK_NAME = "OPENSCOPE_ACQUISITION"
 #: What the launcher's acquisition scripts read.
 OUTPUT_FOLDER = "OUTPUT_FOLDER"
 
@@ -29,19 +26,6 @@ _WINDOWS_STATUS = {
     0xC0000374: "heap corruption",
     0xC0000409: "stack buffer overrun or abort",
 }
-
-
-@dataclass(frozen=True)
-class StopPolicy:
-    """How long the processes of an acquisition have to end, in seconds, after each kind of request; 0 leaves a kind out.
-
-    First Ctrl-C (SIGINT; on Windows CTRL_BREAK), on which recorders close their files; then SIGTERM; then SIGKILL (on
-    Windows both are TerminateProcess).
-    """
-
-    graceful_s: float = 10.0
-    terminate_s: float = 5.0
-    kill_s: float = 5.0
 
 
 @dataclass(frozen=True)

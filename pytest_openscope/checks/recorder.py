@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ..durations import parse_duration_s
+from ..system.durations import parse_duration_s
 from .result import FAIL, PASS, SKIP, WARN, CheckResult
 from .suite import NAME, RESULT, RigChecks
 
@@ -30,8 +30,8 @@ class CheckRecorder:
 
     Args:
         rig_checks: what the ready-made checks work with.
-        keep: called with the results (:func:`pytest_openscope.readiness.keeper`); None keeps nothing, since a dry run says
-            nothing about a rig.
+        keep: called with the results (:func:`pytest_openscope.checks.readiness.keeper`); None keeps nothing, since a
+            dry run says nothing about a rig.
         known: what is kept of a check from before.
         not_run: tells of a report that it is no result, since the session was interrupted or stopped.
         complete: the whole ready-made suite is collected, so that results that do not come again are dropped, unless tests are

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigurationError, Mistake
-from ..folder import is_folder_name
-from ..masking import collect_secrets
+from ..log.masking import collect_secrets
+from ..records.errors import ConfigurationError, Mistake
+from ..records.folder import is_folder_name
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
 from .frozen import record
 from .merge import source_of

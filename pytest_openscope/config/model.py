@@ -7,8 +7,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Mistake
-from ..phases import OnFailure, Phase
+from ..records.errors import Mistake
+from ..records.phases import OnFailure, Phase
 from .frozen import record
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..folder import write_json
-from ..locks import FileLock
-from ..timestamps import now_iso
+from ..system.files import write_json
+from ..system.locks import FileLock
+from ..system.timestamps import now_iso
 from .ledger import Ledger
 from .results import FINAL, result, write_back
 from .settings import Timing

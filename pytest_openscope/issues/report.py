@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..folder import METADATA
-from ..phases import Outcome, Phase
-from ..record import Failure, failures_in
-from ..timestamps import now_iso
+from ..records.folder import METADATA
+from ..records.phases import Outcome, Phase
+from ..records.record import Failure, failures_in
+from ..system.timestamps import now_iso
 from .fingerprint import fingerprint
 from .markdown import clean, plain
 from .privacy import Machine, Privacy

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..folder import write_atomic, write_json
-from ..timestamps import now_iso
+from ..system.files import write_atomic, write_json
+from ..system.timestamps import now_iso
 
 #: The states of a report that are final for the occurrence; ``queued`` is not.
 FINAL = ("created", "commented", "reopened", "known", "refused")

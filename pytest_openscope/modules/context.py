@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..folder import METADATA, is_reserved, json_bytes, write_atomic, write_json
-from ..masking import mask_json
-from ..phases import Phase
+from ..log.masking import mask_json
+from ..records.folder import METADATA, is_reserved
+from ..records.phases import Phase
+from ..system.files import json_bytes, write_atomic, write_json
 from .scripts import ScriptImports
 
 

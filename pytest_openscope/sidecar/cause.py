@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from ..folder import METADATA
-from ..journal import boot_is_same
-from ..phases import Outcome, Phase
-from ..record import Failure
-from ..timestamps import now_iso
+from ..records.folder import METADATA
+from ..records.journal import boot_is_same
+from ..records.phases import Outcome, Phase
+from ..records.record import Failure
+from ..system.timestamps import now_iso
 from .view import SessionView
 
 FAULT_LOG = "faulthandler.log"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..log_writer import LogWriter
-from ..masking import ExactMasker
+from ..log.masking import ExactMasker
+from ..log.writer import LogWriter
 from .view import SessionView
 
 

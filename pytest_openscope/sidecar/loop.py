@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..folder import METADATA
-from ..journal import Journal
-from ..locks import FileLock
-from ..processes import ProcessWatch, create_time, is_stopped, memory_mb
+from ..records.folder import METADATA
+from ..records.journal import Journal
+from ..system.locks import FileLock
+from ..system.processes import ProcessWatch, create_time, is_stopped, memory_mb
 from .link import Link
 from .view import WITNESS_JOURNAL, SessionView
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..folder import METADATA
-from ..snapshot import END_STATE, update_json
+from ..mirror.control import MirrorSupervisor
+from ..mirror.files import MirrorJob
+from ..records.folder import METADATA
+from ..records.snapshot import END_STATE, update_json
 from .markers import mark_unfinished, unmark
-from .mirror import MirrorSupervisor
-from .mirror_files import MirrorJob
 from .samples import RESOURCE_USAGE, ResourceSampler
 
 if TYPE_CHECKING:
+    from ..mirror.control import MirrorStatus
     from .loop import Sidecar
-    from .mirror import MirrorStatus
 
 MIRROR_LOGGER = "pytest_openscope.mirror"
 MIRROR_FINISH_S = 600.0

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..folder import METADATA
-from ..journal import Journal
-from ..snapshot import DEBUG_STATE, read_json
+from ..records.folder import METADATA
+from ..records.journal import Journal
+from ..records.snapshot import DEBUG_STATE, read_json
 from .late import append_late
 from .view import SessionView
 

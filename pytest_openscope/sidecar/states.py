@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from ..folder import METADATA, write_json
-from ..journal import boot_is_same
-from ..log_lines import last_lines
-from ..phases import OnFailure, Outcome, Phase
-from ..record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
-from ..snapshot import DEBUG_STATE, END_STATE, debug_state, read_json
+from ..log.lines import last_lines
+from ..records.folder import METADATA
+from ..records.journal import boot_is_same
+from ..records.phases import OnFailure, Outcome, Phase
+from ..records.record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
+from ..records.snapshot import DEBUG_STATE, END_STATE, debug_state, read_json
+from ..system.files import write_json
 from .view import SessionView
 
 LAST_LOG_LINES = 200

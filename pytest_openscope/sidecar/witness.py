@@ -17,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..folder import METADATA, write_json
-from ..journal import Journal, boot_is_same
-from ..log_lines import encode_batch, head, read_log
-from ..log_writer import LogWriter, repair_tail
-from ..masking import ExactMasker
-from ..phases import Outcome
-from ..record import Failure, SessionRecord
-from ..timestamps import now_iso, time_field
+from ..log.lines import encode_batch, head, read_log
+from ..log.masking import ExactMasker
+from ..log.writer import LogWriter, repair_tail
+from ..records.folder import METADATA
+from ..records.journal import Journal, boot_is_same
+from ..records.phases import Outcome
+from ..records.record import Failure, SessionRecord
+from ..system.files import write_json
+from ..system.timestamps import now_iso, time_field
 from .cause import failure_of_death
 from .states import debug_of, record_of
 from .view import AcquisitionView, SessionView
@@ -170,7 +171,7 @@ class Witness:
             return
         import psutil
 
-        from ..acquisition.tree import find_main
+        from ..system.tree import find_main
 
         mark = str(self.view.value("session_folder", self.view.folder))
         until = time.monotonic() + (_UNANNOUNCED_S if self._same_boot() and not self.recovered else 0.0)
@@ -214,8 +215,7 @@ class Witness:
 
     def _stop(self, acquisition: AcquisitionView, delays: dict[str, float], known: list[tuple[int, float]]) -> None:
         def stop() -> None:
-            from ..acquisition.spec import StopPolicy
-            from ..acquisition.tree import stop_tree
+            from ..system.tree import StopPolicy, stop_tree
 
             policy = StopPolicy(**delays)
             mark = str(self.view.value("session_folder", self.view.folder))
@@ -242,7 +242,7 @@ class Witness:
         name, found = acquisition.name, self.stops.get(acquisition.name)
         if found is None:
             if self._same_boot() and self.view.value("on_crash", "stop") == "leave":
-                from ..processes import is_alive
+                from ..system.processes import is_alive
 
                 state = "goes on" if is_alive(acquisition.pid, acquisition.create_time) else "is gone"
                 self.say(f"left {name}", "WARNING", f"{name} (pid {acquisition.pid}) {state}: on_crash is leave")
@@ -365,7 +365,7 @@ class Witness:
         mark_crashed(state, str(self.view.value("session_uuid", self.view.folder.name)), str(outcome), self.unsafe, see)
 
     def _write_end_state(self, record: SessionRecord) -> None:
-        from ..snapshot import END_STATE, end_state, read_json
+        from ..records.snapshot import END_STATE, end_state, read_json
 
         path: Path = self.view.folder / METADATA / END_STATE
         before = read_json(path) or {}

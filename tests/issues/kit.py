@@ -9,14 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pytest_openscope.folder import METADATA, write_json
 from pytest_openscope.issues import outbox, worker
 from pytest_openscope.issues.client import Api
 from pytest_openscope.issues.privacy import Machine
 from pytest_openscope.issues.report import SessionFacts, build_report
 from pytest_openscope.issues.settings import Timing
-from pytest_openscope.phases import Outcome, Phase
-from pytest_openscope.record import AcquisitionFacts, ChainedException, Failure
+from pytest_openscope.records.folder import METADATA
+from pytest_openscope.records.phases import Outcome, Phase
+from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure
+from pytest_openscope.system.files import write_json
 
 from .fake_github import REPO, FakeGithub
 from .outgoing import TOKEN, Outgoing

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.folder import write_json
+from pytest_openscope.cli.reports import github_check_main, outbox_main
 from pytest_openscope.issues.access import check_access
 from pytest_openscope.issues.ledger import Ledger
 from pytest_openscope.issues.outbox import list_reports
-from pytest_openscope.report_commands import github_check_main, outbox_main
+from pytest_openscope.system.files import write_json
 
 from .fake_github import REPO, FakeGithub
 from .kit import TOKEN_ENV, Rig, failure

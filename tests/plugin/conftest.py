@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.logs import LogEntry, read_log
+from pytest_openscope.log.session_log import LogEntry, read_log
 
 FLAGS = ("-p", "pytest_openscope.plugin", "-p", "pytest_timeout")
 IDS = ("--subject-id", "mouse7", "--user-id", "ada", "--no-input")

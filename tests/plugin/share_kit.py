@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from pytest_openscope.sidecar.audit import audit
-from pytest_openscope.sidecar.day_lines import parse_line
-from pytest_openscope.sidecar.mirror_files import day_key
+from pytest_openscope.mirror.audit import audit
+from pytest_openscope.mirror.day_lines import parse_line
+from pytest_openscope.mirror.files import day_key
 
 METADATA = "launcher_metadata"
 JSON_FILES = ("input_parameters.json", "processed_parameters.json", "command_line_arguments.json", "git_revisions.json")

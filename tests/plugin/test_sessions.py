@@ -174,7 +174,7 @@ def test_tracebacks_show_the_step_and_not_the_plugin(bench: Any) -> None:
 
 def test_a_session_timeout_that_its_thread_did_not_see_ends_one_step(bench: Any) -> None:
     """What a call that holds the GIL can do: the step is found overdue before the watching thread has run at all."""
-    bench.write("conftest.py", "from pytest_openscope.interrupts import Watchdog\nWatchdog._run = lambda self: None\n")
+    bench.write("conftest.py", "from pytest_openscope.session.interrupts import Watchdog\nWatchdog._run = lambda self: None\n")
     bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nsession_timeout: 0.5\n")
     bench.steps(
         "def test_slow(): time.sleep(0.6)\ndef test_next(): pass\n@pytest.mark.post_acquisition\ndef test_save(): pass\n"
@@ -204,7 +204,7 @@ def test_the_log_begins_with_what_there_is(bench: Any) -> None:
 def test_without_a_rig_the_plugin_is_inert(bench: Any) -> None:
     bench.write(
         "test_plain.py",
-        "import sys\ndef test_it():\n    assert 'pytest_openscope.session' not in sys.modules\n"
+        "import sys\ndef test_it():\n    assert 'pytest_openscope.session.session' not in sys.modules\n"
         "    assert 'yaml' not in sys.modules\n    assert 'psutil' not in sys.modules\n",
     )
     result = bench.run("test_plain.py", rig=False)
@@ -648,7 +648,7 @@ def test_the_acquisition_can_be_echoed(bench: Any) -> None:
 
 
 def test_a_summary_that_fails_does_not_take_the_exit_code_with_it(bench: Any) -> None:
-    bench.write("conftest.py", "import pytest_openscope.summary\npytest_openscope.summary._skipped = None\n")
+    bench.write("conftest.py", "import pytest_openscope.views.summary\npytest_openscope.views.summary._skipped = None\n")
     bench.steps("def test_acquire(): pass\n")
     result = bench.run()
     assert result.ret == 0

@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_openscope.folder import METADATA
-from pytest_openscope.journal import JOURNAL, Journal
-from pytest_openscope.log_writer import LogWriter
-from pytest_openscope.processes import create_time
+from pytest_openscope.log.writer import LogWriter
+from pytest_openscope.records.folder import METADATA
+from pytest_openscope.records.journal import JOURNAL, Journal
 from pytest_openscope.sidecar.client import SidecarClient
-from pytest_openscope.timestamps import now_iso
+from pytest_openscope.system.processes import create_time
+from pytest_openscope.system.timestamps import now_iso
 
 
 class Fake:

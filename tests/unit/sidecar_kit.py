@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
-from pytest_openscope.folder import METADATA
-from pytest_openscope.locks import FileLock
-from pytest_openscope.log_lines import LogEntry, read_log
+from pytest_openscope.log.lines import LogEntry, read_log
+from pytest_openscope.records.folder import METADATA
 from pytest_openscope.sidecar.view import WITNESS_JOURNAL, SessionView
+from pytest_openscope.system.locks import FileLock
 
 SCRIPT = Path(__file__).with_name("fake_experiment.py")
 

@@ -21,7 +21,7 @@ from pytest_openscope.acquisition import (
     StopPolicy,
     parse_fault,
 )
-from pytest_openscope.record import AcquisitionFacts
+from pytest_openscope.records.record import AcquisitionFacts
 
 Make = Callable[..., Acquisition]
 DEFAULTS = AcquisitionSpec(stop=StopPolicy(0.5, 0.5, 2.0))

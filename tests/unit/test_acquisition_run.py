@@ -15,7 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_openscope.acquisition import AcquisitionFailed, AcquisitionRun, AcquisitionSpec, AcquisitionTimeout, StopPolicy
+from pytest_openscope.acquisition import (
+    AcquisitionFailed,
+    AcquisitionRun,
+    AcquisitionSpec,
+    AcquisitionTimeout,
+    StopPolicy,
+)
 from pytest_openscope.acquisition.output import CONTINUES, replay
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from pytest_openscope.acquisition import tree
-from pytest_openscope.acquisition.spec import MARK_FOLDER, MARK_NAME, StopPolicy
-from pytest_openscope.acquisition.tree import find_tree, stop_tree
+from pytest_openscope.system import tree
+from pytest_openscope.system.tree import MARK_FOLDER, MARK_NAME, StopPolicy, find_tree, stop_tree
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals of POSIX")
 QUICK = StopPolicy(graceful_s=0.6, terminate_s=0.4, kill_s=2.0)

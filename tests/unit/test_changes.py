@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.changes import LAST_GOOD, compare, describe_rig, installed_versions, keep_last_good, last_good
+from pytest_openscope.checks.changes import (
+    LAST_GOOD,
+    compare,
+    describe_rig,
+    installed_versions,
+    keep_last_good,
+    last_good,
+)
 
 NOW = datetime(2026, 5, 4, 9, 0, tzinfo=timezone.utc)
 

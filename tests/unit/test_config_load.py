@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pytest_openscope.config import ConfigRequest, Configuration, Loaded, load, missing_mistakes
-from pytest_openscope.errors import ConfigurationError
-from pytest_openscope.phases import OnFailure
+from pytest_openscope.records.errors import ConfigurationError
+from pytest_openscope.records.phases import OnFailure
 
 REAL = sorted((Path(__file__).parent / "data" / "params").glob("*.json"))
 RIG = """\

@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
+from pytest_openscope.session.session.interrupts import Interrupts, StepInterrupted
 
-from pytest_openscope.console_close import CAUSES, ConsoleClose, interrupt_main
-from pytest_openscope.interrupts import Interrupts, StepInterrupted
+from pytest_openscope.system.console_close import CAUSES, ConsoleClose, interrupt_main
 
 
 @pytest.mark.parametrize("event", list(CAUSES))

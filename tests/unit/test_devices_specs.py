@@ -15,8 +15,8 @@ from pytest_openscope.devices.checking import check_specs
 from pytest_openscope.devices.faults import check_faults, parse_injections
 from pytest_openscope.devices.loader import READY_MADE, LoadError, load
 from pytest_openscope.devices.spec import KEYS, build_specs
-from pytest_openscope.durations import format_duration, parse_duration_s
-from pytest_openscope.errors import ConfigurationError
+from pytest_openscope.records.errors import ConfigurationError
+from pytest_openscope.system.durations import format_duration, parse_duration_s
 
 DRIVER = '''
 class Camera:

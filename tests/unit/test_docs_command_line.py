@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope import __main__, options, plugin
+from pytest_openscope import __main__, plugin
+from pytest_openscope.session.session import options
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pytest_openscope.config.roots import default_state_directory
-from pytest_openscope.folder import is_folder_name, is_reserved, session_name
+from pytest_openscope.mirror.files import folder_name
 from pytest_openscope.modules.context import safe_name
+from pytest_openscope.records.folder import is_folder_name, is_reserved, session_name
 from pytest_openscope.sidecar.cause import failure_of_death
-from pytest_openscope.sidecar.mirror_files import folder_name
 from pytest_openscope.sidecar.view import SessionView
 
 START = datetime(2026, 3, 4, 5, 6, 7)

@@ -22,8 +22,8 @@ from pytest_openscope.issues.fingerprint import (
 from pytest_openscope.issues.markdown import visible_lines
 from pytest_openscope.issues.normalise import normalise
 from pytest_openscope.issues.text import IssueContext, body, fingerprint_of, title
-from pytest_openscope.phases import Outcome, Phase
-from pytest_openscope.record import AcquisitionFacts, ChainedException, Failure
+from pytest_openscope.records.phases import Outcome, Phase
+from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure
 
 ROOTS = st.sampled_from(["/home/jane/rigs", "C:\\Users\\bob smith\\rigs", "/Users/x/rigs", "D:\\rigs", "//server/share/rigs"])
 LIBRARY = {

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.folder import METADATA
 from pytest_openscope.issues import outbox
 from pytest_openscope.issues.privacy import Machine
 from pytest_openscope.issues.report import SessionFacts, build_report, is_reportable, read_ends
 from pytest_openscope.issues.results import result, write_back
 from pytest_openscope.issues.settings import ReportSettings, Timing, missing_token
-from pytest_openscope.phases import Outcome, Phase
-from pytest_openscope.record import Failure
+from pytest_openscope.records.folder import METADATA
+from pytest_openscope.records.phases import Outcome, Phase
+from pytest_openscope.records.record import Failure
 
 ON = {"enabled": True, "repo": "lab/rigs", "token_env": "T"}
 PRE, ACQ, POST = Phase.PRE_ACQUISITION, Phase.ACQUISITION, Phase.POST_ACQUISITION

@@ -14,8 +14,8 @@ import pytest
 
 from pytest_openscope.issues.fingerprint import fingerprint, own_functions
 from pytest_openscope.issues.sources import Sources, scopes_in
-from pytest_openscope.phases import Outcome, Phase
-from pytest_openscope.record import ChainedException, Failure
+from pytest_openscope.records.phases import Outcome, Phase
+from pytest_openscope.records.record import ChainedException, Failure
 
 SOURCE = textwrap.dedent(
     """

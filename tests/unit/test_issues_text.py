@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pytest_openscope.issues import text
 from pytest_openscope.issues.markdown import block, clean, code, cut_middle, plain, visible_lines
-from pytest_openscope.phases import Outcome, Phase
-from pytest_openscope.record import AcquisitionFacts, Failure
+from pytest_openscope.records.phases import Outcome, Phase
+from pytest_openscope.records.record import AcquisitionFacts, Failure
 
 NAME = "v1:0123456789ab"
 OTHER = "v1:ffffffffffff"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope import held_files
-from pytest_openscope import journal as module
-from pytest_openscope.journal import Journal, JournalReader
+from pytest_openscope.records import journal as module
+from pytest_openscope.records.journal import Journal, JournalReader
+from pytest_openscope.system import held_files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openscope.log_lines import (
+from pytest_openscope.log.lines import (
     Damage,
     LogEntry,
     encode_batch,
@@ -25,7 +25,7 @@ from pytest_openscope.log_lines import (
     read_log,
     unescape,
 )
-from pytest_openscope.timestamps import time_field
+from pytest_openscope.system.timestamps import time_field
 
 NASTY = "\n\r\t\x00\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\ud800\udfff\x1b\\x{}|_- 2aé😀\u00a0\u3000\ufeff"
 any_text = st.one_of(
@@ -206,7 +206,7 @@ def test_last_lines(tmp_path: Path) -> None:
 
 def test_the_sidecar_need_not_import_logging() -> None:
     code = (
-        "import sys, pytest_openscope.log_writer\n"
+        "import sys, pytest_openscope.log.writer\n"
         "print([name for name in ('logging', 'dataclasses', 'inspect', 'asyncio') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope.logs import read_log
+from pytest_openscope.log.session_log import read_log
 
 CONFTEST = """
     import pytest
     from pathlib import Path
-    from pytest_openscope.logs import SessionLog
+    from pytest_openscope.log.session_log import SessionLog
 
     LOG = None
 

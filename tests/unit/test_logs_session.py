@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.log_levels import Lease, LoweredLevel
-from pytest_openscope.logs import LogEntry, SessionLog, read_log
-from pytest_openscope.masking import ExactMasker
+from pytest_openscope.log.levels import Lease, LoweredLevel
+from pytest_openscope.log.masking import ExactMasker
+from pytest_openscope.log.session_log import LogEntry, SessionLog, read_log
 
 log = logging.getLogger("my.camera")
 

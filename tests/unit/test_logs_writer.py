@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope.log_lines import Damage, encode_record, read_log
-from pytest_openscope.log_writer import LogWriter, repair_tail
+from pytest_openscope.log.lines import Damage, encode_record, read_log
+from pytest_openscope.log.writer import LogWriter, repair_tail
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, fork and limits of POSIX")
 
@@ -31,7 +31,7 @@ class Disk:
         self.lands = 0
         self.real = os.write
         self.calls = 0
-        monkeypatch.setattr("pytest_openscope.log_writer.os.write", self.write)
+        monkeypatch.setattr("pytest_openscope.log.writer.os.write", self.write)
 
     def write(self, fd: int, data: bytes) -> int:
         self.calls += 1
@@ -137,7 +137,7 @@ def test_an_error_after_part_or_all_was_written_leaves_whole_records(path: Path,
 
 def test_a_write_cut_short_goes_on_where_it_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
-    monkeypatch.setattr("pytest_openscope.log_writer.os.write", lambda fd, data: real(fd, data[:7]))
+    monkeypatch.setattr("pytest_openscope.log.writer.os.write", lambda fd, data: real(fd, data[:7]))
     writer = LogWriter(path)
     assert writer.record("INFO", "a", "a long record\nof two lines")
     assert messages(path) == ["a long record\nof two lines"]
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_cut_keeps_its_torn_line_apart(path: Path, disk: D
     def refuse(fd: int, size: int) -> None:
         raise OSError(errno.EIO, "no")
 
-    monkeypatch.setattr("pytest_openscope.log_writer.os.ftruncate", refuse)
+    monkeypatch.setattr("pytest_openscope.log.writer.os.ftruncate", refuse)
     writer = LogWriter(path)
     disk.free = 10
     writer.record("INFO", "a", "torn")
@@ -208,7 +208,7 @@ def test_a_real_limit_of_the_file_size(path: Path) -> None:
     """The kernel's own short write: RLIMIT_FSIZE lets a part of the record through and then says EFBIG."""
     code = f"""
         import resource
-        from pytest_openscope.log_writer import LogWriter
+        from pytest_openscope.log.writer import LogWriter
         writer = LogWriter({str(path)!r})
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, -1))
         for number in range(200):
@@ -302,7 +302,7 @@ def test_threads_do_not_tear_each_others_records(path: Path) -> None:
 
 KILLED = """
     import sys
-    from pytest_openscope.log_writer import LogWriter
+    from pytest_openscope.log.writer import LogWriter
     writer = LogWriter(sys.argv[1])
     number = 0
     while True:
@@ -371,7 +371,7 @@ def test_the_disk_may_refuse_at_the_end(path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(fd: int) -> None:
         raise OSError(errno.EIO, "late")
 
-    monkeypatch.setattr("pytest_openscope.log_writer.os.fsync", refuse)
+    monkeypatch.setattr("pytest_openscope.log.writer.os.fsync", refuse)
     writer = LogWriter(path)
     writer.record("INFO", "a", "x")
     assert not writer.sync()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_openscope.masking import MASK, ExactMasker, collect_secrets, is_secret_key, mask_json, mask_text
+from pytest_openscope.log.masking import MASK, ExactMasker, collect_secrets, is_secret_key, mask_json, mask_text
 
 _SECRET = """token password passwd passphrase secret api_key apikey apiKey API-KEY private_key credential credentials auth
 GITHUB_TOKEN db_password userPassword aws_secret_access_key AuthToken access_token smtp_pass token_v2 github_pat clientSecret

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mirror_tools import Bench, check_day, day_lines
 
-from pytest_openscope.sidecar.audit import audit, main
+from pytest_openscope.mirror.audit import audit, main
 
 
 @pytest.fixture

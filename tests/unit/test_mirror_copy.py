@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from mirror_tools import Bench, check_day, sha
 
-from pytest_openscope.sidecar.day_log import DayLog
-from pytest_openscope.sidecar.mirror import finish_mirror
-from pytest_openscope.sidecar.mirror_copy import METADATA_MAX_BYTES, Hint, OwnCopy, SourceLog
-from pytest_openscope.sidecar.mirror_root import MirrorRoot
+from pytest_openscope.mirror.control import finish_mirror
+from pytest_openscope.mirror.copy import METADATA_MAX_BYTES, Hint, OwnCopy, SourceLog
+from pytest_openscope.mirror.day_log import DayLog
+from pytest_openscope.mirror.root import MirrorRoot
 
 BLOCK = 64 * 1024
 
@@ -182,7 +182,7 @@ def test_metadata_files_are_replaced_whole(bench: Bench) -> None:
 
 
 def test_a_replaced_folder_is_noticed(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openscope.sidecar.mirror_copy._LOOK_S", 0.0)
+    monkeypatch.setattr("pytest_openscope.mirror.copy._LOOK_S", 0.0)
     bench.chat(5)
     copy = own_copy(bench)
     follow(copy)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from mirror_tools import FAST, Bench, check_day, day_lines
 
-from pytest_openscope.sidecar.day_lines import format_line
+from pytest_openscope.mirror.day_lines import format_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the faulty share wraps POSIX calls")
 
@@ -382,8 +382,8 @@ def test_a_worker_goes_when_its_sidecar_dies(bench: Bench) -> None:
 
     code = (
         "import sys, time; sys.path[:0] = [sys.argv[1]]\n"
-        "from pytest_openscope.sidecar.mirror import MirrorSupervisor\n"
-        "from pytest_openscope.sidecar.mirror_files import MirrorJob\n"
+        "from pytest_openscope.mirror.control import MirrorSupervisor\n"
+        "from pytest_openscope.mirror.files import MirrorJob\n"
         "s = MirrorSupervisor(MirrorJob.from_json(sys.argv[2])); s.start()\n"
         "print(s.pids[0], flush=True)\n"
         "while True: s.tick(); time.sleep(0.05)\n"
@@ -402,7 +402,7 @@ def test_a_worker_goes_when_its_sidecar_dies(bench: Bench) -> None:
 
 
 def test_tuning_defaults_follow_the_scheme() -> None:
-    from pytest_openscope.sidecar.mirror import MirrorTuning
+    from pytest_openscope.mirror.control import MirrorTuning
 
     assert MirrorTuning().hang_s == 10.0
     assert (MirrorTuning().retry_first_s, MirrorTuning().retry_most_s) == (1.0, 60.0)

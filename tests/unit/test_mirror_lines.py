@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.sidecar.day_audit import SessionAudit, log_lines
-from pytest_openscope.sidecar.day_lines import (
+from pytest_openscope.mirror.day_audit import SessionAudit, log_lines
+from pytest_openscope.mirror.day_lines import (
     DayLine,
     blank,
     format_line,
@@ -18,7 +18,7 @@ from pytest_openscope.sidecar.day_lines import (
     looks_damaged,
     parse_line,
 )
-from pytest_openscope.sidecar.mirror_files import MirrorJob, Retry, day_key, folder_name, numbered
+from pytest_openscope.mirror.files import MirrorJob, Retry, day_key, folder_name, numbered
 
 
 class Memory:
@@ -178,7 +178,7 @@ def test_paths_are_paths(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", [1, 2, 3, 7, 100])
 def test_lines_longer_than_a_read_come_whole(turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_openscope.sidecar import day_audit
+    from pytest_openscope.mirror import day_audit
 
     monkeypatch.setattr(day_audit, "TURN_BYTES", turn)
     monkeypatch.setattr(day_audit, "BLOCK_BYTES", turn)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mirror_tools import Bench, check_day
 
-from pytest_openscope.sidecar.mirror import MirrorTuning
+from pytest_openscope.mirror.control import MirrorTuning
 
 TUNING = MirrorTuning(retry_first_s=0.05, retry_most_s=0.1)
 

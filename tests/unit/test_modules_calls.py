@@ -15,9 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openscope.modules.calls import judge
-from pytest_openscope.modules.contract import READY_MADE, ModuleContext, ModuleFailed, check_entries, run_entry, simulates
+from pytest_openscope.modules.contract import (
+    READY_MADE,
+    ModuleContext,
+    ModuleFailed,
+    check_entries,
+    run_entry,
+    simulates,
+)
 from pytest_openscope.modules.scripts import ScriptNotFound, find_script
-from pytest_openscope.phases import OnFailure, Phase
+from pytest_openscope.records.phases import OnFailure, Phase
 
 
 @dataclass

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_openscope.modules.contract import READY_MADE, ModuleContext, ModuleFailed, run_entry
-from pytest_openscope.phases import Phase
+from pytest_openscope.records.phases import Phase
 
 DOCS = Path(__file__).parents[2] / "docs"
 

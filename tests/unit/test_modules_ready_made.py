@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pytest_openscope.modules.contract import ModuleContext, ModuleFailed, run_entry
 from pytest_openscope.modules.mouse_weight import parse
-from pytest_openscope.phases import Phase
+from pytest_openscope.records.phases import Phase
 
 TOUCH = [sys.executable, "-c", "import sys, pathlib; pathlib.Path(sys.argv[-1] + '.seen').touch()"]
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]

@@ -10,10 +10,12 @@ import time
 import psutil
 import pytest
 
-from pytest_openscope.processes import ProcessWatch, create_time, memory_mb
-from pytest_openscope.sidecar.light import light_command, package_parent
+from pytest_openscope.system.light import light_command, package_parent
+from pytest_openscope.system.processes import ProcessWatch, create_time, memory_mb
 
-_ASK = "import os; from pytest_openscope.processes import *; print(memory_mb() > 1, create_time(os.getpid()) is not None)"
+_ASK = (
+    "import os; from pytest_openscope.system.processes import *; print(memory_mb() > 1, create_time(os.getpid()) is not None)"
+)
 
 
 def test_the_first_questions_of_a_sidecar_need_no_installed_package() -> None:

@@ -7,14 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.readiness import (
-    VALIDATION,
-    evaluate,
-    group_of,
-    keep_results,
-    keeper,
-    read_results,
-)
+from pytest_openscope.checks.readiness import VALIDATION, evaluate, group_of, keep_results, keeper, read_results
 
 NOW = datetime(2026, 5, 4, 9, 0, tzinfo=timezone.utc)
 

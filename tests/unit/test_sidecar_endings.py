@@ -235,7 +235,7 @@ def test_secrets_are_masked_in_what_the_witness_writes(start: Start) -> None:
 
 
 def test_the_rig_lock_is_held_until_the_states_are_written(start: Start) -> None:
-    from pytest_openscope.locks import FileLock
+    from pytest_openscope.system.locks import FileLock
 
     slow = "import signal,time\nsignal.signal(signal.SIGINT,lambda *_: (time.sleep(0.5), exit(0)))\ntime.sleep(60)"
     run = start(["ready"], STEP, ["acquire", slow], ["sleep", 0.4], ["die"])

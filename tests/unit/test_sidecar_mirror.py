@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from sidecar_kit import Start, eventually
 
-from pytest_openscope.folder import METADATA
+from pytest_openscope.records.folder import METADATA
 from pytest_openscope.sidecar.recovery import recover
 
 if sys.platform == "win32":

@@ -15,9 +15,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from sidecar_kit import Run, Start, children_marked, eventually
 
-from pytest_openscope.folder import METADATA
-from pytest_openscope.journal import JOURNAL, Journal
-from pytest_openscope.log_writer import LogWriter
+from pytest_openscope.log.writer import LogWriter
+from pytest_openscope.records.folder import METADATA
+from pytest_openscope.records.journal import JOURNAL, Journal
 from pytest_openscope.sidecar import recovery
 from pytest_openscope.sidecar.markers import mark_unfinished
 from pytest_openscope.sidecar.recovery import recover

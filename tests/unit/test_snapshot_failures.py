@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.failures import MAX_CHAIN, MAX_FRAMES_EACH_END, failure_from_exception
-from pytest_openscope.phases import Outcome, Phase
-from pytest_openscope.record import Failure
+from pytest_openscope.records.failures import MAX_CHAIN, MAX_FRAMES_EACH_END, failure_from_exception
+from pytest_openscope.records.phases import Outcome, Phase
+from pytest_openscope.records.record import Failure
 
 
 def caught(function: Any, *args: Any) -> BaseException:

@@ -5,11 +5,19 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from pytest_openscope.folder import json_bytes, write_json
-from pytest_openscope.phases import Outcome, Phase
-from pytest_openscope.record import AcquisitionFacts, Failure, SessionRecord, StepRecord
-from pytest_openscope.revisions import git_revisions
-from pytest_openscope.snapshot import debug_state, end_state, failures_in, json_safe, package_versions, read_json, update_json
+from pytest_openscope.records.phases import Outcome, Phase
+from pytest_openscope.records.record import AcquisitionFacts, Failure, SessionRecord, StepRecord
+from pytest_openscope.records.revisions import git_revisions
+from pytest_openscope.records.snapshot import (
+    debug_state,
+    end_state,
+    failures_in,
+    json_safe,
+    package_versions,
+    read_json,
+    update_json,
+)
+from pytest_openscope.system.files import json_bytes, write_json
 
 
 def record(**changes: Any) -> SessionRecord:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from pytest_openscope.timestamps import now_iso, time_field
+from pytest_openscope.system.timestamps import now_iso, time_field
 
 
 def test_times_carry_the_offset_of_their_own_day(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,199 @@
+"""What is different on a rig since its last good session, which ``last_good.json`` in its state directory describes."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..system.files import json_bytes, write_json
+
+LAST_GOOD = "last_good.json"
+#: Two readings of the same thing differ by noise.
+_SAME_READING = 0.001
+_WORDS = {"packages": "package", "drivers": "driver of", "device_states": "state of", "configuration": "rig file:"}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is different since the last good session of this rig.
+
+    Attributes:
+        since: when that session began; "" when there was none.
+        lines: for the operator, one a change.
+        as_json: ``{"since", "session", "changes": {section: {key: {"before", "now"}}}}``.
+    """
+
+    since: str = ""
+    lines: tuple[str, ...] = ()
+    as_json: Mapping[str, Any] = field(default_factory=dict)
+
+
+def describe_rig(
+    *,
+    packages: Mapping[str, str] | None = None,
+    devices: Mapping[str, Any] | None = None,
+    device_states: Mapping[str, Any] | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    rig_dir: Path | None = None,
+    secrets: Iterable[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """Return what can be compared, one flat section for each thing given; secrets are masked, so that only names show."""
+    from ..log.masking import mask_json
+
+    hidden = frozenset(secrets)
+    sections: dict[str, dict[str, Any]] = {}
+    if packages is not None:
+        sections["packages"] = dict(packages)
+    if devices is not None:
+        sections["drivers"] = {name: _driver(options, rig_dir) for name, options in devices.items()}
+    if device_states is not None:
+        sections["device_states"] = _flat(mask_json(_plain(device_states), hidden))
+    if configuration is not None:
+        # Masked before it is flattened: whether a value is secret shows in the name of its key.
+        sections["configuration"] = _flat(mask_json(_plain(configuration), hidden))
+    return sections
+
+
+def installed_versions(paths: Sequence[str] | None = None) -> dict[str, str]:
+    """Return name and version of every installed package, from the names of the folders that say so.
+
+    ``importlib.metadata`` opens a file for each package: 90 ms for a hundred of them, where this takes one.
+    """
+    found: dict[str, str] = {}
+    for folder in dict.fromkeys(sys.path if paths is None else paths):
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - a hundred paths are made for nothing
+        except OSError:
+            continue
+        for name in names:
+            stem, _, kind = name.rpartition(".")
+            package, dash, version = stem.partition("-")
+            if dash and kind in ("dist-info", "egg-info") and package[:1].isalnum():
+                found.setdefault(package.lower().replace("_", "-").replace(".", "-"), version.partition("-py")[0])
+    return dict(sorted(found.items()))
+
+
+def last_good(state_directory: Path, rig_id: str) -> dict[str, Any]:
+    """Return what is kept of the last good session of a rig; nothing where the file is missing, damaged or another rig's."""
+    try:
+        content = json.loads((state_directory / LAST_GOOD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict) or content.get("rig_id") != rig_id or not isinstance(content.get("sections"), dict):
+        return {}
+    return content
+
+
+def compare(last: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -> Changes:
+    """Compare the sections given with those of the last good session; a section that it did not keep is left out.
+
+    Of ``device_states`` only devices count that were open in both.
+    """
+    if not last:
+        return Changes()
+    lines, changes = [], {}
+    for section, now in current.items():
+        before = last["sections"].get(section)
+        if not isinstance(before, dict):
+            continue
+        found = _differences(section, before, _plain(now))
+        if found:
+            changes[section] = found
+            lines += [_line(section, key, pair, key in before, key in now) for key, pair in found.items()]
+    since, session = str(last.get("at", "")), str(last.get("session", ""))
+    return Changes(since, tuple(lines), {"since": since, "session": session, "changes": changes})
+
+
+def keep_last_good(
+    state_directory: Path, current: Mapping[str, Mapping[str, Any]], session: str, now: datetime, rig_id: str
+) -> None:
+    """Remember the rig as it was in a session that passed.
+
+    Raises:
+        OSError: the state directory cannot be written.
+    """
+    state_directory.mkdir(parents=True, exist_ok=True)
+    content = {"rig_id": rig_id, "session": session, "at": now.isoformat(timespec="seconds"), "sections": current}
+    write_json(state_directory / LAST_GOOD, content)
+
+
+def _differences(section: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    keys = sorted({*before, *now})
+    if section == "device_states":
+        devices = [{key.partition(".")[0] for key in states} for states in (before, now)]
+        keys = [key for key in keys if all(key.partition(".")[0] in known for known in devices)]
+        return {key: _pair(key, before, now) for key in keys if not _same(before.get(key), now.get(key))}
+    missing = object()
+    return {key: _pair(key, before, now) for key in keys if before.get(key, missing) != now.get(key, missing)}
+
+
+def _pair(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    return {"before": before.get(key), "now": now.get(key)}
+
+
+def _same(before: Any, now: Any) -> bool:
+    if isinstance(before, float) and isinstance(now, float):
+        return math.isclose(before, now, rel_tol=_SAME_READING)
+    return bool(before == now)
+
+
+def _line(section: str, key: str, pair: Mapping[str, Any], was: bool, now_is: bool) -> str:
+    head = f"{_WORDS.get(section, section)} {key}"
+    if not was:
+        return f"{head} is new: {pair['now']}"
+    if not now_is:
+        return f"{head} is gone (was {pair['before']})"
+    return f"{head}: {pair['before']} -> {pair['now']}"
+
+
+def _plain(value: Any) -> Any:
+    """Return what a value is after it was kept: NaN, say, as null."""
+    return json.loads(json_bytes(value))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            flat.update(_flat(item, f"{prefix}.{key}" if prefix else str(key)))
+        return flat
+    return {prefix: value} if prefix else {}
+
+
+def _driver(options: Any, rig_dir: Path | None) -> str:
+    """Return a driver's name with the hash of its source, found as the import would find it, without importing anything."""
+    driver = str(options.get("driver", "")) if isinstance(options, Mapping) else str(options)
+    module, colon, _ = driver.partition(":")
+    path = _source(module, rig_dir) if colon else None
+    if path is None:
+        return driver
+    import hashlib
+
+    try:
+        return f"{driver} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    except OSError:
+        return driver
+
+
+def _source(module: str, rig_dir: Path | None) -> Path | None:
+    """Return the file of a dotted module; packages on the way are looked into, not run."""
+    places: list[str] | None = [*sys.path, str(rig_dir)] if rig_dir is not None else list(sys.path)
+    found = None
+    for part in module.split("."):
+        try:
+            # By its last name alone: a namespace package would be looked up in its parent, which is not imported.
+            found = importlib.machinery.PathFinder.find_spec(part, places)
+            if found is None:
+                return None
+            places = list(found.submodule_search_locations or [])
+        except (ImportError, ValueError):
+            return None
+    return Path(found.origin) if found is not None and found.has_location and found.origin else None

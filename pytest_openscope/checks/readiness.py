@@ -1,0 +1,246 @@
+"""Is this rig ready? The results of its validation, kept per rig.
+
+``validation.json`` in the rig's state directory holds the last result of every check. A check's name is ``group``,
+``group.part`` or ``group[thing]``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..system.durations import format_duration, parse_duration_s
+from ..system.files import write_json
+
+VALIDATION = "validation.json"
+#: Groups of the ready-made checks.
+READY_MADE = (
+    "configuration",
+    "disk",
+    "mirror",
+    "devices",
+    "executables",
+    "repositories",
+    "serial_ports",
+    "tcp_ports",
+    "environment",
+    "processes",
+    "packages",
+    "python",
+    "memory",
+    "clock",
+    "github",
+)
+_GOOD_ENOUGH = ("pass", "warn", "skip")
+_DEFAULT_MAX_AGE_S = 86_400.0
+#: Clocks are put right by seconds; more is a clock that was wrong.
+_CLOCK_TOLERANCE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether an experiment may start.
+
+    Attributes:
+        problems: one text for each required check that failed, is stale or never ran.
+        refuse: True when the rig file wants a session refused for that, not warned about.
+        message: all of it, with the command that validates the rig; "" when it is ready.
+    """
+
+    ok: bool
+    refuse: bool = False
+    problems: tuple[str, ...] = ()
+    message: str = ""
+
+
+def group_of(check: str) -> str:
+    """Return what stands before the first ``.`` or ``[``."""
+    return check.partition("[")[0].partition(".")[0]
+
+
+def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return the rig file's ``readiness``, typed and with its placeholders replaced, and what is wrong with it."""
+    from ..config.coerce import check_section
+    from ..config.configuration import reread
+    from ..config.schema import READINESS_KEYS
+
+    rig, expand = configuration.rig, configuration.expander()
+    kinds = {key.name: key.kind for key in READINESS_KEYS}
+    section = {name: reread(value, expand(value), kinds.get(name, "any")) for name, value in rig.readiness.items()}
+    values, mistakes, _ = check_section(rig.path.name, "readiness", section, READINESS_KEYS, "allowed")
+    return values, [str(mistake) for mistake in mistakes]
+
+
+def read_results(state_directory: Path, rig_id: str = "") -> dict[str, dict[str, Any]]:
+    """Return the last result of every check of this rig; a missing or damaged file holds none, nor does another rig's."""
+    content = _read(state_directory / VALIDATION)
+    checks = content.get("checks")
+    if not isinstance(checks, dict) or (rig_id and content.get("rig_id") != rig_id):
+        return {}
+    return {str(key): value for key, value in checks.items() if isinstance(value, dict)}
+
+
+def keep_results(
+    state_directory: Path,
+    results: Iterable[Mapping[str, Any]],
+    now: datetime,
+    *,
+    rig_id: str = "",
+    rig_file: str = "",
+    complete: bool = False,
+) -> None:
+    """Merge results into ``validation.json``.
+
+    Args:
+        results: each with ``check``, ``status`` and what else :class:`~.checks.result.CheckResult` has; ``expires_s`` where the
+            check has its own age limit, ``at`` where it is from before, ``file`` where it is the lab's own.
+        rig_id: whose they are; results of another rig that are found there go.
+        complete: the whole ready-made suite ran: results of it that did not come again (a device that the rig no longer has)
+            are dropped.
+
+    Raises:
+        OSError: the state directory cannot be written.
+    """
+    fresh = {str(result["check"]): {"at": now.isoformat(timespec="seconds"), **result} for result in results}
+    kept = read_results(state_directory, rig_id)
+    if complete:
+        groups = {*READY_MADE, *(group_of(check) for check in fresh)}
+        kept = {check: result for check, result in kept.items() if group_of(check) not in groups}
+    state_directory.mkdir(parents=True, exist_ok=True)
+    content = {"rig_id": rig_id, "rig_file": rig_file, "checks": {**kept, **fresh}}
+    write_json(state_directory / VALIDATION, content)
+
+
+def keeper(state_directory: Path, rig_file: Path, rig_id: str) -> Callable[[Iterable[Mapping[str, Any]], bool], None]:
+    """Return what a recorder of checks calls with its results, and with True when the whole ready-made suite ran."""
+
+    def keep(results: Iterable[Mapping[str, Any]], complete: bool) -> None:
+        now = datetime.now().astimezone()
+        keep_results(state_directory, results, now, rig_id=rig_id, rig_file=str(rig_file), complete=complete)
+
+    return keep
+
+
+def evaluate(
+    block: Mapping[str, Any],
+    state_directory: Path,
+    now: datetime,
+    *,
+    rig_id: str = "",
+    rig_file: str = "",
+    declared: Mapping[str, Iterable[Any]] | None = None,
+) -> Readiness:
+    """Hold the kept results against the rig file's ``readiness``.
+
+    ``require`` names checks or groups (nothing: all that ever ran); a result counts for ``max_age``, or for the check's own
+    ``expires``. Warnings, and checks that had nothing to look at, do not hold a session back.
+
+    Args:
+        block: ``readiness``, placeholders replaced.
+        declared: groups to the things that the rig file declares now: each needs a result, and no others count.
+    """
+    results = read_results(state_directory, rig_id)
+    expected = {group: [f"{group}[{thing}]" for thing in things] for group, things in (declared or {}).items()}
+    results = {
+        check: result
+        for check, result in results.items()
+        if group_of(check) not in expected or check in expected[group_of(check)]
+    }
+    max_age_s = parse_duration_s(block.get("max_age") if block.get("max_age") is not None else _DEFAULT_MAX_AGE_S)
+    required = block.get("require") or sorted({group_of(check) for check, result in results.items() if _is_there(result)})
+    required = [required] if isinstance(required, str) else [str(name) for name in required]
+    problems: dict[str, None] = {}
+    concerned: list[str] = []
+    for name in required:
+        for check, problem in _problems_of(name, results, expected, max_age_s, now):
+            problems[problem] = None
+            concerned.append(check)
+    if not required:
+        problems["the rig was never validated"] = None
+    if not problems:
+        return Readiness(True)
+    rig_file = rig_file or str(_read(state_directory / VALIDATION).get("rig_file") or "") or "RIG.yaml"
+    files = dict.fromkeys(str(results[check]["file"]) for check in concerned if results.get(check, {}).get("file"))
+    command = " ".join([f'pytest --rig-config "{rig_file}" --validate-rig', *(f'"{file}"' for file in files)])
+    refuse = block.get("on_stale") != "warn"
+    otherwise = ", or give --override-readiness REASON" if refuse else " (the session goes on: readiness.on_stale is warn)"
+    message = f"the rig is not ready: {'; '.join(problems)} -> run: {command}{otherwise}"
+    return Readiness(False, refuse, tuple(problems), message)
+
+
+def _is_there(result: Mapping[str, Any]) -> bool:
+    """A check of the lab's own whose file is gone is no check any more."""
+    return not result.get("file") or Path(str(result["file"])).exists()
+
+
+def _problems_of(
+    name: str,
+    results: Mapping[str, Mapping[str, Any]],
+    expected: Mapping[str, list[str]],
+    max_age_s: float,
+    now: datetime,
+) -> list[tuple[str, str]]:
+    """Return check and problem of everything that a required name stands for."""
+    mine = {check: result for check, result in results.items() if check == name or group_of(check) == name}
+    missing = [check for check in expected.get(name, []) if check not in mine]
+    if not mine and (missing or name not in expected):
+        return [(name, f"{name} was never checked{_hint(name)}")]
+    found = [(check, f"{check} was never checked") for check in missing]
+    for check, result in mine.items():
+        problem = _problem(check, result, max_age_s, now)
+        found += [(check, problem)] if problem else []
+    return found
+
+
+def _problem(check: str, result: Mapping[str, Any], max_age_s: float, now: datetime) -> str:
+    age_s = _age_s(result.get("at"), now)
+    expires_s = result.get("expires_s")
+    limit_s = expires_s if isinstance(expires_s, (int, float)) and 0 < expires_s < float("inf") else max_age_s
+    ago = "at an unknown time" if age_s is None else f"{format_duration(max(0.0, age_s))} ago"
+    if result.get("blocked_by"):
+        return f"{check} could not be measured {ago}: {result['blocked_by']} failed"
+    if result.get("status") not in _GOOD_ENOUGH:
+        remedy = f" -> {result['remedy']}" if result.get("remedy") else ""
+        return f"{check} failed {ago}: {result.get('message', '')}".rstrip(": ") + _measured(result) + remedy
+    if age_s is not None and age_s < -_CLOCK_TOLERANCE_S:
+        return f"{check} was checked {format_duration(-age_s)} in the future (was the clock set back?)"
+    if age_s is None or age_s > limit_s:
+        return f"{check} was checked {ago}, longer than {format_duration(limit_s)}"
+    return ""
+
+
+def _measured(result: Mapping[str, Any]) -> str:
+    """Return what was measured and its limit, as the validation itself showed them; "" where nothing was."""
+    value, limit, unit = result.get("value"), result.get("limit"), str(result.get("unit") or "")
+    if not isinstance(value, float):
+        return ""
+    against = f", limit {limit:g} {unit}".rstrip() if isinstance(limit, (int, float)) else ""
+    return f" [{value:.4g} {unit}".rstrip() + f"{against}]"
+
+
+def _hint(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, READY_MADE, n=1)
+    if near and group_of(name) not in READY_MADE:
+        return f" (did you mean {near[0]}?)"
+    return "" if group_of(name) in READY_MADE else " (name the file of a check of your own behind --validate-rig)"
+
+
+def _age_s(at: object, now: datetime) -> float | None:
+    try:
+        return (now - datetime.fromisoformat(str(at))).total_seconds()
+    except (ValueError, TypeError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,1 @@
+"""The session log: taking, writing, reading and masking records."""

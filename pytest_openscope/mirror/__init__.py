@@ -1,0 +1,1 @@
+"""The central mirror of the session log."""

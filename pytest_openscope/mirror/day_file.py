@@ -1,0 +1,218 @@
+"""The day's log as a file that many PCs write: one handle, one locked byte, whole lines, flushed writes.
+
+The lock lies on the writing handle itself, at 2**40, where no content is. On POSIX a record lock vanishes when *any*
+descriptor of the file is closed, so the process opens the file once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..system.locks import try_lock_byte, unlock_byte
+from .day_lines import blank, is_day_log, is_foreign_tail
+from .files import BINARY, BLOCK_BYTES, make_below, numbered, read_at, same_file, true_end, write_at
+
+_POLL_FIRST_S, _POLL_GROWTH, _POLL_MOST_S, _POLL_HURRY_S = 0.02, 1.6, 1.0, 0.2
+#: A hold that has lasted this long writes no further batch; a supervisor ends a process whose hold lasts 10 s.
+HOLD_MOST_S = 2.0
+_NAMES = 100
+
+
+class DayFile:
+    """Opens, locks and changes one day's log. Everything but :meth:`close` may raise OSError.
+
+    Attributes:
+        path: the file in use: ``launcher.log``, or another name beside it when a foreign file holds that one.
+        locked: True while this process holds the lock.
+        hurry: the session has ended, somebody waits: poll the lock at least every 0.2 s.
+        blocked_s: for how long another writer has kept the lock.
+    """
+
+    def __init__(self, path: Path, beat: Callable[[], None], root: Path | None = None) -> None:
+        self.wanted = path
+        self.path = path
+        self.locked = False
+        self.hurry = False
+        self.fd = -1
+        self.beat = beat
+        self.root = root
+        self._blocked_since: float | None = None
+        self._poll_s = 0.0
+        self._next_poll = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True between :meth:`open` and :meth:`close`."""
+        return self.fd >= 0
+
+    @property
+    def blocked_s(self) -> float:
+        """Seconds since the lock was first refused; 0 while it is not."""
+        return 0.0 if self._blocked_since is None else time.monotonic() - self._blocked_since
+
+    def open(self, create: bool = True) -> None:
+        """Open the day's log; a foreign file of that name is left alone and a free name beside it used."""
+        flags = os.O_RDWR | BINARY | (os.O_CREAT if create else 0)
+        if create:
+            make_below(self.root or self.wanted.parent.parent, self.wanted.parent, self.beat)
+        for number in range(1, _NAMES):
+            path = self.wanted.with_name(numbered(self.wanted.name, number))
+            fd = os.open(path, flags, 0o644)
+            try:
+                own = is_day_log(read_at(fd, 0, 4096))
+            except BaseException:
+                os.close(fd)
+                raise
+            if own:
+                self.fd, self.path = fd, path
+                self.beat()
+                return
+            os.close(fd)
+        raise FileExistsError(f"no free name for the day's log in {self.wanted.parent}")
+
+    def close(self) -> None:
+        """Close the handle, which frees the lock; never raises."""
+        fd, self.fd, self.locked = self.fd, -1, False
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError:
+                return
+
+    def replaced(self) -> bool:
+        """Tell whether the path names another file by now."""
+        return not same_file(self.path, self.fd)
+
+    def try_lock(self) -> bool:
+        """Take the lock if it is free and its next poll is due: 20 ms, growing to 1 s, with jitter."""
+        now = time.monotonic()
+        if now < self._next_poll:
+            return False
+        if try_lock_byte(self.fd):
+            self.locked, self._blocked_since, self._poll_s, self._next_poll = True, None, 0.0, 0.0
+            self.beat()
+            return True
+        if self._blocked_since is None:
+            self._blocked_since = now
+        self._poll_s = min(max(_POLL_FIRST_S, self._poll_s * _POLL_GROWTH), _POLL_HURRY_S if self.hurry else _POLL_MOST_S)
+        self._next_poll = now + self._poll_s * random.uniform(0.5, 1.0)
+        self.beat()
+        return False
+
+    def unlock(self) -> None:
+        """Give the lock back."""
+        if self.locked:
+            self.locked = False
+            unlock_byte(self.fd)
+            self.beat()
+
+    def end(self) -> int:
+        """Return the file's length."""
+        return true_end(self.fd)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        data = read_at(self.fd, offset, size)
+        self.beat()
+        return data
+
+    def whole_end(self, end: int) -> int:
+        """Return the place after the last newline before ``end``."""
+        place = end
+        while place:
+            start = max(0, place - BLOCK_BYTES)
+            found = self.read(start, place - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            place = start
+        return 0
+
+    def cut_torn_tail(self, look: tuple[int, bytes] | None = None) -> tuple[int, bool]:
+        """Under the lock: remove an unfinished last line (a foreign one is finished instead).
+
+        Args:
+            look: a place and what should be there.
+
+        Returns:
+            The file's length, and whether what should be there is. One read answers all, since every call on the share
+            lengthens the hold.
+        """
+        end = os.lseek(self.fd, 0, os.SEEK_END)
+        start = look[0] if look is not None and 0 <= end - look[0] <= BLOCK_BYTES else max(0, end - 1)
+        data = self.read(start, end - start + BLOCK_BYTES)
+        if len(data) < end - start:
+            raise OSError(errno.EIO, "the file is shorter than its length", str(self.path))
+        if len(data) > end - start:
+            # A remembered length: there is more than the client knew of.
+            end = self.end()
+            start, data = max(0, end - 1), self.read(max(0, end - 1), 1)
+        intact = look is None or self._holds(look, start, data)
+        if not data or data[-1:] == b"\n":
+            return end, intact
+        whole = self.whole_end(end)
+        if is_foreign_tail(self.read(whole, 32)):
+            write_at(self.fd, end, b"\n")
+            return end + 1, intact
+        os.ftruncate(self.fd, whole)
+        self.beat()
+        return whole, intact
+
+    def _holds(self, look: tuple[int, bytes], start: int, data: bytes) -> bool:
+        place, wanted = look
+        if place < start:
+            return self.read(place, len(wanted)) == wanted
+        return data[place - start : place - start + len(wanted)] == wanted
+
+    def append(self, end: int, lines: Sequence[bytes], most_s: float = HOLD_MOST_S) -> tuple[int, int]:
+        """Under the lock: write whole lines from ``end`` on, at most 64 KiB a write, flushed after each.
+
+        Returns:
+            How many lines are on the share (fewer than given when time ran out), and the new end.
+
+        Raises:
+            OSError: lines written so far stay; what was written of the next ones is cut off if that is possible.
+        """
+        stop = time.monotonic() + most_s
+        count = 0
+        while count < len(lines) and (not count or time.monotonic() < stop):
+            batch, size = [lines[count]], len(lines[count])
+            for line in lines[count + 1 :]:
+                if size + len(line) > BLOCK_BYTES:
+                    break
+                batch.append(line)
+                size += len(line)
+            self._write(end, b"".join(batch))
+            count += len(batch)
+            end += size
+        return count, end
+
+    def _write(self, end: int, data: bytes) -> None:
+        try:
+            for start in range(0, len(data), BLOCK_BYTES):
+                write_at(self.fd, end + start, data[start : start + BLOCK_BYTES])
+                self.beat()
+            os.fsync(self.fd)
+        except OSError:
+            try:
+                os.ftruncate(self.fd, end)
+            except OSError:
+                pass
+            raise
+        self.beat()
+
+    def blank(self, spots: Sequence[tuple[int, bytes]]) -> int:
+        """Under the lock: blank lines that still hold the given bytes, in place and at equal length; return how many."""
+        count = 0
+        for offset, line in spots:
+            if line and self.read(offset, len(line)) == line:
+                write_at(self.fd, offset, blank(len(line)))
+                count += 1
+                self.beat()
+        if count:
+            os.fsync(self.fd)
+        return count

@@ -1,0 +1,234 @@
+"""What the parts of the mirror share: the job, names in the central directory, exact reads and writes, back-off."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..records.folder import is_reserved
+
+#: Size of a block that is compared, and the most that one write call gets (the unit of the measurements in the docs).
+BLOCK_BYTES = 64 * 1024
+#: Most that is written to one file before another file gets its turn, and the most in one hold of the day's lock.
+TURN_BYTES = 1024 * 1024
+
+BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+LOG_NAME = "launcher.log"
+#: The small files of ``launcher_metadata`` that are copied beside the log when the session ends.
+METADATA_FILES = (
+    "input_parameters.json",
+    "processed_parameters.json",
+    "command_line_arguments.json",
+    "git_revisions.json",
+    "resource_usage.json",
+    "routing_manifest.json",
+    "debug_state.json",
+    "end_state.json",
+)
+
+
+@dataclass(frozen=True)
+class MirrorJob:
+    """One session's mirror.
+
+    Attributes:
+        session_folder: the local session folder.
+        log_path: the session log in it.
+        mirror_directory: ``centralized_log_directory``; None turns the mirror off.
+        started: the session's start, ISO 8601; its date names the folders ``YYYY/MM/DD``.
+        state_directory: the rig's local state directory (locks and hints).
+        metadata_files: names, relative to the log's folder, that are copied beside the log at the end.
+    """
+
+    session_folder: str
+    log_path: str
+    mirror_directory: str | None
+    rig_id: str
+    session_uuid: str
+    started: str
+    state_directory: str
+    metadata_files: tuple[str, ...] = METADATA_FILES
+
+    def to_json(self) -> str:
+        """Return the job as one line of ASCII."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> MirrorJob:
+        """Rebuild a job; unknown keys (a newer version's) are left out."""
+        data: Mapping[str, Any] = json.loads(text)
+        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        known["metadata_files"] = tuple(known.get("metadata_files", METADATA_FILES))
+        return cls(**known)
+
+    @property
+    def day_folder(self) -> Path:
+        """``<mirror_directory>/YYYY/MM/DD`` of the session's start."""
+        year, month, day = self.started[:10].split("-")
+        return Path(self.mirror_directory or "", year, month, day)
+
+    @property
+    def own_folder(self) -> Path:
+        """The folder of the session's own copy."""
+        return self.day_folder / folder_name(self.rig_id) / folder_name(self.session_uuid)
+
+    @property
+    def day_log(self) -> Path:
+        """The day's log, which all rigs and sessions of the day share."""
+        return self.day_folder / LOG_NAME
+
+    @property
+    def key(self) -> bytes:
+        """``<rig> <session>`` as they begin every line of the day's log."""
+        return day_key(folder_name(self.rig_id), folder_name(self.session_uuid))
+
+    @property
+    def lock_path(self) -> Path:
+        """The local lock of this session's mirror: whoever holds it mirrors."""
+        return Path(self.state_directory, "mirror", f"{folder_name(self.session_uuid)}.lock")
+
+    @property
+    def hint_path(self) -> Path:
+        """The local hint; losing it costs a scan of the day's log, nothing else."""
+        return Path(self.state_directory, "mirror", f"{folder_name(self.session_uuid)}.json")
+
+
+def folder_name(text: str) -> str:
+    """Return ``text`` as a folder name that every file system takes."""
+    safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in text).strip(" .")
+    return f"_{safe}" if is_reserved(safe) else safe or "unnamed"
+
+
+def day_key(rig: str, session: str) -> bytes:
+    """Return the two first fields of a line in the day's log, blanks and other odd characters as ``%XX``."""
+    return _escape(rig) + b" " + _escape(session)
+
+
+def _escape(text: str) -> bytes:
+    parts = []
+    for char in text:
+        raw = char.encode("utf-8", "surrogatepass")
+        plain = char.isprintable() and not char.isspace() and char not in "%#"
+        parts.append(raw if plain else "".join(f"%{byte:02X}" for byte in raw).encode("ascii"))
+    return b"".join(parts)
+
+
+def numbered(name: str, number: int) -> str:
+    """Return ``launcher.log``, ``launcher-2.log``, ``launcher-3.log`` … for 1, 2, 3 …"""
+    stem, dot, suffix = name.rpartition(".")
+    return name if number == 1 else f"{stem}-{number}{dot}{suffix}"
+
+
+def make_below(root: Path, folder: Path, beat: Callable[[], None]) -> None:
+    """Create ``folder`` and what is missing between it and ``root``, which must exist: a vanished share is not made anew.
+
+    Raises:
+        OSError: the root is missing, or a folder cannot be created.
+    """
+    if folder == root:
+        raise FileNotFoundError(errno.ENOENT, "the central log directory is gone", str(root))
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        make_below(root, folder.parent, beat)
+        folder.mkdir(exist_ok=True)
+    beat()
+
+
+def read_at(fd: int, offset: int, size: int) -> bytes:
+    """Return up to ``size`` bytes from ``offset``; fewer only at the end of the file."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    first = os.read(fd, size)
+    if len(first) in (0, size):
+        return first
+    parts, missing = [first], size - len(first)
+    while missing:
+        data = os.read(fd, missing)
+        if not data:
+            break
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)
+
+
+def write_at(fd: int, offset: int, data: bytes) -> None:
+    """Write all of ``data`` at ``offset``, going on after short writes.
+
+    Raises:
+        OSError: also when a write takes nothing at all.
+    """
+    os.lseek(fd, offset, os.SEEK_SET)
+    view = memoryview(data)
+    while view:
+        count = os.write(fd, view[:BLOCK_BYTES])
+        if count <= 0:
+            raise OSError(errno.EIO, "the write took nothing")
+        view = view[count:]
+
+
+def true_end(fd: int) -> int:
+    """Return the file's length; a length that the client remembers from earlier is found out by reading on.
+
+    Raises:
+        OSError: the length does not settle, or is longer than what can be read.
+    """
+    end = os.lseek(fd, 0, os.SEEK_END)
+    for _ in range(100_000):
+        data = read_at(fd, end, BLOCK_BYTES)
+        if not data:
+            break
+        end = max(end + len(data), os.lseek(fd, 0, os.SEEK_END))
+    else:
+        raise OSError(errno.EIO, "the file does not stop growing")
+    if end and not read_at(fd, end - 1, 1):
+        raise OSError(errno.EIO, "the file is shorter than its length")
+    return end
+
+
+def drop_cache(fd: int) -> None:
+    """Ask the system to forget what it has cached of a flushed file, so that reads reach the server."""
+    if sys.platform == "linux":
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def same_file(path: Path, fd: int) -> bool:
+    """Tell whether ``path`` still names the open file; where the system gives no file ids, it is believed."""
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(fd)
+    if not named.st_ino or not opened.st_ino:
+        return True
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+class Retry:
+    """When to try again after an error: the delay doubles from 1 s to 60 s, at a session's end only to 4 s."""
+
+    def __init__(self, first_s: float = 1.0, most_s: float = 60.0, urgent_s: float = 4.0) -> None:
+        self.first_s = first_s
+        self.most_s = most_s
+        self.urgent_s = urgent_s
+        self.delay_s = 0.0
+        self.due_mono = 0.0
+
+    def failed(self, now_mono: float, urgent: bool = False) -> None:
+        """Note a failure."""
+        self.delay_s = min(max(self.first_s, self.delay_s * 2), self.urgent_s if urgent else self.most_s)
+        self.due_mono = now_mono + self.delay_s
+
+    def succeeded(self) -> None:
+        """Start again from the shortest delay."""
+        self.delay_s = self.due_mono = 0.0
+
+    def soon(self) -> None:
+        """Try at once."""
+        self.due_mono = 0.0
+        self.delay_s = min(self.delay_s, self.first_s)

@@ -1,0 +1,246 @@
+"""The child of the sidecar that alone touches the share, so that only a process is lost when the share hangs.
+
+``main([job])`` takes the job as JSON. Commands come on stdin, one a line: ``finish N`` (the session has ended), ``metadata N``
+(copy the small files again). Reports go to stdout, one JSON object a line. The end of stdin ends the
+process at once, wherever it is: every moment is as good as a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from _thread import start_new_thread
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..system.locks import FileLock
+from ..system.processes import step_back
+from .copy import Hint, OwnCopy, SourceLog
+from .day_log import DayLog
+from .files import MirrorJob, Retry
+from .root import MirrorRoot
+
+#: How often the session log is looked at; the copy is behind by this and the time of a write.
+POLL_S = 0.4
+_BEAT_S = 0.4
+_HURRY_S = 0.01
+
+
+class Reporter:
+    """Sends reports; a supervisor that does not read them loses some instead of holding up the lock's holder."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._next = 0.0
+        if sys.platform != "win32":
+            os.set_blocking(fd, False)
+
+    def due(self) -> bool:
+        """Tell whether the next beat should be sent."""
+        return time.monotonic() >= self._next
+
+    def send(self, **report: Any) -> None:
+        """Send one report."""
+        self._next = time.monotonic() + _BEAT_S
+        try:
+            os.write(self._fd, json.dumps(report).encode("ascii") + b"\n")
+        except BlockingIOError:
+            return
+        except OSError:
+            os._exit(0)
+
+
+class _Part:
+    """One of the worker's tasks with its own back-off, so that one in trouble does not stop the others."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.retry = Retry()
+        self.error = ""
+
+
+class Worker:
+    """Runs the mirror of one session."""
+
+    def __init__(self, job: MirrorJob, reporter: Reporter) -> None:
+        self.job = job
+        self.reporter = reporter
+        self.commands: SimpleQueue[str] = SimpleQueue()
+        self.finishing = False
+        self.order = 0
+        self.state = "starting"
+        hint = Hint(job.hint_path)
+        self.root = MirrorRoot(Path(job.mirror_directory or ""), Path(job.state_directory, "mirror", "roots.json"), self.beat)
+        self.source = SourceLog(Path(job.log_path))
+        self.copy = OwnCopy(job, self.source, hint, self.beat, self.warn)
+        self.day = DayLog(job, self.source, hint, self.beat, self.warn)
+        self.parts = {name: _Part(name) for name in ("copy", "day", "metadata")}
+        self.verified_size = -1
+        self.digest = ""
+        self._checked = False
+        self._metadata_order = 0
+
+    def beat(self) -> None:
+        """Tell the supervisor, now and then, that something moves."""
+        if self.reporter.due():
+            self.report()
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on to the session log."""
+        self.reporter.send(warn=text)
+
+    def report(self) -> None:
+        """Send where the mirror stands."""
+        error = next((part.error for part in self.parts.values() if part.error), "")
+        self.reporter.send(
+            state="trouble" if error else self.state,
+            error=error,
+            copied=self.copy.flushed,
+            day=self.day.done,
+            verified=self.verified_size,
+            sha256=self.digest,
+            settled=self.day.settled,
+            order=self.order if self.state == "verified" else 0,
+            holding=self.day.file.locked,
+            blocked=self.day.waits_for_lock,
+        )
+
+    def run(self) -> None:
+        """Mirror until the supervisor says goodbye."""
+        self._take_local_lock()
+        while True:
+            self._obey(0.0)
+            more = self._round()
+            self.report()
+            if not more:
+                self._obey(POLL_S if not self.finishing or self.state == "verified" else _HURRY_S)
+
+    def _take_local_lock(self) -> None:
+        lock = FileLock(self.job.lock_path)
+        self._lock = lock
+        while not lock.acquire():
+            self.state = "waiting"
+            self.report()
+            self._obey(0.2)
+        self.state = "starting"
+        # What another process wrote down before it let the lock go.
+        self.copy.hint.data = Hint(self.job.hint_path).data
+
+    def _obey(self, wait_s: float) -> None:
+        """Carry out commands; wait for the first one for ``wait_s``."""
+        try:
+            command = self.commands.get(timeout=wait_s) if wait_s else self.commands.get_nowait()
+            while True:
+                word, _, order = command.partition(" ")
+                if word in ("finish", "metadata"):
+                    self.finishing = True
+                    self.order = int(order or 0)
+                    for part in self.parts.values():
+                        part.retry.soon()
+                command = self.commands.get_nowait()
+        except Empty:
+            return
+
+    def _round(self) -> bool:
+        """Give every part its turn; True when one has more to do at once."""
+        more = self._try("copy", self._copy_turn, self.copy.drop)
+        if self.copy.number is not None:
+            self.day.fresh = self.copy.created
+            more = self._try("day", self._day_turn, self.day.drop) or more
+            if self.finishing and self._metadata_order != self.order:
+                self._try("metadata", self._metadata_turn, lambda: None)
+        if any(part.error for part in self.parts.values()):
+            self.state = "trouble"
+        elif self.finishing and self._all_done():
+            self.state = "verified"
+        else:
+            self.state = "following"
+        return more
+
+    def _all_done(self) -> bool:
+        size = self.source.size()
+        return self.verified_size == size == self.day.settled and self._metadata_order == self.order
+
+    def _copy_turn(self) -> bool:
+        more = self.copy.follow(self.finishing)
+        if self.finishing and not more and self.verified_size != self.source.size():
+            digest = self.copy.verify()
+            self.verified_size, self.digest = self.copy.flushed, digest
+        return more
+
+    def _day_turn(self) -> bool:
+        return not self.day.settle() if self.finishing else self.day.turn()
+
+    def _metadata_turn(self) -> bool:
+        order = self.order
+        self.copy.copy_metadata()
+        self._metadata_order = order
+        return False
+
+    def _try(self, name: str, turn: Callable[[], bool], drop: Callable[[], None]) -> bool:
+        """Run one part's turn unless it waits after an error; an error makes it forget what it believed."""
+        part = self.parts[name]
+        if time.monotonic() < part.retry.due_mono:
+            return False
+        try:
+            if not self._checked:
+                self.root.check()
+                self._checked = True
+                self.beat()
+            more = turn()
+        except OSError as error:
+            drop()
+            self._checked = False
+            part.error = describe(error)
+            part.retry.failed(time.monotonic(), urgent=self.finishing)
+            return False
+        part.error = ""
+        part.retry.succeeded()
+        if self.state == "starting" and name == "copy" and self.copy.number is not None:
+            self.state = "following"
+        return more
+
+
+def describe(error: OSError) -> str:
+    """Return an error of the share in words for the operator."""
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{text} ({error.filename})" if error.filename else text
+
+
+def _listen(fd: int, commands: SimpleQueue[str]) -> None:
+    held = b""
+    while True:
+        try:
+            data = os.read(fd, 4096)
+        except OSError:
+            data = b""
+        if not data:
+            os._exit(0)
+        *lines, held = (held + data).split(b"\n")
+        for line in lines:
+            commands.put(line.decode("ascii", "replace"))
+
+
+def main(args: Sequence[str]) -> int:
+    """Mirror the session that ``args[0]`` describes; return only after an error of the program itself."""
+    reporter = Reporter(1)
+    try:
+        step_back()
+        worker = Worker(MirrorJob.from_json(args[0]), reporter)
+        start_new_thread(_listen, (0, worker.commands))
+        worker.report()
+        worker.run()
+    except Exception:
+        import traceback
+
+        reporter.send(crash=traceback.format_exc()[-3000:])
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What a session knows and leaves behind."""

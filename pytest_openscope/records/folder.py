@@ -1,0 +1,51 @@
+"""The session folder: its name, and making it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+METADATA = "launcher_metadata"
+#: Names of devices on Windows, alone or with anything behind a dot.
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+
+def is_folder_name(name: str) -> bool:
+    """Tell whether every system can have a folder of this name, and gives it back unchanged."""
+    odd = any(char in '<>:"/\\|?*' or ord(char) < 32 for char in name)
+    return bool(name) and not odd and name[-1] not in ". " and not is_reserved(name)
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether Windows takes a name for that of a device."""
+    return name.partition(".")[0].strip().lower() in _RESERVED
+
+
+def session_name(subject_id: str, start: datetime) -> str:
+    """Return ``<subject_id>_<YYYY-MM-DD>_<HH-MM-SS>``, characters that no file name can hold replaced by ``-``."""
+    safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in subject_id).strip(" .") or "subject"
+    name = f"{safe}_{start:%Y-%m-%d_%H-%M-%S}"
+    return f"_{name}" if is_reserved(name) else name
+
+
+def create_session_folder(root: Path, subject_id: str, start: datetime, given: str | None = None) -> Path:
+    """Create a folder that no other session has, with its ``launcher_metadata``.
+
+    A generated name that exists takes the next free second; a given one that exists is refused.
+
+    Raises:
+        FileExistsError: the given name is taken.
+        OSError: the folder cannot be created.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for attempt in range(3600):
+        folder = root / (given or session_name(subject_id, start + timedelta(seconds=attempt)))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if given:
+                raise
+            continue
+        (folder / METADATA).mkdir()
+        return folder
+    raise FileExistsError(f"no free session name within an hour of {start} in {root}")

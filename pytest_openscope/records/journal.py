@@ -1,0 +1,192 @@
+"""The session's journal: what a witness needs to finish a session whose process has died.
+
+``launcher_metadata/journal.jsonl`` holds one JSON object a line, each handed to the operating system in one write before
+:meth:`Journal.write` returns, so the file survives the death of its writer. Every object has ``event``, ``at`` (ISO 8601
+with UTC offset) and ``mono`` (``time.monotonic()`` in seconds, comparable between processes of one boot).
+
+What a full disk does not take goes into ``journal.jsonl.spare``, which holds its room from the start: a step's deadline that
+is never taken back would end a healthy experiment, and an ending that is not on record would make it a crash.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..system.held_files import is_deleted, keep_apart, put_back
+from ..system.timestamps import now_iso
+
+JOURNAL = "journal.jsonl"
+_FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+#: About three hundred events, filled with newlines so that writing into it needs no new room.
+_SPARE_BYTES = 64 * 1024
+_ENCODE = json.JSONEncoder(default=str).encode
+#: Events that the sidecar may read when it looks next (every 0.2 s): waking it a thousand times costs the experiment its core.
+_UNHURRIED = frozenset({"step_started", "step_finished", "step_resumed", "acquisition_batch", "failure"})
+
+
+def spare_path(journal: Path) -> Path:
+    """Where the events of a full disk are."""
+    return journal.with_name(journal.name + ".spare")
+
+
+class Journal:
+    """Appends events; never raises, since the experiment comes first: a failed write is counted in ``lost``."""
+
+    def __init__(self, path: Path, nudge: Callable[[], None] | None = None) -> None:
+        self.path = path
+        self.nudge = nudge
+        self.lost = 0
+        self._lock = threading.RLock()
+        self._fd: int | None = self._open()
+        self._spared = 0
+        self._full = False
+        spare = spare_path(path)
+        try:
+            if spare.exists():
+                # An earlier writer's; its events must stay.
+                self._spared = len(spare.read_bytes().rstrip(b"\n")) + 1
+            else:
+                spare.write_bytes(b"\n" * _SPARE_BYTES)
+        except OSError:
+            self._spared = _SPARE_BYTES
+
+    def _open(self) -> int:
+        return keep_apart(os.open(self.path, _FLAGS, 0o644))
+
+    def _append(self, fd: int, data: bytes) -> bool:
+        """Write one event; False when the disk took a part of it or none. The descriptor is made good where it is not."""
+        try:
+            if is_deleted(fd):
+                self._renew(fd, deleted=True)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                self._renew(fd)
+        # Closed meanwhile by another thread, the journal drops the event.
+        now = self._fd
+        return now is None or os.write(now, data) == len(data)
+
+    def _renew(self, fd: int, deleted: bool = False) -> None:
+        """Replace a descriptor that leads nowhere; once, whichever threads find it out at the same moment."""
+        with self._lock:
+            if self._fd != fd:
+                return
+            if deleted:
+                put_back(fd, self.path)
+            self._fd = self._open()
+            if deleted:
+                os.close(fd)
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event and wake the sidecar."""
+        if self._fd is None:
+            return
+        line = {"event": event, "at": now_iso(), "mono": time.monotonic(), **fields}
+        data = _ENCODE(line).encode("ascii") + b"\n"
+        try:
+            # Once the disk was full, its events stay together: a later one in the journal would be read before them.
+            self._full = self._full or not self._append(self._fd, data)
+        except OSError:
+            self._full = True
+        if self._full and not self._save(data):
+            self.lost += 1
+        if self.nudge is not None and event not in _UNHURRIED:
+            self.nudge()
+
+    def _save(self, data: bytes) -> bool:
+        """Keep an event in the spare room; when that is used up, try the journal again, behind a line that may be torn."""
+        try:
+            if self._spared + len(data) < _SPARE_BYTES:
+                with open(spare_path(self.path), "r+b", buffering=0) as stream:
+                    stream.seek(self._spared)
+                    if stream.write(data) == len(data):
+                        self._spared += len(data)
+                        return True
+            data, fd = b"\n" + data, self._fd
+            return fd is not None and os.write(fd, data) == len(data)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the file; later events are dropped."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+            if not self._spared:
+                try:
+                    spare_path(self.path).unlink()
+                except OSError:
+                    return
+
+
+class JournalReader:
+    """Follows a journal while it grows; a torn last line waits until it is whole, a damaged one is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._rest = b""
+        self._spare_offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the events that came since the last call; an unreadable file gives none."""
+        try:
+            with open(self.path, "rb") as stream:
+                if stream.seek(0, os.SEEK_END) < self._offset:
+                    # Somebody emptied it; the events that come now stand at its beginning.
+                    self._offset, self._rest = 0, b""
+                stream.seek(self._offset)
+                data = stream.read()
+        except OSError:
+            return []
+        self._offset += len(data)
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        return [event for line in lines if (event := _parse(line))] + self._read_spare()
+
+    def _read_spare(self) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
+        try:
+            with open(spare_path(self.path), "rb", buffering=0) as stream:
+                stream.seek(self._spare_offset)
+                first = stream.read(1)
+                data = first + stream.read(_SPARE_BYTES) if first.strip() else b""
+        except OSError:
+            return events
+        for line in data.split(b"\n"):
+            event = _parse(line)
+            if event is None:
+                # The room behind the last event, or an event that is just being written.
+                break
+            self._spare_offset += len(line) + 1
+            events.append(event)
+        return events
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def boot_is_same(mono: float, at: str) -> bool:
+    """Tell whether a journal's clock pair belongs to this boot, so that its monotonic times still mean something."""
+    if sys.platform == "win32":
+        drift_s = 5.0
+    else:
+        drift_s = 2.0
+    try:
+        written = datetime.fromisoformat(at).timestamp()
+    except ValueError:
+        return False
+    return abs((time.time() - time.monotonic()) - (written - mono)) < drift_s

@@ -1,0 +1,153 @@
+"""Which code a session ran: commits read from ``.git`` folders without the git program, versions of installed packages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+
+GIT_TIMEOUT_S = 5.0
+_MAX_LINKS = 10
+
+
+def git_revisions(folders: Iterable[Path], *, names: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return the content of ``git_revisions.json``: each repository that holds one of ``folders``, once, and this package.
+
+    ``names`` maps a repository's path to the name to show; the folder's name otherwise. A folder under no repository is
+    left out.
+    """
+    found: list[dict[str, Any]] = []
+    seen: set[Path] = set()
+    for folder in folders:
+        root = repository_root(folder)
+        if root is None or root in seen:
+            continue
+        seen.add(root)
+        found.append(describe_repository(root, (names or {}).get(str(root), root.name)))
+    package = Path(__file__).resolve().parent
+    own: dict[str, Any] = {"name": "pytest-openscope", "path": str(package)}
+    checkout = repository_root(package)
+    if checkout is not None and (checkout / "pytest_openscope").is_dir():
+        own.update(describe_repository(checkout, "pytest-openscope"), path=str(checkout))
+    own.update(package_version=__version__, source="checkout" if "commit" in own else "installed package")
+    return [*found, own]
+
+
+def repository_root(folder: Path) -> Path | None:
+    """Return the nearest folder at or above ``folder`` that has a ``.git``, or None."""
+    try:
+        start = folder.resolve()
+    except OSError:
+        return None
+    for candidate in (start, *start.parents):
+        try:
+            if (candidate / ".git").exists():
+                return candidate
+        except OSError:
+            return None
+    return None
+
+
+def describe_repository(root: Path, name: str) -> dict[str, Any]:
+    """Return ``name``, ``path``, ``commit`` (None when unknown), ``branch`` and ``repository_url`` where there are any."""
+    facts: dict[str, Any] = {"name": name, "path": str(root), "commit": None}
+    git = _git_folder(root)
+    if git is None:
+        return facts
+    common = _common_folder(git)
+    head = _read(git / "HEAD").strip()
+    if head.startswith("ref:"):
+        reference = head[4:].strip()
+        facts["branch"] = reference.removeprefix("refs/heads/")
+        facts["commit"] = _resolve(reference, git, common)
+    elif _is_hash(head):
+        facts["commit"] = head
+    if facts["commit"] is None:
+        facts["commit"] = _ask_git(root)
+    url = _origin(_read(common / "config"))
+    if url:
+        from ..log.masking import mask_text
+
+        facts["repository_url"] = mask_text(url)
+    return facts
+
+
+def _git_folder(root: Path) -> Path | None:
+    """Follow the ``gitdir:`` file of worktrees and submodules."""
+    git = root / ".git"
+    if git.is_dir():
+        return git
+    text = _read(git).strip()
+    if not text.startswith("gitdir:"):
+        return None
+    return (root / text[7:].strip()).resolve()
+
+
+def _common_folder(git: Path) -> Path:
+    text = _read(git / "commondir").strip()
+    return (git / text).resolve() if text else git
+
+
+def _resolve(reference: str, git: Path, common: Path) -> str | None:
+    for _ in range(_MAX_LINKS):
+        text = _read(git / reference).strip() or _read(common / reference).strip()
+        if text.startswith("ref:"):
+            reference = text[4:].strip()
+            continue
+        if _is_hash(text):
+            return text
+        break
+    for line in _read(common / "packed-refs").splitlines():
+        commit, _, packed = line.partition(" ")
+        if packed.strip() == reference and _is_hash(commit):
+            return commit
+    return None
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
+
+
+def _origin(config: str) -> str:
+    """Return the URL of the remote ``origin``, else of the first remote."""
+    section, first, origin = "", "", ""
+    for line in config.splitlines():
+        text = line.strip()
+        if text.startswith("["):
+            section = text
+        elif section.startswith('[remote "') and text.partition("=")[0].strip() == "url":
+            url = text.partition("=")[2].strip()
+            first = first or url
+            if section == '[remote "origin"]':
+                origin = origin or url
+    return origin or first
+
+
+def _ask_git(root: Path) -> str | None:
+    """Ask the git program: for storages that are not plain files (reftable)."""
+    import subprocess
+
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            timeout=GIT_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    text = done.stdout.decode("ascii", "replace").strip()
+    return text if done.returncode == 0 and _is_hash(text) else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

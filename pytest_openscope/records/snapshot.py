@@ -1,0 +1,233 @@
+"""What a session leaves behind for humans and programs: ``end_state.json``, ``debug_state.json``, ``git_revisions.json``.
+
+Used by the session for the endings that it sees, and by the sidecar and the recovery for those that it does not. Everything
+here builds JSON-safe values; :func:`pytest_openscope.records.folder.write_json` puts them on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..system.files import write_json
+from ..system.timestamps import now_iso
+from .failures import MAX_MESSAGE_CHARS, as_text, clip
+from .failures import failure_from_exception as failure_from_exception
+from .phases import Outcome
+from .record import Failure, SessionRecord, StepRecord
+from .record import failures_in as failures_in
+
+if TYPE_CHECKING:
+    from ..log.masking import ExactMasker
+
+END_STATE = "end_state.json"
+DEBUG_STATE = "debug_state.json"
+
+
+def package_versions() -> dict[str, str]:
+    """Return the version of every installed distribution; takes tens of milliseconds, so only after a failure."""
+    from importlib.metadata import distributions
+
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        try:
+            name, version = distribution.metadata["Name"], distribution.version
+        except Exception:
+            # A half-removed package has a folder without metadata; its neighbours still count.
+            continue
+        if name and name not in found:
+            found[str(name)] = str(version)
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def platform_facts() -> dict[str, str]:
+    """Return what machine and Python the session ran on."""
+    return {
+        "python": sys.version.split()[0],
+        "implementation": platform.python_implementation(),
+        "system": platform.system(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+    }
+
+
+def debug_state(
+    *,
+    session_uuid: str,
+    failures: Sequence[Failure],
+    launcher_state: Mapping[str, Any] | None = None,
+    last_log_lines: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    resource_samples: Sequence[Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    secrets: Iterable[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the content of ``debug_state.json``: the documented keys describe the first failure, the rest follows.
+
+    ``failure`` and ``other_failures`` hold :meth:`Failure.as_json`, so that readers can rebuild them. ``more`` adds top-level
+    keys (``rig_id``, ``dry_run``, ``outcome`` …). Values whose keys or shape say secret are masked.
+    """
+    from ..log.masking import mask_json
+
+    first = failures[0] if failures else Failure("internal", Outcome.ERROR, "the session failed without a recorded failure")
+    state: dict[str, Any] = {
+        "session_uuid": session_uuid,
+        "timestamp": now_iso(),
+        "exception": first.message,
+        "traceback": first.traceback,
+        "crash_info": {
+            "exception_type": first.exception_type or first.signal or first.kind,
+            "message": first.message,
+            "crash_time": first.at or now_iso(),
+        },
+        "launcher_state": dict(launcher_state or {}),
+        "github": {"issue_url": None, "issue_number": None, "reported_at": None},
+        "kind": first.kind,
+        "outcome": str(first.outcome),
+        "phase": str(first.phase) if first.phase else None,
+        "step": first.step,
+        "chained_exceptions": [asdict(link) for link in first.chain],
+        "failure": first.as_json(),
+        "other_failures": [failure.as_json() for failure in failures[1:]],
+        "last_log_lines": list(last_log_lines),
+        "parameters": dict(parameters or {}),
+        "resource_samples": list(resource_samples or []),
+        "version": __version__,
+        "versions": dict(package_versions() if versions is None else versions),
+        "platform": platform_facts(),
+        **more,
+    }
+    masked: dict[str, Any] = mask_json(json_safe(state), frozenset(secrets))
+    return masked
+
+
+def end_state(
+    record: SessionRecord,
+    *,
+    rig_config: Mapping[str, Any] | None = None,
+    process_returncode: int | None = None,
+    mirror: Mapping[str, Any] | None = None,
+    provisional: bool = False,
+    secrets: Iterable[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the content of ``end_state.json``.
+
+    ``process_returncode`` defaults to that of the last acquisition process. A provisional state, which post-acquisition
+    modules read, has neither stop time nor outcome yet. ``more`` adds top-level keys.
+    """
+    from ..log.masking import ExactMasker, mask_json
+
+    if process_returncode is None and record.acquisitions:
+        process_returncode = record.acquisitions[-1].returncode
+    state: dict[str, Any] = {
+        "session_uuid": record.session_uuid,
+        "subject_id": record.subject_id,
+        "user_id": record.user_id,
+        "start_time": record.started,
+        "stop_time": None if provisional else record.stopped or now_iso(),
+        "process_returncode": process_returncode,
+        "version": __version__,
+        "rig_config": dict(rig_config or {}),
+        "experiment_data": {"experiment_notes": record.operator_notes},
+        "outcome": None if provisional else str(record.outcome),
+        "exit_code": None if provisional else record.exit_code,
+        "provisional": provisional,
+        "rig_id": record.rig_id,
+        "dry_run": record.dry_run,
+        "simulated": record.simulated,
+        "devices": record.devices,
+        "steps": [],
+        "failures": [_in_brief(failure) for failure in record.failures],
+        "measurements": [asdict(measurement) for measurement in record.measurements],
+        "attachments": record.attachments,
+        "notes": record.notes,
+        "acquisitions": [asdict(facts) for facts in record.acquisitions],
+        "deselected": record.deselected,
+        "lost_records": record.lost_records,
+        "helper_failures": record.helper_failures,
+        "readiness_override": record.readiness_override,
+        "mirror": dict(mirror or {"status": "off", "bytes_behind": 0, "reason": ""}),
+        **more,
+    }
+    hidden = ExactMasker(secrets)
+    masked: dict[str, Any] = mask_json(json_safe(state), hidden)
+    masked["steps"] = [_step(step, hidden) for step in record.steps]
+    return masked
+
+
+def _in_brief(failure: Failure) -> dict[str, Any]:
+    """Return a failure without what ``debug_state.json`` has besides."""
+    return {
+        "kind": failure.kind,
+        "outcome": str(failure.outcome),
+        "phase": _text(failure.phase),
+        "step": failure.step,
+        "exception_type": failure.exception_type,
+        "message": clip(failure.message, 2000),
+    }
+
+
+def _step(step: StepRecord, hidden: ExactMasker) -> dict[str, Any]:
+    """Return a step as JSON; only three of its texts are the user's, and a session may have thousands of steps."""
+    from ..log.masking import mask_json, mask_text
+
+    data = {**vars(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
+    texts = f"{step.name}\n{step.nodeid}\n{step.skipped}"
+    if mask_text(texts, hidden) == texts:
+        return data
+    masked: dict[str, Any] = mask_json(json_safe(data), hidden)
+    return masked
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def json_safe(value: Any, depth: int = 40) -> Any:
+    """Return ``value`` as plain JSON values: keys as text, unknown objects by ``str``, cycles and NaN cut."""
+    if value is None or isinstance(value, (bool, str)):
+        return value if type(value) in (bool, str, type(None)) else str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if value - value == 0 else None
+    if depth == 0:
+        return "…"
+    if isinstance(value, Mapping):
+        return {as_text(str, key): json_safe(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(item, depth - 1) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((json_safe(item, depth - 1) for item in value), key=str)
+    return clip(as_text(str, value), MAX_MESSAGE_CHARS)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None when it is missing, unreadable or something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def update_json(path: Path, mutate: Callable[[dict[str, Any]], None]) -> bool:
+    """Change a JSON file atomically; False (and untouched) when it cannot be read.
+
+    Raises:
+        OSError: the new content cannot be written; the old content stays.
+    """
+    value = read_json(path)
+    if value is None:
+        return False
+    mutate(value)
+    write_json(path, value)
+    return True

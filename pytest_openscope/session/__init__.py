@@ -1,0 +1,1 @@
+"""One session from opening to end."""

@@ -1,0 +1,196 @@
+"""The end of a session that Python sees: devices safe, notes, states, footer, log closed, mirror confirmed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ..log.session_log import last_lines
+from ..records.phases import Outcome
+from ..records.record import Failure
+from ..records.snapshot import DEBUG_STATE, END_STATE, debug_state, end_state
+from ..system.timestamps import now_iso
+from .interrupts import StepInterrupted, StepTimedOut
+from .naming import name_by_hook
+
+if TYPE_CHECKING:
+    from .session import ExperimentSession
+
+_LOGGER = "pytest_openscope.session"
+_LAST_LINES = 200
+_LOOK_S = 0.02
+
+
+def finish(session: ExperimentSession, exit_code: int | None) -> None:
+    """Do everything that ends a session, each part guarded alone, so that none can take the others with it."""
+    record = session.record
+    _stop_hardware(session)
+    session.journal.write("ending", outcome=str(record.outcome))
+    _ask_notes(session)
+    record.exit_code = exit_code if exit_code is not None else 2 if record.outcome is Outcome.INTERRUPTED else 1
+    if record.failures:
+        record.exit_code = record.exit_code or 1
+    record.stopped = now_iso()
+    record.lost_records = session.log.lost_records
+    _explain(session)
+    with contextlib.suppress(OSError):
+        (session.metadata / ".reserved_for_the_end").unlink()
+    _write_states(session)
+    _write_footer(session)
+    session.log.close()
+    if session.log.lost_records > record.lost_records:
+        record.lost_records = session.log.lost_records
+        record.exit_code = record.exit_code or 1
+        _explain(session)
+        _write_states(session)
+    if session.rig_watch is not None and record.outcome is Outcome.PASSED:
+        session._guard("keeping the rig's state", session.rig_watch.keep)
+    session.journal.write("ended", outcome=str(record.outcome), exit_code=record.exit_code)
+    _wait_for_sidecar(session)
+    session.journal.write("bye")
+    if session.sidecar is not None:
+        session._guard("letting the sidecar go", session.sidecar.goodbye)
+    session.journal.close()
+
+
+def _stop_hardware(session: ExperimentSession) -> None:
+    if session.acquisition is not None:
+        acquisition = session.acquisition
+        session._guard("stopping the acquisition", lambda: acquisition.stop_all("the session ends"))
+        session._collect_acquisitions()
+    if session.devices is not None:
+        devices = session.devices
+        record = session.record
+        session._guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
+        session._guard("making the devices safe", lambda: record.helper_failures.extend(devices.close_all()))
+        for text in devices.unsafe:
+            session.fail(Failure("exception", Outcome.ERROR, text, at=now_iso()))
+    session._guard("looking for faults that never struck", lambda: _tell_of_idle_faults(session))
+
+
+def _tell_of_idle_faults(session: ExperimentSession) -> None:
+    """Warn of a rehearsal that rehearsed nothing."""
+    idle = [] if session.record.acquisitions else list(session.options.acquisition_faults)
+    if session.devices is not None:
+        idle += session.devices.never_struck()
+    for fault in idle:
+        text = f"injected fault {fault} never struck: no step made the call that it lies on"
+        session.log.write("WARNING", _LOGGER, text)
+        session.notices.append(text)
+
+
+def _ask_notes(session: ExperimentSession) -> None:
+    if not session.settings.ask_notes or session.validating or not session.record.steps:
+        return
+    record, lines = session.record, list[str]()
+    # Ctrl-C at the question means that there is nothing (more) to say; a timeout that has passed by now is on record.
+    with contextlib.suppress(Exception, StepInterrupted, StepTimedOut), session.interrupts.window():
+        session.operator.lines("Notes on this session (several lines; an empty line ends):", lines)
+    if lines:
+        record.operator_notes = "\n".join(part for part in (record.operator_notes, *lines) if part)
+
+
+def _explain(session: ExperimentSession) -> None:
+    """A session that is not good has at least one failure that says why."""
+    record = session.record
+    if record.failures:
+        return
+    if record.lost_records:
+        text = f"{record.lost_records} log records were lost: {session.log.first_error}"
+        record.failures.append(Failure("internal", Outcome.ERROR, text, at=now_iso()))
+        name_by_hook(session, record.failures[-1])
+    elif not any(step.outcome for step in record.steps):
+        if session.interrupts.count:
+            record.failures.append(Failure("interrupt", Outcome.INTERRUPTED, f"interrupted by {session.interrupts.cause}"))
+        else:
+            record.failures.append(Failure("usage", Outcome.ERROR, "no step ran", at=now_iso()))
+
+
+def _write_states(session: ExperimentSession) -> None:
+    record, secrets = session.record, session.secrets
+    rig = session.rig_config()
+    if record.outcome is not Outcome.PASSED:
+
+        def write_debug() -> None:
+            state = debug_state(
+                session_uuid=record.session_uuid,
+                failures=record.failures,
+                launcher_state=_launcher_state(session),
+                last_log_lines=last_lines(session.log_path, _LAST_LINES),
+                parameters=session.parameters,
+                secrets=secrets,
+                rig_id=record.rig_id,
+                subject_id=record.subject_id,
+                user_id=record.user_id,
+                dry_run=record.dry_run,
+                session_outcome=str(record.outcome),
+            )
+            session._save(DEBUG_STATE, state)
+
+        session._guard("writing debug_state.json", write_debug)
+    session._guard(
+        "writing end_state.json",
+        lambda: session._save(END_STATE, end_state(record, rig_config=rig, mirror=session.mirror, secrets=secrets)),
+    )
+
+
+def _launcher_state(session: ExperimentSession) -> dict[str, object]:
+    state: dict[str, object] = {
+        "session_folder": str(session.folder),
+        "acquisition_begun": session.gate.acquisition_begun,
+        "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in session.record.steps],
+        "lost_records": session.record.lost_records,
+        "value_sources": dict(session.configuration.sources),
+    }
+    if session.device_states:
+        state["devices"] = session.device_states
+    return state
+
+
+def _write_footer(session: ExperimentSession) -> None:
+    record, log = session.record, session.log
+    duration_s = (local(record.stopped or now_iso()) - local(record.started)).total_seconds()
+    log.set_place(None, None)
+    if record.operator_notes:
+        log.write("INFO", _LOGGER, f"operator's notes: {record.operator_notes}")
+    if record.simulated:
+        log.write("INFO", _LOGGER, f"simulated: {', '.join(record.simulated)}")
+    log.write("INFO", _LOGGER, f"session {record.session_uuid} stopped {record.stopped} after {duration_s:.1f} s")
+    text = f"outcome: {record.outcome}, exit code {record.exit_code}, lost log records {log.lost_records}"
+    log.write("INFO", _LOGGER, text)
+
+
+def local(text: str) -> datetime:
+    """Parse an ISO time of a record."""
+    return datetime.fromisoformat(text)
+
+
+def _wait_for_sidecar(session: ExperimentSession) -> None:
+    """Give mirror and report a bounded time; what they still owe goes on without this process."""
+    settings, sidecar = session.settings, session.sidecar
+    if sidecar is None:
+        return
+    started = time.monotonic()
+    mirror_s = settings.mirror_wait_s if session.mirror["status"] != "off" else 0.0
+    report_s = settings.report_wait_s if _reports(session) else 0.0
+    while not sidecar.gave_up:
+        passed_s = time.monotonic() - started
+        mirrored = passed_s >= mirror_s or (sidecar.mirror or {}).get("status") in ("verified", "off")
+        if mirrored and (passed_s >= report_s or sidecar.reports_left == 0):
+            break
+        if sidecar.wait_done(_LOOK_S):
+            break
+    if sidecar.mirror is not None:
+        session.mirror = {key: sidecar.mirror.get(key) for key in ("status", "bytes_behind", "reason")}
+    elif session.mirror["status"] == "pending" and not sidecar.gave_up:
+        session.mirror["reason"] = f"no answer within {time.monotonic() - started:.1f} s"
+
+
+def _reports(session: ExperimentSession) -> bool:
+    """Tell whether a report may be on its way."""
+    report = session.settings.github_issue
+    if report is None or not report.enabled or not session.record.failures or session.validating or session.missing_token:
+        return False
+    return not session.dry_run or report.report_dry_runs

@@ -1,0 +1,377 @@
+"""Signals and timeouts: what may interrupt a step, and when.
+
+A step can be interrupted while its setup or its body runs (the *window*). Between windows (teardown, pytest's own code) a
+signal is only noted, since pytest drops a node's remaining finalizers when an interrupt lands in one of them. The exception
+raised is exactly ``KeyboardInterrupt``: ``subprocess`` and ``asyncio`` treat its subclasses differently.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..system.console_close import ConsoleClose, interrupt_main
+from ..system.forks import on_fork
+
+if TYPE_CHECKING:
+    from _pytest.outcomes import Failed
+else:
+    Failed = pytest.fail.Exception
+
+
+class StepInterrupted(Failed):
+    """A step was ended by the operator or the system; reported like a failure, so that its teardown runs."""
+
+
+class StepTimedOut(Failed):
+    """A step took longer than it may."""
+
+
+class StepExited(Failed):
+    """A step called ``pytest.exit``; the session ends after post-acquisition."""
+
+
+_NAMES = {"SIGINT": "Ctrl-C", "SIGBREAK": "Ctrl-Break", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP (terminal closed)"}
+#: A timeout whose exception was swallowed (in a ``__del__``, by a bare ``except``) is raised again after this time.
+REPEAT_S = 1.0
+#: A closing terminal sends SIGHUP twice, a service manager SIGTERM and SIGHUP: within this time that is one request.
+SAME_REQUEST_S = 5.0
+#: The function below ``signal.getsignal``, which first fails to make an enum of every handler written in Python: asked before
+#: each step, that took longer than the step's lines in the log.
+_handler_of: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
+#: Once the session has ended, signals do nothing for so long; pytest itself needs no more than that to leave.
+_DEAF_S = 2.0
+
+
+class Interrupts:
+    """Owns the signal handlers of a session.
+
+    ``on_interrupt(count, name)`` is called for each signal, in the main thread, and must neither wait nor raise;
+    ``overdue()`` names the deadline that has passed, if any.
+    """
+
+    def __init__(self, on_interrupt: Callable[[int, str], None], overdue: Callable[[], str] = str) -> None:
+        self._on_interrupt = on_interrupt
+        self._overdue = overdue
+        self._saved: dict[int, Any] = {}
+        self._mine: dict[int, Callable[[int, FrameType | None], None]] = {}
+        self._window = False
+        self._raise_at_once = True
+        self._timeout: str = ""
+        self._asked_at = 0.0
+        self._over_at: float | None = None
+        self.count = 0
+        self.cause = ""
+        self.console = ConsoleClose()
+
+    def install(self) -> None:
+        """Take the handlers; does nothing outside the main thread, where Python allows none."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        names = ["SIGINT", "SIGTERM", "SIGBREAK"] if sys.platform == "win32" else ["SIGINT", "SIGTERM", "SIGHUP"]
+        for name in names:
+            self._mine[getattr(signal, name)] = self._handle
+        if sys.platform != "win32":
+            self._mine[signal.SIGUSR1] = self._handle_timeout
+        for number, handler in self._mine.items():
+            self._saved[number] = signal.signal(number, handler)
+        on_fork(self, Interrupts.restore)
+        self.console.install()
+
+    def retake(self) -> list[str]:
+        """Take back what a step or a library gave another handler; return the names of those signals."""
+        taken = []
+        for number, mine in self._mine.items():
+            if _handler_of(number) is not mine:
+                signal.signal(number, mine)
+                taken.append(signal.Signals(number).name)
+        return taken
+
+    def over(self) -> None:
+        """The session has ended: what comes now may neither cut pytest's last words short nor change its exit code."""
+        self._over_at = time.monotonic()
+        self.console.over()
+        # A KeyboardInterrupt that passed through exec() of a text (a dataclass being made) is noted by CPython, which then ends
+        # itself by SIGINT at its exit, though it was caught; the next exec() of a text takes the note away.
+        exec("")
+
+    def restore(self) -> None:
+        """Give back the handlers that were there before, and let a closing console close."""
+        for number, handler in self._saved.items():
+            if handler is not None:
+                signal.signal(number, handler)
+        self._saved.clear()
+        self._mine.clear()
+        self.console.over()
+
+    def in_loop(self, value: bool) -> None:
+        """Tell whether steps are being run: outside (collection) an interrupt ends the run at once, as pytest's own does."""
+        self._raise_at_once = not value
+
+    def hold(self) -> None:
+        """From here until :meth:`release` a signal is only noted: a session half opened could not be ended."""
+        self._raise_at_once = False
+
+    def release(self) -> None:
+        """Let signals through again.
+
+        Raises:
+            KeyboardInterrupt: one came meanwhile.
+        """
+        self._raise_at_once = True
+        if self.count:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
+        if self._timeout and sys.platform == "win32" and not self.console.cause:
+            self._handle_timeout(number, frame)
+            return
+        if self._over_at is not None:
+            if time.monotonic() - self._over_at > _DEAF_S:
+                raise KeyboardInterrupt
+            return
+        name = signal.Signals(number).name
+        before, self._asked_at = self._asked_at, time.monotonic()
+        if not self.count or name in ("SIGINT", "SIGBREAK") or self._asked_at - before > SAME_REQUEST_S:
+            self.count += 1
+        cause = self.console.cause or _NAMES.get(name, name)
+        self.cause = self.cause or cause
+        self._on_interrupt(self.count, cause)
+        if self._window or self._raise_at_once:
+            self._window = False
+            raise KeyboardInterrupt
+
+    def _handle_timeout(self, number: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
+        if self._window and self._timeout:
+            raise KeyboardInterrupt
+
+    def time_out(self, message: str) -> None:
+        """Interrupt the main thread's open window; called by the watchdog's thread, again until the window closes."""
+        self._timeout = message
+        if not self._window:
+            return
+        if sys.platform == "win32":
+            interrupt_main()
+        elif signal.SIGUSR1 in self._saved:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def clear_timeout(self) -> None:
+        """Forget a timeout that came too late for its step."""
+        self._timeout = ""
+
+    def window(self) -> Window:
+        """The time in which a step may be interrupted; turns the interrupt into a failure of the step."""
+        return Window(self)
+
+    def leave_window(self, error: BaseException | None) -> None:
+        """Close the window; raises what the step's report shall show for an interrupt.
+
+        A step that swallowed the interruption of its timeout has timed out all the same.
+        """
+        __tracebackhide__ = True
+        self._window = False
+        if isinstance(error, KeyboardInterrupt):
+            self._convert(error)
+        elif isinstance(error, pytest.exit.Exception):
+            raise StepExited(f"pytest.exit: {error.msg}") from error
+        elif message := self._timeout or self._overdue():
+            self._timeout = ""
+            raise StepTimedOut(message, pytrace=True) from error
+
+    def enter_window(self) -> None:
+        """Open the window."""
+        self._window = True
+
+    def _convert(self, error: KeyboardInterrupt) -> None:
+        """Raise the step's failure in place of an interrupt; it shows where the step was, and nothing of how it came here."""
+        __tracebackhide__ = True
+        if self._timeout:
+            message, self._timeout = self._timeout, ""
+            raise StepTimedOut(message, pytrace=True).with_traceback(error.__traceback__) from error.__cause__
+        if self.count == 0:
+            self.count = 1
+            self.cause = "KeyboardInterrupt"
+            self._on_interrupt(1, self.cause)
+        text = f"interrupted by {self.cause}"
+        raise StepInterrupted(text, pytrace=True).with_traceback(error.__traceback__) from error.__cause__
+
+
+class Window:
+    """Context manager of :meth:`Interrupts.window`; a plain class, since every step opens two."""
+
+    __slots__ = ("_interrupts", "_recursion_limit")
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._recursion_limit = sys.getrecursionlimit()
+        self._interrupts.enter_window()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
+        if sys.getrecursionlimit() < self._recursion_limit:
+            # With less than before, pytest's own code could not go on.
+            sys.setrecursionlimit(self._recursion_limit)
+        self._interrupts.leave_window(error)
+
+
+class Watchdog:
+    """One thread that watches the deadlines of the running step and of the session.
+
+    ``on_expire(what)`` runs in that thread, once per deadline; ``interrupt(message)`` is repeated until the deadline is
+    cancelled. ``announce(kill_at, what)`` tells the sidecar when to end this process if the step does not come back.
+    """
+
+    def __init__(
+        self,
+        interrupt: Callable[[str], None],
+        on_expire: Callable[[str], None],
+        announce: Callable[[float | None, str], None],
+        grace_s: float,
+    ) -> None:
+        self._interrupt = interrupt
+        self._on_expire = on_expire
+        self._announce = announce
+        self._grace_s = grace_s
+        self._deadlines: dict[str, tuple[float, str]] = {}
+        self._expired: set[str] = set()
+        self._lengths_s: dict[str, float] = {}
+        self._passed: dict[str, str] = {}
+        self._paused_at: float | None = None
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def arm(self, key: str, timeout_s: float, message: str) -> None:
+        """Start or replace the deadline ``key``, ``timeout_s`` seconds from now."""
+        with self._wake:
+            self._deadlines[key] = (time.monotonic() + timeout_s, message)
+            self._lengths_s[key] = timeout_s
+            self._expired.discard(key)
+            self._passed.pop(key, None)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="openscope-watchdog", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+        self._tell()
+
+    def cancel(self, key: str) -> None:
+        """Drop a deadline; unknown keys are ignored, since pytest-timeout cancels twice."""
+        with self._wake:
+            known = self._deadlines.pop(key, None)
+            self._expired.discard(key)
+            self._passed.pop(key, None)
+        if known:
+            self._tell()
+
+    def extend(self, key: str) -> None:
+        """Begin a deadline anew that has passed and was obeyed; :meth:`expired` goes on to tell of it.
+
+        What follows, a teardown that makes the hardware safe, gets as long again (at least ``grace_s``) before it is hung.
+        """
+        if key not in self._deadlines:
+            return
+        with self._wake:
+            if key not in self._deadlines or not (text := self._expired_text(key)):
+                return
+            self._passed[key] = text
+            self._deadlines[key] = (time.monotonic() + max(self._lengths_s[key], self._grace_s), text)
+            self._expired.discard(key)
+            self._wake.notify()
+        self._tell()
+
+    def is_armed(self, key: str) -> bool:
+        """Tell whether there is such a deadline."""
+        return key in self._deadlines
+
+    def expired(self, key: str) -> str:
+        """Return the message of a deadline that has passed and was not cancelled since, else an empty text.
+
+        What this thread has not come to mark yet (a C call held the GIL) counts as :meth:`overdue` counts it.
+        """
+        if key not in self._deadlines:
+            return ""
+        with self._wake:
+            return self._expired_text(key)
+
+    def _expired_text(self, key: str) -> str:
+        if key in self._passed:
+            return self._passed[key]
+        if key not in self._deadlines:
+            return ""
+        at, text = self._deadlines[key]
+        passed = key in self._expired or (self._paused_at is None and at <= time.monotonic())
+        return text if passed else ""
+
+    def overdue(self) -> str:
+        """Return the message of a deadline that has passed, also where this thread could not act (a C call held the GIL)."""
+        if not self._deadlines:
+            return ""
+        now = time.monotonic()
+        with self._wake:
+            passed = [] if self._paused_at is not None else [one for one in self._deadlines.values() if one[0] <= now]
+        return min(passed)[1] if passed else ""
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clocks while an operator is asked."""
+        outer = self._paused_at is None
+        if outer:
+            self._paused_at = time.monotonic()
+            self._tell()
+        try:
+            yield
+        finally:
+            if outer:
+                with self._wake:
+                    waited = time.monotonic() - (self._paused_at or 0.0)
+                    self._deadlines = {key: (at + waited, text) for key, (at, text) in self._deadlines.items()}
+                    self._paused_at = None
+                    self._wake.notify()
+                self._tell()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._wake:
+            self._stopped = True
+            self._deadlines.clear()
+            self._wake.notify()
+
+    def _tell(self) -> None:
+        pending = [] if self._paused_at is not None else sorted(self._deadlines.values())
+        if pending:
+            self._announce(pending[0][0] + self._grace_s, pending[0][1])
+        else:
+            self._announce(None, "")
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if self._stopped:
+                    return
+                now = time.monotonic()
+                due = [] if self._paused_at else [(k, text) for k, (at, text) in self._deadlines.items() if at <= now]
+                if not due:
+                    later = [at - now for at, _ in self._deadlines.values()] if self._paused_at is None else []
+                    self._wake.wait(min(later) if later else None)
+                    continue
+                fresh = [(key, text) for key, text in due if key not in self._expired]
+                self._expired.update(key for key, _ in due)
+            for _, text in fresh:
+                self._on_expire(text)
+            with self._wake:
+                # Under the lock: once cancel() has returned, nothing of that deadline comes any more.
+                if any(key in self._deadlines for key, _ in due):
+                    self._interrupt(due[0][1])
+                self._wake.wait(REPEAT_S)

@@ -1,0 +1,330 @@
+"""The start of a session: the rig taken, the folder made, log, journal and sidecar opened; counterpart of :mod:`.ending`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import socket
+import sys
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .. import LAUNCHER_FORMAT_VERSION, __version__
+from ..log.masking import ExactMasker, mask_json
+from ..records.errors import ConfigurationError
+from ..records.folder import METADATA, create_session_folder
+from ..records.journal import JOURNAL, Journal
+from ..records.record import SessionRecord
+from ..system.files import write_atomic
+from ..system.held_files import keep_apart
+from ..system.locks import write_holder
+from ..system.processes import create_time
+from .rig_access import check_readiness, recover_earlier, take_rig, tell_of_crashes
+
+if TYPE_CHECKING:
+    from .session import ExperimentSession
+
+_LOGGER = "pytest_openscope.session"
+#: Room for the final states, kept from the start, so that a full disk does not take them too.
+_RESERVE_BYTES = 256 * 1024
+RESERVE = ".reserved_for_the_end"
+#: With less room at its start a session could keep neither its log nor its states.
+_NEEDED_BYTES = 1_000_000
+
+
+def open_session(session: ExperimentSession) -> None:
+    """Take the rig, create the folder, and open log, journal and sidecar.
+
+    Raises:
+        pytest.UsageError: the rig is held, not ready, or the session folder cannot be created.
+    """
+    check_readiness(session)
+    root = _root_of(session)
+    if not session.dry_run:
+        take_rig(session)
+    try:
+        if not session.dry_run:
+            recover_earlier(session)
+        session.interrupts.hold()
+        _create_folder(session, root)
+    except BaseException:
+        session.free_rig()
+        raise
+    facts = _session_facts(session)
+    session._guard("noting the unfinished session", partial(_mark, session, facts))
+    _open_log(session)
+    _begin_journal(session, facts)
+    _write_inputs(session)
+    session._guard("starting the sidecar", partial(_start_sidecar, session))
+    _describe_devices(session)
+    if not session.dry_run:
+        session._guard("looking for sessions that died", partial(tell_of_crashes, session))
+    for notice in session.notices:
+        session.log.write("WARNING", _LOGGER, notice)
+    _look_for_token(session)
+    if not (session.dry_run or session.validating):
+        session._guard("comparing the rig with its last good session", partial(_compare, session))
+
+
+def _look_for_token(session: ExperimentSession) -> None:
+    """Warn at once of reports that cannot be sent for want of a token; the summary repeats it where it is seen."""
+    report = session.settings.github_issue
+    if report is None or not report.enabled or session.validating or (session.dry_run and not report.report_dry_runs):
+        return
+    from ..issues.settings import ReportSettings, missing_token
+
+    session.missing_token = missing_token(ReportSettings.from_any(report), os.environ)
+    if session.missing_token:
+        session.log.write("WARNING", "pytest_openscope.issues", session.missing_token)
+
+
+def _root_of(session: ExperimentSession) -> Path:
+    """Return where the session folder goes: a validation that finds the output root dead lies beside the rig's state.
+
+    Raises:
+        pytest.UsageError: the state directory of a rig to validate cannot be written.
+    """
+    output_root, state = session.settings.output_root, session.configuration.rig.state_directory
+    if not session.validating:
+        return output_root
+    if session.dry_run:
+        return output_root / "validations"
+    from ..checks.measure import TIMEOUT_S
+    from ..checks.probe import run_probe
+    from ..system.durations import parse_duration_s
+
+    try:
+        timeout_s = parse_duration_s(session.configuration.rig.requirements.get("timeout_s"))
+    except ValueError:
+        timeout_s = TIMEOUT_S
+    problem = run_probe("folder", timeout_s, path=str(state)).get("error")
+    if problem:
+        raise pytest.UsageError(f"state_directory: {state} cannot be written: {problem} -> mend it, or give another one")
+    root = output_root / "validations"
+    problem = run_probe("folder", timeout_s, path=str(root)).get("error")
+    if not problem:
+        return root
+    session.notices.append(f"{root}: {problem}; this validation's folder is in {state / 'validations'}")
+    return state / "validations"
+
+
+def _create_folder(session: ExperimentSession, root: Path) -> None:
+    start = _local_now()
+    settings, configuration = session.settings, session.configuration
+    subject = settings.subject_id or ("validation" if session.validating else "subject")
+    given = settings.session_uuid
+    _refuse_a_full_disk(root)
+    try:
+        session.folder = create_session_folder(root, subject, start, given)
+    except FileExistsError:
+        raise pytest.UsageError(
+            f"session_uuid: the session folder {root / str(given)} exists -> give another name; nothing is ever overwritten"
+        ) from None
+    except OSError as error:
+        raise pytest.UsageError(
+            f"output_root_folder: {root}: the session folder cannot be created: {error} -> give --output-root PATH"
+        ) from None
+    session.metadata = session.folder / METADATA
+    session.record = SessionRecord(
+        session_uuid=session.folder.name,
+        subject_id=settings.subject_id,
+        user_id=settings.user_id,
+        rig_id=configuration.rig.rig_id,
+        started=start.isoformat(timespec="microseconds"),
+        dry_run=session.dry_run,
+        readiness_override=session.readiness_override,
+    )
+    session.started = start
+    if session.rig_lock is not None:
+        facts = {"session_uuid": session.folder.name, "pid": os.getpid(), "host": socket.gethostname()}
+        write_holder(session.rig_lock.path.parent / "rig.holder.json", **facts, since=session.record.started)
+    try:
+        expanded = configuration.expanded(session.folder.name, session.folder)
+    except ConfigurationError as error:
+        for folder in (session.metadata, session.folder):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise pytest.UsageError(str(error)) from None
+    session.parameters, session.settings, session.rig = expanded.parameters, expanded.settings, expanded.rig
+    session.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
+    session.log_path = session.folder / (session.settings.session_log or f"{METADATA}/launcher.log")
+
+
+def _refuse_a_full_disk(root: Path) -> None:
+    """Raise before anything is created; a disk that does not tell its room is tried."""
+    existing = next((folder for folder in (root, *root.parents) if folder.is_dir()), root)
+    try:
+        free_bytes = shutil.disk_usage(existing).free
+    except OSError:
+        return
+    if free_bytes < _NEEDED_BYTES:
+        raise pytest.UsageError(
+            f"output_root_folder: {root}: the disk is full: {free_bytes / 1e6:.2f} MB are free, and log and states of a session"
+            f" take {_NEEDED_BYTES / 1e6:g} MB and more -> make room, or give --output-root PATH on another disk"
+        )
+
+
+def _session_facts(session: ExperimentSession) -> dict[str, Any]:
+    """Return the fields of the journal's ``session`` event: what sidecar and recovery need to know of this session."""
+    settings, record, secrets = session.settings, session.record, session.secrets
+    # What a check finds is for the person who validates, and in any case no defect of the experiment.
+    report = settings.github_issue.as_json() if settings.github_issue and not session.validating else None
+    return {
+        "session_uuid": record.session_uuid,
+        "subject_id": record.subject_id,
+        "user_id": record.user_id,
+        "rig_id": record.rig_id,
+        "started": record.started,
+        "pid": os.getpid(),
+        "create_time": create_time(os.getpid()),
+        "host": socket.gethostname(),
+        "dry_run": session.dry_run,
+        "session_folder": str(session.folder),
+        "session_log": str(session.log_path.relative_to(session.folder)),
+        "state_directory": str(session.configuration.rig.state_directory),
+        "mirror_directory": settings.centralized_log_directory if not session.dry_run else None,
+        "mirror_wait_s": settings.mirror_wait_s,
+        "mirror_finish_s": settings.mirror_finish_s,
+        "resource_interval_s": settings.resource_log_interval,
+        "on_crash": settings.on_crash,
+        "grace_s": settings.grace_s,
+        "stop": {
+            "graceful_s": settings.stop_graceful_s,
+            "terminate_s": settings.stop_terminate_s,
+            "kill_s": settings.stop_kill_s,
+        },
+        "version": __version__,
+        "import_path": [entry for entry in sys.path if Path(entry).is_absolute()],
+        "command_line": mask_json(command_line(), secrets),
+        "resource_disk": str(session.folder),
+        "low_disk_gb": settings.low_disk_gb,
+        "low_memory_percent": settings.low_memory_percent,
+        "report": mask_json(report, secrets) if report else None,
+        "rig_config": mask_json(session.rig_config(), secrets),
+        "readiness_override": mask_json(record.readiness_override, secrets),
+    }
+
+
+def _mark(session: ExperimentSession, facts: dict[str, Any]) -> None:
+    """Let the next session on this rig find this one from its first moment on."""
+    from ..sidecar.markers import mark_unfinished
+
+    state = session.configuration.rig.state_directory
+    mark_unfinished(state, session.folder.name, session.folder, facts["mirror_directory"], facts)
+
+
+def _open_log(session: ExperimentSession) -> None:
+    session.log_path.parent.mkdir(parents=True, exist_ok=True)
+    session.log.open(session.log_path, ExactMasker(session.secrets), on_lost=session._on_lost)
+    with contextlib.suppress(OSError):
+        write_atomic(session.metadata / RESERVE, bytes(_RESERVE_BYTES))
+    for line in _header(session):
+        session.log.write("INFO", _LOGGER, line)
+
+
+def _header(session: ExperimentSession) -> list[str]:
+    record, settings, configuration = session.record, session.settings, session.configuration
+    files = {"rig configuration": configuration.rig_file, "parameter file": configuration.parameter_file}
+    repository, commit = settings.repository_url, settings.repository_commit_hash
+    code = {"script": settings.script_path, "repository": f"{repository} at {commit}" if repository and commit else repository}
+    lines = [
+        f"session {record.session_uuid} started {record.started}{' (DRY RUN)' if session.dry_run else ''}",
+        f"subject {record.subject_id}, user {record.user_id}, rig {record.rig_id}, host {socket.gethostname()}",
+        f"pytest-openscope {__version__} (launcher format {LAUNCHER_FORMAT_VERSION}), pytest {pytest.__version__}, "
+        f"Python {platform.python_version()}, {platform.platform()}",
+        f"command: {command_line()}",
+        *(", ".join(f"{what} {value}" for what, value in part.items() if value) for part in (files, code)),
+        f"session folder: {session.folder}",
+    ]
+    return [line for line in lines if line]
+
+
+def _begin_journal(session: ExperimentSession, facts: dict[str, Any]) -> None:
+    session.journal = Journal(session.metadata / JOURNAL)
+    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+    session.faults = os.fdopen(keep_apart(os.open(session.metadata / "faulthandler.log", flags, 0o644)), "a", encoding="utf-8")
+    session.journal.write("session", **facts)
+    if facts["mirror_directory"]:
+        session.mirror = {"status": "pending", "bytes_behind": None, "reason": "not confirmed yet"}
+
+
+def _write_inputs(session: ExperimentSession) -> None:
+    from ..records.revisions import git_revisions
+
+    arguments = command_line()
+    parameter_file = session.configuration.parameter_file
+    files: dict[str, Any] = {
+        "input_parameters.json": session.configuration.parameters,
+        "processed_parameters.json": session.parameters,
+        "command_line_arguments.json": {
+            "command_line": " ".join(arguments),
+            "arguments": arguments[1:],
+            "working_directory": str(session.config.invocation_params.dir),
+            "python_executable": sys.executable,
+            "original_param_file": str(parameter_file) if parameter_file else None,
+            "timestamp": session.record.started,
+            "value_sources": dict(session.configuration.sources),
+        },
+    }
+    for name, content in files.items():
+        session._guard(f"writing {name}", partial(session._save, name, mask_json(content, session.secrets)))
+    session._guard(
+        "writing git_revisions.json",
+        lambda: session._save("git_revisions.json", git_revisions([session.config.rootpath])),
+    )
+
+
+def _start_sidecar(session: ExperimentSession) -> None:
+    from ..sidecar.client import SidecarClient
+
+    session.sidecar = SidecarClient(
+        session.journal, session.folder, session._on_message, secrets=session.secrets, terminal_fd=session.terminal_fd
+    )
+
+
+def _compare(session: ExperimentSession) -> None:
+    """List what has changed since the last good session of this rig."""
+    from .rig_watch import RigWatch
+
+    session.rig_watch = RigWatch(session)
+    session.rig_watch.start()
+
+
+def _describe_devices(session: ExperimentSession) -> None:
+    """Stamp devices, stand-ins and injected faults on record, log and journal."""
+    record = session.record
+    for name, options in session.rig.devices.items():
+        record.devices[name] = {"driver": options.get("driver"), "dry_run": session.dry_run, "simulated": None}
+    if session.dry_run and record.devices:
+        session._guard("listing the simulated devices", partial(_list_simulated, session))
+    for text in session.options.acquisition_faults:
+        record.simulated.append(f"injected: {text}")
+        session.log.write("INFO", _LOGGER, f"injected: {text}")
+    if record.devices or record.simulated:
+        listed = mask_json({"devices": record.devices, "simulated": record.simulated}, session.secrets)
+        session.journal.write("devices", **listed)
+
+
+def _list_simulated(session: ExperimentSession) -> None:
+    manager = session.device_manager()
+    for name, words in manager.stand_ins().items():
+        session.record.devices[name]["simulated"] = words
+    for line in manager.simulated():
+        session.record.simulated.append(line)
+        session.log.write("INFO", "pytest_openscope.devices", f"simulated: {line}")
+
+
+def _local_now() -> datetime:
+    """The local time with its UTC offset."""
+    return datetime.now().astimezone()
+
+
+def command_line() -> list[str]:
+    """The command line of this process."""
+    return list(getattr(sys, "orig_argv", sys.argv))

@@ -1,0 +1,140 @@
+"""A parameter file as an experiment: each pipeline entry and the acquisition become pytest items."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..records.phases import OnFailure, Phase
+
+if TYPE_CHECKING:
+    from ..config import Configuration, PipelineEntry
+    from .session import ExperimentSession
+
+_ACQUISITION = "acquisition"
+
+
+class Collector:
+    """Collects the one parameter file of the session, if it was given as a positional argument."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        if file_path != self._configuration.parameter_file or not parent.session.isinitpath(file_path):
+            return None
+        node: ParameterFile = ParameterFile.from_parent(parent, path=file_path)
+        node.configuration = self._configuration
+        return node
+
+
+class ParameterFile(pytest.Module):
+    """The file; a module without code, so that fixtures and plugins treat its items as they treat tests."""
+
+    configuration: Configuration
+
+    def _getobj(self) -> types.ModuleType:
+        return types.ModuleType(self.path.stem)
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        for phase in Phase:
+            node: PhaseNode = PhaseNode.from_parent(self, name=str(phase))
+            node.configuration, node.phase = self.configuration, phase
+            yield node
+
+
+class PhaseNode(pytest.Collector):
+    """One phase of the file."""
+
+    configuration: Configuration
+    phase: Phase
+
+    def collect(self) -> Iterator[pytest.Item]:
+        configuration = self.configuration
+        if self.phase is Phase.ACQUISITION:
+            name = Path(configuration.settings.script_path or _ACQUISITION).stem or _ACQUISITION
+            if configuration.settings.launcher in ("base", "command"):
+                name = _ACQUISITION
+            yield self._step(name, run_acquisition, OnFailure.CONTINUE, configuration.settings.acquisition_timeout_s)
+            return
+        entries = configuration.pre_pipeline if self.phase is Phase.PRE_ACQUISITION else configuration.post_pipeline
+        for entry in entries:
+            yield self._step(entry.name, _entry_body(entry), entry.on_failure, entry.timeout_s)
+
+    def _step(self, name: str, body: Any, policy: OnFailure, timeout_s: float | None) -> pytest.Item:
+        item: ParameterStep = ParameterStep.from_parent(self, name=name, callobj=body)
+        item.add_marker(getattr(pytest.mark, str(self.phase))(on_failure=str(policy)))
+        item.timeout_s = timeout_s if self.phase is not Phase.ACQUISITION else None
+        return item
+
+
+class ParameterStep(pytest.Function):
+    """One step of the file."""
+
+    openscope_kind = "entry"
+    timeout_s: float | None = None
+
+    def runtest(self) -> None:
+        from .steps import session_of
+
+        session = session_of(self.config)
+        if self.timeout_s is None:
+            super().runtest()
+            return
+        key = f"{self.nodeid} timeout_s"
+        session.watchdog.arm(key, self.timeout_s, f"timeout: {self.name} took longer than timeout_s = {self.timeout_s:g} s")
+        try:
+            super().runtest()
+        finally:
+            session.watchdog.cancel(key)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, 0, self.nodeid.split("::", 1)[-1]
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
+        """A module that reports failure, or an acquisition that fails, says it all in its message."""
+        if hasattr(excinfo.value, "openscope_kind"):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+
+def run_acquisition(request: pytest.FixtureRequest) -> None:
+    """Run the acquisition that the parameters describe; launcher ``base`` runs nothing."""
+    from ..acquisition import commands
+    from .steps import session_of
+
+    session = session_of(request.config)
+    api = session.acquisition_api()
+    spec = commands.build(session.parameters, session.folder)
+    if spec is None:
+        if session.dry_run:
+            session.simulate("acquisition", commands.describe(session.parameters, session.folder))
+        return
+    if session.dry_run:
+        session.record.simulated.append("acquisition")
+    api.execute(spec)
+
+
+def _entry_body(entry: PipelineEntry) -> Any:
+    def body(request: pytest.FixtureRequest) -> None:
+        from .steps import session_of
+
+        run_step(session_of(request.config), entry)
+
+    return body
+
+
+def run_step(session: ExperimentSession, entry: PipelineEntry) -> None:
+    """Run one pipeline entry under the module contract."""
+    from ..modules.contract import run_entry, simulates
+
+    context = session.module_context(entry)
+    if session.dry_run:
+        simulated = simulates(session.expanded_entry(entry), context)
+        if simulated is not None:
+            session.record.simulated.append(entry.name)
+    run_entry(session.expanded_entry(entry), context)

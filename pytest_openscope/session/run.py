@@ -1,0 +1,306 @@
+"""From pytest's configuration to a running experiment: everything that can go wrong before any hardware moves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..log.session_log import SessionLog
+from ..records.errors import ConfigurationError, Mistake
+from .operator import Operator, someone_is_there
+from .options import Options, checks_among, read_options, rig_config_of
+
+if TYPE_CHECKING:
+    from ..config import Configuration, Loaded
+    from .session import ExperimentSession
+
+_log = logging.getLogger("pytest_openscope")
+_RIG_VARIABLE = "OPENSCOPE_RIG_CONFIG"
+_HOW_TO_GIVE = {
+    key: f"give --{key.replace('_', '-')} ID, OPENSCOPE_{key.upper()}, {key} in a parameter file, openscope_{key} in pytest.ini"
+    for key in ("subject_id", "user_id")
+}
+
+
+class ExperimentRun:
+    """One pytest run with a rig: collects log records at once, and starts the session once the configuration holds."""
+
+    def __init__(self, config: pytest.Config, *, terminal: bool) -> None:
+        self.config = config
+        self.log = SessionLog(logging.DEBUG)
+        self.log.install()
+        self.session: ExperimentSession | None = None
+        self._terminal = terminal
+        self._terminal_fd = _terminal_fd(config)
+        self._variable = os.environ.pop(_RIG_VARIABLE, None)
+
+    def configure(self) -> None:
+        """Read and check everything, then start the session.
+
+        Raises:
+            pytest.UsageError: what the user gave cannot be run; names every mistake. Nothing was created.
+        """
+        try:
+            self._configure()
+        except pytest.UsageError as error:
+            if os.environ.get("GITHUB_ACTIONS") == "true":
+                self._annotate(error)
+            raise
+
+    def _annotate(self, error: pytest.UsageError) -> None:
+        """Mark the rig file in a job of GitHub Actions: pytest's own report of such an error is a line in the job's log."""
+        from ..views.annotations import command
+        from .operator import real_descriptor
+
+        located = rig_config_of(self.config)
+        text = command(str(error), title="pytest-openscope: nothing was started", file=located[0] if located else None)
+        with suppress(OSError):
+            os.write(real_descriptor(self.config, 2), f"{text}\n".encode())
+
+    def _configure(self) -> None:
+        if self._variable is not None:
+            os.environ[_RIG_VARIABLE] = self._variable
+        options = read_options(self.config)
+        os.environ.pop(_RIG_VARIABLE, None)
+        self._refuse_workers()
+        loaded = self._load(options)
+        configuration = loaded.configuration
+        mistakes = [*loaded.mistakes, *_check_options(options), *_check_given_files(self.config)]
+        if configuration is not None:
+            mistakes += _check_parts(configuration, options)
+        if mistakes or configuration is None:
+            raise pytest.UsageError(_complaint(mistakes))
+        from . import parameter_file
+
+        if configuration.parameter_file in _positional(self.config):
+            self.config.pluginmanager.register(parameter_file.Collector(configuration), "openscope-parameter-file")
+        self.config.pluginmanager.import_plugin("pytest_openscope.fixtures")
+        if options.validate_rig:
+            self._collect_checks()
+        if options.informational:
+            return
+        self._start(configuration, options, loaded)
+
+    def _start(self, configuration: Configuration, options: Options, loaded: Loaded) -> None:
+        from .session import ExperimentSession
+        from .steps import register_hooks
+
+        operator = Operator(someone_is_there(options.no_input, self._terminal), self._capture_suspended)
+        configuration = self._ask_missing(configuration, options, loaded, operator)
+        self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
+        session = ExperimentSession(self.config, self.log, configuration, options, operator)
+        session.terminal_fd = self._terminal_fd
+        session.start(loaded.notices)
+        self.session = session
+        register_hooks(session, self.config)
+        try:
+            session.interrupts.release()
+        except KeyboardInterrupt:
+            self._say(f"interrupted by {session.interrupts.cause}; no step runs. Session folder: {session.folder}")
+            raise
+
+    def _collect_checks(self) -> None:
+        """Collect the ready-made checks, and the lab's own ones where the command line names them."""
+        from pathlib import Path
+
+        config = self.config
+        checks = Path(__file__).parent / "checks"
+        if not checks_among(config):
+            given = list(config.args) if config.args_source is config.ArgsSource.ARGS else []
+            config.args = [str(checks), *given]
+        # Nothing above the checks is this rig's: in a checkout it is the project's own conftest.
+        config.pluginmanager._confcutdir = checks
+
+    def _refuse_workers(self) -> None:
+        option = self.config.option
+        if getattr(option, "dist", "no") != "no" and getattr(option, "tx", None):
+            raise pytest.UsageError(
+                "an experiment cannot run under pytest-xdist: one rig, one process -> leave out -n and --dist"
+            )
+        if getattr(option, "forked", False):
+            raise pytest.UsageError("an experiment cannot run with --forked: steps share the rig's hardware -> leave it out")
+
+    def _load(self, options: Options) -> Loaded:
+        from ..config import ConfigRequest, load
+
+        return load(
+            ConfigRequest(
+                rig_config=options.rig_config,
+                rig_config_where=options.rig_config_where,
+                params_files=options.params_files,
+                ini_overrides=options.ini_overrides,
+                ini_where=options.ini_where,
+                param_overrides=options.param_overrides,
+                named=options.named,
+                options=options.options,
+                dry_run=options.dry_run,
+                no_input=options.no_input,
+                validating=options.validate_rig,
+                cwd=self.config.invocation_params.dir,
+                environ=dict(os.environ),
+            )
+        )
+
+    def _ask_missing(self, configuration: Configuration, options: Options, loaded: Loaded, operator: Operator) -> Configuration:
+        if not loaded.missing or options.validate_rig:
+            return configuration
+        if not operator.available:
+            raise pytest.UsageError(
+                _complaint([Mistake(key, "is missing, and nobody can be asked", _HOW_TO_GIVE[key]) for key in loaded.missing])
+            )
+        from .answers import last_answers, remember_answers
+
+        state_directory = configuration.rig.state_directory
+        last = last_answers(state_directory)
+        answers = {}
+        try:
+            for key in loaded.missing:
+                while not (answer := operator.ask(f"{key}:", last.get(key)).strip()):
+                    continue
+                answers[key] = answer
+        except KeyboardInterrupt:
+            self._say("interrupted before the session began; nothing was started")
+            raise
+        except EOFError:
+            raise pytest.UsageError(
+                _complaint([Mistake(key, "was not answered", _HOW_TO_GIVE[key]) for key in loaded.missing])
+            ) from None
+        remember_answers(state_directory, answers)
+        try:
+            return configuration.with_answers(answers)
+        except ConfigurationError as error:
+            raise pytest.UsageError(_complaint(list(error.mistakes))) from None
+
+    def _say(self, text: str) -> None:
+        """Tell the operator where pytest, which has not begun to report, would end without a word."""
+        from .operator import real_descriptor
+
+        with suppress(OSError):
+            os.write(real_descriptor(self.config, 2), f"\nopenscope: {text}\n".encode())
+
+    @contextmanager
+    def _capture_suspended(self) -> Iterator[None]:
+        manager: Any = self.config.pluginmanager.getplugin("capturemanager")
+        if manager is None:
+            yield
+            return
+        capture = getattr(manager, "_global_capturing", None)
+        was_on = capture is None or capture.is_started()
+        manager.suspend(in_=True)
+        try:
+            yield
+        finally:
+            manager.resume()
+            if not was_on:
+                # While plugins are configured pytest's output goes to the terminal: left on, it would take all of it.
+                manager.suspend_global_capture(in_=False)
+
+    def unconfigure(self) -> None:
+        """End what has not ended yet (pytest stopped before its session finished) and give everything back."""
+        try:
+            if self.session is not None:
+                self.session.finish(None)
+        finally:
+            self.log.close()
+            self.log.uninstall()
+            if self._variable is not None:
+                os.environ[_RIG_VARIABLE] = self._variable
+
+
+def _terminal_fd(config: pytest.Config) -> int | None:
+    """Return a duplicate of the real stderr; None when it is no terminal."""
+    from .operator import real_descriptor
+
+    try:
+        fd = real_descriptor(config, 2)
+        return os.dup(fd) if os.isatty(fd) else None
+    except OSError:
+        return None
+
+
+def _positional(config: pytest.Config) -> tuple[Any, ...]:
+    from .options import positional_parameter_files
+
+    return positional_parameter_files(config)
+
+
+def _check_given_files(config: pytest.Config) -> list[Mistake]:
+    from .given_files import check_given_files
+
+    return check_given_files(config)
+
+
+def _check_options(options: Options) -> list[Mistake]:
+    mistakes = []
+    if options.inject and not options.dry_run:
+        mistakes.append(Mistake("--inject", "faults are rehearsed in dry runs only", "add --dry-run"))
+    if options.override_readiness is not None and not options.override_readiness.strip():
+        mistakes.append(Mistake("--override-readiness", "the reason is empty", "say why, e.g. 'animal is waiting'"))
+    return mistakes
+
+
+def _check_parts(configuration: Configuration, options: Options) -> list[Mistake]:
+    """Let the parts check what only they understand; each part is imported only where the configuration uses it."""
+    mistakes: list[Mistake] = []
+    entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
+    if entries:
+        from ..acquisition.commands import repository_folder
+        from ..modules.contract import check_entries
+
+        folders = [configuration.cwd]
+        if configuration.parameter_file is not None:
+            folders.insert(0, configuration.parameter_file.parent)
+        repository = repository_folder(configuration.parameters)
+        mistakes += check_entries(entries, repository=repository, folders=folders, dry_run=configuration.dry_run)
+    if configuration.parameter_file is not None:
+        from ..acquisition import commands
+        from ..config.merge import source_of
+
+        for found in commands.check(configuration.parameters, configuration.dry_run):
+            where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
+            mistakes.append(Mistake(where, found.problem, found.remedy, found.key))
+    if configuration.rig.devices:
+        from ..config.configuration import expand_rig
+        from ..devices.checking import check_specs
+
+        rig_file, rig = configuration.rig_file, expand_rig(configuration.rig, configuration.expander())
+        mistakes += check_specs(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
+    if options.inject and options.dry_run:
+        mistakes += _check_faults(configuration, options)
+    return mistakes
+
+
+def _check_faults(configuration: Configuration, options: Options) -> list[Mistake]:
+    mistakes: list[Mistake] = []
+    if options.device_faults:
+        from ..devices.faults import check_faults
+
+        mistakes += check_faults(options.device_faults, configuration.rig.devices, configuration.rig_file.parent)
+    for text in options.acquisition_faults:
+        from ..acquisition import parse_fault
+
+        try:
+            parse_fault(text)
+        except ValueError as error:
+            problem, _, possible = str(error).partition("; ")
+            mistakes.append(Mistake("--inject", problem, f"write acquisition=KIND; {possible}"))
+    if len(options.acquisition_faults) > 1:
+        mistakes.append(
+            Mistake(
+                "--inject",
+                f"an acquisition can go wrong in one way: {', '.join(options.acquisition_faults)}",
+                "give one of them",
+            )
+        )
+    return mistakes
+
+
+def _complaint(mistakes: list[Mistake]) -> str:
+    if len(mistakes) == 1:
+        return str(mistakes[0])
+    return f"{len(mistakes)} mistakes, nothing was started:\n" + "\n".join(f"  {mistake}" for mistake in mistakes)

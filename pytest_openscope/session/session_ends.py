@@ -1,0 +1,164 @@
+"""Beginning and end of pytest's own session, and pytest-timeout's timers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..records.failures import failure_from_exception
+from ..records.phases import Outcome
+from ..records.record import Failure
+from ..system.timestamps import now_iso
+from .items import step_name
+from .tee import LooseEnds
+
+if TYPE_CHECKING:
+    from .session import ExperimentSession
+
+_log = logging.getLogger("pytest_openscope.steps")
+
+
+class Timeouts:
+    """pytest-timeout decides when a step has had its time; this decides how it ends."""
+
+    def __init__(self, session: ExperimentSession) -> None:
+        self._session = session
+        self._whole_step_s: dict[str, float] = {}
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool:
+        message = f"timeout: {step_name(item)} took longer than {settings.timeout:g} s"
+        self._whole_step_s = {} if settings.func_only else {item.nodeid: float(settings.timeout)}
+        self._session.watchdog.arm(item.nodeid, float(settings.timeout), message)
+        return True
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_cancel_timer(self, item: pytest.Item) -> bool:
+        expired = self._session.watchdog.expired(item.nodeid)
+        self._session.watchdog.cancel(item.nodeid)
+        if expired:
+            self._take_overrun(item, expired)
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        """Time a teardown anew whose step has failed: pytest-timeout leaves it untimed, and one that hangs would never end."""
+        limit_s, watchdog = self._whole_step_s.get(item.nodeid), self._session.watchdog
+        if limit_s is not None and not watchdog.is_armed(item.nodeid):
+            limit_s = max(limit_s, self._session.settings.grace_s)
+            watchdog.arm(item.nodeid, limit_s, f"timeout: the teardown of {step_name(item)} took longer than {limit_s:g} s")
+
+    def _take_overrun(self, item: pytest.Item, text: str) -> None:
+        """Keep a timeout that passed where no step can be interrupted: in the teardown, which has come to its end."""
+        session = self._session
+        step = next((one for one in reversed(session.record.steps) if one.nodeid == item.nodeid), None)
+        if step is None or step.outcome is Outcome.TIMEOUT:
+            return
+        step.outcome = Outcome.TIMEOUT if step.outcome is None else step.outcome.worse(Outcome.TIMEOUT)
+        session.fail(Failure("timeout", Outcome.TIMEOUT, text, phase=step.phase, step=step.name, at=now_iso()))
+
+
+class SessionEnds:
+    """Beginning and end of pytest's own session."""
+
+    def __init__(self, session: ExperimentSession) -> None:
+        self._session = session
+        self._loose_ends = LooseEnds(self._on_exit)
+        self._summarised = False
+
+    def pytest_report_header(self) -> list[str]:
+        """List what a dry run simulates before it begins."""
+        return [f"dry run: {line}" for line in self._session.record.simulated]
+
+    def _on_exit(self, status: int, stack: str) -> None:
+        self._session.log.write("CRITICAL", "pytest_openscope.uncaught", f"os._exit({status}) was called\n{stack.rstrip()}")
+        self._session.journal.write("exiting", code=status, text=stack)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._loose_ends.install()
+        config = session.config
+        limit = config.getoption("session_timeout", None)
+        if limit is None:
+            with contextlib.suppress(ValueError):  # of pytest without pytest-timeout, which does not know the key
+                limit = config.getini("session_timeout") or None
+        limit = limit or self._session.settings.session_timeout
+        if limit:
+            seconds = float(limit)
+            self._session.watchdog.arm("session", seconds, f"session timeout: longer than {seconds:g} s")
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        mine = self._session
+        told = any(failure.kind == "interrupt" for failure in mine.record.failures)
+        if told or (isinstance(excinfo.value, pytest.Session.Interrupted) and not mine.interrupts.count):
+            return
+        cause = mine.interrupts.cause
+        text = f"interrupted by {cause}" if cause else f"{excinfo.typename}: {excinfo.value}".rstrip(": ")
+        mine.fail(Failure("interrupt", Outcome.INTERRUPTED, text))
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        _log.critical("internal error", exc_info=excinfo._excinfo)
+        self._session.fail(failure_from_exception(excinfo.value, kind="internal", outcome=Outcome.ERROR))
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
+        mine = self._session
+        mine.interrupts.in_loop(True)
+        try:
+            return (yield)
+        except Exception as error:
+            mine.fail(failure_from_exception(error, kind="internal", outcome=Outcome.ERROR))
+            raise
+        finally:
+            self._explain_exit_code(session)
+            outcome = mine.outcome
+            if int(session.exitstatus) in (0, 5) and mine.record.steps and outcome is not Outcome.PASSED:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self._loose_ends.restore()
+            mine.finish(int(session.exitstatus))
+            if int(session.exitstatus) == 0 and mine.record.exit_code:
+                # The disk took not even the last lines.
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _explain_exit_code(self, session: pytest.Session) -> None:
+        """Keep why pytest is not content with a session whose steps all passed: another plugin said so."""
+        mine, code = self._session, int(session.exitstatus)
+        if code not in (0, 5) and mine.record.steps and mine.outcome is Outcome.PASSED:
+            why = session.shouldfail or session.shouldstop
+            text = f"pytest ended with exit code {code}{f': {why}' if isinstance(why, str) else ''}"
+            mine.fail(Failure("internal", Outcome.ERROR, text, at=now_iso()))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        self._summarise(terminalreporter)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        terminal = config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None and self._session.finished:
+            # pytest leaves out the summary for exit codes that it does not know, such as those of pytest.exit.
+            self._summarise(terminal)
+
+    def _summarise(self, terminal: Any) -> None:
+        if self._summarised:
+            return
+        self._summarised = True
+        try:
+            from ..views.summary import write_summary
+
+            write_summary(self._session, terminal)
+            if os.environ.get("GITHUB_ACTIONS") == "true":
+                from ..views.annotations import annotate
+
+                mine = self._session
+                for line in annotate(mine.record.failures, mine.config.rootpath, mine.secrets):
+                    terminal.write_line(line)
+        except Exception:
+            # The session is over and its states are written; what only tells of it must not end pytest with a traceback.
+            terminal.write_line(f"the summary could not be written:\n{traceback.format_exc()}", red=True)
+            terminal.write_line(f"session folder: {self._session.folder}")

@@ -1,0 +1,116 @@
+"""Makes the parts that only some sessions use, and joins them to the session: acquisition, devices, modules."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..log.masking import mask_json
+from ..records.record import Measurement
+from .operator import real_descriptor
+
+if TYPE_CHECKING:
+    from ..acquisition import Acquisition
+    from ..config import PipelineEntry
+    from ..devices.manager import DeviceManager
+    from ..modules.context import ModuleContext
+    from .session import ExperimentSession
+
+
+def make_acquisition(session: ExperimentSession) -> Acquisition:
+    """Return what runs acquisition programs."""
+    from ..acquisition import Acquisition, commands, parse_fault
+
+    faults = session.options.acquisition_faults
+    joint = _AcquisitionJoint(session)
+    return Acquisition(
+        session.folder,
+        joint.take_output,
+        joint.take_event,
+        defaults=commands.defaults(session.parameters),
+        dry_run=session.dry_run,
+        fault=parse_fault(faults[0]) if faults else None,
+        echo=joint.echo,
+    )
+
+
+class _AcquisitionJoint:
+    """What acquisition programs say, for the session's log, journal and terminal."""
+
+    def __init__(self, session: ExperimentSession) -> None:
+        self._session = session
+
+    def take_output(self, source: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
+        """Write a batch of lines into the session log."""
+        return self._session.log.write_output(f"acquisition.{source}", lines)
+
+    def take_event(self, event: str, **fields: Any) -> None:
+        """Write an event into the journal."""
+        session = self._session
+        if event == "acquisition_batch":
+            fields["log_size"] = session.log.size
+        elif event in ("acquisition_starting", "acquisition_started"):
+            fields["command"] = mask_json(fields["command"], session.secrets)
+        session.journal.write(event, **fields)
+
+    def echo(self, stream: str, lines: Sequence[bytes]) -> None:
+        """Show lines on the terminal, past pytest's capture."""
+        with contextlib.suppress(OSError):
+            os.write(real_descriptor(self._session.config, 1), b"\n".join([*lines, b""]))
+
+
+def make_devices(session: ExperimentSession) -> DeviceManager:
+    """Return the rig's devices; none is open yet."""
+    from ..devices.faults import parse_injections
+    from ..devices.manager import DeviceManager
+    from ..devices.spec import build_specs
+
+    rig = session.rig
+    faults, _ = parse_injections(session.options.device_faults, list(rig.devices))
+    return DeviceManager(
+        build_specs(rig.devices),
+        rig_dir=rig.path.parent,
+        dry_run=session.dry_run,
+        injections=faults if session.dry_run else (),
+        on_event=session.journal.write,
+        on_open=session.rig_watch.devices_opened if session.rig_watch is not None else None,
+    )
+
+
+def make_module_context(session: ExperimentSession, entry: PipelineEntry) -> ModuleContext:
+    """Return what a pipeline step may use; the placeholders of its entry are replaced."""
+    from ..modules.context import ModuleContext
+
+    if session.scripts is None:
+        from ..modules.scripts import ScriptImports
+
+        session.scripts = ScriptImports()
+    folders = [session.config.invocation_params.dir]
+    if session.configuration.parameter_file is not None:
+        folders.insert(0, session.configuration.parameter_file.parent)
+
+    def record(name: str, value: Any, unit: str = "", **limits: Any) -> None:
+        session.measured(Measurement(name, value, unit, **limits))
+
+    def set_notes(text: str) -> None:
+        session.record.operator_notes = text
+
+    return ModuleContext(
+        parameters={**session.parameters, **entry.parameters},
+        session_folder=session.folder,
+        repository=session.repository,
+        folders=tuple(folders),
+        dry_run=session.dry_run,
+        no_input=not session.operator.available,
+        operator=session.operator,
+        logger=logging.getLogger(f"pytest_openscope.modules.{entry.name}"),
+        note=session.note,
+        record=record,
+        attach=session.attach,
+        set_experiment_notes=set_notes,
+        expand=session.configuration.expander(session.folder.name, session.folder),
+        scripts=session.scripts,
+    )

@@ -1,0 +1,72 @@
+"""Files that others may read while they are replaced: atomic writes of bytes and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Windows refuses to replace a file that a reader holds open without delete sharing; most let go within this time.
+SHARING_RETRY_S = 2.5
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """``os.replace`` that waits out a reader on Windows for up to :data:`SHARING_RETRY_S`."""
+    deadline = time.monotonic() + SHARING_RETRY_S
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part; it is on the disk on return.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the old content stays and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        replace_file(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def json_bytes(value: Any, default: Callable[[Any], Any] = str) -> bytes:
+    """Return indented UTF-8 JSON that any reader accepts: lone surrogates escaped, NaN and infinities as null."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=default, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=default)
+    try:
+        return (text + "\n").encode("utf-8")
+    except UnicodeEncodeError:
+        return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON with :func:`write_atomic`."""
+    write_atomic(path, json_bytes(value))

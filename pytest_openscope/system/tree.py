@@ -1,0 +1,376 @@
+"""Finding and stopping every process of an acquisition; shared by the session and by the sidecar, which is not its parent.
+
+A process belongs to the tree when it is the main process or a descendant, is in its process group or session (POSIX), or
+carries the acquisition's mark in its environment, which finds daemons that left both. Processes are known by pid *and*
+start time, so one that got a recycled pid is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .windows import send_break
+
+if TYPE_CHECKING:
+    import psutil
+
+#: Start times of one process, asked for at different times, differ by this much at most (the kernel's boot time is rounded
+#: to seconds and follows corrections of the clock).
+SAME_START_S = 1.5
+_POLL_S = 0.02
+_SLOW_POLL_S = 0.1
+#: After this time, processes that ignore SIGINT and have lost the main process are not waited for any longer.
+_DEAF_S = 0.5
+#: Environment variables that mark every process of an acquisition, so that those which leave its tree are found again.
+MARK_SESSION = "OPENSCOPE_SESSION_UUID"
+MARK_FOLDER = "OPENSCOPE_SESSION_FOLDER"
+MARK_NAME = "OPENSCOPE_ACQUISITION"
+
+
+@dataclass(frozen=True)
+class StopPolicy:
+    """How long the processes of an acquisition have to end, in seconds, after each kind of request; 0 leaves a kind out.
+
+    First Ctrl-C (SIGINT; on Windows CTRL_BREAK), on which recorders close their files; then SIGTERM; then SIGKILL (on
+    Windows both are TerminateProcess).
+    """
+
+    graceful_s: float = 10.0
+    terminate_s: float = 5.0
+    kill_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class StopReport:
+    """What became of a tree: ``stopped`` and ``survivors`` name processes (``ffmpeg (pid 812)``).
+
+    ``request`` is the last kind of request that was needed: ``graceful``, ``terminate`` or ``kill``; "" when nothing ran.
+    """
+
+    stopped: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
+    request: str = ""
+
+
+def same_process(pid: int, create_time: float | None) -> psutil.Process | None:
+    """Return the living process with this pid and start time (seconds since the epoch), or None."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if create_time is not None and abs(process.create_time() - create_time) > SAME_START_S:
+            return None
+        return process if is_alive(process) else None
+    except (psutil.Error, OSError, ValueError, OverflowError):
+        return None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether it still runs; one that waits for its parent to read its exit code does not."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError):
+        return True
+
+
+def find_tree(
+    pid: int,
+    create_time: float | None,
+    *,
+    pgid: int | None = None,
+    session_mark: str | None = None,
+    name: str | None = None,
+    members: Callable[[], Iterable[int]] | None = None,
+    deep: bool = True,
+) -> list[psutil.Process]:
+    """Return the living processes of an acquisition, the main one first.
+
+    Args:
+        pid: the main process, which may be dead.
+        create_time: its start time; None when it is not known.
+        pgid: its process group (POSIX), which it leads.
+        session_mark: session folder (better, since unique) or session UUID in the environment of its processes.
+        name: only processes of the acquisition with this name carry the mark for this call; None takes every name.
+        members: gives the pids of a job object (Windows).
+        deep: also look for marked processes that left the tree; reads every process's environment.
+    """
+    import psutil
+
+    found: dict[int, psutil.Process] = {}
+    root = same_process(pid, create_time)
+    if root is not None:
+        found[pid] = root
+        try:
+            found.update((child.pid, child) for child in root.children(recursive=True))
+        except (psutil.Error, OSError):
+            pass
+    if pgid is not None and (root is not None or not psutil.pid_exists(pid) or _is_zombie(pid, create_time)):
+        found.update((member, process) for member, process in _group(pgid) if member not in found)
+    for member in members() if members is not None else ():
+        process = same_process(member, None)
+        if process is not None and member not in found:
+            found[member] = process
+    if deep and session_mark:
+        found.update((marked, process) for marked, process in _marked(session_mark, name) if marked not in found)
+    spared = _own_line()
+    return [process for number, process in found.items() if number not in spared and is_alive(process)]
+
+
+def _is_zombie(pid: int, create_time: float | None) -> bool:
+    """Tell whether the pid is still taken by the dead main process, so that its group is still its own."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        ours = create_time is None or abs(process.create_time() - create_time) <= SAME_START_S
+        return ours and process.status() == psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return True
+
+
+def _group(pgid: int) -> Iterator[tuple[int, psutil.Process]]:
+    """Yield the members of a process group and of the session of the same number."""
+    if sys.platform == "win32":
+        return
+    import psutil
+
+    try:
+        if pgid <= 1 or os.getpgid(0) == pgid:
+            return
+    except OSError:
+        return
+    for pid in psutil.pids():
+        try:
+            if os.getpgid(pid) == pgid or os.getsid(pid) == pgid:
+                yield pid, psutil.Process(pid)
+        except (OSError, psutil.Error):
+            continue
+
+
+def find_main(session_mark: str, name: str) -> psutil.Process | None:
+    """Return the main process of an acquisition of which only the mark is known; None when none carries it.
+
+    Args:
+        session_mark: session folder or session UUID in the environment of its processes.
+        name: the acquisition's name.
+    """
+    spared = _own_line()
+    found = {pid: process for pid, process in _marked(session_mark, name) if pid not in spared and is_alive(process)}
+    return min(found.values(), key=lambda process: (process.ppid() in found, process.create_time()), default=None)
+
+
+def _marked(mark: str, name: str | None) -> Iterator[tuple[int, psutil.Process]]:
+    """Yield the processes whose environment names this session and, where given, this acquisition."""
+    import psutil
+
+    for pid in psutil.pids():
+        try:
+            if sys.platform == "linux":
+                with open(f"/proc/{pid}/environ", "rb") as stream:
+                    raw = stream.read()
+                if os.fsencode(mark) not in raw:
+                    continue
+            process = psutil.Process(pid)
+            environ = process.environ()
+        except (OSError, psutil.Error):
+            continue
+        if mark not in (environ.get(MARK_SESSION), environ.get(MARK_FOLDER)) or MARK_NAME not in environ:
+            continue
+        if name in (None, environ[MARK_NAME]):
+            yield pid, process
+
+
+def _own_line() -> set[int]:
+    """Return this process and its ancestors: a session that itself runs inside an acquisition carries marks too."""
+    import psutil
+
+    try:
+        own = psutil.Process()
+        return {own.pid, *(parent.pid for parent in own.parents())}
+    except (psutil.Error, OSError):
+        return {os.getpid()}
+
+
+def _ignores_interrupt(pid: int) -> bool:
+    """Tell whether the process ignores SIGINT, as background jobs of a shell do; False where the system does not say."""
+    if sys.platform == "linux":
+        try:
+            with open(f"/proc/{pid}/status", "rb") as stream:
+                for line in stream:
+                    if line.startswith(b"SigIgn:"):
+                        return bool(int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+        except (OSError, ValueError):
+            return False
+    return False
+
+
+def name_of(process: psutil.Process) -> str:
+    """Return ``ffmpeg (pid 812)``."""
+    import psutil
+
+    try:
+        return f"{process.name()} (pid {process.pid})"
+    except (psutil.Error, OSError):
+        return f"pid {process.pid}"
+
+
+def stop_tree(
+    pid: int,
+    create_time: float | None,
+    *,
+    pgid: int | None = None,
+    session_mark: str | None = None,
+    name: str | None = None,
+    policy: StopPolicy = StopPolicy(),
+    graceful: bool = True,
+    members: Callable[[], Iterable[int]] | None = None,
+    on_poll: Callable[[Collection[int]], object] | None = None,
+) -> StopReport:
+    """Stop every process of an acquisition, as gently as it allows; return as soon as all are gone.
+
+    Processes that appear while others are being stopped are stopped too. A pid that another process got meanwhile is left
+    alone. Never raises for a process that cannot be stopped: it is named in ``survivors``, with the reason where known.
+
+    Args:
+        pid: see :func:`find_tree`, also for the other arguments that are not named here.
+        create_time: start time of the main process.
+        pgid: its process group.
+        session_mark: the mark of its processes.
+        name: the acquisition's name.
+        policy: the delays.
+        graceful: False begins with terminate.
+        members: see there.
+        on_poll: called often while waiting, with the pids of the tree; the parent reaps its children there.
+    """
+    look = partial(find_tree, pid, create_time, pgid=pgid, session_mark=session_mark, name=name, members=members)
+    hunt = _Hunt(pid, look, on_poll)
+    request = ""
+    for kind, wait_s in (
+        ("graceful", policy.graceful_s if graceful else 0.0),
+        ("terminate", policy.terminate_s),
+        ("kill", max(policy.kill_s, 0.5)),
+    ):
+        if wait_s <= 0:
+            continue
+        if not hunt.look(deep=True):
+            break
+        request = kind
+        hunt.request(kind)
+        if hunt.wait(kind, wait_s):
+            break
+    survivors = hunt.look(deep=True)
+    names = tuple(hunt.describe(process) for process in survivors)
+    left = {process.pid for process in survivors}
+    return StopReport(tuple(text for number, text in hunt.seen.items() if number not in left), names, request)
+
+
+class _Hunt:
+    """One tree that is being stopped; remembers every process that it has seen, since dead parents hide their children."""
+
+    def __init__(
+        self,
+        pid: int,
+        find: Callable[[], list[psutil.Process]],
+        on_poll: Callable[[Collection[int]], object] | None,
+    ) -> None:
+        self.pid, self.find, self.on_poll = pid, find, on_poll
+        self.seen: dict[int, str] = {}
+        self._known: dict[int, psutil.Process] = {}
+        self._asked: dict[int, str] = {}
+        self._refused: dict[int, str] = {}
+        self._reached = False  # a group got CTRL_BREAK (Windows)
+
+    def look(self, deep: bool) -> list[psutil.Process]:
+        """Return what is alive of the tree now."""
+        import psutil
+
+        if self.on_poll is not None:
+            self.on_poll(self.seen)
+        if deep:
+            for process in self.find():
+                self._remember(process)
+            for process in list(self._known.values()):
+                try:
+                    if process.pid != self.pid and process.ppid() not in self._known:
+                        for child in process.children(recursive=True):
+                            self._remember(child)
+                except (psutil.Error, OSError):
+                    continue
+        self._known = {pid: process for pid, process in self._known.items() if is_alive(process)}
+        return list(self._known.values())
+
+    def _remember(self, process: psutil.Process) -> None:
+        if process.pid not in self._known and process.pid != os.getpid():
+            self._known[process.pid] = process
+            self.seen[process.pid] = name_of(process)
+
+    def wait(self, kind: str, wait_s: float) -> bool:
+        """Wait until all are gone; True then. What was born meanwhile gets the same request."""
+        looked = time.monotonic()
+        deadline, deaf_s = looked + wait_s, looked + _DEAF_S
+        while True:
+            deep = time.monotonic() - looked > _SLOW_POLL_S
+            alive = self.look(deep)
+            if deep:
+                looked = time.monotonic()
+                self.request(kind, (process for process in alive if self._asked.get(process.pid) != kind))
+            if not alive and not self.look(deep=True):
+                return True
+            now_s = time.monotonic()
+            if now_s >= deadline or (kind == "graceful" and now_s > deaf_s and self._all_deaf(alive)):
+                return False
+            time.sleep(_POLL_S)
+
+    def _all_deaf(self, alive: list[psutil.Process]) -> bool:
+        """Tell whether waiting is in vain: the main process, which could have ended them, is gone, and none hears SIGINT.
+
+        On Windows: nobody got CTRL_BREAK, since the main process is gone, has no console, or one that cannot be reached.
+        """
+        if sys.platform == "win32":
+            return not self._reached
+        return all(process.pid != self.pid and _ignores_interrupt(process.pid) for process in alive)
+
+    def request(self, kind: str, processes: Iterable[psutil.Process] | None = None) -> None:
+        """Send the signal of this kind to all of them, or to those given, each checked by its start time."""
+        for process in list(self._known.values() if processes is None else processes):
+            self._asked[process.pid] = kind
+            self._signal(process, kind)
+
+    def _signal(self, process: psutil.Process, kind: str) -> None:
+        import psutil
+
+        try:
+            if kind == "kill":
+                process.kill()
+            elif kind == "terminate":
+                process.terminate()
+                if sys.platform != "win32":
+                    process.send_signal(signal.SIGCONT)
+            elif sys.platform != "win32":
+                process.send_signal(signal.SIGINT)
+            elif process.pid == self.pid:
+                send_break(process.pid)
+                self._reached = True
+            self._refused.pop(process.pid, None)
+        except psutil.NoSuchProcess:
+            return
+        except (psutil.AccessDenied, PermissionError):
+            self._refused[process.pid] = "permission denied"
+        except OSError as error:
+            self._refused[process.pid] = str(error)
+
+    def describe(self, process: psutil.Process) -> str:
+        """Name a survivor, and why it survived."""
+        reason = self._refused.get(process.pid)
+        return name_of(process) + (f": {reason}" if reason else "")
