@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .records.phases import Outcome
-from .records.record import Failure, Measurement
-from .session.steps import session_of
+from .records import Failure, Measurement, Outcome
+from .session import session_of
 
 if TYPE_CHECKING:
     from .acquisition import Acquisition
     from .config import Rig
-    from .session.operator import Operator
-    from .session.session import ExperimentSession
+    from .session import ExperimentSession, Operator
 
 
 class LimitsExceeded(AssertionError):  # noqa: N818 - it says what happened

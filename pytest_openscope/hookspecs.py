@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .records.record import Failure
+    from .records import Failure
 
 
 @pytest.hookspec(firstresult=True)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import hookspecs
-from .session.operator import terminal_is_there
-from .session.options import add_options, rig_config_of
+from .session import add_options, rig_config_of, terminal_is_there
 
 if TYPE_CHECKING:
-    from .session.run import ExperimentRun
+    from .session import ExperimentRun
 
 #: pytest's capture replaces stdin before any hook of a plugin runs, hence at import.
 _TERMINAL = terminal_is_there()
@@ -43,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if rig_config_of(early_config) is not None and not hasattr(early_config, "workerinput"):
-        from .session.run import ExperimentRun
+        from .session import ExperimentRun
 
         early_config.stash[_RUN] = ExperimentRun(early_config, terminal=_TERMINAL)
 
@@ -61,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--validate-rig: no rig is given -> add --rig-config PATH")
         return
     if _RUN not in config.stash:
-        from .session.run import ExperimentRun
+        from .session import ExperimentRun
 
         config.stash[_RUN] = ExperimentRun(config, terminal=_TERMINAL)
     config.stash[_RUN].configure()

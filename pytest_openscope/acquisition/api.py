@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from ..records.record import AcquisitionFacts
+from ..records import AcquisitionFacts
+from .run import AcquisitionRun
+from .simulated import SimulatedRun
 from .spec import AcquisitionSpec, split_command
 
 if TYPE_CHECKING:
-    from .run import AcquisitionRun
-    from .simulated import Fault, SimulatedRun
+    from .simulated import Fault
     from .streams import Sink
 
-    Run = AcquisitionRun | SimulatedRun
-
+Run = AcquisitionRun | SimulatedRun
 Command = Union[str, "os.PathLike[str]", Sequence[object]]
 
 
@@ -197,12 +197,8 @@ class Acquisition:
     def _create(self, spec: AcquisitionSpec) -> Run:
         run: Run
         if self.dry_run and self._fault is None:
-            from .simulated import SimulatedRun
-
             run = SimulatedRun(spec, on_done=self._ended)
         else:
-            from .run import AcquisitionRun
-
             if self.dry_run and self._fault is not None:
                 from .simulated import faulty
 

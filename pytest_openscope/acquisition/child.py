@@ -8,8 +8,7 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from ..system.usage import TreeUsage
-from ..system.windows import Job
+from ..system import Job, TreeUsage
 from . import spawn
 
 if TYPE_CHECKING:

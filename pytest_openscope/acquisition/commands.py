@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ..records.errors import ConfigurationError, Mistake
-from ..system.tree import StopPolicy
+from ..records import ConfigurationError, Mistake
+from ..system import StopPolicy
 from .spec import AcquisitionSpec, command_line, split_command
 
 Parameters = Mapping[str, Any]
 
 
-def build(parameters: Parameters, session_folder: Path) -> AcquisitionSpec | None:
+def build_spec(parameters: Parameters, session_folder: Path) -> AcquisitionSpec | None:
     """Return what to run for the merged and expanded parameters; None when the launcher kind starts no process.
 
     Kinds without a process are ``base`` (runs nothing), an absent one, and ``matlab`` (a call into a running MATLAB).
@@ -39,19 +39,19 @@ def build(parameters: Parameters, session_folder: Path) -> AcquisitionSpec | Non
     return None
 
 
-def describe(parameters: Parameters, session_folder: Path) -> str:
+def describe_command(parameters: Parameters, session_folder: Path) -> str:
     """Return in one line what would run, for the log of a dry run.
 
     Raises:
-        ConfigurationError: see :func:`build`.
+        ConfigurationError: see :func:`build_spec`.
     """
     if _kind(parameters) == "matlab":
         return _matlab(parameters, session_folder)
-    spec = build(parameters, session_folder)
+    spec = build_spec(parameters, session_folder)
     return "nothing (launcher: base)" if spec is None else command_line(spec.command)
 
 
-def defaults(parameters: Parameters) -> AcquisitionSpec:
+def default_spec(parameters: Parameters) -> AcquisitionSpec:
     """Return the limits, the stop policy and the like that the parameters set, for every acquisition of the session."""
     policy = StopPolicy(
         graceful_s=float(_value(parameters, "stop_graceful_s", StopPolicy.graceful_s)),
@@ -68,7 +68,7 @@ def defaults(parameters: Parameters) -> AcquisitionSpec:
     )
 
 
-def check(parameters: Parameters, dry_run: bool, where: str = "parameters") -> list[Mistake]:
+def check_parameters(parameters: Parameters, dry_run: bool, where: str = "parameters") -> list[Mistake]:
     """Return what would keep the acquisition from starting: a script, an interpreter or a program that is not there.
 
     Nothing in a dry run, which needs none of them. A path that still holds placeholders is not judged.
@@ -76,7 +76,7 @@ def check(parameters: Parameters, dry_run: bool, where: str = "parameters") -> l
     if dry_run:
         return []
     try:
-        spec = build(parameters, Path())
+        spec = build_spec(parameters, Path())
     except ConfigurationError as error:
         return [Mistake(where, mistake.problem, mistake.remedy, mistake.key) for mistake in error.mistakes]
     kind = _kind(parameters)
@@ -125,7 +125,7 @@ def _kind(parameters: Parameters) -> str:
 def _spec(parameters: Parameters, name: str | None, command: tuple[str, ...], env: Mapping[str, str | None]) -> AcquisitionSpec:
     from dataclasses import replace
 
-    spec = defaults(parameters)
+    spec = default_spec(parameters)
     if name == "bonsai":
         # Bonsai reports a broken workflow on stderr only; the launcher fails it unless told otherwise.
         stderr_fails = bool(_value(parameters, "acquisition_error_terminate", True))

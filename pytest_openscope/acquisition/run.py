@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..records.record import AcquisitionFacts
-from ..system import tree
-from ..system.latch import Latch
+from ..records import AcquisitionFacts
+from ..system import Latch, StopReport, find_tree, name_of, stop_tree
 from . import spawn
 from .child import Child
 from .output import BLOCK_BYTES
@@ -77,7 +76,7 @@ class AcquisitionRun:
         self._ending = Ending()
         self._requests: list[tuple[str, str]] = []  # (kind, reason), the first counts
         self._stopper: threading.Thread | None = None
-        self._report: tree.StopReport | None = None
+        self._report: StopReport | None = None
         self._looked_s = float("-inf")
         self._guarded: set[str] = set()
         self._judged = False
@@ -319,7 +318,7 @@ class AcquisitionRun:
 
     def _stop_tree(self, child: Child) -> None:
         try:
-            self._report = tree.stop_tree(
+            self._report = stop_tree(
                 child.pid,
                 child.create_time,
                 pgid=child.pgid,
@@ -331,7 +330,7 @@ class AcquisitionRun:
             )
         except Exception:
             logger.exception("stopping acquisition %r failed", self.name)
-            self._report = tree.StopReport(survivors=(f"perhaps pid {child.pid}",))
+            self._report = StopReport(survivors=(f"perhaps pid {child.pid}",))
 
     def _is_over(self, child: Child) -> bool:
         """Tell whether nothing of the tree is left, or nothing that can be stopped; begin to stop what outlived its parent."""
@@ -341,7 +340,7 @@ class AcquisitionRun:
         if child.ended_s is None or now_s - self._looked_s < _LEFTOVER_POLL_S:
             return False
         self._looked_s = now_s
-        left = tree.find_tree(
+        left = find_tree(
             child.pid,
             child.create_time,
             pgid=child.pgid,
@@ -350,7 +349,7 @@ class AcquisitionRun:
             members=child.job.pids,
         )
         if left and now_s - child.ended_s >= NATURAL_END_S:
-            names = ", ".join(tree.name_of(process) for process in left)
+            names = ", ".join(name_of(process) for process in left)
             logger.warning("acquisition %r has ended, but not what it started, which is being stopped: %s", self.name, names)
             self._begin_stop(child)
         return not left

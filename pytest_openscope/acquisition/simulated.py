@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..records.record import AcquisitionFacts
-from ..system.durations import parse_duration_s
+from ..records import AcquisitionFacts
+from ..system import parse_duration_s
 from .spec import LOGGER, AcquisitionSpec, command_line
 
 logger = logging.getLogger(LOGGER)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..records.folder import METADATA, is_reserved
-from ..system.tree import MARK_FOLDER, MARK_NAME, MARK_SESSION
+from ..records import METADATA, is_reserved
+from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
 if TYPE_CHECKING:

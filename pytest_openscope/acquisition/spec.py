@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..records.record import AcquisitionFacts
-from ..system.tree import StopPolicy
+from ..records import AcquisitionFacts
+from ..system import StopPolicy
 
 LOGGER = "pytest_openscope.acquisition"
 #: What the launcher's acquisition scripts read.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from .spec import LOGGER, AcquisitionFailed, AcquisitionTimeout, describe_returncode
 
 if TYPE_CHECKING:
-    from ..records.record import AcquisitionFacts
-    from ..system.tree import StopReport
+    from ..records import AcquisitionFacts
+    from ..system import StopReport
 
 logger = logging.getLogger(LOGGER)
 

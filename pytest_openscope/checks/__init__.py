@@ -1,1 +1,49 @@
 """The ready-made validation of a rig: ``pytest --rig-config rig.yaml --validate-rig``."""
+
+from __future__ import annotations
+
+from .changes import (
+    compare,
+    describe_rig,
+    installed_versions,
+    keep_last_good,
+    last_good,
+)
+from .measure import (
+    TIMEOUT_S,
+)
+from .probe import (
+    run_probe,
+)
+from .readiness import (
+    evaluate,
+    expanded_block,
+    keeper,
+    read_results,
+)
+from .recorder import (
+    PLUGIN_NAME,
+    CheckRecorder,
+)
+from .suite import (
+    RigChecks,
+    things_of,
+)
+
+__all__ = [
+    "PLUGIN_NAME",
+    "TIMEOUT_S",
+    "CheckRecorder",
+    "RigChecks",
+    "compare",
+    "describe_rig",
+    "evaluate",
+    "expanded_block",
+    "installed_versions",
+    "keep_last_good",
+    "keeper",
+    "last_good",
+    "read_results",
+    "run_probe",
+    "things_of",
+]

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system.files import json_bytes, write_json
+from ..system import json_bytes, write_json
 
 LAST_GOOD = "last_good.json"
 #: Two readings of the same thing differ by noise.
@@ -46,7 +46,7 @@ def describe_rig(
     secrets: Iterable[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Return what can be compared, one flat section for each thing given; secrets are masked, so that only names show."""
-    from ..log.masking import mask_json
+    from ..log import mask_json
 
     hidden = frozenset(secrets)
     sections: dict[str, dict[str, Any]] = {}

@@ -13,8 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system.durations import format_duration, parse_duration_s
-from ..system.files import write_json
+from ..system import format_duration, parse_duration_s, write_json
 
 VALIDATION = "validation.json"
 #: Groups of the ready-made checks.
@@ -64,9 +63,7 @@ def group_of(check: str) -> str:
 
 def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:
     """Return the rig file's ``readiness``, typed and with its placeholders replaced, and what is wrong with it."""
-    from ..config.coerce import check_section
-    from ..config.configuration import reread
-    from ..config.schema import READINESS_KEYS
+    from ..config import READINESS_KEYS, check_section, reread
 
     rig, expand = configuration.rig, configuration.expander()
     kinds = {key.name: key.kind for key in READINESS_KEYS}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ..system.durations import parse_duration_s
+from ..system import parse_duration_s
 from .result import FAIL, PASS, SKIP, WARN, CheckResult
 from .suite import NAME, RESULT, RigChecks
 

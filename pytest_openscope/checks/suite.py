@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..config.coerce import check_section
-from ..config.configuration import reread
-from ..config.schema import REQUIREMENTS_KEYS
+from ..config import REQUIREMENTS_KEYS, check_section, reread
 from .result import FAIL, SKIP, WARN, CheckResult
 
 #: Set by the ready-made checks, which know more than that they passed.
@@ -91,7 +89,7 @@ class RigChecks:
 
 def things_of(configuration: Any) -> dict[str, list[Any]]:
     """Return what each repeated check is repeated for, before a session has begun."""
-    from ..config.configuration import expand_rig
+    from ..config import expand_rig
 
     checks = RigChecks(configuration, rig=expand_rig(configuration.rig, configuration.expander()))
     return {kind: checks.things(kind) for kind in REPEATED}

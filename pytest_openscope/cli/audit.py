@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..mirror.audit import audit
-from ..mirror.files import LOG_NAME
+from ..mirror import LOG_NAME, audit_day_log
 from .parser import EXIT_USAGE, CommandParser, tell
 
 
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for given in options.day_log:
         path = given / LOG_NAME if given.is_dir() else given
         try:
-            report = audit(path, options.lock_wait_s)
+            report = audit_day_log(path, options.lock_wait_s)
         except (FileNotFoundError, NotADirectoryError, FileExistsError):
             code = EXIT_USAGE
             problem = "is no day's log of this package" if path.exists() else "there is no such day's log"

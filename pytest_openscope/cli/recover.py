@@ -6,9 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..config import ConfigRequest, load
-from ..config.roots import default_state_directory
-from ..sidecar.recovery import recover
+from ..config import ConfigRequest, default_state_directory, load
+from ..sidecar import recover
 from .parser import EXIT_USAGE, CommandParser, tell
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..issues.settings import DEFAULT_API, DEFAULT_TOKEN_ENV, ReportSettings
+from ..issues import DEFAULT_API, DEFAULT_TOKEN_ENV, ReportSettings
 from .parser import EXIT_USAGE, CommandParser, tell
 
 EXIT_OK, EXIT_FOUND = 0, 1
@@ -48,8 +48,7 @@ def _configuration(rig_config: Path | None, params: Sequence[Path] = ()) -> Any:
     if rig_config is None:
         tell(["--rig-config: no rig configuration is given -> add --rig-config FILE"])
         return None
-    from ..config.load import load
-    from ..config.model import ConfigRequest
+    from ..config import ConfigRequest, load
 
     loaded = load(
         ConfigRequest(
@@ -71,8 +70,7 @@ def _configuration(rig_config: Path | None, params: Sequence[Path] = ()) -> Any:
 
 
 def _list(state: Path) -> int:
-    from ..issues.ledger import Ledger
-    from ..issues.outbox import list_reports
+    from ..issues import Ledger, list_reports
 
     reports = list_reports(state)
     ledger = Ledger(state)
@@ -93,8 +91,8 @@ def _list(state: Path) -> int:
 
 
 def _send(state: Path, timeout_s: float) -> int:
-    from ..issues.outbox import drain, list_reports
-    from ..sidecar.late_reports import LateAnswers
+    from ..issues import drain, list_reports
+    from ..sidecar import LateAnswers
 
     waiting = len(list_reports(state))
     if waiting:
@@ -123,8 +121,8 @@ def _send(state: Path, timeout_s: float) -> int:
 
 
 def _drop(state: Path, which: str) -> int:
-    from ..issues.outbox import drop
-    from ..sidecar.late_reports import LateAnswers
+    from ..issues import drop
+    from ..sidecar import LateAnswers
 
     if not which:
         tell(["outbox drop: no report is named -> give the beginning of its id or fingerprint, or all"])
@@ -182,7 +180,7 @@ def github_check_main(argv: Sequence[str]) -> int:
 
 
 def _report_check(settings: ReportSettings, as_json: bool) -> int:
-    from ..issues.access import ERROR, check_access
+    from ..issues import ERROR, check_access
 
     findings = check_access(settings, os.environ.get(settings.token_env, ""))
     if as_json:

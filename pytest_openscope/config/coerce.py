@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..log.masking import REFERENCE, is_secret_key, mask_text
-from ..records.errors import Mistake
-from ..system.durations import parse_duration_s
+from ..log import REFERENCE, is_secret_key, mask_text
+from ..records import Mistake
+from ..system import parse_duration_s
 from .reading import kind_of
 from .schema import LEVELS, Key
 from .suggest import nearest

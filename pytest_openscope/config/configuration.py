@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..log.masking import collect_secrets
-from ..records.errors import ConfigurationError, Mistake
-from ..records.folder import is_folder_name
+from ..log import collect_secrets
+from ..records import ConfigurationError, Mistake, is_folder_name
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
 from .frozen import record
 from .merge import source_of

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
-from ..log.masking import mask_text
-from ..records.errors import Mistake
+from ..log import mask_text
+from ..records import Mistake
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
 from .frozen import record
 from .merge import copy_of

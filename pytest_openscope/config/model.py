@@ -7,8 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..records.errors import Mistake
-from ..records.phases import OnFailure, Phase
+from ..records import Mistake, OnFailure, Phase
 from .frozen import record
 
 if TYPE_CHECKING:

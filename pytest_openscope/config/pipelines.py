@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..records.errors import Mistake
-from ..records.phases import OnFailure, Phase
+from ..records import Mistake, OnFailure, Phase
 from .coerce import check_section, show
 from .merge import source_of
 from .model import PipelineEntry

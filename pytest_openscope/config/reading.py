@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..records.errors import Mistake
+from ..records import Mistake
 from .yaml_rules import MAX_DEPTH, MAX_VALUES, YamlError, load_yaml, plain_scalar
 
 MAX_BYTES = 5_000_000

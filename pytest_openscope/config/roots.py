@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from ..records.folder import is_reserved
+from ..records import is_reserved
 from .coerce import Wrong, has_placeholder
 
 DRY_RUNS = "dry_runs"

@@ -1,1 +1,25 @@
 """The hardware of a rig: drivers, their mocks, faults on demand. Nothing here is imported for a rig without ``devices:``."""
+
+from __future__ import annotations
+
+from .checking import (
+    check_specs,
+)
+from .faults import (
+    check_faults,
+    parse_injections,
+)
+from .manager import (
+    DeviceManager,
+)
+from .spec import (
+    build_specs,
+)
+
+__all__ = [
+    "DeviceManager",
+    "build_specs",
+    "check_faults",
+    "check_specs",
+    "parse_injections",
+]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..system.durations import parse_duration_s
+from ..system import parse_duration_s
 
 _KEYS = {"value", "raise", "delay", "sequence"}
 

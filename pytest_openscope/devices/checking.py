@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..records.errors import Mistake
+from ..records import Mistake
 from .loader import LoadError, did_you_mean, load
 from .spec import KEYS, DeviceSpec, Note, fits, read_spec, script_of
 from .surface import callable_signature, surface_of

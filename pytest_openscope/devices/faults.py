@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..records.errors import Mistake
-from ..system.durations import parse_duration_s
+from ..records import Mistake
+from ..system import parse_duration_s
 from .answers import make_exception
 from .loader import LoadError, did_you_mean, load
 from .protocol import LIFECYCLE

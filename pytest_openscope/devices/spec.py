@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..records.errors import ConfigurationError, Mistake
-from ..system.durations import parse_duration_s
+from ..records import ConfigurationError, Mistake
+from ..system import parse_duration_s
 from .answers import find_mistake
 from .loader import READY_MADE, did_you_mean
 from .surface import callable_signature

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..records.record import AcquisitionFacts, ChainedException, Failure
+from ..records import AcquisitionFacts, ChainedException, Failure
 from .markdown import clean
 from .normalise import basename, normalise
 from .sources import Sources

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..system.files import write_json
+from ..system import write_json
 
 LEDGER = "ledger.json"
 MAX_FINGERPRINTS = 2000

@@ -15,9 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system.files import write_json
-from ..system.locks import FileLock
-from ..system.timestamps import now_iso
+from ..system import FileLock, now_iso, write_json
 from .ledger import Ledger
 from .results import FINAL, result, write_back
 from .settings import Timing

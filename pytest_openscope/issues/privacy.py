@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..log.masking import MASK, ExactMasker, mask_json, mask_text
+from ..log import MASK, ExactMasker, mask_json, mask_text
 
 HOME = "~"
 HOST = "<host>"

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..records.folder import METADATA
-from ..records.phases import Outcome, Phase
-from ..records.record import Failure, failures_in
-from ..system.timestamps import now_iso
+from ..records import METADATA, Failure, Outcome, Phase, failures_in
+from ..system import now_iso
 from .fingerprint import fingerprint
 from .markdown import clean, plain
 from .privacy import Machine, Privacy

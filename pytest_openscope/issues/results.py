@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..system.files import write_atomic, write_json
-from ..system.timestamps import now_iso
+from ..system import now_iso, write_atomic, write_json
 
 #: The states of a report that are final for the occurrence; ``queued`` is not.
 FINAL = ("created", "commented", "reopened", "known", "refused")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..records.record import AcquisitionFacts, Failure
+from ..records import AcquisitionFacts, Failure
 from .fingerprint import FINGERPRINT
 from .markdown import block, block_overhead, clean, code, cut_middle, folded, one_line, plain, visible_lines
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..system.files import write_json
+from ..system import write_json
 from .client import Api, LimitedError, RefusedError, TransientError
 from .ledger import Ledger
 from .results import keep_copy, result

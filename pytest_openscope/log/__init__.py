@@ -1,1 +1,43 @@
 """The session log: taking, writing, reading and masking records."""
+
+from __future__ import annotations
+
+from .lines import (
+    encode_batch,
+    head,
+    last_lines,
+    read_log,
+)
+from .masking import (
+    MASK,
+    REFERENCE,
+    ExactMasker,
+    collect_secrets,
+    is_secret_key,
+    mask_json,
+    mask_text,
+)
+from .session_log import (
+    SessionLog,
+)
+from .writer import (
+    LogWriter,
+    repair_tail,
+)
+
+__all__ = [
+    "MASK",
+    "REFERENCE",
+    "ExactMasker",
+    "LogWriter",
+    "SessionLog",
+    "collect_secrets",
+    "encode_batch",
+    "head",
+    "is_secret_key",
+    "last_lines",
+    "mask_json",
+    "mask_text",
+    "read_log",
+    "repair_tail",
+]

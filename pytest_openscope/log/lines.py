@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import BinaryIO, NamedTuple
 
-from ..system.timestamps import time_field
+from ..system import time_field
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\\\(?=x\\{)")
 _UNSAFE_FIELD = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\\\(?=x\\{)")

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from ..system.timestamps import clock, time_field
+from ..system import clock, time_field
 from .levels import Levels
 from .lines import Damage, LogEntry, encode_batch, head, last_lines, read_log, record_text
 from .tap import Tap

@@ -9,8 +9,7 @@ from _thread import RLock
 from collections.abc import Callable
 from pathlib import Path
 
-from ..system.held_files import count_lines, is_deleted, keep_apart, put_back
-from ..system.processes import create_time, is_alive
+from ..system import count_lines, create_time, is_alive, is_deleted, keep_apart, put_back
 from .lines import encode_record
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)

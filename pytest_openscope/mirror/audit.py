@@ -54,7 +54,7 @@ class AuditReport:
         return text + (f"\n  {self.other_lines} lines of other programs left alone" if self.other_lines else "")
 
 
-def audit(day_log_path: str | Path, lock_wait_s: float = 300.0) -> AuditReport:
+def audit_day_log(day_log_path: str | Path, lock_wait_s: float = 300.0) -> AuditReport:
     """Mend ``YYYY/MM/DD/launcher.log`` from the sessions' own copies in ``<rig>/<session>/`` beside it.
 
     Lines of other programs are left alone; damaged or doubled lines of ours are blanked in place, missing lines of ended

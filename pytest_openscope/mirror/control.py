@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..system.light import light_command, spawn_detached
+from ..system import light_command, spawn_detached
 from .files import MirrorJob, Retry
 
 if TYPE_CHECKING:

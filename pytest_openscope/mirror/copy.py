@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..system.files import replace_file, write_json
+from ..system import replace_file, write_json
 from .files import (
     BINARY,
     BLOCK_BYTES,

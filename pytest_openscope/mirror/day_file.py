@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..system.locks import try_lock_byte, unlock_byte
+from ..system import try_lock_byte, unlock_byte
 from .day_lines import blank, is_day_log, is_foreign_tail
 from .files import BINARY, BLOCK_BYTES, make_below, numbered, read_at, same_file, true_end, write_at
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..records.folder import is_reserved
+from ..records import is_reserved
 
 #: Size of a block that is compared, and the most that one write call gets (the unit of the measurements in the docs).
 BLOCK_BYTES = 64 * 1024

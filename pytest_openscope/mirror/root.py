@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ..system.files import write_json
+from ..system import write_json
 
 #: Folders in which systems mount shares: what is missing in them is not mounted, and is never created.
 _ANCHORS = ("/mnt", "/media", "/net", "/Volumes")

@@ -17,8 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..system.locks import FileLock
-from ..system.processes import step_back
+from ..system import FileLock, step_back
 from .copy import Hint, OwnCopy, SourceLog
 from .day_log import DayLog
 from .files import MirrorJob, Retry

@@ -1,1 +1,23 @@
 """The pipeline steps that come with the package, and the contract of the lab's own ones."""
+
+from __future__ import annotations
+
+from .context import (
+    ModuleContext,
+)
+from .contract import (
+    check_entries,
+    run_entry,
+    simulates,
+)
+from .scripts import (
+    ScriptImports,
+)
+
+__all__ = [
+    "ModuleContext",
+    "ScriptImports",
+    "check_entries",
+    "run_entry",
+    "simulates",
+]

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..log.masking import mask_json
-from ..records.folder import METADATA, is_reserved
-from ..records.phases import Phase
-from ..system.files import json_bytes, write_atomic, write_json
+from ..log import mask_json
+from ..records import METADATA, Phase, is_reserved
+from ..system import json_bytes, write_atomic, write_json
 from .scripts import ScriptImports
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..records.errors import Mistake
+from ..records import Mistake
 from .calls import call, call_with
 from .context import Entry, ModuleContext, ModuleFailed, Operator
 from .scripts import ScriptImports, ScriptNotFound, find_script

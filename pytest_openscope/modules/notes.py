@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..records.folder import METADATA
-from ..system.files import write_json
+from ..records import METADATA
+from ..system import write_json
 from .context import ModuleContext, ModuleFailed
 
 DEFAULT_FILENAME = "experiment_notes.txt"

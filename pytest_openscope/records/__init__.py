@@ -1,1 +1,83 @@
 """What a session knows and leaves behind."""
+
+from __future__ import annotations
+
+from .errors import (
+    ConfigurationError,
+    Mistake,
+)
+from .failures import (
+    failure_from_exception,
+)
+from .folder import (
+    METADATA,
+    create_session_folder,
+    is_folder_name,
+    is_reserved,
+)
+from .journal import (
+    JOURNAL,
+    Journal,
+    JournalReader,
+    boot_is_same,
+)
+from .phases import (
+    Gate,
+    OnFailure,
+    Outcome,
+    Phase,
+)
+from .record import (
+    AcquisitionFacts,
+    ChainedException,
+    Failure,
+    Measurement,
+    SessionRecord,
+    StepRecord,
+    failures_in,
+)
+from .revisions import (
+    git_revisions,
+)
+from .snapshot import (
+    DEBUG_STATE,
+    END_STATE,
+    debug_state,
+    end_state,
+    json_safe,
+    read_json,
+    update_json,
+)
+
+__all__ = [
+    "DEBUG_STATE",
+    "END_STATE",
+    "JOURNAL",
+    "METADATA",
+    "AcquisitionFacts",
+    "ChainedException",
+    "ConfigurationError",
+    "Failure",
+    "Gate",
+    "Journal",
+    "JournalReader",
+    "Measurement",
+    "Mistake",
+    "OnFailure",
+    "Outcome",
+    "Phase",
+    "SessionRecord",
+    "StepRecord",
+    "boot_is_same",
+    "create_session_folder",
+    "debug_state",
+    "end_state",
+    "failure_from_exception",
+    "failures_in",
+    "git_revisions",
+    "is_folder_name",
+    "is_reserved",
+    "json_safe",
+    "read_json",
+    "update_json",
+]

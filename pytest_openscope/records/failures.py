@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from ..system.timestamps import now_iso
+from ..system import now_iso
 from .phases import Outcome, Phase
 from .record import AcquisitionFacts, ChainedException, Failure
 
@@ -201,7 +201,7 @@ def _locals(exc: BaseException) -> list[dict[str, Any]]:
 
 
 def _value(name: str, value: Any) -> str:
-    from ..log.masking import is_secret_key
+    from ..log import is_secret_key
 
     if is_secret_key(name):
         return "***"

@@ -21,8 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system.held_files import is_deleted, keep_apart, put_back
-from ..system.timestamps import now_iso
+from ..system import is_deleted, keep_apart, now_iso, put_back
 
 JOURNAL = "journal.jsonl"
 _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)

@@ -69,7 +69,7 @@ def describe_repository(root: Path, name: str) -> dict[str, Any]:
         facts["commit"] = _ask_git(root)
     url = _origin(_read(common / "config"))
     if url:
-        from ..log.masking import mask_text
+        from ..log import mask_text
 
         facts["repository_url"] = mask_text(url)
     return facts

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..system.files import write_json
-from ..system.timestamps import now_iso
+from ..system import now_iso, write_json
 from .failures import MAX_MESSAGE_CHARS, as_text, clip
 from .failures import failure_from_exception as failure_from_exception
 from .phases import Outcome
@@ -24,7 +23,7 @@ from .record import Failure, SessionRecord, StepRecord
 from .record import failures_in as failures_in
 
 if TYPE_CHECKING:
-    from ..log.masking import ExactMasker
+    from ..log import ExactMasker
 
 END_STATE = "end_state.json"
 DEBUG_STATE = "debug_state.json"
@@ -74,7 +73,7 @@ def debug_state(
     ``failure`` and ``other_failures`` hold :meth:`Failure.as_json`, so that readers can rebuild them. ``more`` adds top-level
     keys (``rig_id``, ``dry_run``, ``outcome`` …). Values whose keys or shape say secret are masked.
     """
-    from ..log.masking import mask_json
+    from ..log import mask_json
 
     first = failures[0] if failures else Failure("internal", Outcome.ERROR, "the session failed without a recorded failure")
     state: dict[str, Any] = {
@@ -123,7 +122,7 @@ def end_state(
     ``process_returncode`` defaults to that of the last acquisition process. A provisional state, which post-acquisition
     modules read, has neither stop time nor outcome yet. ``more`` adds top-level keys.
     """
-    from ..log.masking import ExactMasker, mask_json
+    from ..log import ExactMasker, mask_json
 
     if process_returncode is None and record.acquisitions:
         process_returncode = record.acquisitions[-1].returncode
@@ -177,7 +176,7 @@ def _in_brief(failure: Failure) -> dict[str, Any]:
 
 def _step(step: StepRecord, hidden: ExactMasker) -> dict[str, Any]:
     """Return a step as JSON; only three of its texts are the user's, and a session may have thousands of steps."""
-    from ..log.masking import mask_json, mask_text
+    from ..log import mask_json, mask_text
 
     data = {**vars(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
     texts = f"{step.name}\n{step.nodeid}\n{step.skipped}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..system.files import write_json
+from ..system import write_json
 
 _FILE = "last_answers.json"
 

@@ -7,11 +7,9 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ..log.session_log import last_lines
-from ..records.phases import Outcome
-from ..records.record import Failure
-from ..records.snapshot import DEBUG_STATE, END_STATE, debug_state, end_state
-from ..system.timestamps import now_iso
+from ..log import last_lines
+from ..records import DEBUG_STATE, END_STATE, Failure, Outcome, debug_state, end_state
+from ..system import now_iso
 from .interrupts import StepInterrupted, StepTimedOut
 from .naming import name_by_hook
 

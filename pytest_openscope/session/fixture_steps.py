@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..records.phases import OnFailure, Outcome, Phase
-from ..records.record import StepRecord
-from ..system.timestamps import now_iso
+from ..records import OnFailure, Outcome, Phase, StepRecord
+from ..system import now_iso
 
 if TYPE_CHECKING:
     from .session import ExperimentSession

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..records.errors import Mistake
+from ..records import Mistake
 
 _PARAMETER_FILE = ".json"
 _NO_PARAMETER_FILE = (".yaml", ".yml", ".toml")

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..system.console_close import ConsoleClose, interrupt_main
-from ..system.forks import on_fork
+from ..system import ConsoleClose, interrupt_main, on_fork
 
 if TYPE_CHECKING:
     from _pytest.outcomes import Failed

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from ..records.errors import Mistake
-from ..records.phases import OnFailure, Phase
+from ..records import Mistake, OnFailure, Phase
 
 #: How like a phase's name an unknown mark must be to count as a misspelt one (:mod:`difflib`, 1 is the same word).
 _MISSPELT = 0.85

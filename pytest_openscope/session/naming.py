@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from ..records.record import Failure
+from ..records import Failure
 
 #: A longer name is a message, and is kept as its fingerprint only.
 MAX_NAME_CHARS = 200
@@ -45,7 +45,7 @@ def _ask(hook: Any, failure: Failure) -> None:
         raise TypeError(f"it returned {name!r:.100} -> return a text, or None for the ordinary fingerprint")
     name = " ".join(name.split())
     if len(name) > MAX_NAME_CHARS:
-        from ..issues.fingerprint import named
+        from ..issues import named
 
         name = named(name)
     failure.fingerprint = name or failure.fingerprint

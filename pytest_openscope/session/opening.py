@@ -16,15 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import LAUNCHER_FORMAT_VERSION, __version__
-from ..log.masking import ExactMasker, mask_json
-from ..records.errors import ConfigurationError
-from ..records.folder import METADATA, create_session_folder
-from ..records.journal import JOURNAL, Journal
-from ..records.record import SessionRecord
-from ..system.files import write_atomic
-from ..system.held_files import keep_apart
-from ..system.locks import write_holder
-from ..system.processes import create_time
+from ..log import ExactMasker, mask_json
+from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
+from ..system import create_time, keep_apart, write_atomic, write_holder
 from .rig_access import check_readiness, recover_earlier, take_rig, tell_of_crashes
 
 if TYPE_CHECKING:
@@ -77,7 +71,7 @@ def _look_for_token(session: ExperimentSession) -> None:
     report = session.settings.github_issue
     if report is None or not report.enabled or session.validating or (session.dry_run and not report.report_dry_runs):
         return
-    from ..issues.settings import ReportSettings, missing_token
+    from ..issues import ReportSettings, missing_token
 
     session.missing_token = missing_token(ReportSettings.from_any(report), os.environ)
     if session.missing_token:
@@ -95,9 +89,8 @@ def _root_of(session: ExperimentSession) -> Path:
         return output_root
     if session.dry_run:
         return output_root / "validations"
-    from ..checks.measure import TIMEOUT_S
-    from ..checks.probe import run_probe
-    from ..system.durations import parse_duration_s
+    from ..checks import TIMEOUT_S, run_probe
+    from ..system import parse_duration_s
 
     try:
         timeout_s = parse_duration_s(session.configuration.rig.requirements.get("timeout_s"))
@@ -213,7 +206,7 @@ def _session_facts(session: ExperimentSession) -> dict[str, Any]:
 
 def _mark(session: ExperimentSession, facts: dict[str, Any]) -> None:
     """Let the next session on this rig find this one from its first moment on."""
-    from ..sidecar.markers import mark_unfinished
+    from ..sidecar import mark_unfinished
 
     state = session.configuration.rig.state_directory
     mark_unfinished(state, session.folder.name, session.folder, facts["mirror_directory"], facts)
@@ -255,7 +248,7 @@ def _begin_journal(session: ExperimentSession, facts: dict[str, Any]) -> None:
 
 
 def _write_inputs(session: ExperimentSession) -> None:
-    from ..records.revisions import git_revisions
+    from ..records import git_revisions
 
     arguments = command_line()
     parameter_file = session.configuration.parameter_file
@@ -281,7 +274,7 @@ def _write_inputs(session: ExperimentSession) -> None:
 
 
 def _start_sidecar(session: ExperimentSession) -> None:
-    from ..sidecar.client import SidecarClient
+    from ..sidecar import SidecarClient
 
     session.sidecar = SidecarClient(
         session.journal, session.folder, session._on_message, secrets=session.secrets, terminal_fd=session.terminal_fd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..records.phases import OnFailure, Phase
+from ..records import OnFailure, Phase
 
 if TYPE_CHECKING:
     from ..config import Configuration, PipelineEntry
@@ -104,15 +104,15 @@ class ParameterStep(pytest.Function):
 
 def run_acquisition(request: pytest.FixtureRequest) -> None:
     """Run the acquisition that the parameters describe; launcher ``base`` runs nothing."""
-    from ..acquisition import commands
+    from ..acquisition import build_spec, describe_command
     from .steps import session_of
 
     session = session_of(request.config)
     api = session.acquisition_api()
-    spec = commands.build(session.parameters, session.folder)
+    spec = build_spec(session.parameters, session.folder)
     if spec is None:
         if session.dry_run:
-            session.simulate("acquisition", commands.describe(session.parameters, session.folder))
+            session.simulate("acquisition", describe_command(session.parameters, session.folder))
         return
     if session.dry_run:
         session.record.simulated.append("acquisition")
@@ -130,7 +130,7 @@ def _entry_body(entry: PipelineEntry) -> Any:
 
 def run_step(session: ExperimentSession, entry: PipelineEntry) -> None:
     """Run one pipeline entry under the module contract."""
-    from ..modules.contract import run_entry, simulates
+    from ..modules import run_entry, simulates
 
     context = session.module_context(entry)
     if session.dry_run:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..system.locks import FileLock, read_holder
+from ..system import FileLock, read_holder
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -28,8 +28,7 @@ def check_readiness(session: ExperimentSession) -> None:
     configuration, reason = session.configuration, session.options.override_readiness
     if not configuration.rig.readiness or session.dry_run or session.validating:
         return
-    from ..checks.readiness import evaluate, expanded_block
-    from ..checks.suite import things_of
+    from ..checks import evaluate, expanded_block, things_of
 
     rig = configuration.rig
     now = datetime.now().astimezone()
@@ -111,7 +110,7 @@ def recover_earlier(session: ExperimentSession) -> None:
     if not (state / "unfinished").is_dir():
         return
     try:
-        from ..sidecar.recovery import recover
+        from ..sidecar import recover
 
         session.notices += recover(state, secrets=session.secrets)
     except Exception as error:
@@ -122,7 +121,7 @@ def recover_earlier(session: ExperimentSession) -> None:
 
 def tell_of_crashes(session: ExperimentSession) -> None:
     """Tell, once, of earlier sessions whose end nobody at the rig may have seen: their sidecar wrote it."""
-    from ..sidecar.markers import crashed
+    from ..sidecar import crashed
 
     for path, text in crashed(session.configuration.rig.state_directory):
         session.notices.append(text)

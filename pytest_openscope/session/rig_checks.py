@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 def register_recorder(session: ExperimentSession) -> Any:
     """Register what keeps the results of rig checks."""
-    from ..checks.readiness import keeper, read_results
-    from ..checks.recorder import PLUGIN_NAME, CheckRecorder
-    from ..checks.suite import RigChecks
+    from ..checks import PLUGIN_NAME, CheckRecorder, RigChecks, keeper, read_results
 
     configuration, rig = session.configuration, session.configuration.rig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..checks.changes import compare, describe_rig, installed_versions, keep_last_good, last_good
+from ..checks import compare, describe_rig, installed_versions, keep_last_good, last_good
 
 if TYPE_CHECKING:
     from .session import ExperimentSession

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..log.session_log import SessionLog
-from ..records.errors import ConfigurationError, Mistake
+from ..log import SessionLog
+from ..records import ConfigurationError, Mistake
 from .operator import Operator, someone_is_there
 from .options import Options, checks_among, read_options, rig_config_of
 
@@ -54,7 +54,7 @@ class ExperimentRun:
 
     def _annotate(self, error: pytest.UsageError) -> None:
         """Mark the rig file in a job of GitHub Actions: pytest's own report of such an error is a line in the job's log."""
-        from ..views.annotations import command
+        from ..views import command
         from .operator import real_descriptor
 
         located = rig_config_of(self.config)
@@ -249,8 +249,8 @@ def _check_parts(configuration: Configuration, options: Options) -> list[Mistake
     mistakes: list[Mistake] = []
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
     if entries:
-        from ..acquisition.commands import repository_folder
-        from ..modules.contract import check_entries
+        from ..acquisition import repository_folder
+        from ..modules import check_entries
 
         folders = [configuration.cwd]
         if configuration.parameter_file is not None:
@@ -258,15 +258,15 @@ def _check_parts(configuration: Configuration, options: Options) -> list[Mistake
         repository = repository_folder(configuration.parameters)
         mistakes += check_entries(entries, repository=repository, folders=folders, dry_run=configuration.dry_run)
     if configuration.parameter_file is not None:
-        from ..acquisition import commands
-        from ..config.merge import source_of
+        from ..acquisition import check_parameters
+        from ..config import source_of
 
-        for found in commands.check(configuration.parameters, configuration.dry_run):
+        for found in check_parameters(configuration.parameters, configuration.dry_run):
             where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
             mistakes.append(Mistake(where, found.problem, found.remedy, found.key))
     if configuration.rig.devices:
-        from ..config.configuration import expand_rig
-        from ..devices.checking import check_specs
+        from ..config import expand_rig
+        from ..devices import check_specs
 
         rig_file, rig = configuration.rig_file, expand_rig(configuration.rig, configuration.expander())
         mistakes += check_specs(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
@@ -278,7 +278,7 @@ def _check_parts(configuration: Configuration, options: Options) -> list[Mistake
 def _check_faults(configuration: Configuration, options: Options) -> list[Mistake]:
     mistakes: list[Mistake] = []
     if options.device_faults:
-        from ..devices.faults import check_faults
+        from ..devices import check_faults
 
         mistakes += check_faults(options.device_faults, configuration.rig.devices, configuration.rig_file.parent)
     for text in options.acquisition_faults:

@@ -17,13 +17,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from ..log.masking import mask_json
-from ..log.session_log import SessionLog
-from ..records.phases import Gate, OnFailure, Outcome, Phase
-from ..records.record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
-from ..system.files import write_json
-from ..system.locks import FileLock
-from ..system.timestamps import now_iso
+from ..log import SessionLog, mask_json
+from ..records import AcquisitionFacts, Failure, Gate, Measurement, OnFailure, Outcome, Phase, SessionRecord, StepRecord
+from ..system import FileLock, now_iso, write_json
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
 from .options import Options
@@ -32,9 +28,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..acquisition import Acquisition
-    from ..config import Configuration, PipelineEntry
-    from ..config.model import Rig
-    from ..records.journal import Journal
+    from ..config import Configuration, PipelineEntry, Rig
+    from ..records import Journal
 
 _log = logging.getLogger("pytest_openscope.session")
 _LOGGER = "pytest_openscope.session"
@@ -221,7 +216,7 @@ class ExperimentSession:
 
     def fail(self, failure: Failure) -> None:
         """Keep a failure; the first one is what ``debug_state.json`` describes."""
-        from ..records.snapshot import json_safe
+        from ..records import json_safe
         from .naming import name_by_hook
 
         name_by_hook(self, failure)
@@ -288,7 +283,7 @@ class ExperimentSession:
     @property
     def repository(self) -> Path | None:
         """Where the experiment's repository lies, when the parameters name one."""
-        from ..acquisition.commands import repository_folder
+        from ..acquisition import repository_folder
 
         return repository_folder(self.parameters)
 
@@ -299,7 +294,7 @@ class ExperimentSession:
 
     def begin_post_acquisition(self) -> None:
         """Write the provisional end state that post-acquisition modules read."""
-        from ..records.snapshot import END_STATE, end_state
+        from ..records import END_STATE, end_state
 
         self._collect_acquisitions()
         self._guard(

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..records.failures import failure_from_exception
-from ..records.phases import Outcome
-from ..records.record import Failure
-from ..system.timestamps import now_iso
+from ..records import Failure, Outcome, failure_from_exception
+from ..system import now_iso
 from .items import step_name
 from .tee import LooseEnds
 
@@ -149,11 +147,11 @@ class SessionEnds:
             return
         self._summarised = True
         try:
-            from ..views.summary import write_summary
+            from ..views import write_summary
 
             write_summary(self._session, terminal)
             if os.environ.get("GITHUB_ACTIONS") == "true":
-                from ..views.annotations import annotate
+                from ..views import annotate
 
                 mine = self._session
                 for line in annotate(mine.record.failures, mine.config.rootpath, mine.secrets):

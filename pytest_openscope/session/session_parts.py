@@ -8,21 +8,21 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..log.masking import mask_json
-from ..records.record import Measurement
+from ..log import mask_json
+from ..records import Measurement
 from .operator import real_descriptor
 
 if TYPE_CHECKING:
     from ..acquisition import Acquisition
     from ..config import PipelineEntry
-    from ..devices.manager import DeviceManager
-    from ..modules.context import ModuleContext
+    from ..devices import DeviceManager
+    from ..modules import ModuleContext
     from .session import ExperimentSession
 
 
 def make_acquisition(session: ExperimentSession) -> Acquisition:
     """Return what runs acquisition programs."""
-    from ..acquisition import Acquisition, commands, parse_fault
+    from ..acquisition import Acquisition, default_spec, parse_fault
 
     faults = session.options.acquisition_faults
     joint = _AcquisitionJoint(session)
@@ -30,7 +30,7 @@ def make_acquisition(session: ExperimentSession) -> Acquisition:
         session.folder,
         joint.take_output,
         joint.take_event,
-        defaults=commands.defaults(session.parameters),
+        defaults=default_spec(session.parameters),
         dry_run=session.dry_run,
         fault=parse_fault(faults[0]) if faults else None,
         echo=joint.echo,
@@ -64,9 +64,7 @@ class _AcquisitionJoint:
 
 def make_devices(session: ExperimentSession) -> DeviceManager:
     """Return the rig's devices; none is open yet."""
-    from ..devices.faults import parse_injections
-    from ..devices.manager import DeviceManager
-    from ..devices.spec import build_specs
+    from ..devices import DeviceManager, build_specs, parse_injections
 
     rig = session.rig
     faults, _ = parse_injections(session.options.device_faults, list(rig.devices))
@@ -82,10 +80,10 @@ def make_devices(session: ExperimentSession) -> DeviceManager:
 
 def make_module_context(session: ExperimentSession, entry: PipelineEntry) -> ModuleContext:
     """Return what a pipeline step may use; the placeholders of its entry are replaced."""
-    from ..modules.context import ModuleContext
+    from ..modules import ModuleContext
 
     if session.scripts is None:
-        from ..modules.scripts import ScriptImports
+        from ..modules import ScriptImports
 
         session.scripts = ScriptImports()
     folders = [session.config.invocation_params.dir]

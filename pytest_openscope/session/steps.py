@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..records.failures import failure_from_exception
-from ..records.phases import OnFailure, Outcome, Phase
-from ..records.record import Failure, StepRecord
-from ..system.timestamps import now_iso
+from ..records import Failure, OnFailure, Outcome, Phase, StepRecord, failure_from_exception
+from ..system import now_iso
 from .fixture_steps import FixtureSteps
 from .interrupts import StepExited, StepInterrupted, StepTimedOut
 from .items import misspelt_phases, place_of, step_name

@@ -7,11 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from ..records.folder import METADATA
-from ..records.journal import boot_is_same
-from ..records.phases import Outcome, Phase
-from ..records.record import Failure
-from ..system.timestamps import now_iso
+from ..records import METADATA, Failure, Outcome, Phase, boot_is_same
+from ..system import now_iso
 from .view import SessionView
 
 FAULT_LOG = "faulthandler.log"

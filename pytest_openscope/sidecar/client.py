@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..records.folder import METADATA
-from ..records.journal import Journal
-from ..system.light import spawn_light
+from ..records import METADATA, Journal
+from ..system import spawn_light
 
 if TYPE_CHECKING:
     import subprocess

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..log.masking import ExactMasker
-from ..log.writer import LogWriter
+from ..log import ExactMasker, LogWriter
 from .view import SessionView
 
 

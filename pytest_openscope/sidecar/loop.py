@@ -20,10 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..records.folder import METADATA
-from ..records.journal import Journal
-from ..system.locks import FileLock
-from ..system.processes import ProcessWatch, create_time, is_stopped, memory_mb
+from ..records import METADATA, Journal
+from ..system import FileLock, ProcessWatch, create_time, is_stopped, memory_mb
 from .link import Link
 from .view import WITNESS_JOURNAL, SessionView
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..system.files import write_json
+from ..system import write_json
 
 UNFINISHED = "unfinished"
 CRASHED = "crashed"

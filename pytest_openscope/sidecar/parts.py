@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..mirror.control import MirrorSupervisor
-from ..mirror.files import MirrorJob
-from ..records.folder import METADATA
-from ..records.snapshot import END_STATE, update_json
+from ..mirror import MirrorJob, MirrorSupervisor
+from ..records import END_STATE, METADATA, update_json
 from .markers import mark_unfinished, unmark
 from .samples import RESOURCE_USAGE, ResourceSampler
 
 if TYPE_CHECKING:
-    from ..mirror.control import MirrorStatus
+    from ..mirror import MirrorStatus
     from .loop import Sidecar
 
 MIRROR_LOGGER = "pytest_openscope.mirror"
@@ -193,7 +191,7 @@ class Parts:
         state = self.view.state_directory
         if state is None or not wanted(self.view):
             return
-        from ..issues.outbox import waiting
+        from ..issues import waiting
 
         if waiting(state):
             drain = partial(send_waiting, self.view, self.sidecar.secrets, REPORTS_S)

@@ -14,11 +14,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..records.folder import METADATA
-from ..records.journal import JOURNAL, Journal, boot_is_same
-from ..system.light import spawn_light
-from ..system.locks import FileLock
-from ..system.processes import is_alive
+from ..records import JOURNAL, METADATA, Journal, boot_is_same
+from ..system import FileLock, is_alive, spawn_light
 from .client import SIDECAR_LOG
 from .markers import marked, unmark
 from .samples import RESOURCE_USAGE, repair

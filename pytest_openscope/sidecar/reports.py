@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..records.folder import METADATA
-from ..records.journal import Journal
-from ..records.snapshot import DEBUG_STATE, read_json
+from ..records import DEBUG_STATE, METADATA, Journal, read_json
 from .late import append_late
 from .view import SessionView
 
@@ -36,10 +34,7 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
     Without a token nothing is queued: a rig that never gets one would gather reports without end. A report that the disk does
     not take is refused.
     """
-    from ..issues.outbox import enqueue, is_known
-    from ..issues.report import build_report
-    from ..issues.results import result, write_back
-    from ..issues.settings import ReportSettings, missing_token
+    from ..issues import ReportSettings, build_report, enqueue, is_known, missing_token, result, write_back
 
     path = view.folder / METADATA / DEBUG_STATE
     state, directory = read_json(path), view.state_directory
@@ -120,7 +115,7 @@ def send_reports(
 
 def send_waiting(view: SessionView, secrets: Iterable[str], limit_s: float) -> None:
     """Send what the rig's outbox holds; copies of earlier sessions in the central mirror follow the answers."""
-    from ..issues.outbox import drain
+    from ..issues import drain
     from .late_reports import LateAnswers
 
     assert view.state_directory is not None

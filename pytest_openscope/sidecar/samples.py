@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..system.timestamps import now_iso
+from ..system import now_iso
 
 if TYPE_CHECKING:
     import psutil
@@ -38,7 +38,7 @@ def append(path: Path, sample: dict[str, Any]) -> None:
     """
     data = json.dumps(sample).encode("ascii")
     if not path.exists():
-        from ..system.files import write_atomic
+        from ..system import write_atomic
 
         write_atomic(path, b"[" + _END)
     elif not _ends_well(path):
@@ -89,7 +89,7 @@ def repair(path: Path) -> bool:
             except ValueError:
                 continue
             whole.append(text)
-    from ..system.files import write_atomic
+    from ..system import write_atomic
 
     write_atomic(path, b"[" + (b"\n" + b",\n".join(whole) if whole else b"") + _END)
     return True
@@ -142,7 +142,7 @@ class Tree:
     def _find(self) -> None:
         import psutil
 
-        from ..system.processes import SAME_START_S
+        from ..system import SAME_START_S
 
         if self.pid not in self.members:
             try:

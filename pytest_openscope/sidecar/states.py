@@ -7,13 +7,24 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from ..log.lines import last_lines
-from ..records.folder import METADATA
-from ..records.journal import boot_is_same
-from ..records.phases import OnFailure, Outcome, Phase
-from ..records.record import AcquisitionFacts, Failure, Measurement, SessionRecord, StepRecord
-from ..records.snapshot import DEBUG_STATE, END_STATE, debug_state, read_json
-from ..system.files import write_json
+from ..log import last_lines
+from ..records import (
+    DEBUG_STATE,
+    END_STATE,
+    METADATA,
+    AcquisitionFacts,
+    Failure,
+    Measurement,
+    OnFailure,
+    Outcome,
+    Phase,
+    SessionRecord,
+    StepRecord,
+    boot_is_same,
+    debug_state,
+    read_json,
+)
+from ..system import write_json
 from .view import SessionView
 
 LAST_LOG_LINES = 200

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..records.folder import METADATA
-from ..records.journal import JOURNAL, JournalReader
+from ..records import JOURNAL, METADATA, JournalReader
 
 #: The sidecar's own journal, beside the session's: each file has one writer, since Windows has no atomic append. It is also
 #: the file that a sidecar or a recovery locks as long as it sees to a session.

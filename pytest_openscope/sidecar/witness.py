@@ -17,15 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..log.lines import encode_batch, head, read_log
-from ..log.masking import ExactMasker
-from ..log.writer import LogWriter, repair_tail
-from ..records.folder import METADATA
-from ..records.journal import Journal, boot_is_same
-from ..records.phases import Outcome
-from ..records.record import Failure, SessionRecord
-from ..system.files import write_json
-from ..system.timestamps import now_iso, time_field
+from ..log import ExactMasker, LogWriter, encode_batch, head, read_log, repair_tail
+from ..records import METADATA, Failure, Journal, Outcome, SessionRecord, boot_is_same
+from ..system import now_iso, time_field, write_json
 from .cause import failure_of_death
 from .states import debug_of, record_of
 from .view import AcquisitionView, SessionView
@@ -171,7 +165,7 @@ class Witness:
             return
         import psutil
 
-        from ..system.tree import find_main
+        from ..system import find_main
 
         mark = str(self.view.value("session_folder", self.view.folder))
         until = time.monotonic() + (_UNANNOUNCED_S if self._same_boot() and not self.recovered else 0.0)
@@ -215,7 +209,7 @@ class Witness:
 
     def _stop(self, acquisition: AcquisitionView, delays: dict[str, float], known: list[tuple[int, float]]) -> None:
         def stop() -> None:
-            from ..system.tree import StopPolicy, stop_tree
+            from ..system import StopPolicy, stop_tree
 
             policy = StopPolicy(**delays)
             mark = str(self.view.value("session_folder", self.view.folder))
@@ -242,7 +236,7 @@ class Witness:
         name, found = acquisition.name, self.stops.get(acquisition.name)
         if found is None:
             if self._same_boot() and self.view.value("on_crash", "stop") == "leave":
-                from ..system.processes import is_alive
+                from ..system import is_alive
 
                 state = "goes on" if is_alive(acquisition.pid, acquisition.create_time) else "is gone"
                 self.say(f"left {name}", "WARNING", f"{name} (pid {acquisition.pid}) {state}: on_crash is leave")
@@ -303,7 +297,7 @@ class Witness:
 
     def _take_output(self, acquisition: AcquisitionView) -> None:
         """Append the lines of the raw files that are not in the log: none doubled, none left out."""
-        from ..acquisition.output import replay
+        from ..acquisition import replay
 
         log = self.log
         if log is None:
@@ -365,7 +359,7 @@ class Witness:
         mark_crashed(state, str(self.view.value("session_uuid", self.view.folder.name)), str(outcome), self.unsafe, see)
 
     def _write_end_state(self, record: SessionRecord) -> None:
-        from ..records.snapshot import END_STATE, end_state, read_json
+        from ..records import END_STATE, end_state, read_json
 
         path: Path = self.view.folder / METADATA / END_STATE
         before = read_json(path) or {}

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..log.masking import ExactMasker, mask_text
-from ..records.record import Failure
+from ..log import ExactMasker, mask_text
+from ..records import Failure
 
 _MAX_CHARS = 2000
 

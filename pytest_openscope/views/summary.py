@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..records.phases import Outcome
-from ..records.record import Failure, SessionRecord
+from ..records import Failure, Outcome, SessionRecord
 
 
 class Summarised(Protocol):

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.acquisition.commands import build, check, defaults, describe, repository_folder
+from pytest_openscope.acquisition.commands import build_spec as build
+from pytest_openscope.acquisition.commands import check_parameters as check
+from pytest_openscope.acquisition.commands import default_spec as defaults
+from pytest_openscope.acquisition.commands import describe_command as describe
+from pytest_openscope.acquisition.commands import repository_folder
 from pytest_openscope.acquisition.spawn import change_environment, explain, program_on_windows
 from pytest_openscope.acquisition.spec import AcquisitionSpec, describe_returncode, split_command, split_windows
 from pytest_openscope.records.errors import ConfigurationError

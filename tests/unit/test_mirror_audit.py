@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from mirror_tools import Bench, check_day, day_lines
 
-from pytest_openscope.mirror.audit import audit, main
+from pytest_openscope.cli.audit import main
+from pytest_openscope.mirror.audit import audit_day_log as audit
 
 
 @pytest.fixture

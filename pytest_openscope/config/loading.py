@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import LAUNCHER_FORMAT_VERSION
-from ..log.masking import ExactMasker
-from ..records.errors import Mistake
-from ..records.phases import Phase
+from ..log import ExactMasker
+from ..records import Mistake, Phase
 from .coerce import show
 from .configuration import Configuration, find_secrets, make_expander, read_settings
 from .layers import RIG_NAMES, Findings, RigLayer, check_near_matches, check_parameters, check_rig_blocks, sort_rig
