@@ -5,18 +5,28 @@ Without a rig configuration nothing but the options, markers and hooks is regist
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from . import hookspecs
-from .session import add_options, rig_config_of, terminal_is_there
+from .session import add_options, rig_config_of
 
 if TYPE_CHECKING:
     from .session import ExperimentRun
 
+
+def _terminal_is_there() -> bool:
+    """Tell whether stdin is a terminal; must be asked before pytest's capture replaces it."""
+    try:
+        return sys.stdin is not None and sys.stdin.isatty()
+    except (ValueError, OSError):
+        return False
+
+
 #: pytest's capture replaces stdin before any hook of a plugin runs, hence at import.
-_TERMINAL = terminal_is_there()
+_TERMINAL = _terminal_is_there()
 _RUN: pytest.StashKey[ExperimentRun] = pytest.StashKey()
 
 _MARKERS = (

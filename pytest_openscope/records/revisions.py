@@ -27,7 +27,7 @@ def git_revisions(folders: Iterable[Path], *, names: dict[str, str] | None = Non
             continue
         seen.add(root)
         found.append(describe_repository(root, (names or {}).get(str(root), root.name)))
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     own: dict[str, Any] = {"name": "pytest-openscope", "path": str(package)}
     checkout = repository_root(package)
     if checkout is not None and (checkout / "pytest_openscope").is_dir():

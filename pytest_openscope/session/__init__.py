@@ -1,24 +1,20 @@
-"""One session from opening to end."""
+"""One session from opening to end.
+
+The plugin is loaded in every pytest run on a computer: all but the options is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
-from .operator import (
-    Operator,
-    terminal_is_there,
-)
-from .options import (
-    add_options,
-    rig_config_of,
-)
-from .run import (
-    ExperimentRun,
-)
-from .session import (
-    ExperimentSession,
-)
-from .steps import (
-    session_of,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .options import add_options, rig_config_of
+
+if TYPE_CHECKING:
+    from .operator import Operator
+    from .run import ExperimentRun
+    from .session import ExperimentSession
+    from .steps import session_of
 
 __all__ = [
     "ExperimentRun",
@@ -27,5 +23,12 @@ __all__ = [
     "add_options",
     "rig_config_of",
     "session_of",
-    "terminal_is_there",
 ]
+
+_HOME = {"ExperimentRun": "run", "ExperimentSession": "session", "Operator": "operator", "session_of": "steps"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

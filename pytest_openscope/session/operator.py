@@ -17,14 +17,6 @@ _YES = {"y", "yes", "j", "ja", "o", "oui"}
 _NO = {"n", "no", "nein", "non"}
 
 
-def terminal_is_there() -> bool:
-    """Tell whether stdin is a terminal; must be asked before pytest's capture replaces it."""
-    try:
-        return sys.stdin is not None and sys.stdin.isatty()
-    except (ValueError, OSError):
-        return False
-
-
 class Operator:
     """Asks the operator; every question and answer stands in the session log.
 

@@ -109,7 +109,7 @@ class ExperimentRun:
         from pathlib import Path
 
         config = self.config
-        checks = Path(__file__).parent / "checks"
+        checks = Path(__file__).parents[1] / "checks"
         if not checks_among(config):
             given = list(config.args) if config.args_source is config.ArgsSource.ARGS else []
             config.args = [str(checks), *given]

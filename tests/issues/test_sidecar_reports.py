@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.issues import report as making
 from pytest_openscope.issues.outbox import drop, enqueue, list_reports
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import Journal
@@ -30,7 +29,7 @@ def test_a_report_that_cannot_be_made_is_said_to_the_session(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a defect of the reporter's own")
 
-    monkeypatch.setattr(making, "build_report", broken)
+    monkeypatch.setattr("pytest_openscope.issues.build_report", broken)
     monkeypatch.setenv(TOKEN_ENV, TOKEN)
     rig = make_rig()
     folder = rig.session_folder()

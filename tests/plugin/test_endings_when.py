@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 SIGNAL_WHILE = """
 import os, signal
-from pytest_openscope import opening
+from pytest_openscope.session import opening
 real = opening.{function}
 def interrupted(session):
     os.kill(os.getpid(), signal.{name})

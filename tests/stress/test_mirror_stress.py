@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 
 from mirror_tools import Bench, check_day, day_lines
 
-from pytest_openscope.mirror.audit import audit
+from pytest_openscope.mirror.audit import audit_day_log as audit
 from pytest_openscope.mirror.control import MirrorTuning
 from pytest_openscope.mirror.day_lines import format_line
 

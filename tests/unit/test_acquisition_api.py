@@ -18,10 +18,10 @@ from pytest_openscope.acquisition import (
     AcquisitionSpec,
     AcquisitionTimeout,
     Fault,
-    StopPolicy,
     parse_fault,
 )
 from pytest_openscope.records.record import AcquisitionFacts
+from pytest_openscope.system.tree import StopPolicy
 
 Make = Callable[..., Acquisition]
 DEFAULTS = AcquisitionSpec(stop=StopPolicy(0.5, 0.5, 2.0))

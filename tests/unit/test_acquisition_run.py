@@ -20,9 +20,9 @@ from pytest_openscope.acquisition import (
     AcquisitionRun,
     AcquisitionSpec,
     AcquisitionTimeout,
-    StopPolicy,
 )
 from pytest_openscope.acquisition.output import CONTINUES, replay
+from pytest_openscope.system.tree import StopPolicy
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 QUICK = StopPolicy(graceful_s=0.5, terminate_s=0.5, kill_s=2.0)

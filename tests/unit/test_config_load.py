@@ -528,12 +528,3 @@ def test_records_behave_like_frozen_dataclasses(lab: Lab) -> None:
         dataclasses.replace(settings, nonsense=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="missing"):
         type(settings)()  # type: ignore[call-arg]
-
-
-def test_importing_is_light() -> None:
-    import subprocess
-
-    code = "import sys, pytest_openscope.config; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"pydantic", "packaging", "yaml", "psutil", "requests", "asyncio", "github", "subprocess", "filelock", "logging"}
-    assert not heavy & set(done.stdout.split())

@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
-from pytest_openscope.session.session.interrupts import Interrupts, StepInterrupted
 
+from pytest_openscope.session.interrupts import Interrupts, StepInterrupted
 from pytest_openscope.system.console_close import CAUSES, ConsoleClose, interrupt_main
 
 

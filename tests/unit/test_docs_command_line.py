@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_openscope import cli, plugin
-from pytest_openscope.session.session import options
+from pytest_openscope.session import options
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -202,15 +200,6 @@ def test_last_lines(tmp_path: Path) -> None:
     lines = last_lines(path, 5)
     assert lines[1] == "end"
     assert len(lines[0]) < 1024 * 1024
-
-
-def test_the_sidecar_need_not_import_logging() -> None:
-    code = (
-        "import sys, pytest_openscope.log.writer\n"
-        "print([name for name in ('logging', 'dataclasses', 'inspect', 'asyncio') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_examples_of_the_documentation_are_true() -> None:
