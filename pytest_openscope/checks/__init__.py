@@ -12,9 +12,6 @@ from .changes import (
 from .measure import (
     TIMEOUT_S,
 )
-from .probe import (
-    run_probe,
-)
 from .readiness import (
     evaluate,
     expanded_block,
@@ -44,6 +41,5 @@ __all__ = [
     "keeper",
     "last_good",
     "read_results",
-    "run_probe",
     "things_of",
 ]

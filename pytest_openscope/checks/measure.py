@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .probe import run_probe
+from ..system import run_probe
 from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, failed_all
 
 Requirements = Mapping[str, Any]

@@ -89,8 +89,8 @@ def _root_of(session: ExperimentSession) -> Path:
         return output_root
     if session.dry_run:
         return output_root / "validations"
-    from ..checks import TIMEOUT_S, run_probe
-    from ..system import parse_duration_s
+    from ..checks import TIMEOUT_S
+    from ..system import parse_duration_s, run_probe
 
     try:
         timeout_s = parse_duration_s(session.configuration.rig.requirements.get("timeout_s"))

@@ -40,6 +40,9 @@ from .locks import (
     unlock_byte,
     write_holder,
 )
+from .probe import (
+    run_probe,
+)
 from .processes import (
     SAME_START_S,
     ProcessWatch,
@@ -106,6 +109,7 @@ __all__ = [
     "put_back",
     "read_holder",
     "replace_file",
+    "run_probe",
     "spawn_detached",
     "spawn_light",
     "step_back",

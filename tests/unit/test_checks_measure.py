@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pytest_openscope.checks import clock, measure, packages, ports, programs
-from pytest_openscope.checks.probe import run_probe
 from pytest_openscope.checks.result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most
+from pytest_openscope.system.probe import run_probe
 
 
 def statuses(results: list[CheckResult]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Touches disks, shares and servers from a process of its own, which may hang without holding up anybody.
 
-``python -m pytest_openscope.checks.probe <name> <json arguments>`` prints one JSON object.
+``python -m pytest_openscope.system.probe <name> <json arguments>`` prints one JSON object.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FAREWELL_S = 0.5
 
 def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
     """Run a probe and return what it found; ``{"error": …}`` when it failed or did not come back in time."""
-    command = [sys.executable, "-m", "pytest_openscope.checks.probe", name, json.dumps(arguments)]
+    command = [sys.executable, "-m", "pytest_openscope.system.probe", name, json.dumps(arguments)]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     pipe = subprocess.PIPE
