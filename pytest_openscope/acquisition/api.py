@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 from ..records import AcquisitionFacts
 from .run import AcquisitionRun
 from .simulated import SimulatedRun
-from .spec import AcquisitionSpec, split_command
+from .spec import AcquisitionSpec, name_of_command, split_command
 
 if TYPE_CHECKING:
     from .simulated import Fault
@@ -84,7 +84,7 @@ class Acquisition:
             timeout_s: stop it, and fail, after this time.
             cwd: its working directory.
             env: changes of its environment; None removes a variable.
-            name: what it is called in the log; default the program's name.
+            name: what it is called in the log; default what it runs: a script, a module, a workflow, a program.
             check: False returns the facts of a program that failed, too.
             settings: further fields of :class:`.spec.AcquisitionSpec` (``stderr_fails=True``).
 
@@ -191,7 +191,7 @@ class Acquisition:
             own["cwd"] = Path(cwd)
         if env is not None:
             own["env"] = {**self.defaults.env, **env}
-        own["name"] = name or (Path(parts[0]).stem if parts else "") or self.defaults.name
+        own["name"] = name or name_of_command(parts) or self.defaults.name
         return replace(self.defaults, **own)
 
     def _create(self, spec: AcquisitionSpec) -> Run:

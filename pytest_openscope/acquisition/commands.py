@@ -10,12 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..records import ConfigurationError, Mistake
 from ..system import StopPolicy
-from .spec import AcquisitionSpec, command_line, split_command
+from .spec import AcquisitionSpec, command_line, name_of_command, split_command
 
 Parameters = Mapping[str, Any]
 
@@ -31,11 +32,13 @@ def build_spec(parameters: Parameters, session_folder: Path) -> AcquisitionSpec 
     kind = _kind(parameters)
     if kind == "python":
         command, env = _python(parameters), {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        return _spec(parameters, "python", command, {key: text for key, text in env.items() if key not in os.environ})
+        return _spec(parameters, command, {key: text for key, text in env.items() if key not in os.environ})
     if kind == "command":
-        return _spec(parameters, None, _command(parameters), {})
+        return _spec(parameters, _command(parameters), {})
     if kind == "bonsai":
-        return _spec(parameters, "bonsai", _bonsai(parameters, session_folder), {})
+        # Bonsai reports a broken workflow on stderr only; the launcher fails it unless told otherwise.
+        stderr_fails = bool(_value(parameters, "acquisition_error_terminate", True))
+        return replace(_spec(parameters, _bonsai(parameters, session_folder), {}), stderr_fails=stderr_fails)
     return None
 
 
@@ -122,15 +125,9 @@ def _kind(parameters: Parameters) -> str:
     return str(parameters.get("launcher") or "base").strip().lower()
 
 
-def _spec(parameters: Parameters, name: str | None, command: tuple[str, ...], env: Mapping[str, str | None]) -> AcquisitionSpec:
-    from dataclasses import replace
-
+def _spec(parameters: Parameters, command: tuple[str, ...], env: Mapping[str, str | None]) -> AcquisitionSpec:
     spec = default_spec(parameters)
-    if name == "bonsai":
-        # Bonsai reports a broken workflow on stderr only; the launcher fails it unless told otherwise.
-        stderr_fails = bool(_value(parameters, "acquisition_error_terminate", True))
-        spec = replace(spec, stderr_fails=stderr_fails)
-    return replace(spec, command=command, name=name or Path(command[0]).stem or spec.name, env=env)
+    return replace(spec, command=command, name=name_of_command(command) or spec.name, env=env)
 
 
 def _python(parameters: Parameters) -> tuple[str, ...]:

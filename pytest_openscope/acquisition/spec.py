@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -105,8 +106,6 @@ def split_windows(text: str) -> list[str]:
     Raises:
         ValueError: a double quote is not closed.
     """
-    import re
-
     parts = re.findall(r"""\s+|'[^']*'(?!\S)|(?:[^\s"]|"[^"]*")+|".*""", text, re.DOTALL)
     words = []
     for part in parts:
@@ -116,6 +115,41 @@ def split_windows(text: str) -> list[str]:
             whole = len(part) > 1 and part[0] == part[-1] == "'"
             words.append(part[1:-1] if whole else part.replace('"', ""))
     return words
+
+
+#: Programs that run what an argument names.
+_INTERPRETER = re.compile(r"(?i)(?:python|pythonw|py|pypy)[\d.]*t?|bonsai")
+#: Options of Python that take the next argument as their value.
+_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+
+
+def name_of_command(command: Sequence[str]) -> str:
+    """Return what a command runs, as a name: the stem of a script or workflow, a module's name, else the program's stem.
+
+    How the interpreter is called says nothing about an acquisition (``python``, ``python3.11``, ``py -3``): ``-c`` and an
+    interpreter alone are ``python``. "" for no command.
+    """
+    if not command:
+        return ""
+    program = _stem(command[0])
+    if not _INTERPRETER.fullmatch(program):
+        return program
+    arguments = iter(command[1:])
+    for argument in arguments:
+        if argument == "-m":
+            return next(arguments, "python")
+        if argument in ("-c", "-"):
+            break
+        if argument in _WITH_VALUE:
+            next(arguments, None)
+        elif not argument.startswith("-"):
+            return _stem(argument)
+    return "bonsai" if program.lower() == "bonsai" else "python"
+
+
+def _stem(path: str) -> str:
+    name = re.split(r"[\\/]", path)[-1]
+    return re.sub(r"(?i)\.(?:exe|com|bat|cmd|pyw?|bonsai|sh)$", "", name)
 
 
 def command_line(command: Sequence[str]) -> str:

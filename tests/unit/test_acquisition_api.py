@@ -20,6 +20,7 @@ from pytest_openscope.acquisition import (
     Fault,
     parse_fault,
 )
+from pytest_openscope.acquisition.spec import name_of_command
 from pytest_openscope.records.record import AcquisitionFacts
 from pytest_openscope.system.tree import StopPolicy
 
@@ -64,8 +65,41 @@ def test_check_false_returns_a_failure(make: Make) -> None:
     assert make().run(python("raise SystemExit(3)"), check=False).returncode == 3
 
 
-def test_a_name_comes_from_the_program(make: Make, lines: list[tuple[str, bytes]]) -> None:
-    assert make().run([Path(sys.executable), "-c", ""]).name.startswith("python")
+@pytest.mark.parametrize(
+    "interpreter", ["python", "/venv/bin/python3", "python3.13t", r"C:\Lab PC\.venv\Scripts\pythonw.exe", "py"]
+)
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["-u", "/data/stim one.py", "--n", "3"], "stim one"),
+        (["-W", "error", "-X", "dev", r"C:\lab\stim.py"], "stim"),
+        (["-m", "lab.stim", "x.py"], "lab.stim"),
+        (["-c", "print()", "x.py"], "python"),
+        (["-", "x.py"], "python"),
+        ([], "python"),
+    ],
+)
+def test_an_acquisition_is_named_after_what_it_runs(interpreter: str, arguments: list[str], name: str) -> None:
+    assert name_of_command([interpreter, *(["-3"] if interpreter == "py" else []), *arguments]) == name
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ([], ""),
+        ([r"C:\Bonsai\Bonsai.exe", r"wf\Main.bonsai", "--start"], "Main"),
+        (["bonsai"], "bonsai"),
+        (["/opt/ffmpeg-7.1", "-i", "clip.py"], "ffmpeg-7.1"),
+        (["DAQ.EXE"], "DAQ"),
+    ],
+)
+def test_other_programs_have_their_own_name(command: list[str], name: str) -> None:
+    assert name_of_command(command) == name
+
+
+def test_a_run_has_the_name_that_it_is_given(make: Make) -> None:
+    assert make().run(python("")).name == "python"
+    assert make().run(python(""), name="camera").name == "camera"
 
 
 def test_running_is_stopped_at_the_end_of_the_block(make: Make) -> None:
