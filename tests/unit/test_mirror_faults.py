@@ -294,7 +294,9 @@ def test_plain_lines_of_the_old_launcher_stay(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"crlf\r\nnext\r\n", b"nul \0 here\n\0\n", b"\xff\xfe\x80 not utf-8\n", b"\n\n\nend", b"x" * 300_000]
+    "content",
+    [b"crlf\r\nnext\r\n", b"nul \0 here\n\0\n", b"\xff\xfe\x80 not utf-8\n", b"\n\n\nend", b"x" * 300_000],
+    ids=["crlf", "nul", "not-utf8", "no-newline", "long"],
 )
 def test_odd_content_comes_through(bench: Bench, content: bytes) -> None:
     bench.start()
