@@ -1,4 +1,4 @@
-"""Print the command of a README section: its first ``sh`` code block. ``python3 readme_command.py README.md "Run the tests"``."""
+"""Print the command of a README section, its first ``sh`` code block: ``readme_command.py README.md "Run the tests"``."""
 
 import re
 import sys

@@ -32,7 +32,7 @@ class Acquisition:
         defaults: limits and the like of each run, where the call does not say otherwise.
         dry_run: simulate every run.
         fault: how simulated runs fail.
-        registry: gets the facts of each run when it has ended.
+        on_ended: gets the facts of each run when it has ended, from the run's own thread.
         echo: shows output on the terminal where the spec asks for it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Acquisition:
         defaults: AcquisitionSpec | None = None,
         dry_run: bool = False,
         fault: Fault | None = None,
-        registry: list[AcquisitionFacts] | None = None,
+        on_ended: Callable[[AcquisitionFacts], object] | None = None,
         echo: Callable[[str, list[bytes]], Any] | None = None,
     ) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Acquisition:
         self.dry_run = dry_run
         self.finished: list[AcquisitionFacts] = []
         self._sink, self._on_event, self._echo = sink, on_event, echo
-        self._fault, self._registry = fault, registry
+        self._fault, self._on_ended = fault, on_ended
         self._runs: list[Run] = []
 
     @property
@@ -210,8 +210,8 @@ class Acquisition:
     def _ended(self, run: Run) -> None:
         facts = run.facts()
         self.finished.append(facts)
-        if self._registry is not None:
-            self._registry.append(facts)
+        if self._on_ended is not None:
+            self._on_ended(facts)
         self._runs = [other for other in self._runs if other is not run]
 
 

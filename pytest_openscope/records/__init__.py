@@ -35,6 +35,8 @@ from .record import (
     SessionRecord,
     StepRecord,
     failures_in,
+    from_json,
+    to_json,
 )
 from .revisions import (
     git_revisions,
@@ -74,10 +76,12 @@ __all__ = [
     "end_state",
     "failure_from_exception",
     "failures_in",
+    "from_json",
     "git_revisions",
     "is_folder_name",
     "is_reserved",
     "json_safe",
     "read_json",
+    "to_json",
     "update_json",
 ]

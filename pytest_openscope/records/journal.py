@@ -29,7 +29,7 @@ _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _SPARE_BYTES = 64 * 1024
 _ENCODE = json.JSONEncoder(default=str).encode
 #: Events that the sidecar may read when it looks next (every 0.2 s): waking it a thousand times costs the experiment its core.
-_UNHURRIED = frozenset({"step_started", "step_finished", "step_resumed", "acquisition_batch", "failure"})
+_UNHURRIED = frozenset({"step_started", "step_finished", "step_resumed", "acquisition_batch", "kept"})
 
 
 def spare_path(journal: Path) -> Path:

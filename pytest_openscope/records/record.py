@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from .phases import OnFailure, Outcome, Phase
@@ -156,6 +156,18 @@ class SessionRecord:
     exit_code: int | None = None
     readiness_override: dict[str, Any] | None = None
 
+    def take(self, field: str, values: Iterable[Any]) -> None:
+        """Add ``values`` to a list, or set another field to the last of them.
+
+        Raises:
+            AttributeError: there is no such field.
+        """
+        values = list(values)
+        if isinstance(kept := getattr(self, field), list):
+            kept.extend(values)
+        elif values:
+            setattr(self, field, values[-1])
+
     @property
     def outcome(self) -> Outcome:
         """The worst of the session: a failure's, or ``error`` when log records were lost or nothing ran."""
@@ -165,6 +177,26 @@ class SessionRecord:
         if self.lost_records or not any(step.outcome for step in self.steps):
             worst = worst.worse(Outcome.ERROR)
         return worst
+
+
+def to_json(value: Any) -> Any:
+    """Return a value of a field of :class:`SessionRecord` as the journal has it; see :func:`from_json`."""
+    if isinstance(value, Failure):
+        return value.as_json()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def from_json(field: str, value: Any) -> Any:
+    """Rebuild a value of a field of :class:`SessionRecord` from :func:`to_json`; unknown keys (a newer version's) are left out.
+
+    Raises:
+        TypeError, ValueError, KeyError: it is damaged.
+    """
+    if field == "failures":
+        return Failure.from_json(value)
+    kinds: dict[str, type[Measurement | AcquisitionFacts]] = {"measurements": Measurement, "acquisitions": AcquisitionFacts}
+    kind = kinds.get(field)
+    return value if kind is None else kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 
 def failures_in(debug_state: Mapping[str, Any]) -> list[Failure]:

@@ -11,7 +11,6 @@ from ..log import last_lines
 from ..records import DEBUG_STATE, END_STATE, Failure, Outcome, debug_state, end_state
 from ..system import now_iso
 from .interrupts import StepInterrupted, StepTimedOut
-from .naming import name_by_hook
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -57,12 +56,10 @@ def _stop_hardware(session: ExperimentSession) -> None:
     if session.acquisition is not None:
         acquisition = session.acquisition
         session._guard("stopping the acquisition", lambda: acquisition.stop_all("the session ends"))
-        session._collect_acquisitions()
     if session.devices is not None:
         devices = session.devices
-        record = session.record
         session._guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
-        session._guard("making the devices safe", lambda: record.helper_failures.extend(devices.close_all()))
+        session._guard("making the devices safe", lambda: session.keep("helper_failures", *devices.close_all()))
         for text in devices.unsafe:
             session.fail(Failure("exception", Outcome.ERROR, text, at=now_iso()))
     session._guard("looking for faults that never struck", lambda: _tell_of_idle_faults(session))
@@ -87,7 +84,7 @@ def _ask_notes(session: ExperimentSession) -> None:
     with contextlib.suppress(Exception, StepInterrupted, StepTimedOut), session.interrupts.window():
         session.operator.lines("Notes on this session (several lines; an empty line ends):", lines)
     if lines:
-        record.operator_notes = "\n".join(part for part in (record.operator_notes, *lines) if part)
+        session.keep("operator_notes", "\n".join(part for part in (record.operator_notes, *lines) if part))
 
 
 def _explain(session: ExperimentSession) -> None:
@@ -97,13 +94,12 @@ def _explain(session: ExperimentSession) -> None:
         return
     if record.lost_records:
         text = f"{record.lost_records} log records were lost: {session.log.first_error}"
-        record.failures.append(Failure("internal", Outcome.ERROR, text, at=now_iso()))
-        name_by_hook(session, record.failures[-1])
+        session.fail(Failure("internal", Outcome.ERROR, text, at=now_iso()))
     elif not any(step.outcome for step in record.steps):
         if session.interrupts.count:
-            record.failures.append(Failure("interrupt", Outcome.INTERRUPTED, f"interrupted by {session.interrupts.cause}"))
+            session.keep("failures", Failure("interrupt", Outcome.INTERRUPTED, f"interrupted by {session.interrupts.cause}"))
         else:
-            record.failures.append(Failure("usage", Outcome.ERROR, "no step ran", at=now_iso()))
+            session.keep("failures", Failure("usage", Outcome.ERROR, "no step ran", at=now_iso()))
 
 
 def _write_states(session: ExperimentSession) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..records import OnFailure, Outcome, Phase, StepRecord
-from ..system import now_iso
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -70,7 +69,6 @@ class FixtureSteps:
         step = session.add_step(name, self._item_place[1], phase, OnFailure.ABORT, "fixture")
         self._steps.setdefault(code, []).append(step)
         session.log.set_place(str(phase), name)
-        session.journal.write("step_started", phase=str(phase), step=name, nodeid=self._item_place[1])
         _log.info("fixture %s started", name)
         return step
 
@@ -78,7 +76,7 @@ class FixtureSteps:
         session = self._session
         step.duration_s = round(time.perf_counter() - clock, 6)
         step.outcome = outcome
-        session.journal.write("step_finished", phase=str(step.phase), step=step.name, outcome=str(outcome or "skipped"))
+        session.end_step(step)
         _log.info("fixture %s %s in %.3f s", step.name, outcome or f"skipped: {step.skipped}", step.duration_s)
         session.log.set_place(*self._item_place)
         session.journal.write("step_resumed", phase=self._item_place[0], step=self._item_place[1])
@@ -86,7 +84,6 @@ class FixtureSteps:
     def _begin_after(self, code: CodeType, name: str, after: list[tuple[StepRecord, float]]) -> None:
         early = self._phase is Phase.PRE_ACQUISITION
         step = self._begin(code, name, Phase.PRE_ACQUISITION if early else Phase.POST_ACQUISITION)
-        step.started = now_iso()
         after.append((step, time.perf_counter()))
 
     def _end_after(self, after: list[tuple[StepRecord, float]]) -> None:

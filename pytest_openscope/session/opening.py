@@ -291,25 +291,25 @@ def _compare(session: ExperimentSession) -> None:
 
 def _describe_devices(session: ExperimentSession) -> None:
     """Stamp devices, stand-ins and injected faults on record, log and journal."""
-    record = session.record
-    for name, options in session.rig.devices.items():
-        record.devices[name] = {"driver": options.get("driver"), "dry_run": session.dry_run, "simulated": None}
-    if session.dry_run and record.devices:
-        session._guard("listing the simulated devices", partial(_list_simulated, session))
+    devices: dict[str, dict[str, Any]] = {
+        name: {"driver": options.get("driver"), "dry_run": session.dry_run, "simulated": None}
+        for name, options in session.rig.devices.items()
+    }
+    if session.dry_run and devices:
+        session._guard("listing the simulated devices", partial(_list_simulated, session, devices))
     for text in session.options.acquisition_faults:
-        record.simulated.append(f"injected: {text}")
+        session.keep("simulated", f"injected: {text}")
         session.log.write("INFO", _LOGGER, f"injected: {text}")
-    if record.devices or record.simulated:
-        listed = mask_json({"devices": record.devices, "simulated": record.simulated}, session.secrets)
-        session.journal.write("devices", **listed)
+    if devices:
+        session.keep("devices", devices)
 
 
-def _list_simulated(session: ExperimentSession) -> None:
+def _list_simulated(session: ExperimentSession, devices: dict[str, dict[str, Any]]) -> None:
     manager = session.device_manager()
     for name, words in manager.stand_ins().items():
-        session.record.devices[name]["simulated"] = words
+        devices[name]["simulated"] = words
     for line in manager.simulated():
-        session.record.simulated.append(line)
+        session.keep("simulated", line)
         session.log.write("INFO", "pytest_openscope.devices", f"simulated: {line}")
 
 

@@ -115,7 +115,7 @@ def run_acquisition(request: pytest.FixtureRequest) -> None:
             session.simulate("acquisition", describe_command(session.parameters, session.folder))
         return
     if session.dry_run:
-        session.record.simulated.append("acquisition")
+        session.keep("simulated", "acquisition")
     api.execute(spec)
 
 
@@ -136,5 +136,5 @@ def run_step(session: ExperimentSession, entry: PipelineEntry) -> None:
     if session.dry_run:
         simulated = simulates(session.expanded_entry(entry), context)
         if simulated is not None:
-            session.record.simulated.append(entry.name)
+            session.keep("simulated", entry.name)
     run_entry(session.expanded_entry(entry), context)

@@ -18,7 +18,19 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from ..log import SessionLog, mask_json
-from ..records import AcquisitionFacts, Failure, Gate, Measurement, OnFailure, Outcome, Phase, SessionRecord, StepRecord
+from ..records import (
+    AcquisitionFacts,
+    Failure,
+    Gate,
+    Measurement,
+    OnFailure,
+    Outcome,
+    Phase,
+    SessionRecord,
+    StepRecord,
+    json_safe,
+    to_json,
+)
 from ..system import FileLock, now_iso, write_json
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
@@ -130,7 +142,7 @@ class ExperimentSession:
             return True
         except Exception as error:
             self.log.write("ERROR", _LOGGER, f"{what} failed\n{traceback.format_exc().rstrip()}")
-            self.record.helper_failures.append(f"{what}: {type(error).__name__}: {error}")
+            self.keep("helper_failures", f"{what}: {type(error).__name__}: {error}")
             return False
 
     # -- what happens on the way -------------------------------------------------------------------------------------
@@ -150,6 +162,7 @@ class ExperimentSession:
     def _on_lost(self, error: OSError) -> None:
         text = f"the session log cannot be written: {error}. The run goes on, the lost records are counted"
         self.notices.append(text)
+        self.keep("lost_records", self.log.lost_records)
         with contextlib.suppress(OSError, ValueError):
             print(f"\nWARNING: {text}", file=sys.__stderr__)
 
@@ -170,7 +183,7 @@ class ExperimentSession:
             text = f"the sidecar {'was started again' if kind == 'restarted' else 'is gone'}: {message.get('reason')}"
             self.log.write("WARNING", "pytest_openscope.sidecar", text)
             if kind == "gave_up":
-                self.record.helper_failures.append(text)
+                self.keep("helper_failures", text)
                 if self.mirror["status"] == "pending":
                     self.mirror = {**self.mirror, "reason": f"{text}; the next session on this rig finishes it"}
 
@@ -216,16 +229,22 @@ class ExperimentSession:
 
     def fail(self, failure: Failure) -> None:
         """Keep a failure; the first one is what ``debug_state.json`` describes."""
-        from ..records import json_safe
         from .naming import name_by_hook
 
         name_by_hook(self, failure)
-        self.record.failures.append(failure)
-        self.journal.write("failure", failure=mask_json(json_safe(failure.as_json()), self.secrets))
+        self.keep("failures", failure)
+
+    def keep(self, field: str, *values: Any) -> None:
+        """Take values into a field of the record; they survive this process once this returns.
+
+        Adds to a list, sets any other field. See :meth:`.SessionRecord.take`.
+        """
+        self.record.take(field, values)
+        self.journal.write("kept", field=field, values=mask_json(json_safe([to_json(value) for value in values]), self.secrets))
 
     def note(self, text: str) -> None:
         """Keep a note of the experimenter."""
-        self.record.notes.append(text)
+        self.keep("notes", text)
         logging.getLogger("pytest_openscope.notes").info("%s", text)
 
     def attach(self, path: Path) -> Path:
@@ -239,7 +258,7 @@ class ExperimentSession:
 
         kept, name = keep(path, self.folder)
         if name not in self.record.attachments:
-            self.record.attachments.append(name)
+            self.keep("attachments", name)
         _log.info("attached %s", name)
         return kept
 
@@ -247,7 +266,7 @@ class ExperimentSession:
         """Keep a measured value."""
         steps = self.record.steps
         measurement.step = steps[-1].name if steps else ""
-        self.record.measurements.append(measurement)
+        self.keep("measurements", measurement)
         unit = f" {measurement.unit}" if measurement.unit else ""
         limits = "" if measurement.passed else f" (limits {measurement.limits})"
         level = logging.INFO if measurement.passed else logging.ERROR
@@ -289,14 +308,13 @@ class ExperimentSession:
 
     def simulate(self, what: str, would: str) -> None:
         """Note that a dry run did not do something."""
-        self.record.simulated.append(what)
+        self.keep("simulated", what)
         _log.info("dry run: would %s", would)
 
     def begin_post_acquisition(self) -> None:
         """Write the provisional end state that post-acquisition modules read."""
         from ..records import END_STATE, end_state
 
-        self._collect_acquisitions()
         self._guard(
             "writing the provisional end_state.json",
             lambda: self._save(
@@ -310,10 +328,6 @@ class ExperimentSession:
                 ),
             ),
         )
-
-    def _collect_acquisitions(self) -> None:
-        if self.acquisition is not None:
-            self.record.acquisitions = list(self.acquisition.finished)
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
@@ -346,7 +360,27 @@ class ExperimentSession:
         """Begin the record of a step."""
         step = StepRecord(name, nodeid, phase, policy, kind, started=now_iso())
         self.record.steps.append(step)
+        self.journal.write(
+            "step_started",
+            phase=str(phase),
+            step=name,
+            nodeid=nodeid,
+            on_failure=str(policy),
+            kind=kind,
+            started=step.started,
+        )
         return step
+
+    def end_step(self, step: StepRecord) -> None:
+        """Keep what became of a step."""
+        self.journal.write(
+            "step_finished",
+            phase=str(step.phase),
+            step=step.name,
+            outcome=str(step.outcome) if step.outcome else None,
+            skipped=mask_json(step.skipped, self.secrets) if step.skipped else "",
+            duration_s=step.duration_s,
+        )
 
     def rig_config(self) -> dict[str, Any]:
         """The rig file's content, as it is kept in ``end_state.json``."""

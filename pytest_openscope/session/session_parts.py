@@ -33,6 +33,7 @@ def make_acquisition(session: ExperimentSession) -> Acquisition:
         defaults=default_spec(session.parameters),
         dry_run=session.dry_run,
         fault=parse_fault(faults[0]) if faults else None,
+        on_ended=lambda facts: session.keep("acquisitions", facts),
         echo=joint.echo,
     )
 
@@ -94,7 +95,7 @@ def make_module_context(session: ExperimentSession, entry: PipelineEntry) -> Mod
         session.measured(Measurement(name, value, unit, **limits))
 
     def set_notes(text: str) -> None:
-        session.record.operator_notes = text
+        session.keep("operator_notes", text)
 
     return ModuleContext(
         parameters={**session.parameters, **entry.parameters},

@@ -125,7 +125,7 @@ class StepKeeper:
         return result
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self._session.record.deselected += [item.nodeid for item in items]
+        self._session.keep("deselected", *(item.nodeid for item in items))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
@@ -142,7 +142,6 @@ class StepKeeper:
         self._fixtures.item_begins(phase, name)
         step = session.add_step(name, item.nodeid, phase, policy, getattr(item, "openscope_kind", "test"))
         item.stash[_STEP] = step
-        session.journal.write("step_started", phase=str(phase), step=name, nodeid=item.nodeid)
         self._started = time.perf_counter()
         try:
             with session.operator.replacing_input():
@@ -164,10 +163,7 @@ class StepKeeper:
         elif step.outcome is not None:
             level = "INFO" if step.outcome is Outcome.PASSED else "ERROR"
             self._say(level, f"step {step.outcome} in {step.duration_s:.3f} s")
-        outcome = str(step.outcome or "skipped")
-        session.journal.write(
-            "step_finished", phase=str(step.phase), step=step.name, outcome=outcome, duration_s=step.duration_s
-        )
+        session.end_step(step)
         expired = session.watchdog.expired("session")
         if expired:
             session.watchdog.cancel("session")
@@ -202,7 +198,7 @@ class StepKeeper:
             self._take_report(item, call, report)
         except Exception as error:
             _log.exception("the step's result could not be recorded")
-            self._session.record.helper_failures.append(f"recording {item.nodeid}: {error}")
+            self._session.keep("helper_failures", f"recording {item.nodeid}: {error}")
         return report
 
     def _take_report(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:

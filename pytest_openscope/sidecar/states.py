@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 from ..log import last_lines
 from ..records import (
     DEBUG_STATE,
-    END_STATE,
     METADATA,
     AcquisitionFacts,
     Failure,
-    Measurement,
     OnFailure,
     Outcome,
     Phase,
@@ -22,6 +19,7 @@ from ..records import (
     StepRecord,
     boot_is_same,
     debug_state,
+    from_json,
     read_json,
 )
 from ..system import write_json
@@ -34,8 +32,7 @@ LAST_SAMPLES = 12
 def record_of(
     view: SessionView, death: Failure, exit_code: int | None, stops: dict[str, Any], helper_failures: Iterable[str]
 ) -> SessionRecord:
-    """Rebuild the session's record from its journal and its provisional end state, the death as its last failure."""
-    before = read_json(view.folder / METADATA / END_STATE) or {}
+    """Rebuild the session's record from its journal, the death as its last failure."""
     died = view.died or {}
     record = SessionRecord(
         session_uuid=str(view.value("session_uuid", view.folder.name)),
@@ -49,16 +46,16 @@ def record_of(
         readiness_override=view.value("readiness_override"),
     )
     record.steps = [step for event in view.steps if (step := _step(view, event, death)) is not None]
-    record.failures = [*_failures(view), death]
-    record.measurements = _measurements(view.measurements or _objects(before.get("measurements")))
-    record.attachments = view.attachments or _texts(before.get("attachments"))
-    record.notes = view.notes or _texts(before.get("notes"))
-    record.operator_notes = str((before.get("experiment_data") or {}).get("experiment_notes") or "")
-    record.deselected = _texts(before.get("deselected"))
-    record.devices, record.simulated = view.devices, _texts(before.get("simulated")) or view.simulated
-    record.lost_records = int(before.get("lost_records") or 0)
-    record.helper_failures = [*_texts(before.get("helper_failures")), *helper_failures]
-    record.acquisitions = [_facts(acquisition, stops.get(name) or {}) for name, acquisition in view.acquisitions.items()]
+    for field, values in view.kept:
+        try:
+            record.take(field, [from_json(field, value) for value in values])
+        except (AttributeError, TypeError, ValueError, KeyError):
+            continue  # of another version
+    record.take("failures", [death])
+    record.take("helper_failures", helper_failures)
+    ended = {facts.name for facts in record.acquisitions}
+    running = {name: one for name, one in view.acquisitions.items() if name not in ended}
+    record.take("acquisitions", [_facts(acquisition, stops.get(name) or {}) for name, acquisition in running.items()])
     return record
 
 
@@ -68,40 +65,21 @@ def _step(view: SessionView, event: dict[str, Any], death: Failure) -> StepRecor
         step.on_failure = OnFailure(event.get("on_failure") or OnFailure.ABORT)
     except (KeyError, ValueError):
         return None
-    step.kind, step.started = str(event.get("kind") or "test"), str(event.get("at") or "")
+    step.kind, step.started = str(event.get("kind") or "test"), str(event.get("started") or event.get("at") or "")
     if "outcome" in event:
+        step.skipped = str(event.get("skipped") or "")
+        step.duration_s = float(event.get("duration_s") or 0.0)
         try:
             step.outcome = Outcome(event["outcome"]) if event["outcome"] else None
         except ValueError:
-            step.skipped = str(event["outcome"])
-        step.duration_s = float(event.get("duration_s") or 0.0)
-    elif event is view.running:
-        step.outcome = death.outcome
-        died = view.died or {}
-        if died and boot_is_same(float(event["mono"]), str(event["at"])):
-            step.duration_s = max(0.0, float(died["mono"]) - float(event["mono"]))
+            step.skipped = step.skipped or str(event["outcome"])
+        return step
+    # It was running: a step, and perhaps the fixture that it was being torn down with.
+    step.outcome = death.outcome
+    died = view.died or {}
+    if died and boot_is_same(float(event["mono"]), str(event["at"])):
+        step.duration_s = max(0.0, float(died["mono"]) - float(event["mono"]))
     return step
-
-
-def _failures(view: SessionView) -> list[Failure]:
-    found = []
-    for data in view.failures:
-        try:
-            found.append(Failure.from_json(data))
-        except (TypeError, ValueError, KeyError):
-            continue
-    return found
-
-
-def _measurements(events: list[dict[str, Any]]) -> list[Measurement]:
-    names = {item.name for item in fields(Measurement)}
-    found = []
-    for event in events:
-        try:
-            found.append(Measurement(**{key: value for key, value in event.items() if key in names}))
-        except TypeError:
-            continue
-    return found
 
 
 def _facts(acquisition: Any, stop: dict[str, Any]) -> AcquisitionFacts:
@@ -166,11 +144,3 @@ def last_samples(view: SessionView) -> list[Any]:
     except (OSError, ValueError):
         return []
     return samples[-LAST_SAMPLES:] if isinstance(samples, list) else []
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _texts(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []

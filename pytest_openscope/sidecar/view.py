@@ -44,6 +44,7 @@ class SessionView:
     Attributes:
         session: the ``session`` event; None until it is there.
         running: the ``step_started`` event of the step that runs, else None; ``last_step`` stays after its end.
+        kept: fields of the session's record and what was taken into them, in order.
         deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
         said: position in the session log of each line that a witness was about to write, by its key.
         done: names of the parts of a witness's work that are complete.
@@ -60,12 +61,7 @@ class SessionView:
         self.deadline: dict[str, Any] | None = None
         self.acquisitions: dict[str, AcquisitionView] = {}
         self.safe_states: list[dict[str, Any]] = []
-        self.failures: list[dict[str, Any]] = []
-        self.measurements: list[dict[str, Any]] = []
-        self.attachments: list[str] = []
-        self.devices: dict[str, Any] = {}
-        self.simulated: list[str] = []
-        self.notes: list[str] = []
+        self.kept: list[tuple[str, list[Any]]] = []
         self.died: dict[str, Any] | None = None
         self.killed: dict[str, Any] | None = None
         self.exiting: dict[str, Any] | None = None
@@ -119,7 +115,7 @@ class SessionView:
     def _on_step_finished(self, event: dict[str, Any]) -> None:
         for step in reversed(self.steps):
             if step.get("step") == event.get("step") and step.get("phase") == event.get("phase") and "outcome" not in step:
-                step.update(outcome=event.get("outcome"), duration_s=event.get("duration_s"))
+                step.update(outcome=event.get("outcome"), skipped=event.get("skipped"), duration_s=event.get("duration_s"))
                 break
         # A fixture's part runs within a step, which goes on when it is done.
         self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
@@ -148,21 +144,8 @@ class SessionView:
     def _on_safe_state_done(self, event: dict[str, Any]) -> None:
         self.safe_states = [other for other in self.safe_states if other.get("device") != event["device"]]
 
-    def _on_failure(self, event: dict[str, Any]) -> None:
-        failure = event.get("failure")
-        self.failures.append(failure if isinstance(failure, dict) else event)
-
-    def _on_measurement(self, event: dict[str, Any]) -> None:
-        self.measurements.append(event)
-
-    def _on_attachment(self, event: dict[str, Any]) -> None:
-        self.attachments.append(str(event["path"]))
-
-    def _on_note(self, event: dict[str, Any]) -> None:
-        self.notes.append(str(event["text"]))
-
-    def _on_devices(self, event: dict[str, Any]) -> None:
-        self.devices, self.simulated = dict(event["devices"]), [str(text) for text in event["simulated"]]
+    def _on_kept(self, event: dict[str, Any]) -> None:
+        self.kept.append((str(event["field"]), list(event["values"])))
 
     def _on_died(self, event: dict[str, Any]) -> None:
         self.died = self.died or event

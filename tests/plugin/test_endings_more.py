@@ -465,3 +465,72 @@ def test_a_session_exits_within_a_second_of_its_last_step(bench: Any) -> None:
     assert min(took_s) < 1.0, took_s
     bench.wait_for(lambda: not processes_of(bench.path))
     assert {mirror_status(folder) for folder in bench.folders} == {"verified"}
+
+
+# -- what finished steps left is there after any death -----------------------------------------------------------------
+
+
+def test_a_crash_leaves_all_that_the_session_knew(bench: Any) -> None:
+    """Whatever the record can hold is in the journal: what the process knew when it died stands in ``end_state.json``."""
+    bench.write("lab.py", "class Laser:\n    def close(self): pass\n")
+    bench.write("rig.yaml", (bench.path / "rig.yaml").read_text() + "devices: {laser: {driver: 'lab:Laser'}}\n")
+    bench.steps(
+        """
+import json
+from dataclasses import MISSING, fields
+from pytest_openscope.records import SessionRecord, end_state
+
+@pytest.fixture
+def stage():
+    yield
+
+@pytest.mark.pre_acquisition
+def test_weight(experiment):
+    experiment.note("the animal was restless")
+    experiment.attach(experiment.session_folder / "launcher_metadata" / "input_parameters.json")
+    experiment.measure("weight", 24.5, unit="g", minimum=10)
+
+@pytest.mark.pre_acquisition(on_failure="continue")
+def test_water(experiment):
+    experiment.measure("water", 3, minimum=10)
+
+@pytest.mark.pre_acquisition
+def test_left_out(): pass
+
+@pytest.mark.pre_acquisition
+def test_skipped(): pytest.skip("no camera")
+
+@pytest.mark.acquisition
+def test_record(acquisition, stage):
+    acquisition.run(command=[sys.executable, "-c", "print(1)"], name="camera")
+
+@pytest.mark.post_acquisition
+def test_end(experiment):
+    session = experiment._session
+    session.keep("operator_notes", "a good day")
+    session.keep("lost_records", 2)
+    session.simulate("nothing", "do nothing")
+    session._guard("plotting", lambda: 1 / 0)
+    record = session.record
+    optional = [one for one in fields(SessionRecord) if one.default is not MISSING or one.default_factory is not MISSING]
+    default = [one.name for one in optional if not getattr(record, one.name)]
+    with open("known.json", "w") as file:
+        json.dump({"default": default, "state": end_state(record, rig_config=session.rig_config())}, file)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    bench.run("--deselect", "test_experiment.py::test_left_out")
+    bench.wait_for(lambda: not processes_of(bench.path))
+    known, end = json.loads((bench.path / "known.json").read_text()), bench.end
+    # A field that is new must be given a value above.
+    assert known["default"] == ["dry_run", "stopped", "exit_code", "readiness_override"]
+    before = known["state"]
+    death = end["failures"].pop()
+    assert (death["kind"], end.pop("written_by")) == ("crash", "sidecar")
+    running, died = before["steps"].pop(), end["steps"].pop()
+    assert (died.pop("outcome"), running.pop("outcome")) == ("crashed", None)
+    assert died.pop("duration_s") >= running.pop("duration_s") == 0
+    assert died == running
+    for changed in ("stop_time", "outcome", "exit_code", "mirror"):
+        before.pop(changed), end.pop(changed)
+    assert end == before

@@ -93,7 +93,7 @@ class Fake:
         self.journal.write("deadline", kill_at=None, what="")
 
     def do_failure(self, message: str) -> None:
-        self.journal.write("failure", failure={"kind": "exception", "outcome": "failed", "message": message})
+        self.journal.write("kept", field="failures", values=[{"kind": "exception", "outcome": "failed", "message": message}])
 
     def do_safe_state(self, device: str, command: list[str], timeout_s: float = 5.0) -> None:
         self.journal.write("safe_state", device=device, command=command, cwd=str(self.folder), timeout_s=timeout_s)

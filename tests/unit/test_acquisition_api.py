@@ -53,7 +53,7 @@ def python(code: str) -> list[str]:
 
 def test_run_returns_the_facts_and_registers_them(make: Make, lines: list[tuple[str, bytes]]) -> None:
     registry: list[AcquisitionFacts] = []
-    acquisition = make(registry=registry)
+    acquisition = make(on_ended=registry.append)
     facts = acquisition.run(python("print('hi')"), name="camera")
     assert facts.returncode == 0
     assert lines == [("camera.stdout", b"hi")]

@@ -214,7 +214,7 @@ def test_a_damaged_journal_still_gives_an_ending(tmp_path: Path) -> None:
     journal.write("session", session_uuid="s1", started=[1], pid=1, stop={"graceful_s": "soon"}, mirror_directory=None)
     journal.write("step_started", phase="lunch", step=None)
     journal.write("acquisition_started", name="camera", pid="?")
-    journal.write("failure", failure={"outcome": "nonsense"})
+    journal.write("kept", field="failures", values=[{"outcome": "nonsense"}])
     (folder / METADATA / "end_state.json").write_text('{"experiment_data": [1], "lost_records": "many", "notes": 5}')
     view = SessionView(folder)
     view.read()
