@@ -3,6 +3,9 @@
 A step can be interrupted while its setup or its body runs (the *window*). Between windows (teardown, pytest's own code) a
 signal is only noted, since pytest drops a node's remaining finalizers when an interrupt lands in one of them. The exception
 raised is exactly ``KeyboardInterrupt``: ``subprocess`` and ``asyncio`` treat its subclasses differently.
+
+A deadline that passes in a teardown interrupts the one finalizer that runs, by an exception that pytest collects: the other
+finalizers run, each with time of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.fixtures import FixtureDef
+from _pytest.runner import SetupState
 
 from ..system import ConsoleClose, interrupt_main, on_fork
 
@@ -41,6 +46,12 @@ class StepExited(Failed):
 _NAMES = {"SIGINT": "Ctrl-C", "SIGBREAK": "Ctrl-Break", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP (terminal closed)"}
 #: A timeout whose exception was swallowed (in a ``__del__``, by a bare ``except``) is raised again after this time.
 REPEAT_S = 1.0
+#: In a finalizer only after this time: what it does in its own ``finally`` may be what makes the hardware safe.
+REPEAT_IN_TEARDOWN_S = 5.0
+#: How often the watchdog looks whether an interrupted finalizer has come back.
+_LOOK_S = 0.2
+#: pytest's functions that run finalizers.
+_RUNNERS = (FixtureDef.finish.__code__, SetupState.teardown_exact.__code__)
 #: A closing terminal sends SIGHUP twice, a service manager SIGTERM and SIGHUP: within this time that is one request.
 SAME_REQUEST_S = 5.0
 #: The function below ``signal.getsignal``, which first fails to make an enum of every handler written in Python: asked before
@@ -48,6 +59,10 @@ SAME_REQUEST_S = 5.0
 _handler_of: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 #: Once the session has ended, signals do nothing for so long; pytest itself needs no more than that to leave.
 _DEAF_S = 2.0
+
+
+#: The deadline of the whole session, among those of its steps.
+SESSION = "session"
 
 
 class Interrupts:
@@ -65,6 +80,9 @@ class Interrupts:
         self._window = False
         self._raise_at_once = True
         self._timeout: str = ""
+        self._tearing_down = False
+        self._finalizer: FrameType | None = None
+        self._raised_at = 0.0
         self._asked_at = 0.0
         self._over_at: float | None = None
         self.count = 0
@@ -151,18 +169,57 @@ class Interrupts:
 
     def _handle_timeout(self, number: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        if self._window and self._timeout:
-            raise KeyboardInterrupt
-
-    def time_out(self, message: str) -> None:
-        """Interrupt the main thread's open window; called by the watchdog's thread, again until the window closes."""
-        self._timeout = message
-        if not self._window:
+        if not self._timeout:
             return
+        if self._window:
+            raise KeyboardInterrupt
+        if self._tearing_down and self._finalizer is not None and _finalizer_of(frame) is self._finalizer:
+            raise StepTimedOut(self._timeout, pytrace=True)
+
+    def time_out(self, message: str, spare_teardown: bool = False) -> bool:
+        """Interrupt what runs in the main thread; called by the watchdog's thread until the deadline is cancelled.
+
+        Args:
+            message: which deadline has passed.
+            spare_teardown: a teardown that is running is not interrupted.
+
+        Returns:
+            True when a teardown was spared, or a finalizer that was interrupted has come back: what runs now has time anew.
+        """
+        if self._tearing_down and spare_teardown:
+            return True
+        self._timeout = message
+        now, repeat_s = time.monotonic(), REPEAT_S
+        if self._tearing_down:
+            running = _finalizer_of(sys._current_frames().get(threading.main_thread().ident or 0))
+            if self._finalizer is not None and running is not self._finalizer:
+                self._finalizer, self._timeout = None, ""
+                return True
+            if self._finalizer is None:
+                self._finalizer, self._raised_at = running, 0.0
+            repeat_s = REPEAT_IN_TEARDOWN_S
+            if running is None:
+                return False
+        elif not self._window:
+            return False
+        if now - self._raised_at < repeat_s:
+            return False
+        self._raised_at = now
         if sys.platform == "win32":
             interrupt_main()
         elif signal.SIGUSR1 in self._saved:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return False
+
+    @contextmanager
+    def teardown(self) -> Iterator[None]:
+        """The time in which finalizers run: only a deadline interrupts one, and only that one."""
+        self._tearing_down = True
+        try:
+            yield
+        finally:
+            self._tearing_down = False
+            self._finalizer, self._timeout = None, ""
 
     def clear_timeout(self) -> None:
         """Forget a timeout that came too late for its step."""
@@ -189,6 +246,7 @@ class Interrupts:
 
     def enter_window(self) -> None:
         """Open the window."""
+        self._raised_at = 0.0
         self._window = True
 
     def _convert(self, error: KeyboardInterrupt) -> None:
@@ -203,6 +261,17 @@ class Interrupts:
             self._on_interrupt(1, self.cause)
         text = f"interrupted by {self.cause}"
         raise StepInterrupted(text, pytrace=True).with_traceback(error.__traceback__) from error.__cause__
+
+
+def _finalizer_of(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of the finalizer that is being run; None between finalizers and outside of them."""
+    while frame is not None and frame.f_back is not None:
+        if frame.f_code in _RUNNERS:
+            return None
+        if frame.f_back.f_code in _RUNNERS:
+            return frame
+        frame = frame.f_back
+    return None
 
 
 class Window:
@@ -229,12 +298,13 @@ class Watchdog:
     """One thread that watches the deadlines of the running step and of the session.
 
     ``on_expire(what)`` runs in that thread, once per deadline; ``interrupt(message)`` is repeated until the deadline is
-    cancelled. ``announce(kill_at, what)`` tells the sidecar when to end this process if the step does not come back.
+    cancelled, or until it says that it was obeyed: then what follows gets time anew.
+    ``announce(kill_at, what)`` tells the sidecar when to end this process if the step does not come back.
     """
 
     def __init__(
         self,
-        interrupt: Callable[[str], None],
+        interrupt: Callable[[str, bool], bool],
         on_expire: Callable[[str], None],
         announce: Callable[[float | None, str], None],
         grace_s: float,
@@ -247,16 +317,18 @@ class Watchdog:
         self._expired: set[str] = set()
         self._lengths_s: dict[str, float] = {}
         self._passed: dict[str, str] = {}
+        self._for_teardown: set[str] = set()
         self._paused_at: float | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def arm(self, key: str, timeout_s: float, message: str) -> None:
-        """Start or replace the deadline ``key``, ``timeout_s`` seconds from now."""
+    def arm(self, key: str, timeout_s: float, message: str, for_teardown: bool = False) -> None:
+        """Start or replace the deadline ``key``, ``timeout_s`` seconds from now; ``for_teardown``: it is a teardown's own."""
         with self._wake:
             self._deadlines[key] = (time.monotonic() + timeout_s, message)
             self._lengths_s[key] = timeout_s
+            (self._for_teardown.add if for_teardown else self._for_teardown.discard)(key)
             self._expired.discard(key)
             self._passed.pop(key, None)
             if self._thread is None:
@@ -277,18 +349,25 @@ class Watchdog:
     def extend(self, key: str) -> None:
         """Begin a deadline anew that has passed and was obeyed; :meth:`expired` goes on to tell of it.
 
-        What follows, a teardown that makes the hardware safe, gets as long again (at least ``grace_s``) before it is hung.
+        What follows, a teardown that makes the hardware safe, gets ``grace_s``, or the longer limit of the running step.
         """
         if key not in self._deadlines:
             return
         with self._wake:
-            if key not in self._deadlines or not (text := self._expired_text(key)):
+            if not self._begin_anew(key):
                 return
-            self._passed[key] = text
-            self._deadlines[key] = (time.monotonic() + max(self._lengths_s[key], self._grace_s), text)
-            self._expired.discard(key)
             self._wake.notify()
         self._tell()
+
+    def _begin_anew(self, key: str) -> bool:
+        if key not in self._deadlines or not (text := self._expired_text(key)):
+            return False
+        limits_s = [self._lengths_s[other] for other in self._deadlines if other != SESSION]
+        self._passed[key] = text
+        self._for_teardown.add(key)
+        self._deadlines[key] = (time.monotonic() + max(self._grace_s, *limits_s, 0.0), text)
+        self._expired.discard(key)
+        return True
 
     def is_armed(self, key: str) -> bool:
         """Tell whether there is such a deadline."""
@@ -371,6 +450,9 @@ class Watchdog:
                 self._on_expire(text)
             with self._wake:
                 # Under the lock: once cancel() has returned, nothing of that deadline comes any more.
-                if any(key in self._deadlines for key, _ in due):
-                    self._interrupt(due[0][1])
-                self._wake.wait(REPEAT_S)
+                left = [(key, text) for key, text in due if key in self._deadlines]
+                obeyed = bool(left) and self._interrupt(left[0][1], left[0][0] not in self._for_teardown)
+                anew = [self._begin_anew(key) for key, _ in due] if obeyed else []
+                self._wake.wait(0 if obeyed else _LOOK_S)
+            if any(anew):
+                self._tell()

@@ -94,6 +94,7 @@ class ExperimentSession:
         self.finished = False
         self.ending = False
         self.pid = os.getpid()
+        self.step_limit_s: float | None = None
         self.scripts: Any = None
         self.rig_watch: Any = None
         self.recorder: Any = None

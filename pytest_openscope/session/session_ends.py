@@ -12,6 +12,7 @@ import pytest
 
 from ..records import Failure, Outcome, failure_from_exception
 from ..system import now_iso
+from .interrupts import SESSION
 from .items import step_name
 from .tee import LooseEnds
 
@@ -32,6 +33,7 @@ class Timeouts:
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool:
         message = f"timeout: {step_name(item)} took longer than {settings.timeout:g} s"
         self._whole_step_s = {} if settings.func_only else {item.nodeid: float(settings.timeout)}
+        self._session.step_limit_s = None if settings.func_only else float(settings.timeout)
         self._session.watchdog.arm(item.nodeid, float(settings.timeout), message)
         return True
 
@@ -49,7 +51,8 @@ class Timeouts:
         limit_s, watchdog = self._whole_step_s.get(item.nodeid), self._session.watchdog
         if limit_s is not None and not watchdog.is_armed(item.nodeid):
             limit_s = max(limit_s, self._session.settings.grace_s)
-            watchdog.arm(item.nodeid, limit_s, f"timeout: the teardown of {step_name(item)} took longer than {limit_s:g} s")
+            message = f"timeout: the teardown of {step_name(item)} took longer than {limit_s:g} s"
+            watchdog.arm(item.nodeid, limit_s, message, for_teardown=True)
 
     def _take_overrun(self, item: pytest.Item, text: str) -> None:
         """Keep a timeout that passed where no step can be interrupted: in the teardown, which has come to its end."""
@@ -88,7 +91,7 @@ class SessionEnds:
         limit = limit or self._session.settings.session_timeout
         if limit:
             seconds = float(limit)
-            self._session.watchdog.arm("session", seconds, f"session timeout: longer than {seconds:g} s")
+            self._session.watchdog.arm(SESSION, seconds, f"session timeout: longer than {seconds:g} s")
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         mine = self._session
@@ -107,12 +110,18 @@ class SessionEnds:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
         mine = self._session
         mine.interrupts.in_loop(True)
+        if mine.step_limit_s is not None:
+            # Fixtures that an interrupted loop has left open are torn down here.
+            limit_s = max(mine.step_limit_s, mine.settings.grace_s)
+            mine.watchdog.arm("teardown", limit_s, f"timeout: the teardown of fixtures took longer than {limit_s:g} s", True)
         try:
-            return (yield)
+            with mine.interrupts.teardown():
+                return (yield)
         except Exception as error:
             mine.fail(failure_from_exception(error, kind="internal", outcome=Outcome.ERROR))
             raise
         finally:
+            mine.watchdog.cancel("teardown")
             self._explain_exit_code(session)
             outcome = mine.outcome
             if int(session.exitstatus) in (0, 5) and mine.record.steps and outcome is not Outcome.PASSED:

@@ -12,7 +12,7 @@ import pytest
 from ..records import Failure, OnFailure, Outcome, Phase, StepRecord, failure_from_exception
 from ..system import now_iso
 from .fixture_steps import FixtureSteps
-from .interrupts import StepExited, StepInterrupted, StepTimedOut
+from .interrupts import SESSION, StepExited, StepInterrupted, StepTimedOut
 from .items import misspelt_phases, place_of, step_name
 from .rig_checks import register_recorder
 from .session_ends import SessionEnds, Timeouts
@@ -83,6 +83,11 @@ class StepWindows:
                     raise _StepLeft(f"the step raised {type(error).__name__}({error})") from error
         finally:
             session.end_a_fork()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
+        with self._session.interrupts.teardown():
+            return (yield)
 
 
 class _StepLeft(Exception):  # noqa: N818 - a step that tried to leave is no error of this package
@@ -164,9 +169,9 @@ class StepKeeper:
             level = "INFO" if step.outcome is Outcome.PASSED else "ERROR"
             self._say(level, f"step {step.outcome} in {step.duration_s:.3f} s")
         session.end_step(step)
-        expired = session.watchdog.expired("session")
+        expired = session.watchdog.expired(SESSION)
         if expired:
-            session.watchdog.cancel("session")
+            session.watchdog.cancel(SESSION)
             session.gate.stop(expired)
             if not any(failure.outcome is Outcome.TIMEOUT for failure in session.record.failures):
                 # It passed where no step can be interrupted.
@@ -189,7 +194,7 @@ class StepKeeper:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:
         """A step that the session's timeout has ended did come back: no reason to end its teardown with the process."""
-        self._session.watchdog.extend("session")
+        self._session.watchdog.extend(SESSION)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -225,6 +230,7 @@ class StepKeeper:
         if fixture is not None:
             name, phase = fixture.name, fixture.phase
             fixture.outcome, policy, explicit = outcome, OnFailure.ABORT, False
+            session.end_step(fixture)
         if error is None:
             failure = Failure(kind, outcome, str(report.longrepr))
         else:
@@ -330,6 +336,10 @@ def _skip_reason(report: pytest.TestReport) -> str:
 
 
 def _classify(error: BaseException | None, when: str | None) -> tuple[Outcome, str]:
+    members = getattr(error, "exceptions", ())
+    if members and when == "teardown":
+        # Several finalizers failed: the worst decides.
+        return max((_classify(member, when) for member in members), key=lambda found: found[0].severity)
     kind = str(getattr(error, "openscope_kind", "exception"))
     if isinstance(error, StepTimedOut) or kind == "timeout":
         return Outcome.TIMEOUT, "timeout"

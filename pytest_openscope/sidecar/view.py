@@ -113,10 +113,11 @@ class SessionView:
         self.last_step = self.running or event
 
     def _on_step_finished(self, event: dict[str, Any]) -> None:
-        for step in reversed(self.steps):
-            if step.get("step") == event.get("step") and step.get("phase") == event.get("phase") and "outcome" not in step:
-                step.update(outcome=event.get("outcome"), skipped=event.get("skipped"), duration_s=event.get("duration_s"))
-                break
+        named = [
+            step for step in self.steps if (step.get("step"), step.get("phase")) == (event.get("step"), event.get("phase"))
+        ]
+        for step in [step for step in named if "outcome" not in step][-1:] or named[-1:]:
+            step.update(outcome=event.get("outcome"), skipped=event.get("skipped"), duration_s=event.get("duration_s"))
         # A fixture's part runs within a step, which goes on when it is done.
         self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -90,23 +91,107 @@ def test_a_timeout_that_passes_in_a_teardown_is_a_timeout(bench: Any) -> None:
     assert laser(bench) == ["on", "off"]
 
 
-@pytest.mark.parametrize("body", ["assert False, 'no signal'", "time.sleep(30)"], ids=["failure", "timeout"])
-def test_a_teardown_that_hangs_after_its_step_failed_is_ended(bench: Any, body: str) -> None:
-    """pytest-timeout takes its timer away at the first failure."""
-    write_stage(bench, body, "time.sleep(300)")
+HANGING = """
+def hang(what):
+    logging.getLogger("lab").info("%s begins to hang", what)
+    time.sleep(300)
+
+@pytest.fixture(scope="session")
+def session_finalizer(request):
+    request.addfinalizer(lambda: hang("session"))
+    request.addfinalizer(lambda: open("first_of_session", "w").close())
+
+@pytest.fixture(scope="module")
+def module_yield():
+    yield
+    try:
+        hang("module")
+    finally:
+        open("module_safe", "w").close()
+
+@pytest.fixture(scope="class")
+def class_yield():
+    yield
+    hang("class")
+
+@pytest.fixture
+def step_yield(laser):
+    yield
+    hang("step")
+
+@pytest.fixture
+def broken(step_yield):
+    assert False, "no setup"
+
+@pytest.mark.acquisition(on_failure="continue")
+class TestCamera:
+    def test_record(self, class_yield, module_yield, session_finalizer, laser):
+        {body}
+
+@pytest.mark.post_acquisition
+def test_save(): pass
+
+@pytest.mark.post_acquisition
+def test_setup(broken): pass
+"""
+LASER = """
+@pytest.fixture(scope="session", autouse=True)
+def laser():
+    with open("laser.txt", "a") as file:
+        file.write("on ")
+    yield
+    with open("laser.txt", "a") as file:
+        file.write("off ")
+"""
+
+
+@pytest.mark.parametrize("body", ["assert False, 'no signal'", "os.kill(os.getpid(), signal.SIGINT); time.sleep(30)"])
+def test_hung_finalizers_are_interrupted_and_all_others_run(bench: Any, body: str) -> None:
+    """Whatever their scope and kind, after a failed setup, a failed step, Ctrl-C: none keeps another one from running."""
+    bench.steps(LASER + HANGING.format(body=body))
+    interrupted = "SIGINT" in body
+    assert bench.run("--timeout=0.5", "--param", "grace_s=1").ret == (2 if interrupted else 1)
+    assert_whole(bench, "timeout")
+    hung = [entry.message.partition(" begins to hang")[0] for entry in bench.log if " begins to hang" in entry.message]
+    assert hung == ["class", "step", "module", "session"]
+    assert laser(bench) == ["on", "off"]
+    assert (bench.path / "first_of_session").exists()
+    assert (bench.path / "module_safe").exists()
+    outcomes = bench.outcomes()
+    assert (outcomes["test_setup"], outcomes["TestCamera.test_record"]) == ("timeout", "timeout")
+    assert outcomes["test_save"] == "passed"
+    assert outcomes["class_yield"] == outcomes["module_yield"] == "timeout"
+    told = [failure["message"] for failure in bench.end["failures"] if failure["outcome"] == "timeout"]
+    assert any("teardown of TestCamera.test_record took longer than 1 s" in text for text in told)
+
+
+def test_a_finalizer_that_does_not_come_back_is_killed_and_its_step_is_on_record(bench: Any) -> None:
+    """Nothing in the process can end a C call that holds the GIL."""
+    write_stage(bench, "assert False, 'no signal'", "ctypes.PyDLL(None).sleep(300)")
     assert bench.run("--timeout=0.5", "--param", "grace_s=1").ret < 0
     assert_whole(bench, "timeout")
     assert "the teardown of test_acquire took longer" in str(bench.end["failures"])
+    assert bench.outcomes()["test_acquire"] == "timeout"
 
 
 @pytest.mark.parametrize("option", ["--session-timeout=0.8", "--timeout=0.8"])
 def test_a_step_that_came_back_from_its_timeout_has_time_for_its_teardown(bench: Any, option: str) -> None:
-    """What counts as hung begins anew: the teardown makes the hardware safe, and takes longer than ``grace_s``."""
-    write_stage(bench, "time.sleep(30)", "time.sleep(1.4)")
-    assert bench.run(option, "--param", "grace_s=1").ret == 1
+    """The teardown makes the hardware safe: it has ``grace_s``, whatever is left of the step's own time."""
+    write_stage(bench, "time.sleep(30)", "time.sleep(1.2)")
+    assert bench.run(option, "--param", "grace_s=3").ret == 1
     assert_whole(bench, "timeout")
     assert (bench.path / "homed").exists()
     assert (bench.outcomes()["test_acquire"], bench.outcomes()["test_save"]) == ("timeout", "passed")
+    assert laser(bench)[-1] == "off"
+
+
+def test_a_hung_teardown_after_the_session_timeout_is_interrupted_after_the_grace_period(bench: Any) -> None:
+    write_stage(bench, "time.sleep(300)", "time.sleep(300)")
+    started = time.monotonic()
+    assert bench.run("--session-timeout=4", "--param", "grace_s=0.5").ret == 1
+    assert time.monotonic() - started < 20
+    assert_whole(bench, "timeout")
+    assert bench.outcomes()["test_save"] == "passed"
     assert laser(bench)[-1] == "off"
 
 
