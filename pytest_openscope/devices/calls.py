@@ -9,12 +9,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 #: On Windows a signal is handled only between two waits.
 _SLICE_S = 0.2
 #: When a list is worked off side by side, a call that takes longer than this no longer keeps the next one waiting.
 _PATIENCE_S = 0.05
+#: A call that can be left behind is left behind before the watch acts.
+_WATCH_S = 1.0
+
+
+class Watch(Protocol):
+    """Ends this process where a call lets nothing else run, a thread that left it behind included."""
+
+    def arm(self, key: str, timeout_s: float, message: str) -> None:
+        """From now on the call ``key`` has this long."""
+
+    def cancel(self, key: str) -> None:
+        """The call has ended, or was left behind."""
 
 
 class Call:
@@ -26,6 +38,7 @@ class Call:
         limit_s: seconds that it may take, or what tells them when it begins.
         kept: takes the result in the thread of the call, if it came in time.
         late: takes a result that came too late, when nobody waits any more.
+        watch: knows how long the call may take; a C call that holds Python's lock keeps its own time from being watched here.
 
     Attributes:
         result, error: what came of it.
@@ -40,8 +53,10 @@ class Call:
         *,
         kept: Callable[[Any], object] | None = None,
         late: Callable[[Any], object] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.name, self._function, self._limit_s, self._kept, self._late = name, function, limit_s, kept, late
+        self._watch = watch
         self._lock = threading.Lock()
         self._left = False
         self.due: float | None = None
@@ -55,10 +70,14 @@ class Call:
         limit_s = self.limit_s = self._limit_s() if callable(self._limit_s) else self._limit_s
         self.due = time.monotonic() + limit_s
         result, error = None, None
+        if self._watch is not None:
+            self._watch.arm(self.name, limit_s + _WATCH_S, f"timeout: {self.name} did not return within {limit_s:g} s")
         try:
             result = self._function()
         except BaseException as raised:
             error = raised
+        if self._watch is not None:
+            self._watch.cancel(self.name)
         with self._lock:
             left = self._left
             if not left:
@@ -74,6 +93,8 @@ class Call:
         with self._lock:
             if not self.ended:
                 self._left = True
+                if self._watch is not None:
+                    self._watch.cancel(self.name)
                 self.error = TimeoutError(f"{self.name} did not return within {self.limit_s:g} s")
             return self._left
 
@@ -145,13 +166,19 @@ def make_side_by_side(calls: Sequence[Call], timeout_s: float) -> None:
             call.leave()
 
 
-def call_within(name: str, function: Callable[[], Any], timeout_s: float, late: Callable[[Any], object] | None = None) -> Any:
+def call_within(
+    name: str,
+    function: Callable[[], Any],
+    timeout_s: float,
+    late: Callable[[Any], object] | None = None,
+    watch: Watch | None = None,
+) -> Any:
     """Return what ``function`` returns, or raise what it raises.
 
     Raises:
         TimeoutError: after ``timeout_s``; the thread is left behind, and what it still returns is given to ``late``.
     """
-    call = Call(name, function, timeout_s, late=late)
+    call = Call(name, function, timeout_s, late=late, watch=watch)
     make_in_turn([call])
     if call.error is not None:
         raise call.error

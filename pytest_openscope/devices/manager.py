@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .calls import Call, call_within, make_in_turn, make_side_by_side
+from .calls import Call, Watch, call_within, make_in_turn, make_side_by_side
 from .event_loop import EventLoopThread
 from .failures import DeviceFailure, DevicesFailed, remedy_for
 from .faults import Fault
@@ -41,6 +41,7 @@ class DeviceManager(Mapping[str, Any]):
         on_event: takes events for the journal, see :class:`.safe_commands.SafeCommands`.
         on_open: called with the names of devices that have just been opened.
         log: parent of the devices' loggers.
+        watch: gets the limit of each call that opens, checks, makes safe or closes a device.
 
     Attributes:
         unsafe: after :meth:`close_all` one text for each device that neither its driver nor its command made safe.
@@ -59,6 +60,7 @@ class DeviceManager(Mapping[str, Any]):
         on_event: Callable[..., None] | None = None,
         on_open: Callable[[Sequence[str]], None] | None = None,
         log: logging.Logger | None = None,
+        watch: Watch | None = None,
     ) -> None:
         if injections and not dry_run:
             raise ValueError("faults are injected into dry runs only")
@@ -76,6 +78,7 @@ class DeviceManager(Mapping[str, Any]):
         self.unsafe: list[str] = []
         self._left_unsafe: list[str] = []
         self._on_open = on_open
+        self._watch = watch
 
     def __getitem__(self, name: str) -> Any:
         """Return the device, opening it if need be.
@@ -174,7 +177,7 @@ class DeviceManager(Mapping[str, Any]):
         """
         self[name]
         opened = self._open[name]
-        return call_within(f"{name}.check", opened.check, opened.spec.check_timeout_s)
+        return call_within(f"{name}.check", opened.check, opened.spec.check_timeout_s, watch=self._watch)
 
     def read_states(self, deadline_s: float = _READ_STATES_S, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Return ``read_state()`` of the open devices, or those named; a failed one gives ``{"error": …}``. Never raises."""
@@ -198,7 +201,7 @@ class DeviceManager(Mapping[str, Any]):
         """
         opened, failed = self._open.pop(name), True
         try:
-            call_within(f"{name}.safe_state", opened.make_safe, opened.spec.safe_state_timeout_s)
+            call_within(f"{name}.safe_state", opened.make_safe, opened.spec.safe_state_timeout_s, watch=self._watch)
             failed = False
         finally:
             if not opened.is_safe:
@@ -206,7 +209,7 @@ class DeviceManager(Mapping[str, Any]):
             if failed and (self.dry_run or not opened.spec.safe_state_command):
                 self._left_unsafe.append(name)
             self._maker.simulations.pop(name, None)
-            call_within(f"{name}.close", opened.disconnect, opened.spec.close_timeout_s)
+            call_within(f"{name}.close", opened.disconnect, opened.spec.close_timeout_s, watch=self._watch)
         if opened.is_safe:
             self._commands.done(opened.spec)
 
@@ -295,7 +298,7 @@ class DeviceManager(Mapping[str, Any]):
             how = f" ({self._maker.simulations[spec.name].words})" if self.dry_run else ""
             self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
 
-        return Call(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._maker.put_away)
+        return Call(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._maker.put_away, watch=self._watch)
 
     def _end(self, what: str, actions: Sequence[_Action], deadline: float) -> list[str]:
         """Do one thing with each device, in this order, and return what went wrong."""
@@ -304,7 +307,10 @@ class DeviceManager(Mapping[str, Any]):
             # Even past the deadline a device gets a moment: most are safe within milliseconds.
             return max(0.25, min(timeout_s, deadline - time.monotonic()))
 
-        calls = [Call(f"{one.spec.name}.{what}", action, partial(limit_s, timeout_s)) for one, action, timeout_s in actions]
+        calls = [
+            Call(f"{one.spec.name}.{what}", action, partial(limit_s, timeout_s), watch=self._watch)
+            for one, action, timeout_s in actions
+        ]
         make_in_turn(calls)
         problems = []
         for call, (one, _, _) in zip(calls, actions, strict=True):

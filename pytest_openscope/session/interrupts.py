@@ -10,6 +10,7 @@ finalizers run, each with time of its own.
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 import threading
@@ -119,11 +120,16 @@ class Interrupts:
         # A KeyboardInterrupt that passed through exec() of a text (a dataclass being made) is noted by CPython, which then ends
         # itself by SIGINT at its exit, though it was caught; the next exec() of a text takes the note away.
         exec("")
+        # When Python leaves it gives SIGINT back to the system, which would end it by that signal.
+        atexit.register(_ignore_ctrl_c)
 
     def restore(self) -> None:
-        """Give back the handlers that were there before, and let a closing console close."""
+        """Give back the handlers that were there before, and let a closing console close.
+
+        After the session Python's own handler stays away: this one does the same, once pytest has had time to leave.
+        """
         for number, handler in self._saved.items():
-            if handler is not None:
+            if handler is not None and not (handler is signal.default_int_handler and self._over_at is not None):
                 signal.signal(number, handler)
         self._saved.clear()
         self._mine.clear()
@@ -261,6 +267,10 @@ class Interrupts:
             self._on_interrupt(1, self.cause)
         text = f"interrupted by {self.cause}"
         raise StepInterrupted(text, pytrace=True).with_traceback(error.__traceback__) from error.__cause__
+
+
+def _ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _finalizer_of(frame: FrameType | None) -> FrameType | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
+import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +153,23 @@ class SessionEnds:
         if terminal is not None and self._session.finished:
             # pytest leaves out the summary for exit codes that it does not know, such as those of pytest.exit.
             self._summarise(terminal)
+        if self._session.finished:
+            threading.Thread(target=self._leave_in_time, name="openscope-exit", daemon=True).start()
+
+    def _leave_in_time(self) -> None:
+        """End a process whose session is over but which does not come to its end: the rig's next session would wait for it."""
+        mine = self._session
+        threading.main_thread().join()  # returns when Python begins to leave
+        time.sleep(mine.settings.grace_s)
+        me = threading.current_thread()
+        left = [one.name for one in threading.enumerate() if one.is_alive() and not one.daemon and one is not me]
+        why = f"threads that do not end: {', '.join(left)}" if left else "an exit handler (atexit) does not return"
+        print(
+            f"pytest-openscope: the process was ended {mine.settings.grace_s:g} s after its session: {why}", file=sys.__stderr__
+        )
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.__stderr__.flush()  # type: ignore[union-attr]
+        os._exit(mine.record.exit_code or 0)
 
     def _summarise(self, terminal: Any) -> None:
         if self._summarised:

@@ -76,6 +76,7 @@ def make_devices(session: ExperimentSession) -> DeviceManager:
         injections=faults if session.dry_run else (),
         on_event=session.journal.write,
         on_open=session.rig_watch.devices_opened if session.rig_watch is not None else None,
+        watch=session.watchdog,
     )
 
 

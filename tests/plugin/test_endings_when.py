@@ -225,3 +225,42 @@ def test_another_plugin_that_fails_the_run_is_told(bench: Any, hook: str, told: 
     assert bench.end["exit_code"] == 1
     assert told in bench.debug["exception"]
     assert not processes_of(bench.path)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("threading.Thread(target=time.sleep, args=(300,), name='camera').start()", "threads that do not end: camera"),
+        ("import atexit; atexit.register(time.sleep, 300)", "an exit handler (atexit) does not return"),
+    ],
+    ids=["thread", "atexit"],
+)
+def test_a_process_that_does_not_leave_is_ended_with_its_exit_code(bench: Any, body: str, told: str) -> None:
+    write_steps(bench, body)
+    result = bench.run("--param", "grace_s=1")
+    assert result.ret == 0
+    assert told in result.stderr.str()
+    assert_whole(bench, "passed")
+
+
+@pytest.mark.parametrize("when", ["import atexit; atexit.register(again)", "def pytest_unconfigure(): again()"])
+def test_ctrl_c_after_the_summary_changes_nothing(bench: Any, when: str) -> None:
+    bench.write("conftest.py", f"import os, signal\ndef again(): os.kill(os.getpid(), signal.SIGINT)\n{when}\n")
+    write_steps(bench)
+    result = bench.run()
+    assert (result.ret, "Traceback" in result.stderr.str()) == (0, False)
+    assert_whole(bench, "passed")
+
+
+@pytest.mark.parametrize("method", ["__init__", "open", "safe_state"])
+def test_a_device_that_lets_nothing_else_run_is_ended_without_a_timeout(bench: Any, method: str) -> None:
+    """A C call that holds the GIL: neither its thread can be left behind nor can the session's own clock act."""
+    bench.write("lab.py", f"import ctypes\nclass Laser:\n    def {method}(self): ctypes.PyDLL(None).sleep(300)\n")
+    limits = "open_timeout_s: 0.3, safe_state_timeout_s: 0.3"
+    rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
+    bench.write("rig.yaml", f"{rig}grace_s: 1\ndevices: {{laser: {{driver: 'lab:Laser', {limits}}}}}\n")
+    bench.steps("def test_acquire(devices): devices['laser']\n")
+    assert bench.run().ret < 0
+    assert_whole(bench, "timeout")
+    what = "safe_state" if method == "safe_state" else "open"
+    assert f"laser.{what} did not return within 0.3 s" in str(bench.end["failures"])
