@@ -73,10 +73,12 @@ def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def read_results(state_directory: Path, rig_id: str = "") -> dict[str, dict[str, Any]]:
-    """Return the last result of every check of this rig; a missing or damaged file holds none, nor does another rig's."""
+    """Return the last result of every check of this rig; a missing or damaged file holds none."""
     content = _read(state_directory / VALIDATION)
+    if rig_id and content.get("rig_id") != rig_id:
+        content = _other_rigs(content).get(rig_id, {})
     checks = content.get("checks")
-    if not isinstance(checks, dict) or (rig_id and content.get("rig_id") != rig_id):
+    if not isinstance(checks, dict):
         return {}
     return {str(key): value for key, value in checks.items() if isinstance(value, dict)}
 
@@ -95,7 +97,7 @@ def keep_results(
     Args:
         results: each with ``check``, ``status`` and what else :class:`~.checks.result.CheckResult` has; ``expires_s`` where the
             check has its own age limit, ``at`` where it is from before, ``file`` where it is the lab's own.
-        rig_id: whose they are; results of another rig that are found there go.
+        rig_id: whose they are; those of other rigs with the same state directory stay, under ``other_rigs``.
         complete: the whole ready-made suite ran: results of it that did not come again (a device that the rig no longer has)
             are dropped.
 
@@ -108,8 +110,23 @@ def keep_results(
         groups = {*READY_MADE, *(group_of(check) for check in fresh)}
         kept = {check: result for check, result in kept.items() if group_of(check) not in groups}
     state_directory.mkdir(parents=True, exist_ok=True)
-    content = {"rig_id": rig_id, "rig_file": rig_file, "checks": {**kept, **fresh}}
+    before = _read(state_directory / VALIDATION)
+    others = _other_rigs(before)
+    if before.get("rig_id") not in (None, "", rig_id):
+        others[str(before["rig_id"])] = {"rig_file": before.get("rig_file"), "checks": before.get("checks")}
+    others.pop(rig_id, None)
+    content = {
+        "rig_id": rig_id,
+        "rig_file": rig_file,
+        "checks": {**kept, **fresh},
+        **({"other_rigs": others} if others else {}),
+    }
     write_json(state_directory / VALIDATION, content)
+
+
+def _other_rigs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    others = content.get("other_rigs")
+    return {str(key): value for key, value in others.items() if isinstance(value, dict)} if isinstance(others, dict) else {}
 
 
 def keeper(state_directory: Path, rig_file: Path, rig_id: str) -> Callable[[Iterable[Mapping[str, Any]], bool], None]:

@@ -20,6 +20,7 @@ from .journal import (
     Journal,
     JournalReader,
     boot_is_same,
+    drop_empty_spare,
 )
 from .phases import (
     Gate,
@@ -73,6 +74,7 @@ __all__ = [
     "boot_is_same",
     "create_session_folder",
     "debug_state",
+    "drop_empty_spare",
     "end_state",
     "failure_from_exception",
     "failures_in",

@@ -37,6 +37,16 @@ def spare_path(journal: Path) -> Path:
     return journal.with_name(journal.name + ".spare")
 
 
+def drop_empty_spare(journal: Path) -> None:
+    """Remove a spare file that holds no event, once nobody writes the journal any more."""
+    spare = spare_path(journal)
+    try:
+        if not spare.read_bytes().strip():
+            spare.unlink()
+    except OSError:
+        return
+
+
 class Journal:
     """Appends events; never raises, since the experiment comes first: a failed write is counted in ``lost``."""
 
@@ -52,7 +62,8 @@ class Journal:
         try:
             if spare.exists():
                 # An earlier writer's; its events must stay.
-                self._spared = len(spare.read_bytes().rstrip(b"\n")) + 1
+                held = len(spare.read_bytes().rstrip(b"\n"))
+                self._spared = held + 1 if held else 0
             else:
                 spare.write_bytes(b"\n" * _SPARE_BYTES)
         except OSError:
@@ -119,11 +130,7 @@ class Journal:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-            if not self._spared:
-                try:
-                    spare_path(self.path).unlink()
-                except OSError:
-                    return
+            drop_empty_spare(self.path)
 
 
 class JournalReader:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 _log = logging.getLogger("pytest_openscope.operator")
@@ -153,3 +153,9 @@ def real_descriptor(config: Any, number: int) -> int:
     capture = getattr(getattr(manager, "_global_capturing", None), "out" if number == 1 else "err", None)
     saved = getattr(capture, "targetfd_save", None)
     return saved if isinstance(saved, int) else number
+
+
+def say_at_once(config: Any, text: str) -> None:
+    """Write a line to the real stderr, past pytest's capture; safe in a signal handler."""
+    with suppress(OSError):
+        os.write(real_descriptor(config, 2), f"\nopenscope: {text}\n".encode("utf-8", "replace"))

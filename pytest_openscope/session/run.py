@@ -178,20 +178,22 @@ class ExperimentRun:
 
     def _say(self, text: str) -> None:
         """Tell the operator where pytest, which has not begun to report, would end without a word."""
-        from .operator import real_descriptor
+        from .operator import say_at_once
 
-        with suppress(OSError):
-            os.write(real_descriptor(self.config, 2), f"\nopenscope: {text}\n".encode())
+        say_at_once(self.config, text)
 
     @contextmanager
     def _capture_suspended(self) -> Iterator[None]:
+        terminal: Any = self.config.pluginmanager.getplugin("terminalreporter")
         manager: Any = self.config.pluginmanager.getplugin("capturemanager")
         if manager is None:
+            _begin_a_line(terminal)
             yield
             return
         capture = getattr(manager, "_global_capturing", None)
         was_on = capture is None or capture.is_started()
         manager.suspend(in_=True)
+        _begin_a_line(terminal)
         try:
             yield
         finally:
@@ -304,3 +306,14 @@ def _complaint(mistakes: list[Mistake]) -> str:
     if len(mistakes) == 1:
         return str(mistakes[0])
     return f"{len(mistakes)} mistakes, nothing was started:\n" + "\n".join(f"  {mistake}" for mistake in mistakes)
+
+
+def _begin_a_line(terminal: Any) -> None:
+    """Let what is printed next stand on a line of its own, not behind pytest's progress."""
+    if terminal is None:
+        return
+    terminal.ensure_newline()
+    if terminal._tw.width_of_current_line:
+        # After an earlier question pytest no longer knows that its progress is on this line.
+        terminal._tw.line()
+    terminal.flush()

@@ -33,7 +33,7 @@ from ..records import (
 )
 from ..system import FileLock, now_iso, write_json
 from .interrupts import Interrupts, Watchdog
-from .operator import Operator
+from .operator import Operator, say_at_once
 from .options import Options
 
 if TYPE_CHECKING:
@@ -191,14 +191,25 @@ class ExperimentSession:
     def _on_interrupt(self, count: int, cause: str) -> None:
         everything = count > 1
         self.gate.stop(f"interrupted by {cause}", everything=everything)
-        if self.ending:
-            text = f"{cause}: the session is ending already"
-        else:
-            text = f"{cause}: " + (
-                "no more steps; devices are made safe" if everything else "stopping; post-acquisition runs, again to skip it"
-            )
+        text = f"{cause}: {self._what_an_interrupt_does(everything)}"
         self.log.write("WARNING", _LOGGER, text)
+        say_at_once(self.config, text)
         self.stop_acquisitions(f"interrupted by {cause}")
+
+    def _what_an_interrupt_does(self, everything: bool) -> str:
+        """Say what happens now, and how long it may take."""
+        if self.ending:
+            return "the session is ending already: devices are made safe, the states are written"
+        running = self.acquisition.active if self.acquisition is not None else []
+        stopping = ""
+        if running:
+            longest_s = max(run.spec.stop.longest_s for run in running)
+            stopping = f"stopping {', '.join(run.name for run in running)} (at most {longest_s:g} s); "
+        if everything:
+            return f"{stopping}no more steps; devices are made safe"
+        if not self.gate.acquisition_begun:
+            return f"{stopping}stopping; no acquisition has begun, so the session ends; devices are made safe"
+        return f"{stopping}stopping; post-acquisition runs, again to skip it"
 
     def stop_acquisitions(self, reason: str) -> None:
         """Ask what is running to stop, without waiting; the step that runs it waits."""

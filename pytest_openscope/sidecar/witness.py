@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..log import ExactMasker, LogWriter, encode_batch, head, read_log, repair_tail
-from ..records import METADATA, Failure, Journal, Outcome, SessionRecord, boot_is_same
+from ..records import METADATA, Failure, Journal, Outcome, SessionRecord, boot_is_same, drop_empty_spare
 from ..system import now_iso, time_field, write_json
 from .cause import failure_of_death
 from .states import debug_of, record_of
@@ -347,6 +347,7 @@ class Witness:
             "ended", outcome=str(record.outcome), exit_code=exit_code, by="recovery" if self.recovered else "sidecar"
         )
         view.read()
+        drop_empty_spare(view.path)
 
     def _leave_note(self, outcome: Outcome) -> None:
         """Let the next session on this rig tell its people of this one, and of what may still be on."""

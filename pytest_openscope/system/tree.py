@@ -46,6 +46,11 @@ class StopPolicy:
     terminate_s: float = 5.0
     kill_s: float = 5.0
 
+    @property
+    def longest_s(self) -> float:
+        """How long stopping may take."""
+        return self.graceful_s + self.terminate_s + self.kill_s
+
 
 @dataclass(frozen=True)
 class StopReport:
