@@ -109,13 +109,24 @@ class Api:
         parts = urlparse(self.base_url)
         server = parts.netloc.rpartition("@")[2] or self.base_url
         what = "gave no answer" if _executed(problem) is None else "cannot be reached"
+        if proxy := _proxy_at_fault(problem, self.base_url):
+            return (
+                f"the proxy {proxy} (of this PC's settings), through which {server} is asked, {what}: {cause_in_words(problem)}"
+            )
         return f"{server} {what}: {cause_in_words(problem)}"
 
     def _json(self, verb: str, text: str) -> Any:
         try:
             return json.loads(text) if text else None
         except ValueError as problem:
-            raise TransientError(f"{verb}: the answer was cut off or is no JSON") from problem
+            raise TransientError(f"{verb}: the answer was cut off or is no JSON{self._enterprise_hint()}") from problem
+
+    def _enterprise_hint(self) -> str:
+        """Say where GitHub Enterprise has its API when the address is that of its pages."""
+        parts = urlparse(self.base_url)
+        if parts.path.strip("/") or (parts.hostname or "").startswith("api."):
+            return ""
+        return f" -> GitHub Enterprise has its API below /api/v3: set api_base_url to {self.base_url}/api/v3"
 
     def _raise(self, verb: str, status: int, headers: Mapping[str, str], text: str) -> None:
         message = message_of(text)
@@ -176,14 +187,16 @@ class Api:
             try:
                 status, headers, text = self._raw_get(path)
             except GoneError as problem:
-                raise GoneError(f"{self.repo} does not exist, or the token may not see it ({problem})") from problem
+                raise GoneError(
+                    f"{self.repo} does not exist, or the token may not see it ({problem}){self._enterprise_hint()}"
+                ) from problem
             location = headers.get("location", "")
             if status in (301, 302, 307, 308) and location:
                 path = self._same_server(location)
                 continue
             value = self._json("GET", text)
             if not isinstance(value, dict) or not isinstance(value.get("full_name"), str):
-                raise TransientError("GET: the answer does not describe a repository")
+                raise TransientError(f"GET: the answer does not describe a repository{self._enterprise_hint()}")
             if value.get("archived"):
                 raise RefusedError(f"{value['full_name']} is archived")
             if value.get("has_issues") is False:
@@ -285,12 +298,22 @@ def _quiet_pygithub() -> None:
             logger.removeHandler(handler)
 
 
+def _proxy_at_fault(problem: BaseException, url: str) -> str:
+    """Return host and port of the proxy that failed; "" where it was none."""
+    import requests
+
+    if not isinstance(problem, requests.exceptions.ProxyError):
+        return ""
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    return urlparse(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+
+
 def _executed(problem: BaseException) -> bool | None:
     """A connection that never came about carried no request."""
     import requests
 
     text = str(problem)
-    refused = (
-        isinstance(problem, requests.exceptions.ConnectTimeout) or "NewConnectionError" in text or "NameResolutionError" in text
+    refused = isinstance(problem, requests.exceptions.ConnectTimeout) or any(
+        name in text for name in ("NewConnectionError", "NameResolutionError", "Unable to connect to proxy")
     )
     return False if refused else None

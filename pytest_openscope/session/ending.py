@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ..log import last_lines
-from ..records import DEBUG_STATE, END_STATE, Failure, Outcome, debug_state, end_state
+from ..records import DEBUG_STATE, END_STATE, Failure, Outcome, Phase, debug_state, end_state
 from ..system import now_iso
 from .interrupts import StepInterrupted, StepTimedOut
 
@@ -23,6 +23,7 @@ _LOOK_S = 0.02
 def finish(session: ExperimentSession, exit_code: int | None) -> None:
     """Do everything that ends a session, each part guarded alone, so that none can take the others with it."""
     record = session.record
+    session.log.set_place(str(Phase.POST_ACQUISITION), None)
     _stop_hardware(session)
     session.journal.write("ending", outcome=str(record.outcome))
     _ask_notes(session)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from pytest_openscope.issues import outbox
-from pytest_openscope.issues.client import Api, TransientError
+from pytest_openscope.issues.client import Api, GoneError, TransientError
 from pytest_openscope.issues.ledger import Ledger
 from pytest_openscope.issues.settings import Timing
 from pytest_openscope.issues.wording import cause_in_words
@@ -462,6 +462,31 @@ def test_a_server_that_is_not_there_is_named_with_the_cause_in_words() -> None:
         assert str(caught.value) == f"{server} cannot be reached: connection refused"
         assert caught.value.executed is False
     api.close()
+
+
+def test_a_dead_proxy_is_named_as_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        proxy = f"127.0.0.1:{unused.getsockname()[1]}"
+    for scheme in ("https", "http"):
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://ada:hunter2@{proxy}")
+        api = Api(f"{scheme}://api.github.example", REPO, TOKEN, Timing(request_timeout_s=5))
+        with pytest.raises(TransientError) as caught:
+            api.request("GET", "/user")
+        told = str(caught.value)
+        assert told.startswith(f"the proxy {proxy} (of this PC's settings), through which api.github.example is asked, ")
+        assert told.endswith("cannot be reached: connection refused")
+        assert caught.value.executed is False
+        api.close()
+
+
+def test_the_pages_of_github_enterprise_are_not_its_api(github: FakeGithub) -> None:
+    api = Api(github.base_url, "nobody/nothing", TOKEN, Timing(request_timeout_s=5))
+    with pytest.raises(GoneError, match="GitHub Enterprise has its API below /api/v3: set api_base_url to http.*/api/v3$"):
+        _ = api.facts
+    api.close()
+    for url in ("https://api.github.com", "https://ghe.lab.org/api/v3"):
+        assert Api(url, REPO, TOKEN, Timing())._enterprise_hint() == ""
 
 
 def test_a_server_that_hangs_up_or_stays_silent_is_told_apart(github: FakeGithub) -> None:

@@ -112,6 +112,13 @@ def test_results_of_another_rig_do_not_count(tmp_path: Path) -> None:
     assert list(read_results(tmp_path, "right")) == ["disk.fsync"]
 
 
+def test_rigs_that_share_a_state_directory_keep_each_its_results(tmp_path: Path) -> None:
+    for rig_id, check in (("left", "clock"), ("right", "disk.fsync"), ("left", "memory")):
+        keep(tmp_path, (check, "pass"), rig_id=rig_id)
+    assert sorted(read_results(tmp_path, "left")) == ["clock", "memory"]
+    assert sorted(read_results(tmp_path, "right")) == ["disk.fsync"]
+
+
 def test_what_the_rig_file_declares_now_is_what_counts(tmp_path: Path) -> None:
     keep(tmp_path, ("devices[laser]", "pass"), ("devices[old]", "fail"))
     assert evaluate({"require": ["devices"]}, tmp_path, NOW, declared={"devices": ["laser"]}).ok

@@ -58,6 +58,7 @@ def test_a_session_without_sidecar_is_finished_by_the_next_one(start: Start) -> 
     frames = [entry.message for entry in run.entries() if entry.message.startswith("frame")]
     assert frames == [f"frame {number}" for number in range(len(frames))]
     assert run.json("resource_usage.json")
+    assert eventually(lambda: not list((run.folder / METADATA).glob("*.spare")))
     assert recover(state_of(run)) == []
 
 
