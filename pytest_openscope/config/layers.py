@@ -80,7 +80,36 @@ def sort_rig(raw: Mapping[str, Any], where: str, findings: Findings) -> RigLayer
     _take_section(layer, "parameters", layer.defaults, where, findings)
     check_rig_blocks(layer.rig, where, findings)
     layer.defaults = check_parameters(layer.defaults, where, findings)
+    _say_what_is_not_used(layer, where, findings)
     return layer
+
+
+#: Keys that say which class drives a device: ours, and those of other programs' rig files (happi's ``device_class``).
+_DRIVER_KEYS = frozenset({"driver", "device_class", "class", "class_name"})
+
+
+def _say_what_is_not_used(layer: RigLayer, where: str, findings: Findings) -> None:
+    """Tell once of values that look like devices, or like the rig's id, and are taken as neither."""
+    alike = [key for key, value in layer.values.items() if _looks_like_devices(value)]
+    if alike and not layer.rig.get("devices"):
+        findings.notices.append(
+            f"{where}: {', '.join(alike)}: {'looks' if len(alike) == 1 else 'look'} like devices, and are values of the lab's own"
+            " -> to have them opened, simulated and checked, write 'devices: {NAME: {driver: \"module:Class\"}}'"
+        )
+    for key, value in layer.values.items():
+        name = layer.rig.get("rig_id")
+        if key.lower().replace("-", "_") in ("rig_name", "rig", "rigid") and isinstance(value, str) and value != name:
+            used = f"rig_id, {name!r}" if name else "the host's name, since there is no rig_id"
+            findings.notices.append(f"{where}: {key}: not used as the rig's name; that is {used} -> write 'rig_id: {value}'")
+
+
+def _looks_like_devices(value: Any) -> bool:
+    """Tell whether a value is one device, or several of them as a list or a mapping."""
+    if isinstance(value, dict):
+        if not _DRIVER_KEYS.isdisjoint(value):
+            return True
+        value = list(value.values())
+    return isinstance(value, list) and any(isinstance(one, dict) and not _DRIVER_KEYS.isdisjoint(one) for one in value)
 
 
 def _take_section(layer: RigLayer, name: str, target: dict[str, Any], where: str, findings: Findings) -> None:

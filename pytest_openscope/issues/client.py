@@ -187,9 +187,8 @@ class Api:
             try:
                 status, headers, text = self._raw_get(path)
             except GoneError as problem:
-                raise GoneError(
-                    f"{self.repo} does not exist, or the token may not see it ({problem}){self._enterprise_hint()}"
-                ) from problem
+                text = f"{self.repo} does not exist, or the token may not see it ({problem})"
+                raise GoneError(text + self._enterprise_hint()) from problem
             location = headers.get("location", "")
             if status in (301, 302, 307, 308) and location:
                 path = self._same_server(location)
@@ -313,7 +312,6 @@ def _executed(problem: BaseException) -> bool | None:
     import requests
 
     text = str(problem)
-    refused = isinstance(problem, requests.exceptions.ConnectTimeout) or any(
-        name in text for name in ("NewConnectionError", "NameResolutionError", "Unable to connect to proxy")
-    )
+    never = ("NewConnectionError", "NameResolutionError", "Unable to connect to proxy")
+    refused = isinstance(problem, requests.exceptions.ConnectTimeout) or any(name in text for name in never)
     return False if refused else None

@@ -482,7 +482,7 @@ def test_a_dead_proxy_is_named_as_the_proxy(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_pages_of_github_enterprise_are_not_its_api(github: FakeGithub) -> None:
     api = Api(github.base_url, "nobody/nothing", TOKEN, Timing(request_timeout_s=5))
-    with pytest.raises(GoneError, match="GitHub Enterprise has its API below /api/v3: set api_base_url to http.*/api/v3$"):
+    with pytest.raises(GoneError, match=r"GitHub Enterprise has its API below /api/v3: set api_base_url to http.*/api/v3$"):
         _ = api.facts
     api.close()
     for url in ("https://api.github.com", "https://ghe.lab.org/api/v3"):

@@ -528,3 +528,29 @@ def test_records_behave_like_frozen_dataclasses(lab: Lab) -> None:
         dataclasses.replace(settings, nonsense=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="missing"):
         type(settings)()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("hardware: [{name: laser, driver: 'lab:Laser'}]\n", ["hardware: looks like devices"]),
+        (
+            "device_laser: {driver: 'lab:Laser'}\ndevice_cam: {class: 'lab:Cam'}\n",
+            ["device_laser, device_cam: look like devices"],
+        ),
+        ("laser: {_id: laser, device_class: ophyd.EpicsMotor, args: ['{{prefix}}'], active: true}\n", ["laser: looks like"]),
+        (
+            "values: {RIG_NAME: scope3}\n",
+            ["RIG_NAME: not used as the rig's name; that is rig_id, 'r' -> write 'rig_id:"],
+        ),
+        ("RIG_NAME: r\ncamera: {exposure: 3}\n", []),
+        ("device_laser: {driver: 'lab:Laser'}\ndevices: {cam: {driver: 'lab:Cam'}}\n", []),
+    ],
+)
+def test_what_looks_like_a_device_or_an_id_and_is_none_is_told_once(tmp_path: Path, text: str, told: list[str]) -> None:
+    (tmp_path / "rig.yaml").write_text(f"rig_id: r\noutput_root_folder: out\n{text}", encoding="utf-8")
+    loaded = load(ConfigRequest(rig_config=tmp_path / "rig.yaml", cwd=tmp_path, environ={"HOME": str(tmp_path)}))
+    notices = [notice for notice in loaded.notices if "not used" in notice or "like devices" in notice]
+    assert len(notices) == len(told), loaded
+    for words, notice in zip(told, notices, strict=True):
+        assert words in notice
