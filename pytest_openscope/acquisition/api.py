@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 from ..records import AcquisitionFacts
 from .run import AcquisitionRun
 from .simulated import SimulatedRun
-from .spec import AcquisitionSpec, name_of_command, split_command
+from .spec import AcquisitionSpec, name_of_command, reason_of, split_command
 
 if TYPE_CHECKING:
     from .simulated import Fault
@@ -96,16 +95,9 @@ class Acquisition:
             AcquisitionTimeout: it ran for too long.
         """
         __tracebackhide__ = True
-        run = self._create(self._spec(command, timeout_s, cwd, env, name, settings))
-        try:
-            run.start()
-            return run.wait(check=check)
-        except BaseException as error:
-            run.stop(_reason(error))
-            raise
+        return _finish(self._start(self._spec(command, timeout_s, cwd, env, name, settings)), check)
 
-    @contextmanager
-    def running(
+    def start(
         self,
         command: Command,
         *,
@@ -114,33 +106,20 @@ class Acquisition:
         env: Mapping[str, str | None] | None = None,
         name: str | None = None,
         **settings: Any,
-    ) -> Iterator[Run]:
-        """Run a program beside the ``with`` block, which gets the process: ``wait()``, ``poll()``, ``stop()``, ``pid``.
+    ) -> Run:
+        """Start a program and return its handle: ``wait()``, ``poll()``, ``stop()``, ``pid``.
 
-        Leaving the block stops the program and everything that it started. If it has ended before, with another exit code
-        than 0, leaving the block fails.
+        The handle is a context manager: leaving its block stops the program and everything that it started. If it has ended
+        before, with another exit code than 0, leaving the block fails. What is still running at the session's end is stopped.
 
         Raises:
             AcquisitionFailed: see :meth:`run`, for the arguments too.
         """
         __tracebackhide__ = True
-        run = self._create(self._spec(command, timeout_s, cwd, env, name, settings))
-        try:
-            run.start()
-            yield run
-        except BaseException as error:
-            run.stop(_reason(error))
-            raise
-        run.stop("the step no longer needs it")
-        run.check(stopped_is_failure=False)
+        return self._start(self._spec(command, timeout_s, cwd, env, name, settings))
 
-    def start(self, spec: AcquisitionSpec) -> Run:
-        """Start a run of this spec; the caller waits for it and stops it.
-
-        Raises:
-            AcquisitionFailed: it did not start.
-        """
-        return self._create(spec).start()
+    #: The same, named for a block: ``with acquisition.running(command=[...]) as camera:``.
+    running = start
 
     def execute(self, spec: AcquisitionSpec) -> AcquisitionFacts:
         """Run this spec to its end, as :meth:`run` does.
@@ -149,13 +128,7 @@ class Acquisition:
             AcquisitionFailed: see :meth:`run`.
         """
         __tracebackhide__ = True
-        run = self._create(spec)
-        try:
-            run.start()
-            return run.wait()
-        except BaseException as error:
-            run.stop(_reason(error))
-            raise
+        return _finish(self._start(spec))
 
     def request_stop(self, reason: str) -> None:
         """Begin to stop every run that has not ended; who waits for them goes on waiting."""
@@ -194,6 +167,15 @@ class Acquisition:
         own["name"] = name or name_of_command(parts) or self.defaults.name
         return replace(self.defaults, **own)
 
+    def _start(self, spec: AcquisitionSpec) -> Run:
+        __tracebackhide__ = True
+        run = self._create(spec)
+        try:
+            return run.start()
+        except BaseException as error:
+            run.stop(reason_of(error))
+            raise
+
     def _create(self, spec: AcquisitionSpec) -> Run:
         run: Run
         if self.dry_run and self._fault is None:
@@ -215,6 +197,10 @@ class Acquisition:
         self._runs = [other for other in self._runs if other is not run]
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error)
-    return f"the step was left by {type(error).__name__}" + (f": {text[:200]}" if text else "")
+def _finish(run: Run, check: bool = True) -> AcquisitionFacts:
+    __tracebackhide__ = True
+    try:
+        return run.wait(check=check)
+    except BaseException as error:
+        run.stop(reason_of(error))
+        raise

@@ -18,7 +18,7 @@ from ..system import Latch, StopReport, find_tree, name_of, stop_tree
 from . import spawn
 from .child import Child
 from .output import BLOCK_BYTES
-from .spec import LOGGER, AcquisitionSpec, command_line, output_logger
+from .spec import LOGGER, AcquisitionSpec, Block, command_line, output_logger
 from .streams import Sink, StreamFollower
 from .verdict import Ending, last_line
 
@@ -35,7 +35,7 @@ _READING_PAUSE_S = 0.01
 _LEFTOVER_POLL_S = 0.1
 
 
-class AcquisitionRun:
+class AcquisitionRun(Block):
     """One run of an acquisition process.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..records import AcquisitionFacts
 from ..system import parse_duration_s
-from .spec import LOGGER, AcquisitionSpec, command_line
+from .spec import LOGGER, AcquisitionSpec, Block, command_line
 
 logger = logging.getLogger(LOGGER)
 
@@ -86,7 +86,7 @@ def faulty(spec: AcquisitionSpec, fault: Fault) -> AcquisitionSpec:
     return replace(spec, command=fault.command(), cwd=None, process_start_timeout_s=None)
 
 
-class SimulatedRun:
+class SimulatedRun(Block):
     """Has the methods of :class:`.run.AcquisitionRun`; runs nothing and ends well when it is waited for or stopped."""
 
     pid: int | None = None

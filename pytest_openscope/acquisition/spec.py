@@ -6,12 +6,17 @@ import os
 import re
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..records import AcquisitionFacts
 from ..system import StopPolicy
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LOGGER = "pytest_openscope.acquisition"
 #: What the launcher's acquisition scripts read.
@@ -72,6 +77,35 @@ class AcquisitionTimeout(AcquisitionFailed):
     """It ran for longer than it may."""
 
     openscope_kind = "timeout"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a program is stopped whose step was left by an exception."""
+    text = str(error)
+    return f"the step was left by {type(error).__name__}" + (f": {text[:200]}" if text else "")
+
+
+class Block(ABC):
+    """A running program as a context manager: leaving the block stops it."""
+
+    @abstractmethod
+    def stop(self, reason: str = "asked to stop", wait: bool = True) -> None:
+        """Stop the program and everything that it started."""
+
+    @abstractmethod
+    def check(self, *, stopped_is_failure: bool = True) -> None:
+        """Raise AcquisitionFailed if it failed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
+        if error is not None:
+            self.stop(reason_of(error))
+            return
+        self.stop("the step no longer needs it")
+        self.check(stopped_is_failure=False)
 
 
 def output_logger(name: str, stream: str) -> str:

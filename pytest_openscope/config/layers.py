@@ -92,8 +92,9 @@ def _say_what_is_not_used(layer: RigLayer, where: str, findings: Findings) -> No
     """Tell once of values that look like devices, or like the rig's id, and are taken as neither."""
     alike = [key for key, value in layer.values.items() if _looks_like_devices(value)]
     if alike and not layer.rig.get("devices"):
+        verb = "looks" if len(alike) == 1 else "look"
         findings.notices.append(
-            f"{where}: {', '.join(alike)}: {'looks' if len(alike) == 1 else 'look'} like devices, and are values of the lab's own"
+            f"{where}: {', '.join(alike)}: {verb} like devices, and are the lab's own values"
             " -> to have them opened, simulated and checked, write 'devices: {NAME: {driver: \"module:Class\"}}'"
         )
     for key, value in layer.values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import threading
@@ -102,6 +103,21 @@ def test_a_run_has_the_name_that_it_is_given(make: Make) -> None:
     assert make().run(python(""), name="camera").name == "camera"
 
 
+def test_run_start_and_running_take_the_same(make: Make, tmp_path: Path) -> None:
+    signatures = [inspect.signature(one).parameters for one in (Acquisition.run, Acquisition.start, Acquisition.running)]
+    assert [name for name in signatures[0] if name != "check"] == list(signatures[1]) == list(signatures[2])
+    given: dict[str, Any] = {"timeout_s": 30, "cwd": tmp_path, "env": {"A": "1"}, "name": "camera", "stderr_fails": False}
+    code = "import os; print(os.getcwd(), os.environ['A'])"
+    acquisition = make()
+    assert acquisition.run(python(code), **given).stdout_tail == [f"{tmp_path} 1"]
+    with acquisition.start(python(code + "; import time; time.sleep(60)"), **given) as camera:
+        assert camera.poll() is None
+    assert camera.done
+    handle = acquisition.start(python("raise SystemExit(3)"))
+    with pytest.raises(AcquisitionFailed, match="exit code 3"):
+        handle.wait()
+
+
 def test_running_is_stopped_at_the_end_of_the_block(make: Make) -> None:
     acquisition = make()
     with acquisition.running(python("import time; time.sleep(60)")) as process:
@@ -153,7 +169,7 @@ def test_a_stop_from_elsewhere_ends_run_as_a_failure(make: Make) -> None:
 
 def test_stop_all_stops_at_once(make: Make) -> None:
     acquisition = make()
-    runs = [acquisition.start(AcquisitionSpec(tuple(python("import time; time.sleep(60)")))) for _ in range(3)]
+    runs = [acquisition.start(python("import time; time.sleep(60)")) for _ in range(3)]
     acquisition.stop_all("end of the session")
     assert [run.poll() for run in runs if run.poll() is None] == []
     assert acquisition.active == []
