@@ -37,17 +37,27 @@ def call_with(function: Callable[..., Any], given: Mapping[str, Any], context: M
     """Call a script's ``function`` with the keyword arguments that its entry gives (``function_args``, ``kwargs``).
 
     Relative values of names that end in ``_path`` or ``_file`` lie in the session folder, and so does ``output``
-    (``output_filename``), which becomes the argument ``output_path`` where the function has one that is not given.
+    (``output_filename``, of the entry or among the arguments), which becomes the argument ``output_path`` where the function
+    has one that is not given. Arguments that the function does not have are left out, with a line in the log.
 
     Raises:
         ModuleFailed: as in :func:`call`.
-        Exception: whatever the function raises, ``TypeError`` for arguments that do not fit included.
+        Exception: whatever the function raises, ``TypeError`` for arguments that are missing included.
     """
+    parameters = _parameters(function)
+    takes_any = not parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
     keywords = {name: _resolved(name, value, context) for name, value in given.items()}
-    for parameter in _parameters(function):
-        if parameter.name == "output_path" and output and "output_path" not in keywords:
-            keywords["output_path"] = str(context.path(output))
-        elif _wants_context(parameter) and parameter.name not in keywords:
+    if "output_path" in names and "output_path" not in keywords:
+        filename = keywords.get("output_filename") or output
+        if filename:
+            keywords["output_path"] = str(context.path(str(filename)))
+    for name in [name for name in keywords if not takes_any and name not in names]:
+        value = keywords.pop(name)
+        if name != "output_filename" or "output_path" not in names:
+            context.logger.info("argument %s=%r is left out: the function does not have it", name, value)
+    for parameter in parameters:
+        if _wants_context(parameter) and parameter.name not in keywords:
             keywords[parameter.name] = context
     judge(_finish(function, [], keywords), context)
 
@@ -167,8 +177,8 @@ def _single(parameter: inspect.Parameter, context: ModuleContext, step: str, sta
     if ready_made or parameter.name in FILE_NAMES:
         path = stack.enter_context(context.parameter_file(step))
         return path if _annotation_text(parameter).partition("|")[0].strip() in ("Path", "pathlib.Path") else str(path)
-    if parameter.name in context.full_parameters:
-        return context.full_parameters[parameter.name]
+    if parameter.name == "output_path" or parameter.name in context.full_parameters:
+        return _by_name(parameter, context, step, stack)
     return context.full_parameters if parameter.default is _EMPTY else parameter.default
 
 
@@ -176,6 +186,8 @@ def _by_name(parameter: inspect.Parameter, context: ModuleContext, step: str, st
     if _wants_context(parameter):
         return context
     full = context.full_parameters
+    if parameter.name == "output_path" and (text := context.parameters.get("output_path") or full.get("output_filename")):
+        return _resolved("output_path", text, context)
     if parameter.name in full:
         return full[parameter.name]
     if parameter.default is not _EMPTY:

@@ -1,7 +1,8 @@
 """Ready-made step: is there room for the data?
 
 Parameters: ``required_free_gb`` (GiB, required), ``path`` or ``disk_space_check_path`` (default: the session folder),
-``allow_override`` (ask the operator instead of failing).
+``prompt_to_free_space`` (default true: let the operator free space, then look again), ``allow_override`` (let the operator go
+on with too little).
 """
 
 from __future__ import annotations
@@ -29,18 +30,16 @@ def run(context: ModuleContext) -> None:
     """
     required_gb = _required_gb(context.full_parameters)
     folder = context.path(_place(context.full_parameters))
-    try:
-        usage = shutil.disk_usage(_existing(folder))
-    except OSError as error:
-        raise ModuleFailed(f"the free space of {folder} cannot be measured: {error}") from error
-    free_gb = usage.free / GIB
-    context.record("disk_space_free", round(free_gb, 3), "GiB")
-    found = f"{free_gb:,.2f} GiB of {usage.total / GIB:,.2f} GiB are free in {folder}, {required_gb:g} GiB are required"
-    if free_gb >= required_gb:
-        context.logger.info("%s", found)
-        return
-    if context.parameters.get("allow_override"):
+    while True:
+        free_gb, found = _look(folder, required_gb)
+        context.record("disk_space_free", round(free_gb, 3), "GiB")
+        if free_gb >= required_gb:
+            context.logger.info("%s", found)
+            return
         context.logger.warning("%s", found)
+        if not _wants_another_look(context, found):
+            break
+    if context.parameters.get("allow_override"):
         try:
             agreed = context.confirm(f"Not enough free disk space: {found}. Go on anyway?")
         except EOFError:
@@ -49,6 +48,28 @@ def run(context: ModuleContext) -> None:
             context.logger.warning("the operator goes on with too little free space")
             return
     raise ModuleFailed(f"not enough free disk space: {found}")
+
+
+def _look(folder: Path, required_gb: float) -> tuple[float, str]:
+    """Return how much is free, in GiB, and the same in words."""
+    try:
+        usage = shutil.disk_usage(_existing(folder))
+    except OSError as error:
+        raise ModuleFailed(f"the free space of {folder} cannot be measured: {error}") from error
+    free_gb = usage.free / GIB
+    words = f"{free_gb:,.2f} GiB of {usage.total / GIB:,.2f} GiB are free in {folder}, {required_gb:g} GiB are required"
+    return free_gb, words
+
+
+def _wants_another_look(context: ModuleContext, found: str) -> bool:
+    """Ask the operator to free space; False where nobody is there, or gives up."""
+    if context.full_parameters.get("prompt_to_free_space") is False:
+        return False
+    try:
+        answer = context.ask(f"Not enough free disk space: {found}. Free some, then press Enter to look again (q: give up):")
+    except EOFError:
+        return False
+    return answer.strip().lower() not in ("q", "quit", "n", "no")
 
 
 run_pre_acquisition = run

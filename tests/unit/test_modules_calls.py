@@ -202,9 +202,34 @@ def test_the_older_spelling(bench: Bench) -> None:
     assert bench.run("def go(subject): SEEN.append(subject)", **entry) == ["m1"]
 
 
-def test_arguments_that_do_not_fit_are_a_type_error(bench: Bench) -> None:
-    with pytest.raises(TypeError, match="sed"):
+def test_an_argument_that_is_missing_is_a_type_error(bench: Bench) -> None:
+    with pytest.raises(TypeError, match="seed"):
         bench.run("def run(seed): pass", parameters={"function_args": {"sed": 1}})
+
+
+MAKE_TABLE = "def make_table(kind, output_path, seed=None): SEEN.append((kind, output_path, seed))"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"module_type": "repo_module", "parameters": {"kwargs": {"kind": "short", "seed": 1, "output_filename": "table.csv"}}},
+        {"parameters": {"function_args": {"kind": "short", "seed": 1, "output_filename": "table.csv"}}},
+        {"parameters": {"kind": "short", "seed": 1, "output_filename": "table.csv"}},
+        {"parameters": {"kind": "short", "seed": 1, "output_path": "table.csv"}},
+        {"parameters": {"function_args": {"kind": "short", "seed": 1, "output_path": "table.csv", "comment": "x"}}},
+    ],
+    ids=["kwargs", "function_args", "flat name", "flat path", "one too many"],
+)
+def test_what_the_launcher_runs(bench: Bench, entry: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert bench.run(MAKE_TABLE, function="make_table", **entry) == [("short", str(bench.session_folder / "table.csv"), 1)]
+    assert ("argument comment='x' is left out" in caplog.text) == ("comment" in str(entry))
+
+
+def test_a_function_that_takes_anything_gets_everything(bench: Bench) -> None:
+    parameters = {"function_args": {"a": 1, "b": 2}}
+    assert bench.run("def run(**more): SEEN.append(more)", parameters=parameters) == [{"a": 1, "b": 2}]
 
 
 def test_async_functions_are_awaited(bench: Bench) -> None:

@@ -119,13 +119,26 @@ def test_disk_space_requirement_must_be_a_number(rig: Rig, value: Any) -> None:
 
 def test_disk_space_override(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     _disk(monkeypatch, 1)
-    rig.operator = FakeOperator(True, False)
+    rig.operator = FakeOperator("q", True, "q", False)
     rig.run("disk_space_check", required_free_gb=10, allow_override=True)
     with pytest.raises(ModuleFailed):
         rig.run("disk_space_check", required_free_gb=10, allow_override=True)
+    rig.operator = FakeOperator(True)
+    rig.run("disk_space_check", required_free_gb=10, allow_override=True, prompt_to_free_space=False)
     rig.operator = None
     with pytest.raises(ModuleFailed):
         rig.run("disk_space_check", required_free_gb=10, allow_override=True)
+
+
+def test_the_operator_frees_space_and_it_looks_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_gb = iter([1, 2, 20])
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2000 * 1024**3, 0, next(free_gb) * 1024**3))
+    rig.operator = FakeOperator("", "")
+    rig.run("disk_space_check", required_free_gb=10)
+    assert len(rig.operator.asked) == 2
+    assert all("press Enter to look again" in question and "10 GiB are required" in question for question in rig.operator.asked)
+    assert rig.records["disk_space_free"] == (20.0, "GiB")
 
 
 def test_a_disk_that_cannot_be_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
