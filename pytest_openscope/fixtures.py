@@ -96,7 +96,7 @@ class Experiment:
 @pytest.fixture(scope="session")
 def rig(request: pytest.FixtureRequest) -> Rig:
     """The rig's validated configuration; the lab's own values by key: ``rig["COM_port"]``, ``rig["camera.exposure_time"]``."""
-    return session_of(request.config).configuration.rig
+    return session_of(request.config).rig
 
 
 @pytest.fixture(scope="session")

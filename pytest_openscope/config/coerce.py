@@ -59,7 +59,21 @@ def coerce(key: Key, value: Any, path: str) -> Any:
         raise Wrong(f"{unfit.expected} expected, not {_got(value, path)}", unfit.remedy) from None
     if isinstance(result, str) and "\0" in result:
         raise Wrong("holds a NUL character", "remove it")
+    if key.kind == "path" and isinstance(result, str) and (odd := control_characters(result)):
+        raise Wrong(odd, CONTROL_REMEDY)
     return result
+
+
+CONTROL_REMEDY = "write `\\\\` or `/` between folders"
+
+
+def control_characters(path: str) -> str:
+    """Say which control characters a path holds ("" for none): in quotes ``\\n`` and ``\\t`` are no folders."""
+    names = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+    found = dict.fromkeys(names.get(char, f"0x{ord(char):02X}") for char in path if ord(char) < 32 or ord(char) == 127)
+    if not found:
+        return ""
+    return f"{show(path)} holds a control character ({', '.join(found)})"
 
 
 class _UnfitError(Exception):

@@ -126,6 +126,7 @@ def expand_rig(rig: Rig, expander: Expander) -> Rig:
         requirements=expander(rig.requirements),
         readiness=expander(rig.readiness),
         values_=expander(rig.values_),
+        raw=expander(rig.raw),
     )
 
 

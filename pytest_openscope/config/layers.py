@@ -9,7 +9,7 @@ from typing import Any
 
 from ..log import mask_text
 from ..records import Mistake
-from .coerce import Wrong, check_section, coerce, has_placeholder, show
+from .coerce import CONTROL_REMEDY, Wrong, check_section, coerce, control_characters, has_placeholder, show
 from .frozen import record
 from .merge import copy_of
 from .reading import kind_of
@@ -146,6 +146,8 @@ def check_parameters(layer: Mapping[str, Any], where: str, findings: Findings) -
         if key is None or value is None or name in PIPELINES:
             continue
         if has_placeholder(value) and key.kind not in ("mapping", "list"):
+            if key.kind == "path" and (odd := control_characters(value)):
+                findings.wrong(where, name, odd, CONTROL_REMEDY)
             continue
         try:
             typed = coerce(key, value, name)

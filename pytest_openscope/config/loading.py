@@ -10,7 +10,7 @@ from typing import Any
 from .. import LAUNCHER_FORMAT_VERSION
 from ..log import ExactMasker
 from ..records import Mistake, Phase
-from .coerce import show
+from .coerce import CONTROL_REMEDY, control_characters, show
 from .configuration import Configuration, find_secrets, make_expander, read_settings
 from .layers import RIG_NAMES, Findings, RigLayer, check_near_matches, check_parameters, check_rig_blocks, sort_rig
 from .merge import OverrideError, apply_override, overlay, parse_override, source_of, value_problem
@@ -144,7 +144,7 @@ class _Reading:
             self.findings.wrong("--rig-config", "", "no rig configuration is given", "give --rig-config PATH")
             return False
         self.rig_where = self._shown(path)
-        raw = read_mapping(path, self.rig_where, "rig configuration")
+        raw = read_mapping(path, self.rig_where, "rig configuration", self.findings.mistakes)
         if isinstance(raw, Mistake):
             where = f"{raw.where} (named by {self.request.rig_config_where})"
             self.findings.mistakes.append(Mistake(where, raw.problem, raw.remedy))
@@ -167,7 +167,7 @@ class _Reading:
             return True
         self.parameter_file = files[0]
         where = self._shown(files[0])
-        raw = read_mapping(files[0], where, "parameter file")
+        raw = read_mapping(files[0], where, "parameter file", self.findings.mistakes)
         if isinstance(raw, Mistake):
             self.findings.mistakes.append(raw)
             return False
@@ -259,6 +259,9 @@ class _Reading:
         if not isinstance(text, str):
             return rig
         text = make_expander(self.merged, rig, request.environ)(text)
+        if odd := control_characters(text):
+            self.findings.wrong(where, "state_directory", odd, CONTROL_REMEDY)
+            return rig
         if foreign := foreign_path(text):
             if not request.dry_run:
                 self.findings.wrong(where, "state_directory", f"{show(text)} {foreign}", "give a path of this system")

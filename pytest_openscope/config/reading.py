@@ -31,13 +31,14 @@ class _RefusedError(Exception):
         self.problem, self.remedy = problem, remedy
 
 
-def read_mapping(path: Path, shown: str, what: str) -> dict[str, Any] | Mistake:
+def read_mapping(path: Path, shown: str, what: str, mistakes: list[Mistake]) -> dict[str, Any] | Mistake:
     """Return the top level of a configuration file, or the one thing that makes it unusable.
 
     Args:
         path: the file; the ending decides the language, YAML where it says nothing.
         shown: how messages name the file.
         what: what the file should be ("rig configuration").
+        mistakes: gets one for each number that JSON cannot hold (``.nan``, ``.inf``), and the file is read all the same.
     """
     try:
         text = _decode(_read_bytes(path, what))
@@ -46,7 +47,7 @@ def read_mapping(path: Path, shown: str, what: str) -> dict[str, Any] | Mistake:
             value = {}
         if not isinstance(value, dict):
             raise _RefusedError(f"the top level is {kind_of(value)}, not a mapping", "write 'key: value' pairs")
-        _check_values(value, "")
+        mistakes += [Mistake(shown, "is no finite number", "write a number", key) for key in sorted(_check_values(value, ""))]
         return value
     except _RefusedError as refused:
         return Mistake(shown, refused.problem, refused.remedy or "mend the file there")
@@ -234,8 +235,9 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _check_values(value: Any, path: str) -> None:
-    """Refuse what neither JSON nor a path can hold, and what is too much; iterative, since depth is one of the limits."""
+def _check_values(value: Any, path: str) -> list[str]:
+    """Refuse what is too much, and return the dotted keys of numbers that JSON cannot hold; depth is one of the limits."""
+    odd: list[str] = []
     todo: list[tuple[Any, str, int]] = [(value, path, 0)]
     count = 0
     while todo:
@@ -250,7 +252,8 @@ def _check_values(value: Any, path: str) -> None:
         elif isinstance(item, list):
             todo.extend((child, f"{name}.{index}", depth + 1) for index, child in enumerate(item))
         elif isinstance(item, float) and (item != item or item in (float("inf"), float("-inf"))):
-            raise _RefusedError(f"{name}: is no finite number", "write a number")
+            odd.append(name)
+    return odd
 
 
 def kind_of(value: Any) -> str:

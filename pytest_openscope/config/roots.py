@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..records import is_reserved
-from .coerce import Wrong, has_placeholder
+from .coerce import CONTROL_REMEDY, Wrong, control_characters, has_placeholder
 
 DRY_RUNS = "dry_runs"
 _MISSING, _READ_ONLY = "does not exist", "is not writable"
@@ -90,8 +90,8 @@ def output_root(text: str | None, cwd: Path, dry_run: bool, *, look: bool = True
     elif has_placeholder(text) and re.search(r"\{(output_)?session_(folder|uuid)\}", text):
         problem, remedy = "the output root cannot depend on the session's name or folder", "remove the placeholder"
         raise Wrong(problem, remedy)
-    elif "\0" in text:
-        raise Wrong("holds a NUL character", "remove it")
+    elif odd := control_characters(text):
+        raise Wrong(odd, CONTROL_REMEDY)
     else:
         foreign = foreign_path(text)
         if foreign:

@@ -554,3 +554,26 @@ def test_what_looks_like_a_device_or_an_id_and_is_none_is_told_once(tmp_path: Pa
     assert len(notices) == len(told), loaded
     for words, notice in zip(told, notices, strict=True):
         assert words in notice
+
+
+def test_numbers_that_are_none_are_told_with_all_other_mistakes(tmp_path: Path) -> None:
+    text = "rig_id: r\noutput_root_folder: out\nvalues: {offset: .nan, deep: [1, {ceiling: -.inf}]}\nlog_levl: DEBUG\n"
+    (tmp_path / "rig.yaml").write_text(text, encoding="utf-8")
+    loaded = load(ConfigRequest(rig_config=tmp_path / "rig.yaml", cwd=tmp_path, environ={"HOME": str(tmp_path)}))
+    assert [mistake.key for mistake in loaded.mistakes] == ["values.deep.1.ceiling", "values.offset", "log_levl"]
+
+
+@pytest.mark.parametrize("key", ["output_root_folder", "centralized_log_directory", "state_directory", "session_log"])
+@pytest.mark.parametrize("char", ["\n", "\t", "\r", "\x07", "\x1b"])
+def test_a_path_with_a_control_character_is_a_mistake(tmp_path: Path, key: str, char: str) -> None:
+    paths = {"output_root_folder": "out", key: f"D:{char}ew/{{subject_id}}"}
+    (tmp_path / "rig.yaml").write_text(json.dumps({"rig_id": "r", **paths}), encoding="utf-8")
+    for dry_run in (False, True):
+        loaded = load(
+            ConfigRequest(rig_config=tmp_path / "rig.yaml", cwd=tmp_path, environ={"HOME": str(tmp_path)}, dry_run=dry_run)
+        )
+        (mistake,) = loaded.mistakes
+        assert mistake.key == key
+        assert "holds a control character" in mistake.problem
+        assert mistake.remedy == r"write `\\` or `/` between folders"
+    assert [path.name for path in tmp_path.iterdir()] == ["rig.yaml"]

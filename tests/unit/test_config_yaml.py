@@ -131,7 +131,7 @@ def test_files_of_both_languages_mean_the_same(value: dict[str, Any]) -> None:
         for name in ("a.json", "a.yaml"):
             path = Path(folder) / name
             path.write_text(json.dumps(value), encoding="utf-8")
-            assert read_mapping(path, name, "parameter file") == value
+            assert read_mapping(path, name, "parameter file", []) == value
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,14 @@ def test_encodings(tmp_path: Path, encoding: str, mark: bytes, suffix: str) -> N
     text = {"yaml": "a: Größe\r\n", "json": '{"a": "Größe"}\r\n', "toml": 'a = "Größe"\r\n'}[suffix]
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(mark + text.encode(encoding))
-    assert read_mapping(path, "x", "rig configuration") == {"a": "Größe"}
+    assert read_mapping(path, "x", "rig configuration", []) == {"a": "Größe"}
 
 
 def test_toml_dates_become_text(tmp_path: Path) -> None:
     path = tmp_path / "rig.toml"
     path.write_text("calibrated = 2024-05-01\nat = 10:30:00\n[camera]\nexposure_time = 0.033\n", encoding="utf-8")
-    assert read_mapping(path, "x", "rig") == {"calibrated": "2024-05-01", "at": "10:30:00", "camera": {"exposure_time": 0.033}}
+    expected = {"calibrated": "2024-05-01", "at": "10:30:00", "camera": {"exposure_time": 0.033}}
+    assert read_mapping(path, "x", "rig", []) == expected
 
 
 @pytest.mark.parametrize(
