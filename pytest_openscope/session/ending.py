@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ..log import last_lines
-from ..records import DEBUG_STATE, END_STATE, Failure, Outcome, Phase, debug_state, end_state
+from ..records import DEBUG_STATE, END_STATE, METADATA, Failure, Outcome, Phase, debug_state, end_state
 from ..system import now_iso
 from .interrupts import StepInterrupted, StepTimedOut
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _LOGGER = "pytest_openscope.session"
 _LAST_LINES = 200
 _LOOK_S = 0.02
+#: A sidecar that has just been started has little to end.
+_DISCARD_S = 5.0
 
 
 def finish(session: ExperimentSession, exit_code: int | None) -> None:
@@ -51,6 +54,32 @@ def finish(session: ExperimentSession, exit_code: int | None) -> None:
     if session.sidecar is not None:
         session._guard("letting the sidecar go", session.sidecar.goodbye)
     session.journal.close()
+
+
+def discard(session: ExperimentSession) -> None:
+    """Take a session back whose command line was a mistake (exit code 4) before any step was known; its folder goes.
+
+    What the user put into the folder meanwhile stays, and the folder with it.
+    """
+    session.journal.write("discarded")
+    session.log.close()
+    sidecar = session.sidecar
+    if sidecar is not None:
+        deadline = time.monotonic() + _DISCARD_S
+        while not sidecar.gave_up and not sidecar.wait_done(_LOOK_S) and time.monotonic() < deadline:
+            continue
+        session._guard("letting the sidecar go", sidecar.goodbye)
+    session.journal.close()
+    if session.faults is not None:
+        session.faults.close()
+        session.faults = None
+    if [path.name for path in session.folder.iterdir()] != [METADATA]:
+        return
+    deadline = time.monotonic() + _DISCARD_S
+    while session.folder.exists() and time.monotonic() < deadline:
+        # On Windows the sidecar holds its files until it has gone.
+        shutil.rmtree(session.folder, ignore_errors=True)
+        time.sleep(0 if not session.folder.exists() else _LOOK_S)
 
 
 def _stop_hardware(session: ExperimentSession) -> None:

@@ -91,7 +91,7 @@ class ExperimentSession:
         self.devices: Any = None
         self.device_states: dict[str, Any] = {}
         self.sidecar: Any = None
-        self.finished = False
+        self.finished = self.collected = self.discarded = False
         self.ending = False
         self.pid = os.getpid()
         self.step_limit_s: float | None = None
@@ -348,10 +348,14 @@ class ExperimentSession:
         if self.finished:
             return
         self.finished = self.ending = True
-        from .ending import finish
+        from .ending import discard, finish
 
+        self.discarded = exit_code == pytest.ExitCode.USAGE_ERROR and not self.collected
         try:
-            finish(self, exit_code)
+            if self.discarded:
+                discard(self)
+            else:
+                finish(self, exit_code)
         finally:
             faulthandler.cancel_dump_traceback_later()
             self.watchdog.stop()

@@ -172,7 +172,7 @@ class SessionEnds:
         os._exit(mine.record.exit_code or 0)
 
     def _summarise(self, terminal: Any) -> None:
-        if self._summarised:
+        if self._summarised or self._session.discarded:
             return
         self._summarised = True
         try:

@@ -292,6 +292,8 @@ class StepKeeper:
     def pytest_runtestloop(self, session: pytest.Session) -> Any:
         mine = self._session
         mine.interrupts.in_loop(True)
+        mine.collected = True
+        mine.journal.write("collected")
         mine.enable_faulthandler()
         try:
             result = yield

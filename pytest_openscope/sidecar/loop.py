@@ -197,7 +197,7 @@ class Sidecar:
                 if events:
                     self.guard("following the session", partial(self.parts.on_events, events))
                 self.guard("supervising the mirror", self.parts.tick)
-            if died or self.view.ended is not None:
+            if died or self.view.ended is not None or self.view.discarded:
                 return
             if self.rig_lock is not None and not self.rig_lock.held:
                 self.guard("taking the rig's lock", self.rig_lock.acquire)
@@ -256,19 +256,21 @@ class Sidecar:
     def _conclude(self) -> None:
         """Write the ending if the session could not, free the rig, and see mirror and reports through."""
         self.view.read()
-        if self.view.ended is None:
+        if self.view.ended is None and not self.view.discarded:
             self.guard("finishing the session", self._witness)
         if self.parts is not None:
             self.guard("stopping the samples", self.parts.stop_samples)
         if self.rig_lock is not None:
             self.rig_lock.release()
         parts = self.parts
-        if parts is not None:
+        if parts is not None and self.view.discarded:
+            self.guard("taking the session back", parts.discard)
+        elif parts is not None:
             self.guard("starting reports", parts.start_reports)
             self.guard("finishing the mirror", parts.finish_mirror)
             parts.wait_for_reports()
         self.link.send(type="done")
-        if parts is not None:
+        if parts is not None and not self.view.discarded:
             self.guard("closing the books", parts.close)
         self.link.flush(5.0)
         if self.journal is not None:

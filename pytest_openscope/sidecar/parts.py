@@ -49,7 +49,8 @@ class Parts:
         """Start everything, each part guarded alone."""
         guard = self.sidecar.guard
         guard("noting the unfinished session", self._mark)
-        guard("starting the mirror", self._start_mirror)
+        if self.view.collected or self.sidecar.finish_only:
+            guard("starting the mirror", self._start_mirror)
         if not self.sidecar.finish_only:
             guard("starting the resource samples", self._start_samples)
             guard("starting earlier reports", self._start_old_reports)
@@ -65,7 +66,7 @@ class Parts:
 
     def _start_mirror(self) -> None:
         view, directory, state = self.view, self.view.value("mirror_directory"), self.view.state_directory
-        if not directory or state is None:
+        if not directory or state is None or self.mirror is not None:
             return
         job = MirrorJob(
             session_folder=str(view.folder),
@@ -112,6 +113,9 @@ class Parts:
 
     def tick(self) -> None:
         """See to the mirror's worker; called about every 0.2 s, never touches the share itself."""
+        if self.mirror is None and self.view.collected:
+            # Not before: what a mistyped command line began is taken back, and nothing of it may be in the mirror.
+            self._start_mirror()
         if self.mirror is None or self._faults >= _MAX_FAULTS:
             return
         try:
@@ -145,6 +149,7 @@ class Parts:
 
     def finish_mirror(self) -> None:
         """Bring the mirror to its end within ``mirror_finish_s``, telling the session how it stands meanwhile."""
+        self._start_mirror()
         mirror = self.mirror
         if mirror is None:
             self._tell({"status": "off", "bytes_behind": 0, "reason": ""})
@@ -237,6 +242,11 @@ class Parts:
             self._logged.clear()
             if self.mirror is not None:
                 self.sidecar.guard("mirroring the line on the report", self.finish_mirror)
+
+    def discard(self) -> None:
+        """Take the note of the session away: nothing is owed."""
+        if self.view.state_directory is not None:
+            unmark(self.view.state_directory, self._uuid)
 
     def close(self) -> None:
         """Bring the copied states up to date, end the worker, and take the note away when nothing is owed."""

@@ -46,6 +46,8 @@ class SessionView:
         running: the ``step_started`` event of the step that runs, else None; ``last_step`` stays after its end.
         kept: fields of the session's record and what was taken into them, in order.
         deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
+        collected: its steps are known, so that it will stay.
+        discarded: it was a mistake of its command line, told and taken back: nothing is to be left of it.
         said: position in the session log of each line that a witness was about to write, by its key.
         done: names of the parts of a witness's work that are complete.
     """
@@ -68,6 +70,8 @@ class SessionView:
         self.ending: dict[str, Any] | None = None
         self.ended: dict[str, Any] | None = None
         self.bye = False
+        self.collected = False
+        self.discarded = False
         self.finished = False
         self.sidecar: dict[str, Any] | None = None
         self.said: dict[str, int] = {}
@@ -162,6 +166,12 @@ class SessionView:
 
     def _on_ended(self, event: dict[str, Any]) -> None:
         self.ended = event
+
+    def _on_collected(self, event: dict[str, Any]) -> None:
+        self.collected = True
+
+    def _on_discarded(self, event: dict[str, Any]) -> None:
+        self.discarded = True
 
     def _on_bye(self, event: dict[str, Any]) -> None:
         self.bye = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from share_kit import processes_of, use_share
 
 ALL_PHASES = """
 @pytest.mark.post_acquisition
@@ -671,3 +673,31 @@ def test_an_empty_rig_option_is_no_plain_run(bench: Any) -> None:
     result = bench.run("--rig-config", "", rig=False, ids=False)
     assert result.ret == 4
     assert "--rig-config: the path is empty" in result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["test_experiment.py::test_b"], "not found: .*test_experiment.py::test_b"),
+        (["day1"], "not found: .*day1"),
+        (["test_misspelt.py"], "pre_aquisition is no phase.*write @pytest.mark.pre_acquisition"),
+    ],
+    ids=["test", "file", "marker"],
+)
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["real", "dry"])
+def test_a_mistake_on_the_command_line_leaves_no_session(
+    bench: Any, arguments: list[str], told: str, dry_run: list[str]
+) -> None:
+    share = use_share(bench, bench.path / "share")
+    share.mkdir()
+    bench.write("day1", "notes")
+    bench.write("test_misspelt.py", "import pytest\n@pytest.mark.pre_aquisition\ndef test_a(): pass\n")
+    bench.steps("def test_a(): pass\n")
+    result = bench.run(*arguments, *dry_run)
+    assert result.ret == 4
+    assert re.search(told, result.stdout.str() + result.stderr.str())
+    assert "session folder" not in result.stdout.str()
+    assert not bench.folders
+    assert not list(share.iterdir())
+    assert not list((bench.path / "state").glob("unfinished/*"))
+    bench.wait_for(lambda: not processes_of(bench.path))
