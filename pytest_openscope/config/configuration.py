@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ..log import collect_secrets
-from ..records import ConfigurationError, Mistake, is_folder_name
+from ..records import ConfigurationError, Mistake, is_folder_name, name_problem, session_name
 from .coerce import Wrong, check_section, coerce, has_placeholder, show
 from .frozen import record
 from .merge import source_of
@@ -263,6 +264,7 @@ def _check_places(values: Mapping[str, Any], sources: Mapping[str, str], dry_run
                 "session_uuid",
             )
         )
+    _check_names(values, sources, mistakes)
     mirror = values.get("centralized_log_directory")
     if not mirror:
         return
@@ -274,6 +276,18 @@ def _check_places(values: Mapping[str, Any], sources: Mapping[str, str], dry_run
     else:
         return
     mistakes.append(Mistake(where, f"{show(mirror)} {problem}", remedy, "centralized_log_directory"))
+
+
+def _check_names(values: Mapping[str, Any], sources: Mapping[str, str], mistakes: list[Mistake]) -> None:
+    """Find the inputs of which no folder or file of the session can be named."""
+    subject, uuid, log = values.get("subject_id"), values.get("session_uuid"), values.get("session_log") or ""
+    made = [("session_uuid", uuid)] if uuid else [("subject_id", session_name(subject, datetime.now()))] if subject else []
+    made += [("session_log", part) for part in log.replace("\\", "/").split("/")]
+    for key, name in made:
+        if not has_placeholder(name) and (problem := name_problem(name)):
+            mistakes.append(
+                Mistake(source_of(sources, key), f"{show(values[key])} {problem}", "give a shorter one in plain letters", key)
+            )
 
 
 def find_secrets(*values: Any, environ: Mapping[str, str], token_env: str | None) -> frozenset[str]:

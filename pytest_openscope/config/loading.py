@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import LAUNCHER_FORMAT_VERSION
 from ..log import ExactMasker
-from ..records import Mistake, Phase
+from ..records import Mistake, Phase, name_problem
 from .coerce import CONTROL_REMEDY, control_characters, show
 from .configuration import Configuration, find_secrets, make_expander, read_settings
 from .layers import RIG_NAMES, Findings, RigLayer, check_near_matches, check_parameters, check_rig_blocks, sort_rig
@@ -239,6 +239,8 @@ class _Reading:
         assert request.rig_config is not None
         rig_id = str(layer.rig.get("rig_id") or host_name())
         rig_id = Expander({}, layer.values.__getitem__, request.environ)(rig_id)
+        if problem := name_problem(rig_id):
+            self.findings.wrong(self.rig_where, "rig_id", f"{show(rig_id)} {problem}", "give a shorter one in plain letters")
         self.merged["rig_id"] = rig_id
         self.sources.setdefault("rig_id", self.rig_where if layer.rig.get("rig_id") else "the host's name")
         rig = Rig(

@@ -14,6 +14,8 @@ from .folder import (
     create_session_folder,
     is_folder_name,
     is_reserved,
+    name_problem,
+    session_name,
 )
 from .journal import (
     JOURNAL,
@@ -83,7 +85,9 @@ __all__ = [
     "is_folder_name",
     "is_reserved",
     "json_safe",
+    "name_problem",
     "read_json",
+    "session_name",
     "to_json",
     "update_json",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 METADATA = "launcher_metadata"
+#: The longest name in a folder: characters on Windows, bytes elsewhere.
+MAX_NAME = 255
 #: Names of devices on Windows, alone or with anything behind a dot.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
@@ -19,6 +23,16 @@ def is_folder_name(name: str) -> bool:
 def is_reserved(name: str) -> bool:
     """Tell whether Windows takes a name for that of a device."""
     return name.partition(".")[0].strip().lower() in _RESERVED
+
+
+def name_problem(name: str) -> str:
+    """Say why no file system of this computer can have a file or folder of this name ("" when one can)."""
+    try:
+        size = len(name.encode("utf-16-le")) // 2 if sys.platform == "win32" else len(os.fsencode(name))
+    except UnicodeEncodeError as error:
+        return f"holds characters that file names cannot have here ({name[error.start : error.end]!r})"
+    unit = "characters" if sys.platform == "win32" else "bytes"
+    return f"gives a folder name of {size} {unit}; file systems take {MAX_NAME}" if size > MAX_NAME else ""
 
 
 def session_name(subject_id: str, start: datetime) -> str:

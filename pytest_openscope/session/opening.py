@@ -120,8 +120,10 @@ def _create_folder(session: ExperimentSession, root: Path) -> None:
             f"session_uuid: the session folder {root / str(given)} exists -> give another name; nothing is ever overwritten"
         ) from None
     except OSError as error:
+        # A name that is too long was refused with the other mistakes: this is the folder, or the whole path.
         raise pytest.UsageError(
-            f"output_root_folder: {root}: the session folder cannot be created: {error} -> give --output-root PATH"
+            f"output_root_folder: {root}: the session folder cannot be created: {error.strerror or error}"
+            " -> give --output-root PATH"
         ) from None
     session.metadata = session.folder / METADATA
     session.record = SessionRecord(

@@ -7,12 +7,14 @@ import json
 import os
 import pickle
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_openscope.config import ConfigRequest, Configuration, Loaded, load, missing_mistakes
+from pytest_openscope.records import session_name
 from pytest_openscope.records.errors import ConfigurationError
 from pytest_openscope.records.phases import OnFailure
 
@@ -577,3 +579,32 @@ def test_a_path_with_a_control_character_is_a_mistake(tmp_path: Path, key: str, 
         assert "holds a control character" in mistake.problem
         assert mistake.remedy == r"write `\\` or `/` between folders"
     assert [path.name for path in tmp_path.iterdir()] == ["rig.yaml"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are counted in bytes")
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("subject_id", "m" * 300, "gives a folder name of 320 bytes; file systems take 255"),
+        ("subject_id", "ä" * 130, "gives a folder name of 280 bytes; file systems take 255"),
+        ("subject_id", "m\ud800", "holds characters that file names cannot have here"),
+        ("session_uuid", "s" * 256, "gives a folder name of 256 bytes; file systems take 255"),
+        ("session_log", f"logs/{'l' * 256}.log", "gives a folder name of 260 bytes; file systems take 255"),
+        ("rig_id", "r" * 256, "gives a folder name of 256 bytes; file systems take 255"),
+    ],
+)
+def test_an_input_that_cannot_name_a_folder_is_the_one_at_fault(tmp_path: Path, key: str, value: str, problem: str) -> None:
+    content = {"rig_id": "r", "output_root_folder": "out", key: value}
+    (tmp_path / "rig.json").write_text(json.dumps(content), encoding="utf-8")
+    loaded = load(ConfigRequest(rig_config=tmp_path / "rig.json", cwd=tmp_path, environ={"HOME": str(tmp_path)}))
+    (mistake,) = loaded.mistakes
+    assert (mistake.key, problem in mistake.problem) == (key, True), mistake
+    assert len(str(mistake)) < 250
+
+
+def test_the_longest_subject_that_fits_is_taken(tmp_path: Path) -> None:
+    content = {"rig_id": "r", "output_root_folder": "out", "subject_id": "m" * 235}
+    (tmp_path / "rig.json").write_text(json.dumps(content), encoding="utf-8")
+    loaded = load(ConfigRequest(rig_config=tmp_path / "rig.json", cwd=tmp_path, environ={"HOME": str(tmp_path)}))
+    assert not loaded.mistakes
+    (tmp_path / session_name("m" * 235, datetime(2026, 1, 2))).mkdir()
