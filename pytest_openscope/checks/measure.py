@@ -90,11 +90,11 @@ def check_environment(name: str) -> CheckResult:
 
 
 def check_safe_command(name: str, devices: Any) -> CheckResult | None:
-    """Return a failure where the program is missing that makes a device safe once the experiment process has died."""
-    program = devices.missing_program(name)
-    if not program:
+    """Return a failure where what makes a device safe once the experiment process has died is missing."""
+    missing = devices.missing_for_safety(name)
+    if not missing:
         return None
-    text = f"its safe_state_command cannot be run: there is no program {program!r}; the device was not opened"
+    text = f"its safe_state_command cannot be run: {missing}; the device was not opened"
     return CheckResult(f"devices[{name}]", FAIL, text, remedy="install it, or give its whole path in the rig file")
 
 

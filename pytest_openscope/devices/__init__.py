@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from .checking import (
-    check_specs,
-)
+from .checking import check_safe_commands, check_specs
 from .faults import (
     check_faults,
     parse_injections,
@@ -20,6 +18,7 @@ __all__ = [
     "DeviceManager",
     "build_specs",
     "check_faults",
+    "check_safe_commands",
     "check_specs",
     "parse_injections",
 ]

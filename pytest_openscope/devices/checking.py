@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..records import Mistake
-from .loader import LoadError, did_you_mean, load
+from .loader import LoadError, did_you_mean, load, missing_libraries
+from .safe_commands import missing_for_safety
 from .spec import KEYS, DeviceSpec, Note, fits, read_spec, script_of
 from .surface import callable_signature, surface_of
 
@@ -32,9 +33,28 @@ def check_specs(raw: Any, rig_dir: Path, dry_run: bool, where: str = "rig file")
     return mistakes
 
 
+def check_safe_commands(raw: Mapping[str, Any], rig_dir: Path, dry_run: bool, where: str = "rig file") -> list[Mistake]:
+    """Return the commands that could not make their device safe: the program is missing, or the script beside the rig file.
+
+    A dry run, whose machine has no programs of the rig, is told of the script only.
+    """
+    mistakes: list[Mistake] = []
+    for name, entry in raw.items():
+        spec = read_spec(str(name), entry, lambda *_: None)
+        problem = missing_for_safety(spec, rig_dir, program_too=not dry_run) if spec is not None else ""
+        if problem:
+            remedy = "install it, or correct the path: nothing else makes the device safe once the experiment has died"
+            mistakes.append(Mistake(where, problem, remedy, f"devices.{name}.safe_state_command"))
+    return mistakes
+
+
 def _check_driver(spec: DeviceSpec, rig_dir: Path, dry_run: bool, note: Note) -> None:
     place = f"devices.{spec.name}"
     mocked = dry_run and bool(spec.mock)
+    if spec.ready_made and not (mocked and script_of(spec, rig_dir) is None):
+        missing, remedy = missing_libraries(spec.driver, dry_run)
+        if missing:
+            note(f"{place}.driver", f"{spec.driver} needs {' and '.join(missing)}, which this Python does not have", remedy)
     try:
         driver = load(spec.driver, rig_dir)
     except LoadError as error:

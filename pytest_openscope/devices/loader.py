@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,17 @@ READY_MADE = {
     "http": ("pytest_openscope.devices.drivers.http_service:HttpDevice", ""),
     "subprocess": ("pytest_openscope.devices.drivers.helper_program:SubprocessDevice", ""),
 }
+
+#: The libraries under the ready-made drivers; in a dry run, those under what simulates the instrument.
+_LIBRARIES = {"serial": ("serial",), "visa": ("pyvisa",), "zmq": ("zmq",)}
+_SIMULATED_LIBRARIES = {**_LIBRARIES, "visa": ("pyvisa", "pyvisa_sim")}
+
+
+def missing_libraries(driver: str, dry_run: bool) -> tuple[list[str], str]:
+    """Return what a ready-made driver needs and this Python does not have, and the command that installs it."""
+    needed = (_SIMULATED_LIBRARIES if dry_run else _LIBRARIES).get(driver, ())
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    return missing, f"pip install 'pytest-openscope[{READY_MADE[driver][1]}]'" if missing else ""
 
 
 class LoadError(Exception):

@@ -19,7 +19,7 @@ from .loader import did_you_mean
 from .making import DeviceMaker
 from .opening import OpenDevice
 from .proxy import unwrap
-from .safe_commands import SafeCommands, missing_program
+from .safe_commands import SafeCommands, missing_for_safety
 from .spec import DeviceSpec
 
 #: For all devices together, which are read side by side: until then none is made safe.
@@ -189,9 +189,9 @@ class DeviceManager(Mapping[str, Any]):
             for name, call in calls.items()
         }
 
-    def missing_program(self, name: str) -> str:
-        """Return the program of the device's ``safe_state_command`` if it cannot be found; a dry run runs none."""
-        return "" if self.dry_run else missing_program(self.specs[name], self.rig_dir)
+    def missing_for_safety(self, name: str) -> str:
+        """Say what the device's ``safe_state_command`` lacks ("" for nothing); a dry run runs no program."""
+        return missing_for_safety(self.specs[name], self.rig_dir, program_too=not self.dry_run)
 
     def close(self, name: str) -> None:
         """Make one device safe and close it; where its driver cannot make it safe, its command will at the session's end.

@@ -13,6 +13,8 @@ from typing import Any
 
 from .spec import DeviceSpec
 
+#: Endings of files that a program of a command runs.
+_SCRIPTS = frozenset({".py", ".pyw", ".m", ".sh", ".ps1", ".bat", ".cmd", ".jl", ".r", ".js", ".vbs"})
 _PYTHON = ("python", "python3", "python.exe", "python3.exe")
 
 
@@ -30,12 +32,17 @@ def command_of(spec: DeviceSpec, rig_dir: Path) -> tuple[str, ...]:
     return (program, *arguments)
 
 
-def missing_program(spec: DeviceSpec, rig_dir: Path) -> str:
-    """Return the program of the device's command if nothing of its name can be run; empty without a command."""
+def missing_for_safety(spec: DeviceSpec, rig_dir: Path, *, program_too: bool = True) -> str:
+    """Say what the device's command lacks: its program, or the script that it runs ("" when it has all, or there is none)."""
     if not spec.safe_state_command:
         return ""
-    program = command_of(spec, rig_dir)[0]
-    return "" if shutil.which(program) else program
+    program, *arguments = command_of(spec, rig_dir)
+    if program_too and not shutil.which(program):
+        return f"there is no program {program!r}"
+    script = next((text for text in arguments if text in ("-c", "-m") or Path(text).suffix.lower() in _SCRIPTS), "")
+    if Path(script).suffix and not (rig_dir / script).is_file():
+        return f"there is no script {str(rig_dir / script)!r}"
+    return ""
 
 
 class SafeCommands:

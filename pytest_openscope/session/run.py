@@ -268,10 +268,13 @@ def _check_parts(configuration: Configuration, options: Options) -> list[Mistake
             mistakes.append(Mistake(where, found.problem, found.remedy, found.key))
     if configuration.rig.devices:
         from ..config import expand_rig
-        from ..devices import check_specs
+        from ..devices import check_safe_commands, check_specs
 
         rig_file, rig = configuration.rig_file, expand_rig(configuration.rig, configuration.expander())
         mistakes += check_specs(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
+        if not options.validate_rig:
+            # A validation finds it, device by device.
+            mistakes += check_safe_commands(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
     if options.inject and options.dry_run:
         mistakes += _check_faults(configuration, options)
     return mistakes

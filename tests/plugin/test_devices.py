@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -194,7 +195,7 @@ class TestAfterAKill:
         assert f"session {first.name} crashed: see {first}\n" in lab.run().stdout.str()
 
     def test_the_next_session_tells_once_what_may_not_be_safe(self, lab: Any) -> None:
-        first = self.kill(lab, "[python, no_such_script.py]")
+        first = self.kill(lab, "[python, -c, raise SystemExit(3)]")
         text = f"session {first.name} crashed; laser may not be safe: see {first}/launcher_metadata/safe_state.log"
         lab.steps(self.NEXT)
         assert lab.run("--dry-run").stdout.str().count(text) == 0
@@ -208,12 +209,26 @@ class TestAfterAKill:
 
 def test_a_validation_looks_for_the_program_of_a_safe_state_command(lab: Any) -> None:
     section = '  laser: {driver: "lab_hardware:Laser", params: {power_mw: 1}, safe_state_command: [COMMAND]}\n'
-    for command, missing in (("no-such-program", "no-such-program"), ("./off", str(lab.path / "off")), ("python", "")):
+    script = str(lab.path / "no_such_script.py")
+    for command, missing in (
+        ("no-such-program", "no-such-program"),
+        ("./off", str(lab.path / "off")),
+        ("python, -u, no_such_script.py", script),
+        ("python", ""),
+    ):
         devices_in(lab, section.replace("COMMAND", command))
+        if missing:
+            # A session does not begin: nobody could make the device safe once its process has died.
+            refused = lab.run("test_experiment.py", *(["--dry-run"] if missing == script else []))
+            assert (refused.ret, lab.folders) == (4, [])
+            what = "script" if missing == script else "program"
+            told = refused.stderr.str()
+            assert f"rig.yaml: devices.laser.safe_state_command: there is no {what} {missing!r} -> " in told
         printed = lab.run("--validate-rig", "-k", "test_device").stdout.str()
         assert bool(hardware(lab)) is not bool(missing)
         assert ("safe_state_command cannot be run" in printed) is bool(missing)
-        assert f"there is no program {missing!r}" in printed or not missing
+        assert f"{missing!r}; the device was not opened" in printed or not missing
+        shutil.rmtree(lab.path / "sessions", ignore_errors=True)
 
 
 def test_a_comparison_that_failed_leaves_the_last_good_session(lab: Any) -> None:

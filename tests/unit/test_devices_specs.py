@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
@@ -223,3 +224,23 @@ def test_wrong_durations(text: object) -> None:
 
 def test_durations_read_well() -> None:
     assert [format_duration(s) for s in (0.5, 180, 9000, 345600)] == ["0.5 s", "3 min", "2.5 h", "4 d"]
+
+
+LIBRARIES = [("visa", "pyvisa"), ("serial", "serial"), ("zmq", "zmq"), ("visa", "pyvisa_sim")]
+
+
+@pytest.mark.parametrize(("driver", "library"), LIBRARIES)
+def test_a_library_that_is_not_installed_is_found_before_anything_opens(
+    driver: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == library else real(name, *more))
+    options = {"visa": {"address": "USB0::1::INSTR"}, "serial": {"port": "COM3"}, "zmq": {"address": "tcp://127.0.0.1:1"}}
+    (tmp_path / "stand_ins.py").write_text("class Nothing: pass\n", encoding="utf-8")
+    mocked = {"x": {"driver": driver, "mock": "stand_ins:Nothing", **options[driver]}}
+    plain = {"x": {"driver": driver, **options[driver]}}
+    for raw, dry_run in ((plain, False), (plain, True), (mocked, False), (mocked, True)):
+        found = [str(one) for one in check_specs(raw, tmp_path, dry_run, "rig.yaml") if "does not have" in str(one)]
+        needed = not (dry_run and raw is mocked) and (dry_run or library != "pyvisa_sim")
+        told = f"rig.yaml: devices.x.driver: {driver} needs {library}, which this Python does not have"
+        assert found == ([f"{told} -> pip install 'pytest-openscope[{driver}]'"] if needed else [])
