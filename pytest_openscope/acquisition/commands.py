@@ -71,27 +71,35 @@ def default_spec(parameters: Parameters) -> AcquisitionSpec:
     )
 
 
-def check_parameters(parameters: Parameters, dry_run: bool, where: str = "parameters") -> list[Mistake]:
+def check_parameters(
+    parameters: Parameters, dry_run: bool, where: str = "parameters", unknown: list[Mistake] | None = None
+) -> list[Mistake]:
     """Return what would keep the acquisition from starting: a script, an interpreter or a program that is not there.
 
-    Nothing in a dry run, which needs none of them. A path that still holds placeholders is not judged.
+    A dry run needs no programs; a missing script is a mistake in it too. A path that still holds placeholders is not judged.
+
+    Args:
+        unknown: gets the script that a dry run cannot know, since a repository that is not here or a drive of the rig has it.
     """
-    if dry_run:
-        return []
     try:
         spec = build_spec(parameters, Path())
     except ConfigurationError as error:
-        return [Mistake(where, mistake.problem, mistake.remedy, mistake.key) for mistake in error.mistakes]
+        found = [Mistake(where, mistake.problem, mistake.remedy, mistake.key) for mistake in error.mistakes]
+        return [] if dry_run else found
     kind = _kind(parameters)
-    if spec is None or kind not in ("python", "command"):
+    if spec is None or kind not in ("python", "command") + (("bonsai",) if dry_run else ()):
         return []
-    mistakes = []
+    mistakes: list[Mistake] = []
     program_key = "command"
-    if kind == "python":
+    if kind in ("python", "bonsai"):
         program_key = next((key for key in ("python_exe_path", "python_venv_path") if parameters.get(key)), "python_exe_path")
         script = Path(spec.command[1])
         if not _is_template(spec.command[1]) and not script.is_file():
-            mistakes.append(_no_script(script, where))
+            elsewhere = parameters.get("repository_url") or (sys.platform != "win32" and PureWindowsPath(spec.command[1]).drive)
+            known = not (dry_run and elsewhere)
+            (mistakes if known or unknown is None else unknown).append(_no_script(script, where))
+    if dry_run:
+        return mistakes
     program = spec.command[0]
     if not _is_template(program) and shutil.which(program) is None:
         if Path(program).is_dir():

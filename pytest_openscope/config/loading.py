@@ -280,7 +280,7 @@ class _Reading:
             if given is None or given == "" or (value is not None and str(given).strip().lower() != value):
                 continue
             where = source_of(self.sources, name)
-            if self.request.dry_run:
+            if self.request.dry_run and not self.request.strict:
                 self.findings.notices.append(
                     f"{where}: {name}: {show(given, name)} is simulated; this version cannot do it yet"
                 )
@@ -289,7 +289,7 @@ class _Reading:
                     where,
                     name,
                     f"{show(given, name)} cannot be honoured by this version yet",
-                    f"remove {name}, or use --dry-run",
+                    f"remove {name}, or leave out --strict" if self.request.dry_run else f"remove {name}, or use --dry-run",
                 )
         kind = str(self.merged.get("launcher") or "base").strip().lower()
         needed = {"python": "script_path", "command": "command"}.get(kind)

@@ -250,6 +250,7 @@ class ConfigRequest:
     named: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     options: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     dry_run: bool = False
+    strict: bool = False
     no_input: bool = False
     validating: bool = False
     cwd: Path = field(default_factory=Path.cwd)

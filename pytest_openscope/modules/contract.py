@@ -6,10 +6,12 @@ and :func:`simulates` and :func:`run_entry` for each step.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
@@ -47,15 +49,26 @@ _TYPES = ("launcher_module", *_SCRIPT_TYPES)
 
 
 def check_entries(
-    entries: Iterable[Entry], *, repository: Path | None = None, folders: Sequence[Path] = (), dry_run: bool = False
+    entries: Iterable[Entry],
+    *,
+    repository: Path | None = None,
+    folders: Sequence[Path] = (),
+    dry_run: bool = False,
+    elsewhere: bool = False,
+    unknown: list[Mistake] | None = None,
 ) -> list[Mistake]:
     """Return what is wrong with the entries: unknown types and modules, missing scripts and functions.
 
     A script is looked for where ``repository`` is a folder that exists or ``folders`` are given: a repository that is yet to
-    be fetched cannot be checked. In a dry run what is missing is simulated, and only unknown types, and functions that a
-    script at hand does not have, are mistakes.
+    be fetched cannot be checked.
+
+    Args:
+        elsewhere: the scripts come from a repository that a dry run need not have.
+        unknown: gets what a dry run simulates because it cannot be known here: modules that this version does not have, and
+            whose names are not one slip away from a ready-made one; scripts from elsewhere.
     """
     mistakes: list[Mistake] = []
+    unknown = [] if unknown is None else unknown
     for entry in entries:
         if entry.module_type not in _TYPES:
             mistakes.append(
@@ -64,12 +77,34 @@ def check_entries(
                 )
             )
         elif entry.module_type == "launcher_module":
-            if entry.module_path not in READY_MADE and not dry_run:
+            if entry.module_path not in READY_MADE:
                 problem = f"there is no ready-made module {entry.module_path!r} in this version"
-                mistakes.append(Mistake(entry.where, problem, _guess(entry.module_path, READY_MADE), "module_path"))
-        elif (repository is not None and repository.is_dir()) or (repository is None and folders):
-            mistakes.extend(_check_script(entry, repository, folders, dry_run=dry_run))
+                mistake = Mistake(entry.where, problem, _guess(entry.module_path, READY_MADE), "module_path")
+                (unknown if dry_run and not _is_slip(entry.module_path) else mistakes).append(mistake)
+        elif dry_run and (elsewhere or _is_foreign(entry.module_path)) and _is_missing(entry, repository, folders):
+            problem = f"{entry.module_path} is not on this computer"
+            unknown.append(Mistake(entry.where, problem, "clone the repository to local_repository_path", "module_path"))
+        elif not elsewhere or (repository is not None and repository.is_dir()):
+            mistakes.extend(_check_script(entry, repository, folders))
     return mistakes
+
+
+def _is_missing(entry: Entry, repository: Path | None, folders: Sequence[Path]) -> bool:
+    try:
+        find_script(entry.module_path, repository, folders)
+    except ScriptNotFound:
+        return True
+    return False
+
+
+def _is_foreign(path: str) -> bool:
+    """Tell whether a path is one of a Windows computer, and this is none."""
+    return sys.platform != "win32" and bool(PureWindowsPath(path).drive)
+
+
+def _is_slip(name: str) -> bool:
+    """Tell whether a name is a slip of the pen away from that of a ready-made module."""
+    return bool(difflib.get_close_matches(name, READY_MADE, n=1, cutoff=0.9))
 
 
 def simulates(entry: Entry, context: ModuleContext | None = None) -> str | None:
@@ -196,14 +231,14 @@ def _output_filename(entry: Entry, context: ModuleContext) -> str | None:
     return str(value) if value else None
 
 
-def _check_script(entry: Entry, repository: Path | None, folders: Sequence[Path], *, dry_run: bool) -> list[Mistake]:
+def _check_script(entry: Entry, repository: Path | None, folders: Sequence[Path]) -> list[Mistake]:
     if "{" in entry.module_path or "$" in entry.module_path:
         return []  # known once the session has its name
     try:
         script, _ = find_script(entry.module_path, repository, folders)
     except ScriptNotFound as missing:
         remedy = "mend the path" if repository is None else "mend the path, or the repository and its commit"
-        return [] if dry_run else [Mistake(entry.where, str(missing), remedy, "module_path")]
+        return [Mistake(entry.where, str(missing), remedy, "module_path")]
     try:
         names = _defined_names(script)
     except (SyntaxError, ValueError, OSError) as error:
@@ -241,7 +276,5 @@ def _defined_names(script: Path) -> set[str] | None:
 
 
 def _guess(name: str, known: Sequence[str]) -> str:
-    import difflib
-
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

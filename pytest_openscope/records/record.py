@@ -132,7 +132,10 @@ class Measurement:
 
 @dataclass
 class SessionRecord:
-    """All that a session knows of itself; ``started``/``stopped`` are ISO 8601 with UTC offset."""
+    """All that a session knows of itself; ``started``/``stopped`` are ISO 8601 with UTC offset.
+
+    ``not_checked`` is what a dry run simulates because this computer cannot know it.
+    """
 
     session_uuid: str
     subject_id: str | None
@@ -150,6 +153,7 @@ class SessionRecord:
     acquisitions: list[AcquisitionFacts] = field(default_factory=list)
     deselected: list[str] = field(default_factory=list)
     simulated: list[str] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     helper_failures: list[str] = field(default_factory=list)
     lost_records: int = 0

@@ -142,6 +142,7 @@ def end_state(
         "rig_id": record.rig_id,
         "dry_run": record.dry_run,
         "simulated": record.simulated,
+        "not_checked": record.not_checked,
         "devices": record.devices,
         "steps": [],
         "failures": [_in_brief(failure) for failure in record.failures],

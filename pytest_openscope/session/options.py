@@ -95,6 +95,7 @@ class Options:
     named: Mapping[str, tuple[object, str]]
     options: Mapping[str, tuple[object, str]]
     dry_run: bool
+    strict: bool
     no_input: bool
     wait_for_rig_s: float
     inject: tuple[str, ...]
@@ -162,6 +163,7 @@ def read_options(config: pytest.Config) -> Options:
         named=named,
         options=chosen,
         dry_run=_flag(config, *_FLAGS[0][:3]),
+        strict=_is_strict(config),
         no_input=_flag(config, *_FLAGS[1][:3]),
         wait_for_rig_s=wait,
         inject=tuple(config.getoption("--inject")),
@@ -170,6 +172,14 @@ def read_options(config: pytest.Config) -> Options:
         override_readiness=config.getoption("--override-readiness"),
         informational=any(getattr(config.option, name, False) for name in _INFORMATIONAL),
     )
+
+
+def _is_strict(config: pytest.Config) -> bool:
+    """Tell whether pytest's own ``--strict`` is given; before pytest 9 it is no ini key."""
+    try:
+        return bool(config.getini("strict"))
+    except ValueError:
+        return bool(getattr(config.option, "strict", False))
 
 
 def checks_among(config: pytest.Config) -> list[str]:

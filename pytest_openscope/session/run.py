@@ -71,8 +71,11 @@ class ExperimentRun:
         loaded = self._load(options)
         configuration = loaded.configuration
         mistakes = [*loaded.mistakes, *_check_options(options), *_check_given_files(self.config)]
+        unknown: list[Mistake] = []
         if configuration is not None:
-            mistakes += _check_parts(configuration, options)
+            mistakes += _check_parts(configuration, options, unknown)
+        if options.strict:
+            mistakes += unknown
         if mistakes or configuration is None:
             raise pytest.UsageError(_complaint(mistakes))
         from . import parameter_file
@@ -84,9 +87,10 @@ class ExperimentRun:
             self._collect_checks()
         if options.informational:
             return
-        self._start(configuration, options, loaded)
+        not_checked = [f"{one.where}: {one.key}: {one.problem}" for one in unknown]
+        self._start(configuration, options, loaded, not_checked)
 
-    def _start(self, configuration: Configuration, options: Options, loaded: Loaded) -> None:
+    def _start(self, configuration: Configuration, options: Options, loaded: Loaded, not_checked: list[str]) -> None:
         from .session import ExperimentSession
         from .steps import register_hooks
 
@@ -95,7 +99,7 @@ class ExperimentRun:
         self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
         session = ExperimentSession(self.config, self.log, configuration, options, operator)
         session.terminal_fd = self._terminal_fd
-        session.start(loaded.notices)
+        session.start(loaded.notices, not_checked)
         self.session = session
         register_hooks(session, self.config)
         try:
@@ -139,6 +143,7 @@ class ExperimentRun:
                 named=options.named,
                 options=options.options,
                 dry_run=options.dry_run,
+                strict=options.strict,
                 no_input=options.no_input,
                 validating=options.validate_rig,
                 cwd=self.config.invocation_params.dir,
@@ -246,8 +251,12 @@ def _check_options(options: Options) -> list[Mistake]:
     return mistakes
 
 
-def _check_parts(configuration: Configuration, options: Options) -> list[Mistake]:
-    """Let the parts check what only they understand; each part is imported only where the configuration uses it."""
+def _check_parts(configuration: Configuration, options: Options, unknown: list[Mistake]) -> list[Mistake]:
+    """Let the rooms check what only they understand; each is imported only where the configuration uses it.
+
+    Args:
+        unknown: gets what a dry run simulates because it cannot be known on this computer.
+    """
     mistakes: list[Mistake] = []
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
     if entries:
@@ -258,14 +267,24 @@ def _check_parts(configuration: Configuration, options: Options) -> list[Mistake
         if configuration.parameter_file is not None:
             folders.insert(0, configuration.parameter_file.parent)
         repository = repository_folder(configuration.parameters)
-        mistakes += check_entries(entries, repository=repository, folders=folders, dry_run=configuration.dry_run)
+        fetched = bool(configuration.parameters.get("repository_url"))
+        mistakes += check_entries(
+            entries,
+            repository=repository,
+            folders=folders,
+            dry_run=configuration.dry_run,
+            elsewhere=fetched,
+            unknown=unknown,
+        )
     if configuration.parameter_file is not None:
         from ..acquisition import check_parameters
         from ..config import source_of
 
-        for found in check_parameters(configuration.parameters, configuration.dry_run):
+        not_here: list[Mistake] = []
+        for found in (*check_parameters(configuration.parameters, configuration.dry_run, unknown=not_here), *not_here):
             where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
-            mistakes.append(Mistake(where, found.problem, found.remedy, found.key))
+            target = unknown if found in not_here else mistakes
+            target.append(Mistake(where, found.problem, found.remedy, found.key))
     if configuration.rig.devices:
         from ..config import expand_rig
         from ..devices import check_safe_commands, check_specs

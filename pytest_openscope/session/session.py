@@ -105,7 +105,7 @@ class ExperimentSession:
 
     # -- start -------------------------------------------------------------------------------------------------------
 
-    def start(self, notices: Sequence[str]) -> None:
+    def start(self, notices: Sequence[str], not_checked: Sequence[str] = ()) -> None:
         """Take the rig, create the folder, and open log, journal and sidecar; signals are held then (``interrupts.release``).
 
         Raises:
@@ -120,6 +120,10 @@ class ExperimentSession:
         self.config.add_cleanup(self.interrupts.restore)
         self.interrupts.install()
         open_session(self)
+        if not_checked:
+            self.keep("not_checked", *not_checked)
+        for text in not_checked:
+            self.log.write("WARNING", _LOGGER, f"not checked here: {text}")
         self.operator._pause = self.watchdog.paused
 
     def free_rig(self) -> None:

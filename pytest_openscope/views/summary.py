@@ -40,6 +40,8 @@ def write_summary(session: Summarised, terminal: Any) -> None:
         terminal.write_line(f"deselected: {len(record.deselected)} steps")
     if record.simulated:
         terminal.write_line(f"simulated: {', '.join(record.simulated)}")
+    for text in record.not_checked:
+        terminal.write_line(f"not checked here: {_one_line(text)} (--strict makes it a mistake)", yellow=True)
     for text in record.helper_failures:
         terminal.write_line(f"helper failed: {_one_line(text)}", yellow=True)
     if record.lost_records:

@@ -509,6 +509,7 @@ def test_end(experiment):
     session = experiment._session
     session.keep("operator_notes", "a good day")
     session.keep("lost_records", 2)
+    session.keep("not_checked", "a script of the rig")
     session.simulate("nothing", "do nothing")
     session._guard("plotting", lambda: 1 / 0)
     record = session.record

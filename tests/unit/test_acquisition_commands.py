@@ -15,6 +15,7 @@ from pytest_openscope.acquisition.commands import describe_command as describe
 from pytest_openscope.acquisition.commands import repository_folder
 from pytest_openscope.acquisition.spawn import change_environment, explain, program_on_windows
 from pytest_openscope.acquisition.spec import AcquisitionSpec, describe_returncode, split_command, split_windows
+from pytest_openscope.records import Mistake
 from pytest_openscope.records.errors import ConfigurationError
 
 FOLDER = Path("/data/m1_2025-01-01_10-00-00")
@@ -171,7 +172,12 @@ def test_what_is_missing_is_said_before_the_session(tmp_path: Path) -> None:
     )
     near = check({"launcher": "python", "script_path": "code/run.py"}, dry_run=False)[0]
     assert near.problem == f"there is no run.py in {Path.cwd() / 'code'}"
-    assert check(parameters, dry_run=True) == []
+    # A dry run has none of the rig's programs; the script is the experiment's own, where no repository brings it.
+    assert [mistake.key for mistake in check(parameters, dry_run=True)] == ["script_path"]
+    for elsewhere in ({"repository_url": "https://host/lab.git"}, {"script_path": "C:/lab/run.py"}):
+        unknown: list[Mistake] = []
+        assert check({**parameters, **elsewhere}, dry_run=True, unknown=unknown) == []
+        assert [mistake.key for mistake in unknown] == ["script_path"]
     (tmp_path / "run.py").write_text("")
     assert check({"launcher": "python", "script_path": str(tmp_path / "run.py")}, dry_run=False) == []
     assert "is a folder" in str(check({"launcher": "python", "script_path": str(tmp_path)}, dry_run=False)[0])

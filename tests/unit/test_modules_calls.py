@@ -24,6 +24,7 @@ from pytest_openscope.modules.contract import (
     simulates,
 )
 from pytest_openscope.modules.scripts import ScriptNotFound, find_script
+from pytest_openscope.records import Mistake
 from pytest_openscope.records.phases import OnFailure, Phase
 
 
@@ -423,8 +424,27 @@ def test_mistakes_before_the_session(bench: Bench) -> None:
     assert "gone.py" in mistakes[3]
     assert "line 1" in mistakes[4]
     assert all("pre_acquisition_pipeline[0]" in text for text in mistakes)
-    assert len(check_entries(entries, repository=bench.repository, dry_run=True)) == 3
-    assert len(check_entries(entries, repository=bench.repository / "not fetched yet")) == 2
+    assert len(check_entries(entries, repository=bench.repository, dry_run=True)) == 5
+    elsewhere = bench.repository / "not fetched yet"
+    assert len(check_entries(entries, repository=elsewhere, elsewhere=True)) == 2
+    assert len(check_entries(entries, repository=elsewhere)) == 6
+
+
+def test_what_a_dry_run_cannot_know_is_told_apart(bench: Bench) -> None:
+    bench.script("def run(:", "broken.py")
+    entries = [
+        FakeEntry(module_type="launcher_module", module_path="session_archiver_of_2031"),
+        FakeEntry(module_path="gone.py"),
+        FakeEntry(module_path="C:/lab/gone.py"),
+        FakeEntry(module_path="broken.py"),
+    ]
+    for elsewhere, known in ((True, ["broken.py"]), (False, ["gone.py", "broken.py"])):
+        unknown: list[Mistake] = []
+        repository = bench.repository
+        mistakes = check_entries(entries, repository=repository, elsewhere=elsewhere, dry_run=True, unknown=unknown)
+        assert [name for name in known if any(name in str(mistake) for mistake in mistakes)] == known
+        assert len(mistakes) == len(known)
+        assert len(unknown) == 4 - len(known)
 
 
 @pytest.mark.parametrize(
