@@ -100,6 +100,8 @@ class Child:
         """Take its exit code, and those of orphans that came to this process; True when it has ended."""
         if sys.platform == "win32":
             if self.ended_s is None and self._popen.poll() is not None:
+                self.usage.look()
+                self.usage.counted(self.job.cpu_s() or 0.0)
                 self._end(self._popen.returncode)
         elif self.ended_s is None:
             try:

@@ -33,6 +33,7 @@ _LONGEST_PAUSE_S = 0.05
 _SHORTEST_PAUSE_S = 0.002
 _READING_PAUSE_S = 0.01
 _LEFTOVER_POLL_S = 0.1
+_YOUNG_S = 0.5
 
 
 class AcquisitionRun(Block):
@@ -168,7 +169,7 @@ class AcquisitionRun(Block):
         """Return what is known by now."""
         child = self._child
         end_s = child.ended_s if child and child.ended_s is not None else time.monotonic()
-        cpu_s = child.usage.cpu_s if child else None
+        usage = child.usage if child else None
         tails = {follower.stream: follower.tail_text() for follower in self._followers}
         return AcquisitionFacts(
             name=self.name,
@@ -176,8 +177,12 @@ class AcquisitionRun(Block):
             pid=self.pid,
             returncode=self.returncode,
             duration_s=round(end_s - child.started_s, 3) if child else None,
-            peak_memory_mb=child.usage.peak_memory_mb if child else None,
-            cpu_s=None if cpu_s is None else round(cpu_s, 3),
+            peak_memory_mb=usage.peak_memory_mb if usage else None,
+            peak_memory_main_mb=usage.main_peak_mb if usage else None,
+            peak_memory_tree_mb=usage.tree_peak_mb if usage else None,
+            cpu_s=_rounded(usage.cpu_s) if usage else None,
+            cpu_counted_s=_rounded(usage.counted_cpu_s) if usage else None,
+            cpu_sampled_s=_rounded(usage.sampled_cpu_s) if usage else None,
             stdout_tail=tails.get("stdout", []),
             stderr_tail=tails.get("stderr", []),
             stop_reason=self.stop_reason,
@@ -271,8 +276,12 @@ class AcquisitionRun(Block):
             if self._is_over(child):
                 return
             if not ended:
+                child.usage.look()
                 child.usage.sample_if_due()
             pause_s = _READING_PAUSE_S if bytes_read else min(pause_s * 1.5, _LONGEST_PAUSE_S)
+            if time.monotonic() - child.started_s < _YOUNG_S:
+                # What a short program needs at most, it needs at its end.
+                pause_s = min(pause_s, _READING_PAUSE_S / 2)
             if bytes_read < BLOCK_BYTES // 2:
                 child.pause(pause_s)
 
@@ -384,3 +393,7 @@ class AcquisitionRun(Block):
                 self._guarded.add(what)
                 logger.exception("%s of acquisition %r failed; the acquisition goes on", what, self.name)
             return False
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

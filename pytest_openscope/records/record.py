@@ -33,6 +33,8 @@ class AcquisitionFacts:
     """What is known of one acquisition process once it has ended (or was found dead).
 
     ``returncode`` is negative for a POSIX signal. ``stderr_tail``/``stdout_tail`` are the last decoded lines.
+    ``peak_memory_mb`` is the larger of the main process's peak as the system counts it and the largest sum that samples of the
+    tree saw; ``cpu_s`` likewise of the time that the system counted and that the samples saw.
     """
 
     name: str
@@ -41,7 +43,11 @@ class AcquisitionFacts:
     returncode: int | None = None
     duration_s: float | None = None
     peak_memory_mb: float | None = None
+    peak_memory_main_mb: float | None = None
+    peak_memory_tree_mb: float | None = None
     cpu_s: float | None = None
+    cpu_counted_s: float | None = None
+    cpu_sampled_s: float | None = None
     stdout_tail: list[str] = field(default_factory=list)
     stderr_tail: list[str] = field(default_factory=list)
     stop_reason: str = ""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _PROCESS_SET_QUOTA_AND_TERMINATE = 0x0100 | 0x0001
+_BASIC_ACCOUNTING = 1
 _BASIC_PROCESS_ID_LIST = 3
 _MAX_PIDS = 4096
 _CTRL_BREAK_EVENT = 1
@@ -75,6 +76,39 @@ class Job:
             self._handle, _BASIC_PROCESS_ID_LIST, ctypes.byref(found), ctypes.sizeof(found), None
         )
         return [int(found.pids[index]) for index in range(min(found.listed, _MAX_PIDS))]
+
+    def cpu_s(self) -> float | None:
+        """Return user and system time of all processes that were ever in the job; None where there is no job."""
+        if sys.platform != "win32" or self._handle is None:
+            return None
+        import ctypes
+        from ctypes import wintypes
+
+        class Accounting(ctypes.Structure):
+            _fields_ = (
+                ("user_100ns", ctypes.c_int64),
+                ("kernel_100ns", ctypes.c_int64),
+                ("period_user_100ns", ctypes.c_int64),
+                ("period_kernel_100ns", ctypes.c_int64),
+                ("page_faults", wintypes.DWORD),
+                ("processes", wintypes.DWORD),
+                ("active", wintypes.DWORD),
+                ("terminated", wintypes.DWORD),
+            )
+
+        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel32.QueryInformationJobObject.argtypes = [
+            wintypes.HANDLE,
+            ctypes.c_int,
+            ctypes.c_void_p,
+            wintypes.DWORD,
+            ctypes.c_void_p,
+        ]
+        found = Accounting()
+        known = kernel32.QueryInformationJobObject(
+            self._handle, _BASIC_ACCOUNTING, ctypes.byref(found), ctypes.sizeof(found), None
+        )
+        return (found.user_100ns + found.kernel_100ns) / 1e7 if known else None
 
     def close(self) -> None:
         """Let go of the job; its processes run on."""

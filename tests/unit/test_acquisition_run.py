@@ -408,3 +408,19 @@ def test_memory_of_the_session_stays_constant(rig: Rig) -> None:
     before = psutil.Process().memory_info().rss
     rig.start("import os; block = b'x' * 79 + b'\\n'\nfor n in range(1000): os.write(1, block * 1000)").wait()
     assert psutil.Process().memory_info().rss - before < 40e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system counts a peak here only for larger processes")
+def test_a_short_program_has_the_peak_that_the_system_counts(rig: Rig) -> None:
+    """A sample may come before the program has loaded, and none may come at its largest."""
+    code = "data = bytearray(30_000_000); del data; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    facts = rig.start(code).wait()
+    own_mb = int(facts.stdout_tail[0]) * 1.024e-3
+    assert own_mb > 35
+    assert facts.peak_memory_main_mb == pytest.approx(own_mb, rel=0.1)
+    assert facts.peak_memory_mb is not None
+    assert facts.peak_memory_mb >= facts.peak_memory_main_mb
+    assert facts.cpu_counted_s is not None
+    assert facts.cpu_s == max(facts.cpu_counted_s, facts.cpu_sampled_s or 0.0)
+    least_mb = [rig.start("", name="short").wait().peak_memory_mb or 0.0 for _ in range(5)]
+    assert min(least_mb) > 4, least_mb
