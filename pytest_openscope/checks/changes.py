@@ -18,7 +18,15 @@ from ..system import json_bytes, write_json
 LAST_GOOD = "last_good.json"
 #: Two readings of the same thing differ by noise.
 _SAME_READING = 0.001
-_WORDS = {"packages": "package", "drivers": "driver of", "device_states": "state of", "configuration": "rig file:"}
+#: What matters to a rig, in the order in which it is told; packages come last, in one line.
+_WORDS = {
+    "drivers": "driver of",
+    "device_states": "state of",
+    "configuration": "rig file:",
+    "python": "Python",
+    "repositories": "repository",
+}
+_NAMED_PACKAGES = 5
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Changes:
 
     Attributes:
         since: when that session began; "" when there was none.
-        lines: for the operator, one a change.
+        lines: for the operator: one a change of what matters to a rig, then one for all packages.
         as_json: ``{"since", "session", "changes": {section: {key: {"before", "now"}}}}``.
     """
 
@@ -42,6 +50,8 @@ def describe_rig(
     devices: Mapping[str, Any] | None = None,
     device_states: Mapping[str, Any] | None = None,
     configuration: Mapping[str, Any] | None = None,
+    python: str | None = None,
+    repositories: Mapping[str, str] | None = None,
     rig_dir: Path | None = None,
     secrets: Iterable[str] = (),
 ) -> dict[str, dict[str, Any]]:
@@ -52,6 +62,10 @@ def describe_rig(
     sections: dict[str, dict[str, Any]] = {}
     if packages is not None:
         sections["packages"] = dict(packages)
+    if python is not None:
+        sections["python"] = {"version": python}
+    if repositories is not None:
+        sections["repositories"] = dict(repositories)
     if devices is not None:
         sections["drivers"] = {name: _driver(options, rig_dir) for name, options in devices.items()}
     if device_states is not None:
@@ -100,14 +114,18 @@ def compare(last: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -
     if not last:
         return Changes()
     lines, changes = [], {}
-    for section, now in current.items():
+    order = [*_WORDS, "packages"]
+    for section, now in sorted(current.items(), key=lambda item: order.index(item[0])):
         before = last["sections"].get(section)
         if not isinstance(before, dict):
             continue
         found = _differences(section, before, _plain(now))
         if found:
             changes[section] = found
-            lines += [_line(section, key, pair, key in before, key in now) for key, pair in found.items()]
+            if section == "packages":
+                lines.append(_packages_line(found, before, now))
+            else:
+                lines += [_line(section, key, pair, key in before, key in now) for key, pair in found.items()]
     since, session = str(last.get("at", "")), str(last.get("session", ""))
     return Changes(since, tuple(lines), {"since": since, "session": session, "changes": changes})
 
@@ -143,6 +161,25 @@ def _same(before: Any, now: Any) -> bool:
     if isinstance(before, float) and isinstance(now, float):
         return math.isclose(before, now, rel_tol=_SAME_READING)
     return bool(before == now)
+
+
+def _packages_line(found: Mapping[str, Mapping[str, Any]], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return ``64 packages new, 2 changed: numpy 2.4.5 -> 2.4.6, …``; the file has them all."""
+    changed = [f"{name} {pair['before']} -> {pair['now']}" for name, pair in found.items() if name in before and name in now]
+    groups = [
+        ("new", [f"{name} {now[name]}" for name in found if name not in before]),
+        ("gone", [f"{name} {before[name]}" for name in found if name not in now]),
+        ("changed", changed),
+    ]
+    told: list[str] = []
+    for what, names in groups:
+        if names:
+            count = f"{len(names)} {what}" if told else f"{len(names)} package{'s'[: len(names) > 1]} {what}"
+            more = ", …" if len(names) > _NAMED_PACKAGES else ""
+            # Names of many new packages say nothing; a few, and the changed ones, do.
+            show = names[:_NAMED_PACKAGES] if what == "changed" or not more else []
+            told.append(f"{count}: {', '.join(show)}{more}" if show else count)
+    return ", ".join(told)
 
 
 def _line(section: str, key: str, pair: Mapping[str, Any], was: bool, now_is: bool) -> str:

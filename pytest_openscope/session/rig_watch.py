@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import compare, describe_rig, installed_versions, keep_last_good, last_good
@@ -33,6 +36,8 @@ class RigWatch:
             packages=installed_versions(),
             devices=rig.devices,
             configuration=rig.raw,
+            python=platform.python_version(),
+            repositories=_commits(self._session.metadata),
             rig_dir=rig.path.parent,
             secrets=self._session.secrets,
         )
@@ -53,12 +58,12 @@ class RigWatch:
         changes = compare(self._last, self._current)
         fresh = [line for line in changes.lines if line not in self._told]
         self._told.update(fresh)
-        for line in fresh:
-            session.log.write("WARNING", _LOGGER, f"changed since the last good session: {line}")
         if fresh:
-            more = [f"  and {len(fresh) - _LISTED} more, see {CHANGES}"] if len(fresh) > _LISTED else []
-            shown = [f"changed since the last good session ({changes.since}):", *(f"  {line}" for line in fresh[:_LISTED])]
-            session.notices += [*shown, *more]
+            hidden = len(fresh) - _LISTED
+            listed = [*fresh[:_LISTED], f"{hidden} more, see {CHANGES}"] if hidden > 0 else fresh
+            session.log.write("WARNING", _LOGGER, f"changed since the last good session: {'; '.join(listed)}")
+            since = f"changed since the last good session ({changes.since}; all in {CHANGES}):"
+            session.notices += [since, *(f"  {line}" for line in listed)]
         if changes.as_json:
             session._save(CHANGES, changes.as_json)
 
@@ -80,3 +85,12 @@ class RigWatch:
 
 def _unknown(state: Any) -> bool:
     return isinstance(state, dict) and set(state) == {"error"}
+
+
+def _commits(metadata: Path) -> dict[str, str]:
+    """Return the commit of each repository that ``git_revisions.json`` names, the experiment's first of all."""
+    try:
+        found = json.loads((metadata / "git_revisions.json").read_text(encoding="utf-8"))
+        return {str(one["name"]): str(one["commit"]) for one in found if one.get("commit")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}

@@ -41,16 +41,27 @@ def test_changes_since_the_last_good_session(tmp_path: Path) -> None:
     )
     changes = compare(last_good(tmp_path, "bench"), now)
     assert changes.lines == (
-        "package gone is gone (was 1)",
-        "package new is new: 3",
-        "package numpy: 1.0 -> 2.0",
         "state of laser.power_mw: 5 -> 6",
         "rig file: camera.exposure_ms: 33 -> 20",
+        "1 package new: new 3, 1 gone: gone 1, 1 changed: numpy 1.0 -> 2.0",
     )
     assert changes.as_json["session"] == "mouse_1"
     assert changes.as_json["changes"]["packages"]["numpy"] == {"before": "1.0", "now": "2.0"}
     assert compare(last_good(tmp_path, "bench"), before).lines == ()
     assert last_good(tmp_path, "other rig") == {}
+
+
+def test_many_packages_are_one_line_behind_what_matters(tmp_path: Path) -> None:
+    many = {f"package-{number}": "1" for number in range(64)}
+    before = describe_rig(packages={"numpy": "2.4.5", "scipy": "1"}, python="3.11.7", repositories={"lab": "a" * 40})
+    keep_last_good(tmp_path, before, "mouse_1", NOW, "bench")
+    now = {"numpy": "2.4.6", "scipy": "2", **many}
+    current = describe_rig(packages=now, python="3.12.1", repositories={"lab": "b" * 40})
+    assert compare(last_good(tmp_path, "bench"), current).lines == (
+        "Python version: 3.11.7 -> 3.12.1",
+        f"repository lab: {'a' * 40} -> {'b' * 40}",
+        "64 packages new, 2 changed: numpy 2.4.5 -> 2.4.6, scipy 1 -> 2",
+    )
 
 
 def test_sections_that_were_not_kept_are_left_out(tmp_path: Path) -> None:
