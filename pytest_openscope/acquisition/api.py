@@ -57,6 +57,9 @@ class Acquisition:
         self._fault, self._on_ended = fault, on_ended
         self._runs: list[Run] = []
 
+    def __repr__(self) -> str:
+        return f"<Acquisition of {self.folder.name}>"
+
     @property
     def active(self) -> list[Run]:
         """The runs that have not ended."""

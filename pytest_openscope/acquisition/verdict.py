@@ -73,8 +73,8 @@ class Ending:
             how = describe_returncode(facts.returncode)
         used = [f"after {facts.duration_s:.3f} s"]
         if facts.peak_memory_mb is not None:
-            how = "counted by the system" if facts.peak_memory_mb == facts.peak_memory_main_mb else "sampled over its tree"
-            used.append(f"peak memory {facts.peak_memory_mb:.1f} MB {how}")
+            source = "counted by the system" if facts.peak_memory_mb == facts.peak_memory_main_mb else "sampled over its tree"
+            used.append(f"peak memory {facts.peak_memory_mb:.1f} MB {source}")
         if facts.cpu_s is not None:
             used.append(f"CPU {facts.cpu_s:.2f} s")
         good = facts.returncode == 0 or (self.kind == "asked" and ended)

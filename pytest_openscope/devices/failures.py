@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from .loader import LoadError
 from .spec import DeviceSpec
+
+_PACKAGE = Path(__file__).parents[1]
+#: Folders that hold nobody's own code.
+_LIBRARIES = frozenset({"site-packages", "dist-packages", Path(os.__file__).parent.name})
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,26 @@ class DeviceFailure:
     def __str__(self) -> str:
         """Say what stands behind the device's name."""
         kind = type(self.error).__name__
-        return f"({self.driver}): {kind}: {self.error}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+        place = f" (in {self.place})" if self.place else ""
+        return f"({self.driver}): {kind}: {self.error}{place}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+
+    @property
+    def place(self) -> str:
+        """The last line of the lab's own code on the way to the error: ``laser.py:12``; "" where a library raised it alone."""
+        found, traceback = "", self.error.__traceback__
+        while traceback is not None:
+            path = Path(traceback.tb_frame.f_code.co_filename)
+            if _PACKAGE not in path.parents and not _LIBRARIES.intersection(path.parts) and path.is_file():
+                found = f"{path.name}:{traceback.tb_lineno}"
+            traceback = traceback.tb_next
+        return found
 
 
 class DevicesFailed(Exception):  # noqa: N818 - a sentence, as its message is
     """Every device that did not open; ``failures`` holds them, the first one's exception is the cause."""
+
+    #: The message says all; what the driver's library did before stands in the log and in the states.
+    openscope_hides_cause = True
 
     def __init__(self, failures: Sequence[DeviceFailure]) -> None:
         self.failures = tuple(failures)

@@ -17,6 +17,7 @@ from .items import misspelt_phases, place_of, step_name
 from .rig_checks import register_recorder
 from .session_ends import SessionEnds, Timeouts
 from .tee import OutputTee
+from .tracebacks import own_frames_hidden, shorten_names
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -198,7 +199,9 @@ class StepKeeper:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        report: pytest.TestReport = yield
+        with own_frames_hidden(call.excinfo):
+            report: pytest.TestReport = yield
+        shorten_names(report)
         try:
             self._take_report(item, call, report)
         except Exception as error:

@@ -283,7 +283,8 @@ class TestOpening:
         devices_in(lab, '  bad: {driver: "lab_hardware:Shutter", params: {fail: opens}}\n')
         lab.steps("def test_acquire(devices): devices['bad']\n")
         printed = lab.run().stdout.str()
-        assert "test_acquire: bad did not open (lab_hardware:Shutter): OSError: opens is not possible\n" in printed
+        why = "OSError: opens is not possible (in lab_hardware.py:16)"
+        assert f"test_acquire: bad did not open (lab_hardware:Shutter): {why}\n" in printed
         assert lab.debug["failure"]["message"].splitlines()[1].strip().startswith("-> check its power")
 
     def test_a_device_that_nobody_asks_for_is_not_touched(self, lab: Any) -> None:

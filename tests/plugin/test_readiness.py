@@ -208,7 +208,11 @@ def test_what_changed_is_told_and_kept(laser: Rig, monkeypatch: pytest.MonkeyPat
         assert set(found["drivers"]) == {"laser"}
         output = result.stdout.str()
         first_step = output.index("test_experiment.py ")
-        for line in ("1 package changed: lab-tool 1.0 -> 1.1", "rig file: values.gain: 1 -> 2", "driver of laser: lab_laser:Laser "):
+        for line in (
+            "1 package changed: lab-tool 1.0 -> 1.1",
+            "rig file: values.gain: 1 -> 2",
+            "driver of laser: lab_laser:Laser ",
+        ):
             assert output.index(line) < first_step, line
         assert output.index("state of laser.shutter: shut -> open") > first_step
         log = (newest(laser) / "launcher.log").read_text(encoding="utf-8")

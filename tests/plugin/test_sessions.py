@@ -721,3 +721,51 @@ def test_a_mistake_on_the_command_line_leaves_no_session(
     assert not list(share.iterdir())
     assert not list((bench.path / "state").glob("unfinished/*"))
     bench.wait_for(lambda: not processes_of(bench.path))
+
+
+def test_an_error_shows_its_message_and_the_users_own_lines(bench: Any) -> None:
+    """Neither this package's frames nor those of a driver's library stand between an operator and the line that helps."""
+    bench.write("lab.py", "class Laser:\n    def open(self):\n        json_of('{')\n\nfrom json import loads as json_of\n")
+    rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
+    bench.write("rig.yaml", f"{rig}devices: {{laser: {{driver: 'lab:Laser'}}}}\n")
+    bench.steps(
+        """
+def continues(phase): return getattr(pytest.mark, phase)(on_failure="continue")
+
+@continues("pre_acquisition")
+def test_limits(experiment): experiment.measure("water", 3, minimum=10)
+
+@continues("pre_acquisition")
+def test_laser(devices): devices["laser"]
+
+@continues("acquisition")
+def test_run(acquisition): acquisition.run(command=[sys.executable, "-c", "raise SystemExit(3)"])
+
+@continues("acquisition")
+@pytest.mark.timeout(0.3)
+def test_slow(): time.sleep(30)
+"""
+    )
+    result = bench.run()
+    assert result.ret == 1
+    told = result.stdout.str()
+    report = told[told.index("= FAILURES =") :]
+    assert not re.search(r"pytest_openscope[/\\\\.]\w+[/\\\\.]\w*(\.py:\d+: in|\.[A-Z])", report), report
+    assert "json/decoder.py" not in report
+    laser = report[report.index("_ test_laser _") : report.index("_ test_run _")]
+    assert len(laser.splitlines()) < 15
+    assert "DevicesFailed: laser did not open (lab:Laser): JSONDecodeError: Expecting property name" in laser
+    assert "(in lab.py:3)" in laser
+    for name, kind in (("limits", "LimitsExceeded"), ("run", "AcquisitionFailed"), ("slow", "StepTimedOut")):
+        assert f"FAILED test_experiment.py::test_{name} - {kind}: " in report
+    assert "decoder.py" in bench.messages
+    assert any("decoder.py" in str(frame) for failure in bench.debug["other_failures"] for frame in failure["chain"])
+
+
+def test_an_error_of_a_module_shows_the_modules_own_lines(bench: Any) -> None:
+    bench.write("make.py", "def run():\n    helper()\n\ndef helper():\n    raise ValueError('no table')\n")
+    entry = {"module_type": "script_module", "module_path": "make.py"}
+    bench.write("day1.json", json.dumps({"pre_acquisition_pipeline": [entry]}))
+    report = bench.run("day1.json").stdout.str()
+    assert "make.py:5: ValueError" in report
+    assert "pytest_openscope/" not in report
