@@ -39,6 +39,7 @@ class Findings:
 
     mistakes: list[Mistake] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    unknown: list[Mistake] = field(default_factory=list)
 
     def wrong(self, where: str, key: str, problem: str, remedy: str = "") -> None:
         """Add a mistake."""

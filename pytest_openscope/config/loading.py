@@ -114,7 +114,7 @@ class _Reading:
             environ=self.request.environ,
             validating=self.request.validating,
         )
-        return Loaded(configuration, (), missing, tuple(self.findings.notices))
+        return Loaded(configuration, (), missing, tuple(self.findings.notices), tuple(self.findings.unknown))
 
     def _failed(self, missing: tuple[str, ...]) -> Loaded:
         masker = ExactMasker(self._secrets())
@@ -280,7 +280,9 @@ class _Reading:
             if given is None or given == "" or (value is not None and str(given).strip().lower() != value):
                 continue
             where = source_of(self.sources, name)
-            if self.request.dry_run and not self.request.strict:
+            if self.request.dry_run:
+                problem = f"{show(given, name)} is simulated; this version cannot do it yet"
+                self.findings.unknown.append(Mistake(where, problem, "leave out --strict", name))
                 self.findings.notices.append(
                     f"{where}: {name}: {show(given, name)} is simulated; this version cannot do it yet"
                 )
@@ -289,7 +291,7 @@ class _Reading:
                     where,
                     name,
                     f"{show(given, name)} cannot be honoured by this version yet",
-                    f"remove {name}, or leave out --strict" if self.request.dry_run else f"remove {name}, or use --dry-run",
+                    f"remove {name}, or use --dry-run",
                 )
         kind = str(self.merged.get("launcher") or "base").strip().lower()
         needed = {"python": "script_path", "command": "command"}.get(kind)

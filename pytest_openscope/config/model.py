@@ -250,7 +250,6 @@ class ConfigRequest:
     named: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     options: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     dry_run: bool = False
-    strict: bool = False
     no_input: bool = False
     validating: bool = False
     cwd: Path = field(default_factory=Path.cwd)
@@ -273,9 +272,11 @@ class Loaded:
     """What :func:`.load.load` found: a configuration, or everything that is wrong.
 
     ``missing`` names required values (``subject_id``) that nobody gave; they are no mistakes as long as somebody can be asked.
+    ``unknown`` is what a dry run simulates because this version cannot do it.
     """
 
     configuration: Configuration | None
     mistakes: tuple[Mistake, ...] = ()
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    unknown: tuple[Mistake, ...] = ()

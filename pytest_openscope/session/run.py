@@ -75,7 +75,7 @@ class ExperimentRun:
         if configuration is not None:
             mistakes += _check_parts(configuration, options, unknown)
         if options.strict:
-            mistakes += unknown
+            mistakes += [*loaded.unknown, *unknown]
         if mistakes or configuration is None:
             raise pytest.UsageError(_complaint(mistakes))
         from . import parameter_file
@@ -143,7 +143,6 @@ class ExperimentRun:
                 named=options.named,
                 options=options.options,
                 dry_run=options.dry_run,
-                strict=options.strict,
                 no_input=options.no_input,
                 validating=options.validate_rig,
                 cwd=self.config.invocation_params.dir,
