@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import json_bytes, write_json
+from ..system import json_bytes, make_private_folder, write_json
 
 LAST_GOOD = "last_good.json"
 #: Two readings of the same thing differ by noise.
@@ -138,7 +138,7 @@ def keep_last_good(
     Raises:
         OSError: the state directory cannot be written.
     """
-    state_directory.mkdir(parents=True, exist_ok=True)
+    make_private_folder(state_directory)
     content = {"rig_id": rig_id, "session": session, "at": now.isoformat(timespec="seconds"), "sections": current}
     write_json(state_directory / LAST_GOOD, content)
 

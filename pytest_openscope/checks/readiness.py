@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import format_duration, parse_duration_s, write_json
+from ..system import format_duration, make_private_folder, parse_duration_s, write_json
 
 VALIDATION = "validation.json"
 #: Groups of the ready-made checks.
@@ -109,7 +109,7 @@ def keep_results(
     if complete:
         groups = {*READY_MADE, *(group_of(check) for check in fresh)}
         kept = {check: result for check, result in kept.items() if group_of(check) not in groups}
-    state_directory.mkdir(parents=True, exist_ok=True)
+    make_private_folder(state_directory)
     before = _read(state_directory / VALIDATION)
     others = _other_rigs(before)
     if before.get("rig_id") not in (None, "", rig_id):

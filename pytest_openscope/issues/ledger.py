@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..system import write_json
+from ..system import make_private_folder, write_json
 
 LEDGER = "ledger.json"
 MAX_FINGERPRINTS = 2000
@@ -60,8 +60,8 @@ class Ledger:
         Raises:
             OSError: the disk is full or the directory is gone.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, self.data)
+        make_private_folder(self.path.parent)
+        write_json(self.path, self.data, private=True)
 
     def repo(self, api_base_url: str, repo: str) -> dict[str, Any]:
         """Return what is remembered of a repository: ``fingerprints``, ``opened`` per day, ``anchor`` …"""

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import FileLock, now_iso, write_json
+from ..system import FileLock, make_private_folder, now_iso, write_json
 from .ledger import Ledger
 from .results import FINAL, result, write_back
 from .settings import Timing
@@ -44,12 +44,13 @@ def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
         OSError: the state directory cannot be written.
     """
     folder = Path(state_directory) / OUTBOX
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(Path(state_directory))
+    make_private_folder(folder)
     there = _file_of(folder, report)
     if there is not None:
         return there
     path = folder / f"{_stamp(folder):021d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
-    write_json(path, report)
+    write_json(path, report, private=True)
     for old in sorted(folder.glob("*.json"))[:-MAX_REPORTS]:
         old.unlink(missing_ok=True)
     return path

@@ -63,6 +63,6 @@ def keep_copy(path: Path, title: str, text: str, issue_url: str = "") -> None:
         return
     head = f"<!-- {issue_url} -->\n" if issue_url else ""
     try:
-        write_atomic(path, f"{head}# {title}\n\n{text}".encode("utf-8", "replace"))
+        write_atomic(path, f"{head}# {title}\n\n{text}".encode("utf-8", "replace"), private=True)
     except OSError:
         return

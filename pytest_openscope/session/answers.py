@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..system import write_json
+from ..system import make_private_folder, write_json
 
 _FILE = "last_answers.json"
 
@@ -22,7 +22,7 @@ def last_answers(state_directory: Path) -> dict[str, str]:
 def remember_answers(state_directory: Path, answers: dict[str, str]) -> None:
     """Keep the answers for the next session; a convenience, so that a failure changes nothing."""
     try:
-        state_directory.mkdir(parents=True, exist_ok=True)
+        make_private_folder(state_directory)
         write_json(state_directory / _FILE, {**last_answers(state_directory), **answers})
     except OSError:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import traceback
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..system import FileLock, read_holder
+from ..system import FileLock, make_private_folder, read_holder
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -80,6 +81,8 @@ def take_rig(session: ExperimentSession) -> None:
     """
     rig, wait_s = session.configuration.rig, session.options.wait_for_rig_s
     state = rig.state_directory
+    with contextlib.suppress(OSError):  # taking the lock tells of it
+        make_private_folder(state)
     lock, beside = FileLock(state / "rig.lock"), FileLock(state / "rig.sidecar.lock")
     try:
         if not lock.acquire(wait_s):

@@ -12,6 +12,7 @@ from .durations import (
 )
 from .files import (
     json_bytes,
+    make_private_folder,
     replace_file,
     write_atomic,
     write_json,
@@ -101,6 +102,7 @@ __all__ = [
     "json_bytes",
     "keep_apart",
     "light_command",
+    "make_private_folder",
     "memory_mb",
     "name_of",
     "now_iso",

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,33 @@ def replace_file(source: Path, target: Path) -> None:
             time.sleep(0.05)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def make_private_folder(path: Path) -> None:
+    """Make a folder that belongs to this user alone, with its parents; one that others may write to is shared on purpose.
+
+    On Windows a user's profile, where such folders are, is closed to others by itself.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if sys.platform != "win32":
+        facts = path.stat()
+        if facts.st_uid == os.getuid() and facts.st_mode & 0o077 and not facts.st_mode & 0o022:
+            path.chmod(0o700)
+
+
+def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part; it is on the disk on return.
+
+    Args:
+        private: nobody but this user may read it (POSIX; on Windows the folder decides). A file that exists keeps its mode.
 
     Raises:
         OSError: the disk is full or the folder is not writable; the old content stays and no temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as stream:
+        with open(temporary, "wb", opener=partial(os.open, mode=_mode_of(path, 0o600 if private else 0o666))) as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -43,6 +62,13 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _mode_of(path: Path, new: int) -> int:
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return new
 
 
 def json_bytes(value: Any, default: Callable[[Any], Any] = str) -> bytes:
@@ -67,6 +93,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write ``value`` as JSON with :func:`write_atomic`."""
-    write_atomic(path, json_bytes(value))
+    write_atomic(path, json_bytes(value), private=private)

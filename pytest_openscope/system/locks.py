@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .files import write_json
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -130,7 +132,6 @@ class FileLock:
 
 def write_holder(path: Path, **facts: Any) -> None:
     """Leave a note beside a lock that says who holds it; best effort, the lock itself is the truth."""
-    from .files import write_json
 
     try:
         write_json(path, facts)

@@ -169,6 +169,20 @@ def test_a_failed_acquisition_becomes_one_issue(lab: Lab) -> None:
     assert copy.read_text(encoding="utf-8") == f"# {issue['title']}\n\n{issue['body']}"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows a user's profile is closed to others by itself")
+def test_what_belongs_to_the_user_is_private(lab: Lab) -> None:
+    lab.fail(body=FAILS)
+    lab.reached("created")
+    (session,) = lab.folders
+    (sent,) = (session / "launcher_metadata").glob("github_report_*.md")
+    state = lab.bench.path / "state"
+    private = [state, state / "outbox", *(state / "outbox").glob("*.json"), *state.glob("*ledger*"), sent]
+    assert {path.name: path.stat().st_mode & 0o077 for path in private} == {path.name: 0 for path in private}
+    # The data are for everybody who works with them.
+    assert session.stat().st_mode & 0o055
+    assert (session / "launcher_metadata" / "launcher.log").stat().st_mode & 0o044
+
+
 def test_the_same_failure_again_makes_no_second_issue(lab: Lab) -> None:
     lab.fail()
     assert lab.reached("created")["occurrence"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pytest_openscope.modules.context import safe_name
 from pytest_openscope.records.folder import is_folder_name, is_reserved, session_name
 from pytest_openscope.sidecar.cause import failure_of_death
 from pytest_openscope.sidecar.view import SessionView
+from pytest_openscope.system import make_private_folder, write_json
 
 START = datetime(2026, 3, 4, 5, 6, 7)
 
@@ -50,3 +52,19 @@ def test_a_fault_that_a_library_mended_ended_nothing(tmp_path: Path, exit_code: 
     text = "Windows fatal exception: access violation\n\nThread 0x00001a2c (most recent call first):\n"
     (tmp_path / "launcher_metadata" / "faulthandler.log").write_text(text, encoding="utf-8")
     assert words in failure_of_death(SessionView(tmp_path), exit_code).message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
+def test_a_private_folder_is_closed_to_others_unless_they_may_write_to_it(tmp_path: Path) -> None:
+    for mode, expected in ((0o755, 0o700), (0o700, 0o700), (0o775, 0o775), (0o1777, 0o1777)):
+        folder = tmp_path / f"{mode:o}"
+        folder.mkdir()
+        folder.chmod(mode)
+        make_private_folder(folder)
+        assert folder.stat().st_mode & 0o7777 == expected
+    make_private_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    path = tmp_path / "report.json"
+    write_json(path, {}, private=True)
+    write_json(path, {"again": 1})
+    assert path.stat().st_mode & 0o777 == 0o600
