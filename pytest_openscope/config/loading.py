@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import LAUNCHER_FORMAT_VERSION
-from ..log import ExactMasker
+from ..log import ExactMasker, weak_secret_keys
 from ..records import Mistake, Phase, name_problem
 from .coerce import CONTROL_REMEDY, control_characters, show
 from .configuration import Configuration, find_secrets, make_expander, read_settings
@@ -81,6 +81,12 @@ class _Reading:
         pipelines, mistakes = read_pipelines(self.merged, self.sources)
         self.findings.mistakes.extend(mistakes)
         self._check_references(rig)
+        weak = dict.fromkeys((*weak_secret_keys(self.merged), *weak_secret_keys(self.rig_layer.raw)))
+        if weak:
+            self.findings.notices.append(
+                f"{', '.join(weak)}: the secret is an ordinary word, which cannot be hidden everywhere in logs and reports"
+                " -> choose a longer one, with digits or signs"
+            )
         wrong_keys = {mistake.key for mistake in self.findings.mistakes}
         settings, mistakes, notices = read_settings(
             self.merged,

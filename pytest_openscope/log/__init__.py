@@ -9,14 +9,15 @@ from .lines import (
     read_log,
 )
 from .masking import (
-    MASK,
     REFERENCE,
     ExactMasker,
     collect_secrets,
     is_secret_key,
     mask_json,
     mask_text,
+    weak_secret_keys,
 )
+from .secret_shapes import MASK
 from .session_log import (
     SessionLog,
 )
@@ -40,4 +41,5 @@ __all__ = [
     "mask_text",
     "read_log",
     "repair_tail",
+    "weak_secret_keys",
 ]

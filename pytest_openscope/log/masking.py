@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
-MASK = "***"
+from .secret_shapes import MASK, OPTION, SIGNS, STEMS, is_password_option, patterns, url_credentials
+
 #: Shorter values are no secrets worth the damage: masking ``abc`` would tear words apart everywhere.
 MIN_SECRET_CHARS = 4
 #: A secret of digits alone must be longer, or years and port numbers would vanish from every line.
@@ -111,7 +113,7 @@ def _secrets_in_text(text: str, secret: bool, environ: Mapping[str, str]) -> Ite
             if secret or is_secret_key(name):
                 yield content
     if "://" in expanded:
-        for match in _url_credentials().finditer(expanded):
+        for match in url_credentials().finditer(expanded):
             if match[3]:
                 yield match[3]
     if secret and REFERENCE.sub("", expanded).strip():
@@ -127,17 +129,53 @@ def _worth_masking(secret: str) -> bool:
     return len(text) >= (MIN_DIGITS if text.isdigit() else MIN_SECRET_CHARS)
 
 
+#: Words that this package writes itself: hidden, they would take the meaning out of every log and state.
+_OWN_WORDS = _set(
+    "passed failed error interrupted timeout crashed skipped pre_acquisition acquisition post_acquisition debug info warning"
+    " critical abort continue prompt exception step test entry fixture usage internal collection crash interrupt verified"
+    " pending off outcome exit code lost log records session started stopped subject user rig host command openscope pytest"
+    " python launcher stdout stderr unknown phase outcome device devices notes report mirror journal"
+)
+
+
+def is_own_word(secret: str) -> bool:
+    """Tell whether a secret is a word of this package's own, which is hidden nowhere but under its key."""
+    return secret.strip().lower() in _OWN_WORDS
+
+
+def is_ordinary_word(secret: str) -> bool:
+    """Tell whether a secret is so weak that names of steps, devices and keys may hold it by chance."""
+    text = secret.strip()
+    return text.isalpha() and text.isascii() and len(text) <= 12 and text in (text.lower(), text.upper(), text.title())
+
+
+def weak_secret_keys(value: Any, prefix: str = "", secret: bool = False) -> Iterator[str]:
+    """Yield the dotted keys of a configuration whose secret is an ordinary word."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            name = str(key)
+            hidden = is_secret_key(name) or (secret and not is_public_part(name))
+            yield from weak_secret_keys(item, f"{prefix}.{name}" if prefix else name, hidden)
+    elif secret and isinstance(value, str) and _worth_masking(value) and (is_own_word(value) or is_ordinary_word(value)):
+        yield prefix
+
+
 class ExactMasker:
     """Replaces known secrets in a text; returns the very same text when none is in it.
+
+    A word that this package writes itself (``passed``, ``INFO``) is not replaced, and :attr:`names` leaves ordinary words.
 
     Escaped spellings (JSON, ``repr``, percent-encoding) of each secret are replaced too, longest first, so that no secret's
     end is left over when another one is its beginning.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.secrets = frozenset(secret for secret in secrets if _worth_masking(secret))
-        self._spellings = sorted({form for secret in self.secrets for form in _spellings(secret)}, key=len, reverse=True)
+        self.secrets = frozenset(secret for secret in secrets if _worth_masking(secret) and not is_own_word(secret))
+        forms = {form for secret in self.secrets for form in _spellings(secret)}
+        self._spellings = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, self._spellings))) if self._spellings else None
+        strong = frozenset(secret for secret in self.secrets if not is_ordinary_word(secret))
+        self._names = self if strong == self.secrets else ExactMasker(strong)
 
     def __call__(self, text: str) -> str:
         """Return ``text`` without the secrets."""
@@ -147,6 +185,11 @@ class ExactMasker:
             if spelling in text:
                 return self._pattern.sub(MASK, text)
         return text
+
+    @property
+    def names(self) -> ExactMasker:
+        """The masker of names (of steps, loggers, keys), which an ordinary word that is somebody's password may be."""
+        return self._names
 
     def __bool__(self) -> bool:
         return self._pattern is not None
@@ -166,46 +209,6 @@ def _spellings(secret: str) -> Iterator[str]:
     yield repr(secret)[1:-1]
     data = secret.encode("utf-8", "surrogatepass")
     yield from (quote(data, safe=""), quote(data), quote_plus(data))
-
-
-@lru_cache(maxsize=1)
-def _url_credentials() -> re.Pattern[str]:
-    return re.compile(r"""(?<![\w+.\-])([A-Za-z][A-Za-z0-9+.\-]{0,30}://)([^\s/:@?#"'<>\\]{0,256}):([^\s/"'<>\\]{1,1024})@""")
-
-
-@lru_cache(maxsize=1)
-def _patterns() -> list[tuple[re.Pattern[str], str]]:
-    """Patterns with their replacements; every repetition is bounded, so that the time stays linear in the text."""
-    return [
-        (
-            re.compile(
-                r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[^-]|-(?!----)){0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
-            ),
-            "PRIVATE KEY " + MASK,
-        ),
-        (_url_credentials(), r"\1\2:" + MASK + "@"),
-        (re.compile(r"""([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[\w\-.~%]{20,512}@"""), r"\1" + MASK + "@"),
-        (re.compile(r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{8,512}|github_pat_\w{8,512}|glpat-[\w\-]{16,128})"), MASK),
-        (re.compile(r"(?<![A-Za-z0-9])(?:xox[abeoprs]-[A-Za-z0-9\-]{10,256}|sk-[A-Za-z0-9_\-]{20,256}|AIza[\w\-]{35})"), MASK),
-        (re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA|AIDA)[0-9A-Z]{16}(?![0-9A-Za-z])"), MASK),
-        (re.compile(r"(?<![\w\-])eyJ[\w\-]{4,4096}\.[\w\-]{4,8192}(?:\.[\w\-]{0,4096})?"), MASK),
-        (re.compile(r"(hooks\.slack\.com/services/)[\w/]{8,200}"), r"\1" + MASK),
-        (
-            re.compile(
-                r"""(?i)(\b(?:proxy-)?authorization\b["']?\s{0,8}[:=]\s{0,8}["']?)(?:(?:bearer|token|basic|digest)\s{1,8})?[^\s"',;]{1,4096}"""
-            ),
-            r"\1" + MASK,
-        ),
-        (re.compile(r"(?i)\b(bearer\s{1,8})[\w.~+/\-]{12,4096}=*"), r"\1" + MASK),
-    ]
-
-
-#: Cheap test before the key-value pattern: no text without one of these stems has a secret-looking key.
-_STEMS = r"(?i)token|passw|passphrase|pwd|secret|[a-z_\- ]key|apikey|credential|auth|cookie|jwt|bearer|_pass|_pat"
-
-
-#: No text without one of these holds anything that the patterns mask; most texts end here.
-_SIGNS = _STEMS + "|://|gh[pousr]_|github_pat|glpat|xox|sk-|aiza|akia|asia|aroa|aida|eyj|slack|private key"
 
 
 @lru_cache(maxsize=1)
@@ -277,13 +280,30 @@ def mask_text(text: str, secrets: Iterable[str] | ExactMasker = ()) -> str:
 
 
 def _mask_patterns(text: str) -> str:
-    if not re.search(_SIGNS, text):
+    if not SIGNS.search(text):
         return text
-    for pattern, replacement in _patterns():
+    for pattern, replacement in patterns():
         text = pattern.sub(replacement, text)
-    if re.search(_STEMS, text):
+    text = OPTION.sub(_mask_option, text)
+    if re.search(STEMS, text):
         text = _mask_key_values(text)
     return text
+
+
+def _mask_option(match: re.Match[str]) -> str:
+    """Hide what stands behind an option that takes a secret: ``--password X``, ``'--token', 'X'``, ``-p X``."""
+    before = match.string[max(0, match.start() - 200) : match.start()]
+    if not _takes_secret(match["option"], match["value"], before):
+        return match[0]
+    return f"{match['option']}{match['join']}{MASK}"
+
+
+def _takes_secret(option: str, value: str, before: str) -> bool:
+    if value.startswith("-") or value.lower() in _PLAIN_VALUES or REFERENCE.fullmatch(value):
+        return False
+    if option.startswith("--") and is_secret_key(option[2:]):
+        return True
+    return is_password_option(option, value, before)
 
 
 def mask_json(value: Any, secrets: Iterable[str] | ExactMasker = ()) -> Any:
@@ -301,12 +321,22 @@ def _mask_value(value: Any, secret: bool, masker: ExactMasker) -> Any:
         for key, item in value.items():
             name = key if isinstance(key, str) else str(key)
             hidden = is_secret_key(name) or (secret and not is_public_part(name))
-            masked[mask_text(name, masker)] = _mask_value(item, hidden, masker)
+            masked[mask_text(name, masker.names)] = _mask_value(item, hidden, masker)
         return masked
     if isinstance(value, (list, tuple)):
-        return [_mask_value(item, secret, masker) for item in value]
+        return _mask_arguments([_mask_value(item, secret, masker) for item in value])
     if value is None or isinstance(value, bool):
         return value
     if secret:
         return value if isinstance(value, str) and (not value or REFERENCE.fullmatch(value)) else MASK
     return mask_text(value, masker) if isinstance(value, str) else value
+
+
+def _mask_arguments(items: list[Any]) -> list[Any]:
+    """Hide what follows an option that takes a secret in a list of arguments."""
+    for index, (option, value) in enumerate(pairwise(items)):
+        if isinstance(option, str) and isinstance(value, str) and option.startswith("-"):
+            before = " ".join(item for item in items[:index] if isinstance(item, str))
+            if _takes_secret(option, value, before):
+                items[index + 1] = MASK
+    return items

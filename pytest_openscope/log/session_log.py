@@ -44,8 +44,9 @@ class _Place:
     def head(self, level: str, logger: str) -> str:
         text = self.heads.get((level, logger))
         if text is None:
-            mask = self.mask or str
-            text = head(mask(level), mask(self.phase), mask(self.step), mask(logger))
+            # Level and phase are this package's own words.
+            names: Any = getattr(self.mask, "names", self.mask) or str
+            text = head(level, self.phase, names(self.step), names(logger))
             if len(self.heads) >= _HEADS:
                 self.heads.clear()
             self.heads[level, logger] = text

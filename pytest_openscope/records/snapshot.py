@@ -180,11 +180,11 @@ def _step(step: StepRecord, hidden: ExactMasker) -> dict[str, Any]:
     from ..log import mask_json, mask_text
 
     data = {**vars(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
-    texts = f"{step.name}\n{step.nodeid}\n{step.skipped}"
-    if mask_text(texts, hidden) == texts:
-        return data
-    masked: dict[str, Any] = mask_json(json_safe(data), hidden)
-    return masked
+    names = f"{step.name}\n{step.nodeid}"
+    if mask_text(names, hidden.names) != names or mask_text(step.skipped, hidden) != step.skipped:
+        data = mask_json(json_safe(data), hidden.names)
+        data["skipped"] = mask_text(step.skipped, hidden)
+    return data
 
 
 def _text(value: object) -> str | None:

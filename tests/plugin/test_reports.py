@@ -554,7 +554,8 @@ def test_a_hook_names_failures_of_one_defect(lab: Lab) -> None:
     assert len(told["reports"]) == len(lab.issues) == 1, "note and hook give the same name"
     metadata = lab.folders[0] / "launcher_metadata"
     events = [json.loads(line) for line in (metadata / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    failures = [event["failure"] for event in events if event["event"] == "failure"]
+    kept = [event["values"] for event in events if event["event"] == "kept" and event["field"] == "failures"]
+    failures = [failure for values in kept for failure in values]
     assert [failure["fingerprint"] for failure in failures] == ["usb-hub", "usb-hub"]
     assert failures[0]["message"] == "the hub is gone", "the hook was given a copy"
     assert f"Fingerprint: `{told['fingerprint']}`" in lab.issues[0]["body"].splitlines()
