@@ -35,6 +35,7 @@ class Acquisition:
         echo: shows output on the terminal where the spec asks for it.
 
     Attributes:
+        attempt: which attempt of the step runs; from the second on it stands in the names of the output, so that none is lost.
         finished: the facts of the runs that have ended, in the order of their ends.
     """
 
@@ -56,6 +57,7 @@ class Acquisition:
         self._sink, self._on_event, self._echo = sink, on_event, echo
         self._fault, self._on_ended = fault, on_ended
         self._runs: list[Run] = []
+        self.attempt = 1
 
     def __repr__(self) -> str:
         return f"<Acquisition of {self.folder.name}>"
@@ -181,6 +183,8 @@ class Acquisition:
 
     def _create(self, spec: AcquisitionSpec) -> Run:
         run: Run
+        if self.attempt > 1:
+            spec = replace(spec, name=f"{spec.name}.attempt-{self.attempt}")
         if self.dry_run and self._fault is None:
             run = SimulatedRun(spec, on_done=self._ended)
         else:

@@ -205,6 +205,7 @@ class PipelineEntry:
         function: function of a script module; None means the contract's own names.
         function_args: keyword arguments of that function; None where the entry gives none.
         timeout_s: longest run of the step.
+        attempts, retry_delay_s: how often it is tried, and how long after a failure.
         raw: the entry as written.
         where: ``day1.json: pre_acquisition_pipeline[0]``.
     """
@@ -218,6 +219,8 @@ class PipelineEntry:
     function: str | None = None
     function_args: dict[str, Any] | None = None
     timeout_s: float | None = None
+    attempts: int = 1
+    retry_delay_s: float = 0.0
     raw: Any = None
     where: str = ""
 

@@ -76,6 +76,8 @@ def _read_entry(
         function=values.get("function") or given.get("function"),
         function_args=dict(arguments) if isinstance(arguments, Mapping) else None,
         timeout_s=values.get("timeout_s"),
+        attempts=int(values.get("attempts") or 1),
+        retry_delay_s=float(values.get("retry_delay_s") or 0.0),
         raw=raw,
         where=f"{where}: {path}",
     )

@@ -245,6 +245,8 @@ ENTRY_KEYS: tuple[Key, ...] = (
     Key("fail_action", "choice", "older spelling of on_failure", choices=ON_FAILURE),
     Key("abort_on_fail", "flag", "true means on_failure: abort, whatever else is said"),
     _seconds("timeout_s", None, "longest run of the step", 0.001),
+    Key("attempts", "integer", "how often the step is tried; the last attempt decides", 1, minimum=1, maximum=100),
+    _seconds("retry_delay_s", 0.0, "between two attempts"),
     Key("function", "text", "function of a script module"),
     Key("function_args", "mapping", "keyword arguments of the function"),
     Key("type", "choice", "older files: repo_module", choices=("repo_module", "script_module", "launcher_module")),

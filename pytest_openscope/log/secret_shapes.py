@@ -69,7 +69,8 @@ _AUTHORIZATION = (
 )
 #: An option and what stands behind it, in a shell line or in a list as Python prints it.
 OPTION = re.compile(
-    r"""(?P<option>(?<![\w\-])-{1,2}[A-Za-z][\w\-]{0,60})(?P<join>\\?["']?,?\s{1,8}\\?["']?)(?P<value>\{[\w.:\- ]{1,80}\}|[^\s"',\\\])}]{1,2048})"""
+    r"""(?P<option>(?<![\w\-])-{1,2}[A-Za-z][\w\-]{0,60})(?P<join>\\?["']?,?\s{1,8}\\?["']?)"""
+    r"""(?P<value>\{[\w.:\- ]{1,80}\}|[^\s"',\\\])}]{1,2048})"""
 )
 
 

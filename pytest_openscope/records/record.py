@@ -103,7 +103,11 @@ class Failure:
 
 @dataclass
 class StepRecord:
-    """One step: a test, a pipeline entry, the acquisition, or a fixture's part before or after its ``yield``."""
+    """One step: a test, a pipeline entry, the acquisition, or a fixture's part before or after its ``yield``.
+
+    ``attempts`` are those before the last one, which decides: ``attempt``, ``outcome``, ``message``, ``started``, ``ended``
+    (ISO 8601), ``duration_s``.
+    """
 
     name: str
     nodeid: str
@@ -114,6 +118,7 @@ class StepRecord:
     skipped: str = ""
     started: str = ""
     duration_s: float = 0.0
+    attempts: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -177,6 +182,12 @@ class SessionRecord:
             kept.extend(values)
         elif values:
             setattr(self, field, values[-1])
+
+    def take_attempt_back(self, step: StepRecord, attempt: dict[str, Any]) -> None:
+        """Turn what a step did so far into one of its attempts: its failures are not the session's."""
+        step.attempts.append(attempt)
+        step.outcome, step.skipped = None, ""
+        self.failures = [failure for failure in self.failures if failure.nodeid != step.nodeid]
 
     @property
     def outcome(self) -> Outcome:

@@ -184,6 +184,8 @@ def _step(step: StepRecord, hidden: ExactMasker) -> dict[str, Any]:
     if mask_text(names, hidden.names) != names or mask_text(step.skipped, hidden) != step.skipped:
         data = mask_json(json_safe(data), hidden.names)
         data["skipped"] = mask_text(step.skipped, hidden)
+    if step.attempts:
+        data["attempts"] = mask_json(json_safe(step.attempts), hidden)
     return data
 
 

@@ -63,11 +63,12 @@ class PhaseNode(pytest.Collector):
             return
         entries = configuration.pre_pipeline if self.phase is Phase.PRE_ACQUISITION else configuration.post_pipeline
         for entry in entries:
-            yield self._step(entry.name, _entry_body(entry), entry.on_failure, entry.timeout_s)
+            retry = {"attempts": entry.attempts, "retry_delay_s": entry.retry_delay_s}
+            yield self._step(entry.name, _entry_body(entry), entry.on_failure, entry.timeout_s, **retry)
 
-    def _step(self, name: str, body: Any, policy: OnFailure, timeout_s: float | None) -> pytest.Item:
+    def _step(self, name: str, body: Any, policy: OnFailure, timeout_s: float | None, **retry: float) -> pytest.Item:
         item: ParameterStep = ParameterStep.from_parent(self, name=name, callobj=body)
-        item.add_marker(getattr(pytest.mark, str(self.phase))(on_failure=str(policy)))
+        item.add_marker(getattr(pytest.mark, str(self.phase))(on_failure=str(policy), **retry))
         item.timeout_s = timeout_s if self.phase is not Phase.ACQUISITION else None
         return item
 

@@ -95,6 +95,7 @@ class ExperimentSession:
         self.ending = False
         self.pid = os.getpid()
         self.step_limit_s: float | None = None
+        self.attempt = 1
         self.scripts: Any = None
         self.rig_watch: Any = None
         self.recorder: Any = None
@@ -295,6 +296,7 @@ class ExperimentSession:
             from .session_parts import make_acquisition
 
             self.acquisition = make_acquisition(self)
+        self.acquisition.attempt = self.attempt
         return self.acquisition
 
     def device_manager(self) -> Any:
@@ -390,6 +392,26 @@ class ExperimentSession:
             started=step.started,
         )
         return step
+
+    def begin_attempt(self, number: int) -> None:
+        """Tell acquisitions which attempt of the running step they belong to."""
+        self.attempt = number
+        if self.acquisition is not None:
+            self.acquisition.attempt = number
+
+    def take_attempt_back(self, step: StepRecord, duration_s: float) -> None:
+        """Keep what a step did so far as one of its attempts, and forget its failures: it is tried again."""
+        attempt = {
+            "attempt": len(step.attempts) + 1,
+            "outcome": str(step.outcome) if step.outcome else None,
+            "message": next((one.message for one in reversed(self.record.failures) if one.nodeid == step.nodeid), ""),
+            "started": step.attempts[-1]["ended"] if step.attempts else step.started,
+            "ended": now_iso(),
+            "duration_s": duration_s,
+        }
+        self.record.take_attempt_back(step, attempt)
+        shown = mask_json(json_safe(attempt), self.secrets)
+        self.journal.write("attempt_ended", phase=str(step.phase), step=step.name, nodeid=step.nodeid, attempt=shown)
 
     def end_step(self, step: StepRecord) -> None:
         """Keep what became of a step."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..records import Failure, OnFailure, Outcome, Phase, StepRecord, failure_from_exception
 from ..system import now_iso
+from .attempts import Retries, attempts_of
 from .fixture_steps import FixtureSteps
 from .interrupts import SESSION, StepExited, StepInterrupted, StepTimedOut
 from .items import misspelt_phases, place_of, step_name
@@ -38,6 +40,7 @@ def register_hooks(session: ExperimentSession, config: pytest.Config) -> None:
     fixtures = FixtureSteps(session)
     manager.register(fixtures, "openscope-fixtures")
     manager.register(StepKeeper(session, tee, fixtures), "openscope-steps")
+    manager.register(Retries(session), "openscope-retries")
     manager.register(SessionEnds(session), "openscope-session")
     if session.validating:
         session.recorder = register_recorder(session)
@@ -107,6 +110,9 @@ class StepKeeper:
         self._post_begun = False
         self._started = 0.0
         self._eager_opened = session.validating
+        self._begun = False
+        #: What the step's failures do to the steps after it, once its last attempt has ended.
+        self._consequences: list[Callable[[], None]] = []
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._maxfail = session.config.getoption("maxfail", 0) or 0
@@ -121,6 +127,8 @@ class StepKeeper:
             if misspelt := misspelt_phases(items, config):
                 raise pytest.UsageError("\n".join(map(str, misspelt)))
             result = yield
+            for item in items:
+                attempts_of(item)
             items.sort(key=lambda item: place_of(item)[0].rank)
         except pytest.UsageError as error:
             mine.fail(Failure("collection", Outcome.ERROR, str(error), exception_type="UsageError", at=now_iso()))
@@ -149,6 +157,7 @@ class StepKeeper:
         step = session.add_step(name, item.nodeid, phase, policy, getattr(item, "openscope_kind", "test"))
         item.stash[_STEP] = step
         self._started = time.perf_counter()
+        self._begun = False
         try:
             with session.operator.replacing_input():
                 return (yield)
@@ -159,9 +168,25 @@ class StepKeeper:
         """Write progress straight into the session log: nobody else's handlers want it, and it happens twice a step."""
         self._session.log.write(level, _LOGGER, text)
 
+    def _begin_again(self, item: pytest.Item, step: StepRecord) -> None:
+        """Somebody runs the step once more: its last attempt decides, and what the one before did is kept as an attempt."""
+        session = self._session
+        now = time.perf_counter()
+        session.take_attempt_back(step, round(now - self._started, 6))
+        self._started = now
+        self._consequences.clear()
+        limit_s = session.step_limit_s
+        session.watchdog.cancel(item.nodeid)
+        if limit_s is not None:
+            session.watchdog.arm(item.nodeid, limit_s, f"timeout: {step.name} took longer than {limit_s:g} s")
+        self._say("INFO", f"attempt {len(step.attempts) + 1}: {item.nodeid}")
+
     def _end_step(self, item: pytest.Item, step: StepRecord) -> None:
         session = self._session
         session.end_a_fork()
+        for consequence in self._consequences:
+            consequence()
+        self._consequences.clear()
         step.duration_s = round(time.perf_counter() - self._started, 6)
         session.log.ensure_attached()
         if step.skipped:
@@ -186,7 +211,12 @@ class StepKeeper:
         reason = self._session.gate.reason_to_skip(step.phase)
         if reason:
             raise pytest.skip.Exception(reason, _use_item_location=True)
-        self._say("INFO", f"step started: {item.nodeid}")
+        if self._begun:
+            self._begin_again(item, step)
+        else:
+            self._say("INFO", f"step started: {item.nodeid}")
+        self._begun = True
+        self._session.begin_attempt(len(step.attempts) + 1)
         if not self._eager_opened:
             self._eager_opened = True
             if any(device.get("open") == "eager" for device in self._session.rig.devices.values()):
@@ -255,10 +285,14 @@ class StepKeeper:
         elif report.when != "teardown" or fixture is not None:
             if report.when == "setup":
                 policy = OnFailure.ABORT
-            session.gate.step_failed(phase, name, policy, explicit=explicit)
+            close = partial(session.gate.step_failed, phase, name, policy, explicit=explicit)
+            self._consequences.append(close)
+        self._consequences.append(self._count_failure)
+
+    def _count_failure(self) -> None:
         self._failures += 1
         if self._maxfail and self._failures >= self._maxfail:
-            session.gate.stop(f"stopping after {self._failures} failures (--maxfail)")
+            self._session.gate.stop(f"stopping after {self._failures} failures (--maxfail)")
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -66,6 +66,7 @@ def _step(view: SessionView, event: dict[str, Any], death: Failure) -> StepRecor
     except (KeyError, ValueError):
         return None
     step.kind, step.started = str(event.get("kind") or "test"), str(event.get("started") or event.get("at") or "")
+    step.attempts = list(event.get("attempts") or [])
     if "outcome" in event:
         step.skipped = str(event.get("skipped") or "")
         step.duration_s = float(event.get("duration_s") or 0.0)

@@ -149,6 +149,17 @@ class SessionView:
     def _on_safe_state_done(self, event: dict[str, Any]) -> None:
         self.safe_states = [other for other in self.safe_states if other.get("device") != event["device"]]
 
+    def _on_attempt_ended(self, event: dict[str, Any]) -> None:
+        for step in reversed(self.steps):
+            if (step.get("step"), step.get("nodeid")) == (event.get("step"), event.get("nodeid")):
+                step.setdefault("attempts", []).append(event["attempt"])
+                break
+        # Failures of an attempt that another one followed are not the session's.
+        self.kept = [
+            (field, [one for one in values if field != "failures" or one.get("nodeid") != event["nodeid"]])
+            for field, values in self.kept
+        ]
+
     def _on_kept(self, event: dict[str, Any]) -> None:
         self.kept.append((str(event["field"]), list(event["values"])))
 

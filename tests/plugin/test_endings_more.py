@@ -490,7 +490,7 @@ def test_weight(experiment):
     experiment.attach(experiment.session_folder / "launcher_metadata" / "input_parameters.json")
     experiment.measure("weight", 24.5, unit="g", minimum=10)
 
-@pytest.mark.pre_acquisition(on_failure="continue")
+@pytest.mark.pre_acquisition(on_failure="continue", attempts=2)
 def test_water(experiment):
     experiment.measure("water", 3, minimum=10)
 
