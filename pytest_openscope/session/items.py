@@ -10,6 +10,11 @@ from ..records import Mistake, OnFailure, Phase
 
 #: How like a phase's name an unknown mark must be to count as a misspelt one (:mod:`difflib`, 1 is the same word).
 _MISSPELT = 0.85
+#: pytest-retry makes its reports past pytest's hook.
+NO_PYTEST_RETRY = (
+    "an experiment cannot run with pytest-retry: it hides failed attempts from pytest, so that a failed step would not stop the"
+    " ones after it -> leave out --retries and its marks; write attempts=3 on the phase marker, or use pytest-rerunfailures"
+)
 _PLACE = pytest.StashKey["tuple[Phase, OnFailure, bool]"]()
 
 

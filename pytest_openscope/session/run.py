@@ -12,6 +12,7 @@ import pytest
 
 from ..log import SessionLog
 from ..records import ConfigurationError, Mistake
+from .items import NO_PYTEST_RETRY
 from .operator import Operator, someone_is_there
 from .options import Options, checks_among, read_options, rig_config_of
 
@@ -126,6 +127,8 @@ class ExperimentRun:
             raise pytest.UsageError(
                 "an experiment cannot run under pytest-xdist: one rig, one process -> leave out -n and --dist"
             )
+        if getattr(option, "retries", None):
+            raise pytest.UsageError(NO_PYTEST_RETRY)
         if getattr(option, "forked", False):
             raise pytest.UsageError("an experiment cannot run with --forked: steps share the rig's hardware -> leave it out")
 
@@ -334,7 +337,7 @@ def _begin_a_line(terminal: Any) -> None:
     if terminal is None:
         return
     terminal.ensure_newline()
-    if terminal._tw.width_of_current_line:
+    if getattr(getattr(terminal, "_tw", None), "width_of_current_line", 0):
         # After an earlier question pytest no longer knows that its progress is on this line.
         terminal._tw.line()
     terminal.flush()

@@ -15,7 +15,7 @@ from ..system import now_iso
 from .attempts import Retries, attempts_of
 from .fixture_steps import FixtureSteps
 from .interrupts import SESSION, StepExited, StepInterrupted, StepTimedOut
-from .items import misspelt_phases, place_of, step_name
+from .items import NO_PYTEST_RETRY, misspelt_phases, place_of, step_name
 from .rig_checks import register_recorder
 from .session_ends import SessionEnds, Timeouts
 from .tee import OutputTee
@@ -129,6 +129,8 @@ class StepKeeper:
             result = yield
             for item in items:
                 attempts_of(item)
+                if item.get_closest_marker("flaky") and config.pluginmanager.hasplugin("pytest-retry"):
+                    raise pytest.UsageError(NO_PYTEST_RETRY)
             items.sort(key=lambda item: place_of(item)[0].rank)
         except pytest.UsageError as error:
             mine.fail(Failure("collection", Outcome.ERROR, str(error), exception_type="UsageError", at=now_iso()))
@@ -265,7 +267,7 @@ class StepKeeper:
             fixture.outcome, policy, explicit = outcome, OnFailure.ABORT, False
             session.end_step(fixture)
         if error is None:
-            failure = Failure(kind, outcome, str(report.longrepr))
+            failure = Failure(kind, outcome, report.longreprtext or str(report.longrepr))
         else:
             failure = failure_from_exception(
                 error,
