@@ -191,6 +191,7 @@ DEVICE_KEYS: tuple[Key, ...] = (
     _seconds("close_timeout_s", 10.0, "longest closing", 0.001),
     _seconds("check_timeout_s", 10.0, "longest check", 0.001),
     _seconds("safe_state_timeout_s", 10.0, "longest safe_state", 0.001),
+    _seconds("call_timeout_s", None, "longest call of another method; none: the step's own time counts", 0.001),
     Key("safe_state", "any", "call that makes the device safe: {call: output, args: [false]}"),
     Key("safe_state_command", "command", "command line that makes the device safe when the session has died"),
     Key("log_io", "flag", "log what the device was told and answered", False),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .answers import Answers
+from .calls import Watch
 from .event_loop import EventLoopThread
 from .faults import Fault
 from .io_log import tap
@@ -27,6 +28,7 @@ class DeviceMaker:
         loop: where coroutines run.
         released: set when the devices are closed, so that injected hangs let go.
         injections: faults; None when this is no dry run.
+        watch: gets the limit of each call of a device that has a ``call_timeout_s``.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class DeviceMaker:
         released: threading.Event,
         log: logging.Logger,
         injections: Sequence[Fault] | None,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._rig_dir, self._loop, self._released, self._log = rig_dir, loop, released, log
         self._injections = injections
         self.simulations: dict[str, Simulation] = {}
@@ -71,7 +75,7 @@ class DeviceMaker:
         made = self._loop.run(driver, **params) if connects_in_mock_mode(driver) else driver(**params)
         made_open = not isinstance(driver, type) and not hasattr(type(made), "__enter__")
         made_open = made_open or (not isinstance(driver, type) and callable(getattr(made, "close", None)))
-        hooks = build_hooks(spec, self._log, released=self._released)
+        hooks = build_hooks(spec, self._log, released=self._released, watch=self._watch)
         return OpenDevice(spec, made, hooks, self._call, is_made_open=made_open)
 
     def _simulated(self, spec: DeviceSpec, injections: Sequence[Fault]) -> OpenDevice:
@@ -80,6 +84,7 @@ class DeviceMaker:
             spec,
             self._log,
             released=self._released,
+            watch=self._watch,
             answers=Answers(spec.returns),
             faults=tuple(fault for fault in injections if fault.aims_at(spec.name)),
             contract=simulation.contract,

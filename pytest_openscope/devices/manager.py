@@ -73,7 +73,7 @@ class DeviceManager(Mapping[str, Any]):
         self._released = threading.Event()
         self._lock = threading.RLock()
         self._open: dict[str, OpenDevice] = {}
-        self._maker = DeviceMaker(rig_dir, self._loop, self._released, self._log, injections if dry_run else None)
+        self._maker = DeviceMaker(rig_dir, self._loop, self._released, self._log, injections if dry_run else None, watch)
         self._closed = False
         self.unsafe: list[str] = []
         self._left_unsafe: list[str] = []

@@ -39,7 +39,7 @@ class OpenDevice:
 
     def __post_init__(self) -> None:
         hooks = self.hooks
-        needs = hooks.answers or hooks.faults or hooks.contract or hooks.calls is not None
+        needs = hooks.answers or hooks.faults or hooks.contract or hooks.calls is not None or hooks.call_timeout_s
         own_log = _set_listener(self.target, hooks) if hooks.log_io else False
         self.device = wrap(self.target, hooks) if needs or (hooks.log_io and not own_log) else self.target
         if own_log:
@@ -159,7 +159,7 @@ class OpenDevice:
 
 def build_hooks(spec: DeviceSpec, log: logging.Logger, **more: Any) -> Hooks:
     """Return the hooks of one device with its own logger."""
-    return Hooks(spec.name, log.getChild(spec.name), log_io=spec.log_io, **more)
+    return Hooks(spec.name, log.getChild(spec.name), log_io=spec.log_io, call_timeout_s=spec.call_timeout_s, **more)
 
 
 def _set_listener(target: Any, hooks: Hooks) -> bool:

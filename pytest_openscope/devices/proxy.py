@@ -10,10 +10,13 @@ import inspect
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from .answers import Answers
+from .calls import Watch
 from .faults import Fault
 from .surface import SPECIAL, Surface
 
@@ -28,6 +31,7 @@ class Hooks:
         contract: the driver's surface, when the device is a mock of another class that must not know more than its driver.
         released: set when the devices are closed, so that injected hangs let go.
         calls: names, arguments of the calls so far; only simulated devices keep them.
+        call_timeout_s, watch: how long a call may take, and what ends it.
     """
 
     name: str
@@ -38,6 +42,8 @@ class Hooks:
     contract: Surface | None = None
     log_io: bool = False
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] | None = None
+    call_timeout_s: float | None = None
+    watch: Watch | None = None
 
     def strike(self, method: str) -> None:
         """Let the faults that lie on ``method`` happen."""
@@ -53,8 +59,9 @@ class Hooks:
             self.calls.append((method, args, kwargs))
         started = time.monotonic()
         try:
-            self.strike(method)
-            result = self.answers.answer(method) if method in self.answers else function(*args, **kwargs)
+            with self._limited(method):
+                self.strike(method)
+                result = self.answers.answer(method) if method in self.answers else function(*args, **kwargs)
         except BaseException as error:
             if self.log_io:
                 self.log.info("%s raised %s: %s", shown_call(method, args, kwargs), type(error).__name__, error)
@@ -65,6 +72,20 @@ class Hooks:
             if inspect.iscoroutine(result):
                 return self._logged(shown_call(method, args, kwargs), result)
         return result
+
+    @contextmanager
+    def _limited(self, method: str) -> Iterator[None]:
+        """End a call that takes too long: its step is interrupted, or the process ended where a C call holds Python's lock."""
+        limit_s, watch = self.call_timeout_s, self.watch
+        if limit_s is None or watch is None:
+            yield
+            return
+        key = f"{self.name}.{method}"
+        watch.arm(key, limit_s, f"timeout: {key} did not return within {limit_s:g} s")
+        try:
+            yield
+        finally:
+            watch.cancel(key)
 
     async def _logged(self, call: str, coroutine: Any) -> Any:
         result = await coroutine

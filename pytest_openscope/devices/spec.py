@@ -25,7 +25,7 @@ KEYS: tuple[str, ...] = (
     "open_method",
     "close_method",
 )
-KEYS += ("log_io", "description", "open_in_main_thread", *_TIMES_S)
+KEYS += ("log_io", "description", "open_in_main_thread", "call_timeout_s", *_TIMES_S)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class DeviceSpec:
     close_timeout_s: float = _TIMES_S["close_timeout_s"]
     check_timeout_s: float = _TIMES_S["check_timeout_s"]
     safe_state_timeout_s: float = _TIMES_S["safe_state_timeout_s"]
+    call_timeout_s: float | None = None
 
     @property
     def ready_made(self) -> bool:
@@ -136,6 +137,7 @@ def read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
         log_io=faults.boolean(entry, "log_io"),
         open_in_main_thread=faults.boolean(entry, "open_in_main_thread"),
         description=str(entry.get("description") or ""),
+        call_timeout_s=faults.seconds(entry, "call_timeout_s", 0.0) if entry.get("call_timeout_s") is not None else None,
         **{key: faults.seconds(entry, key, default) for key, default in _TIMES_S.items()},
     )
 
@@ -161,7 +163,7 @@ class _Faults:
 
     def seconds(self, entry: Mapping[str, Any], key: str, default: float) -> float:
         try:
-            return parse_duration_s(entry.get(key, default))
+            return parse_duration_s(default if entry.get(key) is None else entry[key])
         except ValueError as error:
             self._note(f"{self._place}.{key}", str(error))
             return default

@@ -207,6 +207,18 @@ class TestAfterAKill:
         assert text not in lab.run().stdout.str()
 
 
+def test_what_devices_log_at_the_end_belongs_to_post_acquisition(lab: Any) -> None:
+    code = "import logging\nlog = logging.getLogger('lab.stage')\nclass Stage:\n    def safe_state(self): log.info('homing')\n"
+    lab.write("lab_stage.py", code + "    def close(self): log.info('closing')\n")
+    devices_in(lab, "  stage: {driver: 'lab_stage:Stage'}\n")
+    lab.steps("def test_acquire(devices): devices['stage']\n")
+    assert lab.run().ret == 0
+    assert [(one.phase, one.message) for one in lab.log if one.logger == "lab.stage"] == [
+        ("post_acquisition", "homing"),
+        ("post_acquisition", "closing"),
+    ]
+
+
 def test_a_validation_looks_for_the_program_of_a_safe_state_command(lab: Any) -> None:
     section = '  laser: {driver: "lab_hardware:Laser", params: {power_mw: 1}, safe_state_command: [COMMAND]}\n'
     script = str(lab.path / "no_such_script.py")

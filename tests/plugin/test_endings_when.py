@@ -252,15 +252,15 @@ def test_ctrl_c_after_the_summary_changes_nothing(bench: Any, when: str) -> None
     assert_whole(bench, "passed")
 
 
-@pytest.mark.parametrize("method", ["__init__", "open", "safe_state"])
+@pytest.mark.parametrize("method", ["__init__", "open", "safe_state", "power"])
 def test_a_device_that_lets_nothing_else_run_is_ended_without_a_timeout(bench: Any, method: str) -> None:
     """A C call that holds the GIL: neither its thread can be left behind nor can the session's own clock act."""
     bench.write("lab.py", f"import ctypes\nclass Laser:\n    def {method}(self): ctypes.PyDLL(None).sleep(300)\n")
-    limits = "open_timeout_s: 0.3, safe_state_timeout_s: 0.3"
+    limits = "open_timeout_s: 0.3, safe_state_timeout_s: 0.3, call_timeout_s: 0.3"
     rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
     bench.write("rig.yaml", f"{rig}grace_s: 1\ndevices: {{laser: {{driver: 'lab:Laser', {limits}}}}}\n")
-    bench.steps("def test_acquire(devices): devices['laser']\n")
+    bench.steps(f"def test_acquire(devices): devices['laser']{'.power()' if method == 'power' else ''}\n")
     assert bench.run().ret < 0
     assert_whole(bench, "timeout")
-    what = "safe_state" if method == "safe_state" else "open"
+    what = method if method in ("safe_state", "power") else "open"
     assert f"laser.{what} did not return within 0.3 s" in str(bench.end["failures"])
