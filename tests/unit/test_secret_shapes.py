@@ -13,10 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openscope.issues.privacy import Machine, Privacy
+from pytest_openscope.issues.report import SessionFacts, build_report
 from pytest_openscope.log import mask_json, mask_text, weak_secret_keys
 from pytest_openscope.log.masking import ExactMasker
 from pytest_openscope.log.secret_shapes import TOKENS, WEBHOOKS
-from pytest_openscope.records import Failure, Outcome, Phase, SessionRecord, StepRecord, debug_state, end_state
+from pytest_openscope.records import (
+    AcquisitionFacts,
+    Failure,
+    Outcome,
+    Phase,
+    SessionRecord,
+    StepRecord,
+    debug_state,
+    end_state,
+)
 
 HEX, MIXED = "0123456789abcdef" * 5, "aB3dE5gH7jK9mN1pQ3rS5tU7vW9xY1z" * 4
 #: One token of each service of the catalogue, in its own shape.
@@ -100,6 +110,27 @@ def test_it_is_hidden_wherever_it_leaves_the_rig_or_is_written_as_json(name: str
     for place, content in places.items():
         assert secret not in json.dumps(content), place
         assert "***" in json.dumps(content), place
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_report_as_it_is_sent_holds_none(name: str, tmp_path: Path) -> None:
+    """Title, body with log excerpt, and the copy that stays in the session folder, which is the body."""
+    text, secret = TEXTS[name]
+    metadata = tmp_path / "launcher_metadata"
+    metadata.mkdir()
+    (metadata / "launcher.log").write_text(f"2026-01-01T00:00:00.000000+00:00 ERROR - - lab {text}\n", encoding="utf-8")
+    facts = AcquisitionFacts("camera", ["camera", text], returncode=1, stderr_tail=[text])
+    failure = Failure(
+        "exception", Outcome.FAILED, text, traceback=f"Error: {text}", phase=Phase.ACQUISITION, step="s", acquisition=facts
+    )
+    state = debug_state(
+        session_uuid="u", failures=[failure], last_log_lines=[text], parameters={"arguments": [text]}, versions={}
+    )
+    settings = {"enabled": True, "repo": "a/b", "launcher_log_mode": "full", "report_on": ["exception"]}
+    session = SessionFacts(rig_id="rig-a", machine=Machine())
+    (report,) = build_report(state, settings, facts=session, session_folder=tmp_path, environ={})
+    assert secret not in json.dumps(report)
+    assert "***" in json.dumps(report)
 
 
 def test_every_shape_of_the_catalogue_has_an_example() -> None:
