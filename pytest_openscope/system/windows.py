@@ -63,18 +63,8 @@ class Job:
                 ("pids", ctypes.c_size_t * _MAX_PIDS),
             )
 
-        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-        kernel32.QueryInformationJobObject.argtypes = [
-            wintypes.HANDLE,
-            ctypes.c_int,
-            ctypes.c_void_p,
-            wintypes.DWORD,
-            ctypes.c_void_p,
-        ]
         found = ProcessIdList()
-        kernel32.QueryInformationJobObject(
-            self._handle, _BASIC_PROCESS_ID_LIST, ctypes.byref(found), ctypes.sizeof(found), None
-        )
+        self._query(_BASIC_PROCESS_ID_LIST, found)
         return [int(found.pids[index]) for index in range(min(found.listed, _MAX_PIDS))]
 
     def cpu_s(self) -> float | None:
@@ -96,6 +86,17 @@ class Job:
                 ("terminated", wintypes.DWORD),
             )
 
+        found = Accounting()
+        known = self._query(_BASIC_ACCOUNTING, found)
+        return (found.user_100ns + found.kernel_100ns) / 1e7 if known else None
+
+    def _query(self, kind: int, found: Any) -> bool:
+        """Fill a structure with what Windows knows of the job; False where it refuses."""
+        if sys.platform != "win32":
+            return False
+        import ctypes
+        from ctypes import wintypes
+
         kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
         kernel32.QueryInformationJobObject.argtypes = [
             wintypes.HANDLE,
@@ -104,11 +105,7 @@ class Job:
             wintypes.DWORD,
             ctypes.c_void_p,
         ]
-        found = Accounting()
-        known = kernel32.QueryInformationJobObject(
-            self._handle, _BASIC_ACCOUNTING, ctypes.byref(found), ctypes.sizeof(found), None
-        )
-        return (found.user_100ns + found.kernel_100ns) / 1e7 if known else None
+        return bool(kernel32.QueryInformationJobObject(self._handle, kind, ctypes.byref(found), ctypes.sizeof(found), None))
 
     def close(self) -> None:
         """Let go of the job; its processes run on."""
