@@ -80,6 +80,9 @@ def discard(session: ExperimentSession) -> None:
         # On Windows the sidecar holds its files until it has gone.
         shutil.rmtree(session.folder, ignore_errors=True)
         time.sleep(0 if not session.folder.exists() else _LOOK_S)
+    for folder in session.made_roots:
+        with contextlib.suppress(OSError):  # somebody uses it meanwhile
+            folder.rmdir()
 
 
 def _stop_hardware(session: ExperimentSession) -> None:

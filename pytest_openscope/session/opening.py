@@ -113,6 +113,7 @@ def _create_folder(session: ExperimentSession, root: Path) -> None:
     subject = settings.subject_id or ("validation" if session.validating else "subject")
     given = settings.session_uuid
     _refuse_a_full_disk(root)
+    session.made_roots = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         session.folder = create_session_folder(root, subject, start, given)
     except FileExistsError:

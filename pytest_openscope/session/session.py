@@ -96,6 +96,8 @@ class ExperimentSession:
         self.pid = os.getpid()
         self.step_limit_s: float | None = None
         self.attempt = 1
+        #: Folders above the session's that were made for it, the lowest first.
+        self.made_roots: list[Path] = []
         self.scripts: Any = None
         self.rig_watch: Any = None
         self.recorder: Any = None
