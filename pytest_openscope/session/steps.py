@@ -160,6 +160,8 @@ class StepKeeper:
         item.stash[_STEP] = step
         self._started = time.perf_counter()
         self._begun = False
+        # Set by pytest-timeout's hook, which is not called for a step without a timeout.
+        session.step_limit_s = None
         try:
             with session.operator.replacing_input():
                 return (yield)

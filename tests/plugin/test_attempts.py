@@ -169,3 +169,22 @@ def test_a_wrong_retry_is_a_usage_error(bench: Any, given: str) -> None:
     assert result.ret == 4
     assert f"test_record: @pytest.mark.acquisition({given.split(', ')[-1]}) -> give " in result.stderr.str()
     assert not bench.folders
+
+
+def test_another_steps_timeout_does_not_count_for_a_later_attempt(bench: Any) -> None:
+    bench.steps(
+        """
+@pytest.mark.pre_acquisition
+@pytest.mark.timeout(0.3)
+def test_quick(): pass
+
+@pytest.mark.acquisition(attempts=2)
+def test_record():
+    first = not os.path.exists("tried")
+    open("tried", "w").close()
+    assert not first
+    time.sleep(1)
+"""
+    )
+    assert bench.run().ret == 0
+    assert bench.outcomes()["test_record"] == "passed"

@@ -170,9 +170,11 @@ def test_mask_json_is_json(value: object) -> None:
     json.dumps(mask_json(value))
 
 
-@pytest.mark.parametrize(
-    "unit", ["a", "token=", "https://a:", "-----BEGIN PRIVATE KEY-----", "eyJa.", "x: '", "password ", "aa=", "aa:token"]
-)
+UNITS = ["a", "token=", "https://a:", "-----BEGIN PRIVATE KEY-----", "eyJa.", "x: '", "password ", "aa=", "aa:token"]
+OPTIONS = ["-p ", "--token ", "?sig=", "ghp_", "hooks.slack.com/services/"]
+
+
+@pytest.mark.parametrize("unit", [*UNITS, *OPTIONS])
 def test_time_is_linear(unit: str) -> None:
     times = []
     for size in (50_000, 200_000):
