@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import pytest
+from typing_extensions import TypeVar
 
 from .records import Failure, Measurement, Outcome
 from .session import session_of
@@ -21,13 +22,19 @@ class LimitsExceeded(AssertionError):  # noqa: N818 - it says what happened
     """A measured value lies outside its limits."""
 
 
-class Experiment:
+ParametersT = TypeVar("ParametersT", default=dict[str, Any])
+
+
+class Experiment(Generic[ParametersT]):
     """The running session, for steps.
+
+    With ``parameters_model`` in the parameter file, ``experiment.parameters`` is the lab's own model; annotate
+    ``experiment: Experiment[MyParameters]`` to have it typed.
 
     Attributes:
         session_folder: where the data go.
         session_uuid, subject_id, user_id, rig_id: the ids; ``session_uuid`` is the folder's name.
-        parameters: merged and expanded parameters.
+        parameters: merged and expanded parameters; with ``parameters_model`` the experiment's own ones as that model.
         dry_run: True when nothing real may be touched.
     """
 
@@ -39,7 +46,8 @@ class Experiment:
         self.subject_id = record.subject_id
         self.user_id = record.user_id
         self.rig_id = record.rig_id
-        self.parameters: dict[str, Any] = session.parameters
+        own = session.own_parameters
+        self.parameters = cast("ParametersT", session.parameters if own is None else own)
         self.dry_run = session.dry_run
 
     def __repr__(self) -> str:

@@ -63,13 +63,11 @@ def group_of(check: str) -> str:
 
 def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:
     """Return the rig file's ``readiness``, typed and with its placeholders replaced, and what is wrong with it."""
-    from ..config import READINESS_KEYS, check_section, reread
+    from ..config import Readiness, check, expand_section
 
-    rig, expand = configuration.rig, configuration.expander()
-    kinds = {key.name: key.kind for key in READINESS_KEYS}
-    section = {name: reread(value, expand(value), kinds.get(name, "any")) for name, value in rig.readiness.items()}
-    values, mistakes, _ = check_section(rig.path.name, "readiness", section, READINESS_KEYS, "allowed")
-    return values, [str(mistake) for mistake in mistakes]
+    section = expand_section(Readiness, configuration.rig.readiness, configuration.expander())
+    values, mistakes, _ = check(Readiness, section, configuration.rig.path.name, "readiness")
+    return dict(values), [str(mistake) for mistake in mistakes]
 
 
 def read_results(state_directory: Path, rig_id: str = "") -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..config import REQUIREMENTS_KEYS, check_section, reread
+from ..config import Requirements, check, reread
 from .result import FAIL, SKIP, WARN, CheckResult
 
 #: Set by the ready-made checks, which know more than that they passed.
@@ -55,10 +55,9 @@ class RigChecks:
         self.folder: Path = configuration.rig_file.parent
         self.dry_run: bool = configuration.dry_run
         self.session_uuid = session_uuid
-        written, expanded = configuration.rig.requirements or {}, rig.requirements or {}
-        kinds = {key.name: key.kind for key in REQUIREMENTS_KEYS}
-        section = {name: reread(written.get(name), value, kinds.get(name, "any")) for name, value in expanded.items()}
-        self.requirements, mistakes, _ = check_section(rig.path.name, "requirements", section, REQUIREMENTS_KEYS, "allowed")
+        section = reread(Requirements, configuration.rig.requirements or {}, rig.requirements or {})
+        read, mistakes, _ = check(Requirements, section, rig.path.name, "requirements")
+        self.requirements: dict[str, Any] = dict(read)
         self.mistakes = tuple(str(mistake) for mistake in mistakes)
         self._measured: dict[str, list[CheckResult]] = {}
 

@@ -1,39 +1,37 @@
-"""``python -m pytest_openscope audit``."""
+"""``openscope audit``: checks a day's log in the central mirror."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ..mirror import LOG_NAME, audit_day_log
-from .parser import EXIT_USAGE, CommandParser, tell
+from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, tell
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``python -m pytest_openscope audit``.
+def audit(
+    day_log: Annotated[list[Path], typer.Argument(help="YYYY/MM/DD/launcher.log, or the day's folder")],
+    lock_wait_s: Annotated[float, typer.Option(help="how long to wait for another PC's lock")] = 300.0,
+) -> int:
+    """Check a day's log in the central mirror against the sessions' own copies beside it, and mend it.
 
-    Returns:
-        0 all was clean, 1 something was mended or could not be, 4 there is no such day's log or none was named.
+    Exit code 0: all was clean; 1: something was mended or could not be; 4: there is no such day's log.
     """
-    parser = CommandParser(
-        "audit", "Check a day's log in the central mirror against the sessions' own copies beside it, and mend it."
-    )
-    parser.add_argument("day_log", nargs="+", type=Path, help="YYYY/MM/DD/launcher.log, or the day's folder")
-    parser.add_argument("--lock-wait-s", type=float, default=300.0, help="how long to wait for another PC's lock (300)")
-    options = parser.parse_args(argv)
-    code = 0
-    for given in options.day_log:
+    code = EXIT_OK
+    for given in day_log:
         path = given / LOG_NAME if given.is_dir() else given
         try:
-            report = audit_day_log(path, options.lock_wait_s)
+            report = audit_day_log(path, lock_wait_s)
         except (FileNotFoundError, NotADirectoryError, FileExistsError):
             code = EXIT_USAGE
             problem = "is no day's log of this package" if path.exists() else "there is no such day's log"
             tell([f"{path}: {problem} -> name a day's folder in the central log directory, YYYY/MM/DD"])
         except OSError as error:
-            code = max(code, 1)
+            code = max(code, EXIT_FOUND)
             tell([f"{path}: {error.strerror or error} -> try again when the share can be reached and nobody has it locked"])
         else:
-            code = max(code, 0 if report.clean and not report.blanked and not report.appended else 1)
+            code = max(code, EXIT_OK if report.clean and not report.blanked and not report.appended else EXIT_FOUND)
             print(report)
     return code

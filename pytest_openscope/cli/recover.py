@@ -1,14 +1,16 @@
-"""``python -m pytest_openscope recover``."""
+"""``openscope recover``: finishes sessions that a power cut or a kill left without ending."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from ..config import ConfigRequest, default_state_directory, load
-from ..sidecar import recover
-from .parser import EXIT_USAGE, CommandParser, tell
+import typer
+
+from ..config import default_state_directory
+from ..sidecar import recover as recover_sessions
+from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, StateDirectory, read_configuration
 
 
 def _states_of_this_user() -> list[Path | None]:
@@ -19,25 +21,29 @@ def _states_of_this_user() -> list[Path | None]:
         return []
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``python -m pytest_openscope recover``; 0 nothing is left, 1 a session could not be finished, 4 wrong options."""
-    parser = CommandParser("recover", "Finish sessions that a power cut or a kill left without ending.")
-    parser.add_argument("--rig-config", type=Path, help="the rig whose sessions are finished; by default all of this user's")
-    parser.add_argument("--state-directory", type=Path, help="the rig's state directory, instead of --rig-config")
-    parser.add_argument("--output-root", type=Path, help="also look at the session folders in this folder")
-    options = parser.parse_args(argv)
-    state, root, secrets = options.state_directory, options.output_root, frozenset[str]()
-    if options.rig_config is not None:
-        request = ConfigRequest(rig_config=options.rig_config, no_input=True, environ=os.environ)
-        loaded = load(request)
-        if loaded.configuration is None:
-            tell(loaded.mistakes)
+def recover(
+    rig_config: Annotated[
+        Path | None, typer.Option(help="the rig whose sessions are finished; by default all of this user's", metavar="FILE")
+    ] = None,
+    state_directory: StateDirectory = None,
+    output_root: Annotated[
+        Path | None, typer.Option(help="also look at the session folders in this folder", metavar="FOLDER")
+    ] = None,
+) -> int:
+    """Finish sessions that a power cut or a kill left without ending.
+
+    Exit code 0: nothing is left; 1: a session could not be finished; 4: wrong options.
+    """
+    state, root, secrets = state_directory, output_root, frozenset[str]()
+    if rig_config is not None:
+        configuration = read_configuration(rig_config, dry_run=False)
+        if configuration is None:
             return EXIT_USAGE
-        state = state or loaded.configuration.rig.state_directory
-        root = root or loaded.configuration.settings.output_root
-        secrets = loaded.configuration.secrets
+        state = state or configuration.rig.state_directory
+        root = root or configuration.settings.output_root
+        secrets = configuration.secrets
     states = [state] if state is not None or root is not None else _states_of_this_user()
-    lines = [line for one in states for line in recover(one, root, secrets=secrets)]
+    lines = [line for one in states for line in recover_sessions(one, root, secrets=secrets)]
     for line in lines or ["nothing to recover"]:
         print(line)
-    return 1 if any("could not be recovered" in line for line in lines) else 0
+    return EXIT_FOUND if any("could not be recovered" in line for line in lines) else EXIT_OK

@@ -1,55 +1,36 @@
-"""The rig's configuration, the experiment's parameters, and how they are merged."""
+"""The configuration of a session: models of every key, the files that give them, layers, placeholders."""
 
-from __future__ import annotations
-
-from .coerce import (
-    check_section,
-)
-from .configuration import (
-    Configuration,
-    expand_rig,
-    reread,
-)
-from .loading import (
-    load,
-    missing_mistakes,
-)
-from .merge import (
-    source_of,
-)
-from .model import (
-    ConfigRequest,
-    Expanded,
-    GithubIssueSettings,
-    Loaded,
-    PipelineEntry,
-    Rig,
-    Settings,
-)
-from .roots import (
-    default_state_directory,
-)
-from .schema import (
-    READINESS_KEYS,
-    REQUIREMENTS_KEYS,
-)
+from .configuration import Configuration, Expanded, expand_rig, expand_section, reread
+from .fields import check
+from .files import read_mapping
+from .lab_models import load_model
+from .layers import source_of
+from .loading import ConfigRequest, Loaded, load, missing_mistakes
+from .models import GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings
+from .roots import default_state_directory
+from .schema import parameters_schema, rig_schema
 
 __all__ = [
-    "READINESS_KEYS",
-    "REQUIREMENTS_KEYS",
     "ConfigRequest",
     "Configuration",
     "Expanded",
     "GithubIssueSettings",
     "Loaded",
     "PipelineEntry",
+    "Readiness",
+    "Requirements",
     "Rig",
     "Settings",
-    "check_section",
+    "check",
     "default_state_directory",
     "expand_rig",
+    "expand_section",
     "load",
+    "load_model",
     "missing_mistakes",
+    "parameters_schema",
+    "read_mapping",
     "reread",
+    "rig_schema",
     "source_of",
 ]

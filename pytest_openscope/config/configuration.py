@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ..log import collect_secrets
 from ..records import ConfigurationError, Mistake, is_folder_name, name_problem, session_name
-from .coerce import Wrong, check_section, coerce, has_placeholder, show
-from .frozen import record
-from .merge import source_of
-from .model import Expanded, GithubIssueSettings, PipelineEntry, Rig, Settings, look_up
+from .fields import TEXT_KINDS, Wrong, check, has_placeholder, kind_name, show, validate
+from .files import parse_value
+from .lab_models import load_model, model_keys, read_values
+from .layers import source_of
+from .models import KNOWN_PARAMETERS, PARAMETERS, PIPELINES, GithubIssueSettings, PipelineEntry, Rig, Settings, look_up
 from .placeholders import Expander
-from .reading import parse_value
 from .roots import foreign_path, is_relative, output_root
-from .schema import GITHUB_KEYS, PARAMETER_KEYS
 from .yaml_rules import YamlError
 
-_TEXT_KINDS = ("id", "text", "path", "any", "choice", "level", "duration")
+
+@dataclass(frozen=True)
+class Expanded:
+    """The configuration with every placeholder replaced, the session's among them.
+
+    ``own_parameters`` are the experiment's own, as ``parameters_model`` has them (None without).
+    """
+
+    parameters: dict[str, Any]
+    settings: Settings
+    rig: Rig
+    pre_pipeline: tuple[PipelineEntry, ...]
+    post_pipeline: tuple[PipelineEntry, ...]
+    own_parameters: BaseModel | None = None
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Configuration:
     """Everything that a session needs to know before it starts.
 
@@ -63,14 +79,10 @@ class Configuration:
         Raises:
             ConfigurationError: with an answer in it the configuration is no longer good (an output root made of it, say).
         """
-        parameters = {**self.parameters, **{key: str(answer).strip() for key, answer in answers.items()}}
+        parameters = {**self.parameters, **{name: str(answer).strip() for name, answer in answers.items()}}
         sources = {**self.sources, **dict.fromkeys(answers, "the operator")}
-        settings, mistakes, _ = read_settings(
-            parameters, sources, self.rig, self.dry_run, self.cwd, self.environ, validating=self.validating
-        )
-        if settings is None or mistakes:
-            raise ConfigurationError(mistakes)
-        return dataclasses.replace(self, parameters=parameters, sources=sources, settings=settings)
+        answered = dataclasses.replace(self, parameters=parameters, sources=sources)
+        return dataclasses.replace(answered, settings=answered._settings(answered.expander()))
 
     def expander(self, session_uuid: str | None = None, session_folder: Path | None = None) -> Expander:
         """Return what replaces placeholders in any value; without arguments the session's own ones stay."""
@@ -87,26 +99,24 @@ class Configuration:
             ConfigurationError: a value that only the session's name completes is no good (a number made of it, say).
         """
         expander = self.expander(session_uuid, session_folder)
-        settings, mistakes, _ = read_settings(
-            self.parameters,
-            self.sources,
-            self.rig,
-            self.dry_run,
-            self.cwd,
-            self.environ,
-            expander,
-            validating=self.validating,
-        )
-        if settings is None or mistakes:
+        settings = self._settings(expander)
+        own, mistakes = read_own_parameters(self.parameters, self.sources, self.rig, expander)
+        if mistakes:
             raise ConfigurationError(mistakes)
-        settings = dataclasses.replace(settings, session_uuid=session_uuid, output_root=self.settings.output_root)
         return Expanded(
             parameters=expander.all(self.parameters),
-            settings=settings,
+            settings=settings.model_copy(update={"session_uuid": session_uuid, "output_root": self.settings.output_root}),
             rig=expand_rig(self.rig, expander),
             pre_pipeline=tuple(expand_entry(entry, expander) for entry in self.pre_pipeline),
             post_pipeline=tuple(expand_entry(entry, expander) for entry in self.post_pipeline),
+            own_parameters=own,
         )
+
+    def _settings(self, expander: Expander) -> Settings:
+        reading = SettingsReading(self.parameters, self.sources, self.rig, self.dry_run, self.cwd, expander, self.validating)
+        if reading.mistakes:
+            raise ConfigurationError(reading.mistakes)
+        return reading.settings
 
 
 def expand_entry(entry: PipelineEntry, expander: Expander) -> PipelineEntry:
@@ -120,13 +130,24 @@ def expand_entry(entry: PipelineEntry, expander: Expander) -> PipelineEntry:
 
 
 def expand_rig(rig: Rig, expander: Expander) -> Rig:
-    """Return a rig with its placeholders replaced, those of its devices among them."""
+    """Return a rig with its placeholders replaced, those of its devices among them.
+
+    Raises:
+        ConfigurationError: the lab's own model refuses what the placeholders stand for.
+    """
+    values = expand_typed(rig.values_, expander)
+    model = rig.model
+    if model is not None:
+        model, findings = read_values(type(model), values, "values.")
+        if findings:
+            raise ConfigurationError([Mistake(rig.path.name, one.problem, one.remedy, one.key) for one in findings])
     return dataclasses.replace(
         rig,
-        devices=_typed(rig.devices, expander),
+        devices=expand_typed(rig.devices, expander),
         requirements=expander(rig.requirements),
         readiness=expander(rig.readiness),
-        values_=expander(rig.values_),
+        values_=values if model is not None else expander(rig.values_),
+        model=model,
         raw=expander(rig.raw),
     )
 
@@ -140,11 +161,11 @@ def make_expander(
 ) -> Expander:
     """Return an expander over the merged values; ``{rig_param:KEY}`` finds what overrides the rig's value, too."""
 
-    def rig_lookup(key: str) -> Any:
+    def rig_lookup(name: str) -> Any:
         try:
-            return look_up(parameters, key)
+            return look_up(parameters, name)
         except KeyError:
-            return look_up({**rig.raw, **rig.values_, "rig_id": rig.rig_id}, key)
+            return look_up({**rig.raw, **rig.values_, "rig_id": rig.rig_id}, name)
 
     session: dict[str, str] = {}
     if session_uuid is not None:
@@ -154,140 +175,158 @@ def make_expander(
     return Expander({**parameters, "rig_id": rig.rig_id}, rig_lookup, environ, session)
 
 
-def read_settings(
-    parameters: Mapping[str, Any],
-    sources: Mapping[str, str],
-    rig: Rig,
-    dry_run: bool,
-    cwd: Path,
-    environ: Mapping[str, str],
-    expander: Expander | None = None,
-    *,
-    validating: bool = False,
-) -> tuple[Settings | None, list[Mistake], list[str]]:
-    """Return typed settings from the merged values, what is wrong with them, and notices."""
-    expand = expander or make_expander(parameters, rig, environ)
-    mistakes: list[Mistake] = []
-    notices: list[str] = []
-    values: dict[str, Any] = {}
-    for key in PARAMETER_KEYS:
-        if not key.setting or key.name in ("output_root_folder", "github_issue"):
-            continue
-        raw = parameters.get(key.name)
-        try:
-            values[key.setting] = coerce(key, reread(raw, expand(raw, key.name), key.kind), key.name)
-        except Wrong as wrong:
-            mistakes.append(Mistake(source_of(sources, key.name), wrong.problem, wrong.remedy, key.name))
-    for name in ("subject_id", "user_id", "session_uuid"):
-        values[name] = values.get(name) or None
-    report = _github(parameters.get("github_issue"), values.get("report_wait_s", 5.0), sources, expand, mistakes)
-    values["github_issue"] = report
-    if report is not None:
-        values["report_wait_s"] = report.report_wait_s
-    root = expand(parameters.get("output_root_folder"), "output_root_folder")
-    try:
-        values["output_root"], notice = _root(root, parameters, cwd, dry_run, validating)
-        notices.extend([notice] if notice else [])
-    except Wrong as wrong:
-        where = source_of(sources, "output_root_folder", rig.path.name)
-        mistakes.append(Mistake(where, wrong.problem, wrong.remedy, "output_root_folder"))
-    _check_places(values, sources, dry_run, mistakes)
-    return (None if mistakes else Settings(rig_id=rig.rig_id, **values)), mistakes, notices
-
-
-def _root(text: str | None, parameters: Mapping[str, Any], cwd: Path, dry_run: bool, validating: bool) -> tuple[Path, str]:
-    pending = [name for name in ("subject_id", "user_id") if text and f"{{{name}}}" in text and not parameters.get(name)]
-    if pending:
-        return cwd / text if text else cwd, ""
-    return output_root(text, cwd, dry_run, look=not validating)
-
-
-def _typed(value: Any, expander: Expander) -> Any:
-    """Expand the values of devices; one that is nothing but a placeholder keeps the type of what it stands for."""
-    if isinstance(value, dict):
-        return {key: _typed(item, expander) for key, item in value.items()}
+def expand_typed(value: Any, expander: Expander) -> Any:
+    """Expand values; one that is nothing but a placeholder keeps the type of what it stands for."""
+    if isinstance(value, Mapping):
+        return {name: expand_typed(item, expander) for name, item in value.items()}
     if isinstance(value, list):
-        return [_typed(item, expander) for item in value]
+        return [expand_typed(item, expander) for item in value]
     found = expander.number(value) if isinstance(value, str) else None
     return expander(value) if found is None else found
 
 
-def reread(raw: Any, expanded: Any, kind: str) -> Any:
-    """Read an expanded text as the number, flag or list that its key wants; where nothing was expanded, leave it."""
-    if kind in _TEXT_KINDS or not isinstance(raw, str) or not has_placeholder(raw) or not isinstance(expanded, str):
-        return expanded
+def expand_section(model: type[BaseModel], section: Mapping[str, Any], expander: Expander) -> dict[str, Any]:
+    """Return a section with its placeholders replaced, ready to be checked against its model."""
+    return reread(model, section, {name: expander(raw, name) for name, raw in section.items()})
+
+
+def reread(model: type[BaseModel], written: Mapping[str, Any], expanded: Mapping[str, Any]) -> dict[str, Any]:
+    """Read texts that placeholders gave as the number, flag or list that their key wants; all else stays."""
+    section = dict(expanded)
+    for name, value in expanded.items():
+        if has_placeholder(written.get(name)) and isinstance(value, str) and kind_name(model, name) not in TEXT_KINDS:
+            with contextlib.suppress(YamlError):  # the model tells of a text that is no YAML
+                section[name] = parse_value(value)
+    return section
+
+
+def read_own_parameters(
+    parameters: Mapping[str, Any], sources: Mapping[str, str], rig: Rig, expander: Expander
+) -> tuple[BaseModel | None, list[Mistake]]:
+    """Return the experiment's own parameters as ``parameters_model`` has them (None without), and what is wrong with them.
+
+    The model gets the keys that it declares, and all keys that neither this plugin nor the rig's values know.
+    """
+    reference = parameters.get("parameters_model")
+    if not isinstance(reference, str) or not reference.strip():
+        return None, []
     try:
-        return parse_value(expanded)
-    except YamlError:
-        return expanded
+        model = load_model(reference, rig.path.parent)
+    except Wrong as wrong:
+        where = source_of(sources, "parameters_model")
+        return None, [Mistake(where, wrong.problem, wrong.remedy, "parameters_model")]
+    known, declared = {*KNOWN_PARAMETERS, *rig.values_, "rig_id"}, model_keys(model)
+    own = {name: value for name, value in parameters.items() if name in declared or name not in known}
+    found, findings = read_values(model, expand_typed(own, expander), "")
+    where = source_of(sources, "parameters_model")
+    return found, [Mistake(source_of(sources, one.key, where), one.problem, one.remedy, one.key) for one in findings]
 
 
-def _github(
-    block: Any, wait_s: float, sources: Mapping[str, str], expand: Expander, mistakes: list[Mistake]
-) -> GithubIssueSettings | None:
-    if not isinstance(block, dict):
-        return None
-    where = source_of(sources, "github_issue")
-    kinds = {key.name: key.kind for key in GITHUB_KEYS}
-    written = {name: reread(value, expand(value), kinds.get(name, "any")) for name, value in block.items()}
-    values, wrong, _ = check_section(where, "github_issue", written, GITHUB_KEYS, "allowed")
-    mistakes.extend(wrong)
-    if wrong:
-        return None
-    if values["enabled"] and not values["repo"]:
-        mistakes.append(Mistake(where, "is missing", "write e.g. my-lab/my-experiments", "github_issue.repo"))
-        return None
-    if values["report_wait_s"] is None:
-        values["report_wait_s"] = wait_s
-    return GithubIssueSettings(**values)
+@dataclass
+class SettingsReading:
+    """Typed settings of the merged values: ``settings``, what is wrong (``mistakes``), and ``notices``."""
 
+    parameters: Mapping[str, Any]
+    sources: Mapping[str, str]
+    rig: Rig
+    dry_run: bool
+    cwd: Path
+    expander: Expander
+    validating: bool = False
+    settings: Settings = field(init=False)
+    mistakes: list[Mistake] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
-def _check_places(values: Mapping[str, Any], sources: Mapping[str, str], dry_run: bool, mistakes: list[Mistake]) -> None:
-    log = values.get("session_log") or ""
-    parts = log.replace("\\", "/").split("/")
-    if log and (".." in parts or log.startswith(("/", "\\")) or ":" in log or not parts[-1].strip()):
-        mistakes.append(
-            Mistake(
-                source_of(sources, "session_log"),
+    def __post_init__(self) -> None:
+        known = {name: value for name, value in self.parameters.items() if name in PARAMETERS and name not in PIPELINES}
+        values = expand_section(Settings, known, self.expander)
+        report = values.get("github_issue")
+        if isinstance(report, dict):
+            values["github_issue"] = self._github(report, values)
+        settings, findings = validate(Settings, values)
+        wrong = {finding.key for finding in findings}
+        self.mistakes += [Mistake(self._where(one.key), one.problem, one.remedy, one.key) for one in findings]
+        found: dict[str, Any] = {"rig_id": self.rig.rig_id}
+        if "output_root_folder" not in wrong:
+            found["output_root"] = self._root(settings.output_root_folder)
+        if settings.github_issue is not None:
+            found["report_wait_s"] = settings.github_issue.report_wait_s
+        self.settings = settings.model_copy(update=found)
+        self._check_places()
+        self._check_names()
+
+    def _where(self, name: str) -> str:
+        return source_of(self.sources, name, self.rig.path.name if name == "output_root_folder" else "")
+
+    def _wrong(self, name: str, problem: str, remedy: str) -> None:
+        self.mistakes.append(Mistake(self._where(name), problem, remedy, name))
+
+    def _github(self, block: dict[str, Any], values: Mapping[str, Any]) -> GithubIssueSettings | None:
+        written = expand_section(GithubIssueSettings, block, self.expander)
+        if written.get("report_wait_s") is None:
+            written["report_wait_s"] = values.get("report_wait_s")
+        where = source_of(self.sources, "github_issue")
+        read, mistakes, notices = check(GithubIssueSettings, written, where, "github_issue", unknown="notice")
+        mistakes = [
+            dataclasses.replace(one, where=source_of(self.sources, one.key, where))
+            for one in mistakes
+            if not (one.key == "github_issue.report_wait_s" and block.get("report_wait_s") is None)
+        ]
+        self.mistakes += mistakes
+        self.notices += notices
+        if not mistakes and read.enabled and not read.repo:
+            self.mistakes.append(Mistake(where, "is missing", "write e.g. my-lab/my-experiments", "github_issue.repo"))
+        return read
+
+    def _root(self, text: str | None) -> Path:
+        pending = [
+            name for name in ("subject_id", "user_id") if text and f"{{{name}}}" in text and not self.parameters.get(name)
+        ]
+        if pending:
+            return self.cwd / text if text else self.cwd
+        try:
+            root, notice = output_root(text, self.cwd, self.dry_run, look=not self.validating)
+        except Wrong as wrong:
+            self._wrong("output_root_folder", wrong.problem, wrong.remedy)
+            return self.cwd
+        self.notices += [notice] if notice else []
+        return root
+
+    def _check_places(self) -> None:
+        log = self.settings.session_log
+        parts = log.replace("\\", "/").split("/")
+        if ".." in parts or log.startswith(("/", "\\")) or ":" in log or not parts[-1].strip():
+            self._wrong(
+                "session_log",
                 f"{show(log)} is no file inside the session folder",
                 "give a relative path, e.g. logs/session.log",
-                "session_log",
             )
-        )
-    name = values.get("session_uuid")
-    if name and not has_placeholder(name) and not is_folder_name(name):
-        mistakes.append(
-            Mistake(
-                source_of(sources, "session_uuid"),
+        name = self.settings.session_uuid
+        if name and not has_placeholder(name) and not is_folder_name(name):
+            self._wrong(
+                "session_uuid",
                 f"{show(name)} is no folder name",
                 'leave out < > : " / \\ | ? * and a dot at the end, and names that Windows keeps for itself (CON, COM1)',
-                "session_uuid",
             )
-        )
-    _check_names(values, sources, mistakes)
-    mirror = values.get("centralized_log_directory")
-    if not mirror:
-        return
-    where = source_of(sources, "centralized_log_directory")
-    if is_relative(mirror, dry_run):
-        problem, remedy = "is a relative path", r"give a full path (\\server\logs or /mnt/logs)"
-    elif not dry_run and (problem := foreign_path(mirror)):
-        remedy = "give a path of this system, or null for no mirror"
-    else:
-        return
-    mistakes.append(Mistake(where, f"{show(mirror)} {problem}", remedy, "centralized_log_directory"))
+        mirror = self.settings.centralized_log_directory
+        if not mirror:
+            return
+        if is_relative(mirror, self.dry_run):
+            remedy = r"give a full path (\\server\logs or /mnt/logs)"
+            self._wrong("centralized_log_directory", f"{show(mirror)} is a relative path", remedy)
+        elif not self.dry_run and (problem := foreign_path(mirror)):
+            remedy = "give a path of this system, or null for no mirror"
+            self._wrong("centralized_log_directory", f"{show(mirror)} {problem}", remedy)
 
-
-def _check_names(values: Mapping[str, Any], sources: Mapping[str, str], mistakes: list[Mistake]) -> None:
-    """Find the inputs of which no folder or file of the session can be named."""
-    subject, uuid, log = values.get("subject_id"), values.get("session_uuid"), values.get("session_log") or ""
-    made = [("session_uuid", uuid)] if uuid else [("subject_id", session_name(subject, datetime.now()))] if subject else []
-    made += [("session_log", part) for part in log.replace("\\", "/").split("/")]
-    for key, name in made:
-        if not has_placeholder(name) and (problem := name_problem(name)):
-            mistakes.append(
-                Mistake(source_of(sources, key), f"{show(values[key])} {problem}", "give a shorter one in plain letters", key)
-            )
+    def _check_names(self) -> None:
+        """Find the inputs of which no folder or file of the session can be named."""
+        subject, uuid, log = self.settings.subject_id, self.settings.session_uuid, self.settings.session_log
+        made = [("session_uuid", uuid)] if uuid else [("subject_id", session_name(subject, datetime.now()))] if subject else []
+        made += [("session_log", part) for part in log.replace("\\", "/").split("/")]
+        for key, name in made:
+            if not has_placeholder(name) and (problem := name_problem(name)):
+                value = show(getattr(self.settings, key))
+                self._wrong(key, f"{value} {problem}", "give a shorter one in plain letters")
 
 
 def find_secrets(*values: Any, environ: Mapping[str, str], token_env: str | None) -> frozenset[str]:

@@ -1,33 +1,100 @@
-"""Reading everything that a user gave, and saying all that is wrong with it at once."""
+"""Reads everything that a user gave and tells all that is wrong with it at once."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from .. import LAUNCHER_FORMAT_VERSION
 from ..log import ExactMasker, weak_secret_keys
 from ..records import Mistake, Phase, name_problem
-from .coerce import CONTROL_REMEDY, control_characters, show
-from .configuration import Configuration, find_secrets, make_expander, read_settings
-from .layers import RIG_NAMES, Findings, RigLayer, check_near_matches, check_parameters, check_rig_blocks, sort_rig
-from .merge import OverrideError, apply_override, overlay, parse_override, source_of, value_problem
-from .model import ConfigRequest, Loaded, Rig
+from .configuration import Configuration, SettingsReading, expand_typed, find_secrets, make_expander, read_own_parameters
+from .fields import CONTROL_REMEDY, Section, Wrong, check, control_characters, kind_name, show
+from .files import kind_of, parse_value, read_mapping
+from .lab_models import load_model, read_values
+from .layers import OverrideError, apply_override, copy_of, overlay, parse_override, source_of, value_problem
+from .models import (
+    FLAT_GITHUB,
+    KNOWN_IN_RIG,
+    KNOWN_PARAMETERS,
+    PARAMETERS,
+    PIPELINES,
+    RIG_KEYS,
+    Device,
+    Readiness,
+    Requirements,
+    Rig,
+    RigFile,
+    Settings,
+)
 from .pipelines import read_pipelines
 from .placeholders import Expander
-from .reading import parse_value, read_mapping
 from .roots import default_state_directory, foreign_path, host_name, local_path
-from .schema import FLAT_GITHUB, KNOWN_IN_RIG, KNOWN_PARAMETERS, PARAMETERS, PIPELINES
 from .suggest import nearest
-from .versions import fits_version
 from .yaml_rules import YamlError
 
 REQUIRED = {"subject_id": "--subject-id", "user_id": "--user-id"}
 #: What parameter files may ask for and this version does not do yet: key, value (None: any).
 _NOT_YET = (("launcher", "bonsai"), ("launcher", "matlab"), ("repository_url", None), ("session_sync_role", None))
-_RIG_ONLY = ("devices", "requirements", "readiness", "state_directory")
+_RIG_ONLY = ("devices", "requirements", "readiness", "state_directory", "rig_model")
+_OFF = ("", "none", "disabled")
+#: Keys that say which class drives a device: ours, and those of other programs' rig files (happi's ``device_class``).
+_DRIVER_KEYS = frozenset({"driver", "device_class", "class", "class_name"})
+
+
+@dataclass(frozen=True)
+class ConfigRequest:
+    """What the user gave.
+
+    Attributes:
+        rig_config: the rig file.
+        rig_config_where: what named it (``--rig-config``).
+        params_files: parameter files; more than one is a mistake.
+        ini_overrides: ``KEY=VALUE`` of the ini file, in order; below ``named``.
+        ini_where: what they are called in mistakes and sources.
+        param_overrides: ``KEY=VALUE`` of the command line, in order.
+        named: key to (value, where) from ini keys and the environment; below ``--param``.
+        options: the same from named options; above ``--param``.
+        dry_run, no_input: as decided.
+        validating: the rig is validated, so that an unusable output root is a finding, not a mistake.
+        cwd: what relative paths are relative to.
+        environ: environment variables.
+    """
+
+    rig_config: Path | None
+    rig_config_where: str = "--rig-config"
+    params_files: tuple[Path, ...] = ()
+    ini_overrides: tuple[str, ...] = ()
+    ini_where: str = "openscope_param"
+    param_overrides: tuple[str, ...] = ()
+    named: Mapping[str, tuple[object, str]] = field(default_factory=dict)
+    options: Mapping[str, tuple[object, str]] = field(default_factory=dict)
+    dry_run: bool = False
+    no_input: bool = False
+    validating: bool = False
+    cwd: Path = field(default_factory=Path.cwd)
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What :func:`load` found: a configuration, or everything that is wrong.
+
+    ``missing`` names required values (``subject_id``) that nobody gave; they are no mistakes as long as somebody can be asked.
+    ``unknown`` is what a dry run simulates because this version cannot do it.
+    """
+
+    configuration: Configuration | None
+    mistakes: tuple[Mistake, ...] = ()
+    missing: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    unknown: tuple[Mistake, ...] = ()
 
 
 def load(request: ConfigRequest) -> Loaded:
@@ -35,8 +102,7 @@ def load(request: ConfigRequest) -> Loaded:
 
     The result has a configuration, or mistakes: all of them, with file, key, value and remedy, and no secret in any.
     """
-    reading = _Reading(request)
-    return reading.run()
+    return _Loading(request).run()
 
 
 def missing_mistakes(missing: tuple[str, ...]) -> list[Mistake]:
@@ -53,17 +119,27 @@ def missing_mistakes(missing: tuple[str, ...]) -> list[Mistake]:
     ]
 
 
-class _Reading:
-    """One pass over everything the user gave; the steps share the values merged so far."""
+class _Loading:
+    """One pass over everything the user gave: the sources are laid over each other, then all is checked once."""
 
     def __init__(self, request: ConfigRequest) -> None:
         self.request = request
-        self.findings = Findings()
-        self.rig_layer = RigLayer()
+        self.mistakes: list[Mistake] = []
+        self.notices: list[str] = []
+        self.unknown: list[Mistake] = []
+        self.rig_where = ""
+        self.raw: dict[str, Any] = {}
+        self.rig_keys: dict[str, Any] = {}
+        self.rig_sources: dict[str, str] = {}
+        self.values: dict[str, Any] = {}
+        self.defaults: dict[str, Any] = {}
         self.merged: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
-        self.rig_where = ""
         self.parameter_file: Path | None = None
+
+    def wrong(self, where: str, key: str, problem: str, remedy: str = "") -> None:
+        """Add a mistake."""
+        self.mistakes.append(Mistake(where, problem, remedy, key))
 
     def run(self) -> Loaded:
         """Read, merge, check."""
@@ -73,36 +149,36 @@ class _Reading:
         self._named(self.request.named)
         self._overrides(self.request.param_overrides, "--param")
         self._named(self.request.options)
+        _normalise(self.merged)
         missing = tuple(key for key in REQUIRED if not self.merged.get(key))
         if not complete:
+            self._check_rig_keys()
             return self._failed(missing)
-        rig = self._rig()
+        request, rig = self.request, self._rig()
         self._check_demands()
         pipelines, mistakes = read_pipelines(self.merged, self.sources)
-        self.findings.mistakes.extend(mistakes)
+        self.mistakes += mistakes
         self._check_references(rig)
-        weak = dict.fromkeys((*weak_secret_keys(self.merged), *weak_secret_keys(self.rig_layer.raw)))
-        if weak:
-            self.findings.notices.append(
-                f"{', '.join(weak)}: the secret is an ordinary word, which cannot be hidden everywhere in logs and reports"
-                " -> choose a longer one, with digits or signs"
-            )
-        wrong_keys = {mistake.key for mistake in self.findings.mistakes}
-        settings, mistakes, notices = read_settings(
+        self._tell_weak_secrets()
+        reading = SettingsReading(
             self.merged,
             self.sources,
             rig,
-            self.request.dry_run,
-            self.request.cwd,
-            self.request.environ,
-            validating=self.request.validating,
+            request.dry_run,
+            request.cwd,
+            make_expander(self.merged, rig, request.environ),
+            request.validating,
         )
-        suggested = " ".join(mistake.remedy for mistake in self.findings.mistakes if "did you mean" in mistake.remedy)
-        self.findings.mistakes.extend(
-            mistake for mistake in mistakes if mistake.key not in wrong_keys and f"mean {mistake.key}?" not in suggested
-        )
-        self.findings.notices.extend(notices)
-        if self.findings.mistakes or settings is None:
+        _, mistakes = read_own_parameters(self.merged, self.sources, rig, make_expander(self.merged, rig, request.environ))
+        told = {mistake.key for mistake in self.mistakes}
+        suggested = " ".join(mistake.remedy for mistake in self.mistakes if "did you mean" in mistake.remedy)
+        self.mistakes += [
+            mistake
+            for mistake in (*reading.mistakes, *mistakes)
+            if mistake.key not in told and f"mean {mistake.key}?" not in suggested
+        ]
+        self.notices += reading.notices
+        if self.mistakes:
             return self._failed(missing)
         configuration = Configuration(
             rig=rig,
@@ -111,32 +187,29 @@ class _Reading:
             parameters=self.merged,
             sources=self.sources,
             secrets=self._secrets(),
-            settings=settings,
+            settings=reading.settings,
             pre_pipeline=pipelines[Phase.PRE_ACQUISITION],
             post_pipeline=pipelines[Phase.POST_ACQUISITION],
-            dry_run=self.request.dry_run,
-            no_input=self.request.no_input,
-            cwd=self.request.cwd,
-            environ=self.request.environ,
-            validating=self.request.validating,
+            dry_run=request.dry_run,
+            no_input=request.no_input,
+            cwd=request.cwd,
+            environ=request.environ,
+            validating=request.validating,
         )
-        return Loaded(configuration, (), missing, tuple(self.findings.notices), tuple(self.findings.unknown))
+        return Loaded(configuration, (), missing, tuple(self.notices), tuple(self.unknown))
 
     def _failed(self, missing: tuple[str, ...]) -> Loaded:
         masker = ExactMasker(self._secrets())
         mistakes = tuple(
-            Mistake(masker(one.where), masker(one.problem), masker(one.remedy), masker(one.key))
-            for one in self.findings.mistakes
+            Mistake(masker(one.where), masker(one.problem), masker(one.remedy), masker(one.key)) for one in self.mistakes
         )
-        return Loaded(None, tuple(dict.fromkeys(mistakes)), missing, tuple(masker(notice) for notice in self.findings.notices))
+        return Loaded(None, tuple(dict.fromkeys(mistakes)), missing, tuple(masker(notice) for notice in self.notices))
 
     def _secrets(self) -> frozenset[str]:
         block = self.merged.get("github_issue")
         token_env = (block.get("token_env") or "GITHUB_ISSUE_TOKEN") if isinstance(block, dict) else None
         environ = self.request.environ
-        return find_secrets(
-            self.merged, self.rig_layer.raw, environ=environ, token_env=token_env if isinstance(token_env, str) else None
-        )
+        return find_secrets(self.merged, self.raw, environ=environ, token_env=token_env if isinstance(token_env, str) else None)
 
     def _shown(self, path: Path) -> str:
         try:
@@ -144,69 +217,127 @@ class _Reading:
         except ValueError:
             return str(path)
 
+    # The sources, from the lowest to the highest.
+
     def _read_rig(self) -> bool:
         path = self.request.rig_config
         if path is None:
-            self.findings.wrong("--rig-config", "", "no rig configuration is given", "give --rig-config PATH")
+            self.wrong("--rig-config", "", "no rig configuration is given", "give --rig-config PATH")
             return False
         self.rig_where = self._shown(path)
-        raw = read_mapping(path, self.rig_where, "rig configuration", self.findings.mistakes)
+        raw = read_mapping(path, self.rig_where, "rig configuration", self.mistakes)
         if isinstance(raw, Mistake):
             where = f"{raw.where} (named by {self.request.rig_config_where})"
-            self.findings.mistakes.append(Mistake(where, raw.problem, raw.remedy))
+            self.mistakes.append(Mistake(where, raw.problem, raw.remedy))
             return False
-        self.rig_layer = sort_rig(raw, self.rig_where, self.findings)
-        values = {
-            key: value for key, value in self.rig_layer.values.items() if key not in KNOWN_IN_RIG and key not in PIPELINES
-        }
-        overlay(self.merged, values, self.rig_where, self.sources)
-        overlay(self.merged, self.rig_layer.defaults, self.rig_where, self.sources)
+        self.raw = copy_of(raw)
+        self._sort_rig(raw)
+        own = {key: value for key, value in self.values.items() if key not in KNOWN_IN_RIG and key not in PIPELINES}
+        overlay(self.merged, own, self.rig_where, self.sources)
+        overlay(self.merged, self.defaults, self.rig_where, self.sources)
         return True
+
+    def _sort_rig(self, raw: Mapping[str, Any]) -> None:
+        """Sort the rig file's top level: the rig's own keys, defaults of parameters, the lab's values."""
+        where = self.rig_where
+        for key, value in raw.items():
+            if key in PIPELINES:
+                self.wrong(where, key, "a rig file cannot hold pipelines", "move it into a parameter file")
+            elif key in RIG_KEYS:
+                overlay(self.rig_keys, {key: value}, where, self.rig_sources)
+            elif key in KNOWN_PARAMETERS:
+                self.defaults[key] = value
+            elif near := nearest(key, (*KNOWN_IN_RIG, *PIPELINES)):
+                remedy = f"did you mean {near}? (a value of the lab's own goes under 'values:')"
+                self.wrong(where, key, "unknown key", remedy)
+            else:
+                self.values[key] = value
+        self._take_section("values", self.values)
+        section = self.rig_keys.get("parameters")
+        if isinstance(section, dict):
+            for key in section:
+                if key in PIPELINES:
+                    self.wrong(where, f"parameters.{key}", "a rig file cannot hold pipelines", "move it into a parameter file")
+            self._check_near_matches(section, KNOWN_PARAMETERS, where, "parameters.")
+        self._take_section("parameters", self.defaults)
+        self.defaults = _translate(self.defaults)
+        self._tell_what_is_not_used()
+
+    def _take_section(self, name: str, target: dict[str, Any]) -> None:
+        section = self.rig_keys.get(name)
+        if isinstance(section, dict):
+            for key, value in section.items():
+                if key in target:
+                    self.wrong(self.rig_where, f"{name}.{key}", "stands at the top level too", "remove one of the two")
+                elif key not in PIPELINES or name == "values":
+                    target[key] = value
+
+    def _tell_what_is_not_used(self) -> None:
+        """Tell once of values that look like devices, or like the rig's id, and are taken as neither."""
+        if self.rig_keys.get("rig_model"):
+            return  # the lab's model says what its values are
+        where, name = self.rig_where, self.rig_keys.get("rig_id")
+        alike = [key for key, value in self.values.items() if _looks_like_devices(value)]
+        if alike and not self.rig_keys.get("devices"):
+            verb = "looks" if len(alike) == 1 else "look"
+            self.notices.append(
+                f"{where}: {', '.join(alike)}: {verb} like devices, and are the lab's own values"
+                " -> to have them opened, simulated and checked, write 'devices: {NAME: {driver: \"module:Class\"}}'"
+            )
+        for key, value in self.values.items():
+            if key.lower().replace("-", "_") in ("rig_name", "rig", "rigid") and isinstance(value, str) and value != name:
+                used = f"rig_id, {name!r}" if name else "the host's name, since there is no rig_id"
+                self.notices.append(f"{where}: {key}: not used as the rig's name; that is {used} -> write 'rig_id: {value}'")
+
+    def _check_near_matches(self, layer: Iterable[str], known: Iterable[str], where: str, prefix: str = "") -> None:
+        """Call an unknown key that looks like a known one a mistake; others are the experimenter's own."""
+        names = set(known)
+        for key in layer:
+            if key not in names and (near := nearest(key, names)):
+                self.wrong(where, prefix + key, "unknown key", f"did you mean {near}?")
 
     def _read_parameters(self) -> bool:
         files = self.request.params_files
         if len(files) > 1:
             names = ", ".join(self._shown(path) for path in files)
-            self.findings.wrong(names, "", "a session has one parameter file", "give one, by --params or as an argument")
+            self.wrong(names, "", "a session has one parameter file", "give one, by --params or as an argument")
             return False
         if not files:
             return True
         self.parameter_file = files[0]
         where = self._shown(files[0])
-        raw = read_mapping(files[0], where, "parameter file", self.findings.mistakes)
+        raw = read_mapping(files[0], where, "parameter file", self.mistakes)
         if isinstance(raw, Mistake):
-            self.findings.mistakes.append(raw)
+            self.mistakes.append(raw)
             return False
         for key in _RIG_ONLY:
             if key in raw:
-                self.findings.wrong(where, key, "belongs to the rig", "move it into the rig file")
-        own_rig_id = raw.get("rig_id")
-        if own_rig_id is not None and "rig_id" in self.rig_layer.rig and str(own_rig_id) != self.rig_layer.rig["rig_id"]:
-            self.findings.notices.append(f"{where}: rig_id: not used; the rig file's {self.rig_layer.rig['rig_id']!r} counts")
+                self.wrong(where, key, "belongs to the rig", "move it into the rig file")
+        own_id, rig_id = raw.get("rig_id"), self.rig_keys.get("rig_id")
+        if own_id is not None and rig_id is not None and str(own_id) != str(rig_id).strip():
+            self.notices.append(f"{where}: rig_id: not used; the rig file's {str(rig_id).strip()!r} counts")
         layer = {key: value for key, value in raw.items() if key not in (*_RIG_ONLY, "rig_id")}
-        check_near_matches(layer, (*KNOWN_PARAMETERS, *_RIG_ONLY, "rig_id"), where, "", self.findings)
-        overlay(self.merged, check_parameters(layer, where, self.findings), where, self.sources)
+        self._check_near_matches(layer, (*KNOWN_PARAMETERS, *_RIG_ONLY, "rig_id"), where)
+        overlay(self.merged, _translate(layer), where, self.sources)
         return True
 
     def _named(self, named: Mapping[str, tuple[object, str]]) -> None:
         for name, (value, where) in named.items():
             if value is None:
                 continue
-            key = PARAMETERS.get(name)
-            if isinstance(value, str) and (key is None or key.kind not in ("id", "text", "path", "choice", "level")):
+            if isinstance(value, str) and kind_name(Settings, name) not in ("id", "text", "path", "choice", "level"):
                 try:
                     value = parse_value(value)
                 except YamlError as error:
-                    self.findings.wrong(where, name, value_problem(error), "put it in quotes")
+                    self.wrong(where, name, value_problem(error), "put it in quotes")
                     continue
             layer = {name: os.fspath(value) if isinstance(value, os.PathLike) else value}
-            if name in RIG_NAMES:
-                self._override_rig(name, layer[name], where)
-                continue
-            overlay(self.merged, check_parameters(layer, where, self.findings), where, self.sources)
+            if name in RIG_KEYS:
+                overlay(self.rig_keys, layer, where, self.rig_sources)
+            else:
+                overlay(self.merged, _translate(layer), where, self.sources)
 
     def _overrides(self, texts: tuple[str, ...], where: str) -> None:
-        touched: dict[str, None] = {}
         for text in texts:
             try:
                 key, value = parse_override(text)
@@ -214,69 +345,106 @@ class _Reading:
                 near = None if name in self.merged or name in KNOWN_IN_RIG else nearest(name, (*KNOWN_IN_RIG, *PIPELINES))
                 if near and name not in PIPELINES:
                     raise OverrideError(key, "unknown key", f"did you mean {near}?")
-                if name in RIG_NAMES:
-                    self._override_rig(key, value, where)
-                    continue
-                if name in FLAT_GITHUB or name == "session_sync_mode":
-                    overlay(self.merged, check_parameters({key: value}, where, self.findings), where, self.sources)
-                    continue
-                apply_override(self.merged, key, value, where, self.sources)
-                touched[name] = None
+                if name in RIG_KEYS:
+                    apply_override(self.rig_keys, key, value, where, self.rig_sources)
+                elif name in FLAT_GITHUB or name == "session_sync_mode":
+                    overlay(self.merged, _translate({key: value}), where, self.sources)
+                else:
+                    apply_override(self.merged, key, value, where, self.sources)
             except OverrideError as error:
-                self.findings.wrong(where, error.key, error.problem, error.remedy)
-        for name in touched:
-            checked = check_parameters({name: self.merged[name]}, where, self.findings)
-            if name in checked:
-                self.merged[name] = checked[name]
-            else:
-                del self.merged[name]
+                self.wrong(where, error.key, error.problem, error.remedy)
 
-    def _override_rig(self, key: str, value: Any, where: str) -> None:
-        try:
-            apply_override(self.rig_layer.rig, key, value, where, {})
-        except OverrideError as error:
-            self.findings.wrong(where, error.key, error.problem, error.remedy)
+    # The checks of what came together.
+
+    def _check(self, model: type[Section], section: Any, path: str, unknown: str) -> Any:
+        """Check one block of the rig; each mistake names what set its value."""
+        where = source_of(self.rig_sources, path, self.rig_where) if path else self.rig_where
+        read, mistakes, _ = check(model, section, where, path, unknown=unknown)
+        for one in mistakes:
+            key = one.key.removeprefix(".")
+            self.mistakes.append(dataclasses.replace(one, key=key, where=source_of(self.rig_sources, key, where)))
+        return read
+
+    def _check_rig_keys(self) -> RigFile:
+        read: RigFile = self._check(RigFile, self.rig_keys, "", "allowed")
+        self._check(Requirements, read.requirements, "requirements", "mistake")
+        self._check(Readiness, read.readiness, "readiness", "mistake")
+        for name, options in read.devices.items():
+            self._check_device(name, options)
+        return read
+
+    def _check_device(self, name: str, options: Any) -> None:
+        path = f"devices.{name}"
+        where = source_of(self.rig_sources, path, self.rig_where)
+        if not name.strip() or any(char in ".=*:[]" or char.isspace() for char in name):
+            self.wrong(where, path, "a device's name cannot hold blanks or . = * : [ ]", "rename it, e.g. body_camera")
             return
-        name = key.split(".")[0]
-        check_rig_blocks({name: self.rig_layer.rig[name]}, where, self.findings)
+        if not isinstance(options, dict):
+            remedy = 'write {driver: "module:Class", params: {…}}'
+            self.wrong(where, path, f"a mapping expected, not {kind_of(options)}", remedy)
+            return
+        before = len(self.mistakes)
+        self._check(Device, options, path, "allowed")
+        found = self.mistakes[before:]
+        if not options.get("driver") and not any("driver" in one.remedy or "driver" in one.key for one in found):
+            self.wrong(where, f"{path}.driver", "is missing", 'name the driver: "module:Class" or a ready-made one')
 
     def _rig(self) -> Rig:
-        layer, request = self.rig_layer, self.request
+        request = self.request
         assert request.rig_config is not None
-        rig_id = str(layer.rig.get("rig_id") or host_name())
-        rig_id = Expander({}, layer.values.__getitem__, request.environ)(rig_id)
+        keys = self._check_rig_keys()
+        rig_id = Expander({}, self.values.__getitem__, request.environ)(keys.rig_id or host_name())
         if problem := name_problem(rig_id):
-            self.findings.wrong(self.rig_where, "rig_id", f"{show(rig_id)} {problem}", "give a shorter one in plain letters")
+            where = source_of(self.rig_sources, "rig_id", self.rig_where)
+            self.wrong(where, "rig_id", f"{show(rig_id)} {problem}", "give a shorter one in plain letters")
         self.merged["rig_id"] = rig_id
-        self.sources.setdefault("rig_id", self.rig_where if layer.rig.get("rig_id") else "the host's name")
-        rig = Rig(
+        self.sources.setdefault("rig_id", source_of(self.rig_sources, "rig_id") if keys.rig_id else "the host's name")
+        rig: Rig = Rig(
             rig_id=rig_id,
             path=request.rig_config,
             state_directory=default_state_directory(rig_id, request.environ),
-            output_root_folder=layer.defaults.get("output_root_folder"),
-            devices=dict(layer.rig.get("devices") or {}),
-            requirements=dict(layer.rig.get("requirements") or {}),
-            readiness=dict(layer.rig.get("readiness") or {}),
-            values_=layer.values,
-            defaults=layer.defaults,
-            raw=layer.raw,
+            output_root_folder=self.defaults.get("output_root_folder"),
+            devices=dict(keys.devices),
+            requirements=dict(keys.requirements),
+            readiness=dict(keys.readiness),
+            values_=self.values,
+            defaults=self.defaults,
+            raw=self.raw,
         )
-        given = request.environ.get("OPENSCOPE_STATE_DIRECTORY")
-        where = "environment OPENSCOPE_STATE_DIRECTORY" if given else self.rig_where
-        text = given or layer.rig.get("state_directory")
-        if not isinstance(text, str):
-            return rig
-        text = make_expander(self.merged, rig, request.environ)(text)
-        if odd := control_characters(text):
-            self.findings.wrong(where, "state_directory", odd, CONTROL_REMEDY)
-            return rig
-        if foreign := foreign_path(text):
-            if not request.dry_run:
-                self.findings.wrong(where, "state_directory", f"{show(text)} {foreign}", "give a path of this system")
-            return rig
-        from dataclasses import replace
+        rig = dataclasses.replace(rig, state_directory=self._state_directory(rig, keys.state_directory))
+        return self._with_model(rig, keys.rig_model)
 
-        return replace(rig, state_directory=local_path(text, request.cwd))
+    def _state_directory(self, rig: Rig, written: str | None) -> Path:
+        given = self.request.environ.get("OPENSCOPE_STATE_DIRECTORY")
+        where = "environment OPENSCOPE_STATE_DIRECTORY" if given else source_of(self.rig_sources, "state_directory")
+        text = given or written
+        if not text:
+            return rig.state_directory
+        text = make_expander(self.merged, rig, self.request.environ)(text)
+        if odd := control_characters(text):
+            self.wrong(where, "state_directory", odd, CONTROL_REMEDY)
+            return rig.state_directory
+        if foreign := foreign_path(text):
+            if not self.request.dry_run:
+                self.wrong(where, "state_directory", f"{show(text)} {foreign}", "give a path of this system")
+            return rig.state_directory
+        return local_path(text, self.request.cwd)
+
+    def _with_model(self, rig: Rig, reference: str | None) -> Rig:
+        """Return the rig with its values as the lab's model has them."""
+        if not reference:
+            return rig
+        where = source_of(self.rig_sources, "rig_model", self.rig_where)
+        try:
+            model = load_model(reference, rig.path.parent)
+        except Wrong as wrong:
+            self.wrong(where, "rig_model", wrong.problem, wrong.remedy)
+            return rig
+        expander = make_expander(self.merged, rig, self.request.environ)
+        values, findings = read_values(model, expand_typed(self.values, expander), "values.")
+        for one in findings:
+            self.wrong(self.rig_where, one.key, one.problem, one.remedy)
+        return dataclasses.replace(rig, model=values)
 
     def _check_demands(self) -> None:
         """Check what a parameter file asks of the program itself."""
@@ -286,25 +454,19 @@ class _Reading:
             if given is None or given == "" or (value is not None and str(given).strip().lower() != value):
                 continue
             where = source_of(self.sources, name)
+            shown = show(given, name)
             if self.request.dry_run:
-                problem = f"{show(given, name)} is simulated; this version cannot do it yet"
-                self.findings.unknown.append(Mistake(where, problem, "leave out --strict", name))
-                self.findings.notices.append(
-                    f"{where}: {name}: {show(given, name)} is simulated; this version cannot do it yet"
-                )
+                problem = f"{shown} is simulated; this version cannot do it yet"
+                self.unknown.append(Mistake(where, problem, "leave out --strict", name))
+                self.notices.append(f"{where}: {name}: {problem}")
             else:
-                self.findings.wrong(
-                    where,
-                    name,
-                    f"{show(given, name)} cannot be honoured by this version yet",
-                    f"remove {name}, or use --dry-run",
-                )
+                problem, remedy = f"{shown} cannot be honoured by this version yet", f"remove {name}, or use --dry-run"
+                self.wrong(where, name, problem, remedy)
         kind = str(self.merged.get("launcher") or "base").strip().lower()
         needed = {"python": "script_path", "command": "command"}.get(kind)
-        if needed and not self.merged.get(needed) and not any(needed == mistake.key for mistake in self.findings.mistakes):
-            self.findings.wrong(
-                source_of(self.sources, "launcher"), needed, f"is missing; launcher {kind} needs it", f"give {needed}"
-            )
+        if needed and not self.merged.get(needed) and not any(needed == mistake.key for mistake in self.mistakes):
+            where = source_of(self.sources, "launcher")
+            self.wrong(where, needed, f"is missing; launcher {kind} needs it", f"give {needed}")
 
     def _check_version(self) -> None:
         specifier = self.merged.get("launcher_version")
@@ -312,14 +474,13 @@ class _Reading:
             return
         where = source_of(self.sources, "launcher_version")
         try:
-            fits = fits_version(specifier, LAUNCHER_FORMAT_VERSION)
-        except ValueError:
-            self.findings.wrong(
-                where, "launcher_version", f"{show(specifier)} is no version specifier", "write e.g. '>=0.2,<0.3'"
-            )
+            fits = SpecifierSet(specifier).contains(LAUNCHER_FORMAT_VERSION, prereleases=True)
+        except InvalidSpecifier:
+            problem = f"{show(specifier)} is no version specifier"
+            self.wrong(where, "launcher_version", problem, "write e.g. '>=0.2,<0.3'")
             return
         if not fits:
-            self.findings.wrong(
+            self.wrong(
                 where,
                 "launcher_version",
                 f"{show(specifier)} excludes {LAUNCHER_FORMAT_VERSION}, whose format this version implements",
@@ -340,23 +501,65 @@ class _Reading:
                         circle = frozenset(problem.name.split(" -> "))
                         if circle not in circles:
                             circles.add(circle)
-                            self.findings.wrong(where, path, f"refers to itself: {problem.name}", "break the circle")
+                            self.wrong(where, path, f"refers to itself: {problem.name}", "break the circle")
                     elif problem.kind == "mapping":
                         remedy = f"name one of its values, e.g. {{rig_param:{problem.name}.KEY}}"
-                        self.findings.wrong(where, path, f"{{rig_param:{problem.name}}} is no single value", remedy)
+                        self.wrong(where, path, f"{{rig_param:{problem.name}}} is no single value", remedy)
                     else:
                         self._unknown_rig_param(where, path, problem.name)
 
     def _unknown_rig_param(self, where: str, path: str, name: str) -> None:
-        known = [*self.rig_layer.values, *self.rig_layer.defaults, *self.rig_layer.rig]
-        near = nearest(name, known)
+        near = nearest(name, [*self.values, *self.defaults, *self.rig_keys])
         remedy = (
             f"did you mean {near}?"
             if near
-            else f"add {name} to {self.rig_where}"
-            + (f" (it has {', '.join(sorted(self.rig_layer.values)[:12])})" if self.rig_layer.values else "")
+            else f"add {name} to {self.rig_where}" + (f" (it has {', '.join(sorted(self.values)[:12])})" if self.values else "")
         )
-        self.findings.wrong(where, path, f"{{rig_param:{name}}} names no key of the rig", remedy)
+        self.wrong(where, path, f"{{rig_param:{name}}} names no key of the rig", remedy)
+
+    def _tell_weak_secrets(self) -> None:
+        if weak := dict.fromkeys((*weak_secret_keys(self.merged), *weak_secret_keys(self.raw))):
+            self.notices.append(
+                f"{', '.join(weak)}: the secret is an ordinary word, which cannot be hidden everywhere in logs and reports"
+                " -> choose a longer one, with digits or signs"
+            )
+
+
+def _looks_like_devices(value: Any) -> bool:
+    """Tell whether a value is one device, or several of them as a list or a mapping."""
+    if isinstance(value, dict):
+        if not _DRIVER_KEYS.isdisjoint(value):
+            return True
+        value = list(value.values())
+    return isinstance(value, list) and any(isinstance(one, dict) and not _DRIVER_KEYS.isdisjoint(one) for one in value)
+
+
+def _translate(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one source's parameters with the older spellings (``github_issue_repo``, ``session_sync_mode``) as today's."""
+    layer: dict[str, Any] = copy_of(written)
+    _normalise(layer)
+    if layer.get("session_sync_mode") is not None:
+        layer.setdefault("session_sync_role", layer["session_sync_mode"])
+        if layer["session_sync_role"] == layer["session_sync_mode"]:
+            del layer["session_sync_mode"]
+    flat = {option: layer[name] for name, option in FLAT_GITHUB.items() if name in layer}
+    block = layer.get("github_issue")
+    if flat and (block is None or isinstance(block, dict)):
+        for name in FLAT_GITHUB:
+            layer.pop(name, None)
+        layer["github_issue"] = {**flat, **(block or {})}
+    return layer
+
+
+def _normalise(layer: dict[str, Any]) -> None:
+    """Make ids texts, and the words that switch the synchronisation off null."""
+    for name in ("session_sync_role", "session_sync_mode"):
+        if isinstance(layer.get(name), str) and layer[name].strip().lower() in _OFF:
+            layer[name] = None
+    for name in PARAMETERS:
+        value = layer.get(name)
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool) and kind_name(Settings, name) == "id":
+            layer[name] = str(value).strip()
 
 
 def _texts(value: Any, path: str) -> list[tuple[str, str]]:

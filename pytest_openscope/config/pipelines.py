@@ -1,4 +1,4 @@
-"""Pipeline entries of a parameter file, older spellings included, as :class:`.model.PipelineEntry`."""
+"""Pipeline entries of a parameter file, older spellings included, as :class:`.models.PipelineEntry`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..records import Mistake, OnFailure, Phase
-from .coerce import check_section, show
-from .merge import source_of
-from .model import PipelineEntry
-from .reading import kind_of
-from .schema import ENTRY_KEYS
+from .fields import check, show
+from .files import kind_of
+from .layers import source_of
+from .models import PIPELINES, Entry, PipelineEntry
 
-_PHASES = {"pre_acquisition_pipeline": Phase.PRE_ACQUISITION, "post_acquisition_pipeline": Phase.POST_ACQUISITION}
-_POLICIES = ("on_failure", "failure_policy", "fail_policy", "fail_action")
+_PHASES = dict(zip(PIPELINES, (Phase.PRE_ACQUISITION, Phase.POST_ACQUISITION), strict=True))
 
 
 def read_pipelines(
@@ -49,53 +47,53 @@ def _read_entry(
     else:
         mistakes.append(Mistake(where, f"a module name or an object expected, not {kind_of(raw)}", 'write "name" or {…}', path))
         return None
-    values, found, _ = check_section(where, path, written, ENTRY_KEYS, "allowed")
-    module_type, module_path = values.get("module_type"), values.get("module_path")
-    if values.get("type") is not None:
-        module_type = "script_module" if values["type"] == "repo_module" else values["type"]
-        module_path = module_path or values.get("repo_relative_path")
+    entry, found, _ = check(Entry, written, where, path)
+    module_type: str = entry.module_type
+    module_path = entry.module_path or ""
+    if entry.type is not None:
+        module_type = "script_module" if entry.type == "repo_module" else entry.type
+        module_path = module_path or entry.repo_relative_path or ""
     misspelt = any("did you mean" in mistake.remedy for mistake in found)
-    if not (module_path or "").strip() and not misspelt and not any("path" in mistake.key for mistake in found):
+    if not module_path.strip() and not misspelt and not any("path" in mistake.key for mistake in found):
         key = "repo_relative_path" if "type" in written else "module_path"
         found.append(Mistake(where, "is missing", "name the module, or the path of its file", f"{path}.{key}"))
-    name, problem = _name(values, module_type, module_path or "")
+    name, problem = _name(entry, module_type, module_path)
     if problem:
         found.append(Mistake(where, problem, "rename it, or give the entry a name", path))
     if found:
         mistakes.extend(found)
         return None
-    given = values.get("module_parameters") or {}
-    arguments = values.get("function_args") or values.get("kwargs") or given.get("function_args")
+    given = entry.module_parameters
+    arguments = entry.function_args or entry.kwargs or given.get("function_args")
     return PipelineEntry(
         name=_unique(name, taken),
         phase=phase,
-        module_type=str(module_type),
-        module_path=str(module_path).strip(),
+        module_type=module_type,
+        module_path=module_path.strip(),
         parameters=dict(given),
-        on_failure=_policy(written, values),
-        function=values.get("function") or given.get("function"),
+        on_failure=_policy(entry),
+        function=entry.function or given.get("function"),
         function_args=dict(arguments) if isinstance(arguments, Mapping) else None,
-        timeout_s=values.get("timeout_s"),
-        attempts=int(values.get("attempts") or 1),
-        retry_delay_s=float(values.get("retry_delay_s") or 0.0),
+        timeout_s=entry.timeout_s,
+        attempts=entry.attempts,
+        retry_delay_s=entry.retry_delay_s,
         raw=raw,
         where=f"{where}: {path}",
     )
 
 
-def _policy(written: Mapping[str, Any], values: Mapping[str, Any]) -> OnFailure:
-    if values.get("abort_on_fail"):
+def _policy(entry: Entry) -> OnFailure:
+    """Return what a failure does; of several spellings the newest counts."""
+    if entry.abort_on_fail:
         return OnFailure.ABORT
-    for key in _POLICIES:
-        if written.get(key) is not None:
-            return OnFailure(values[key])
-    return OnFailure.CONTINUE
+    given = entry.on_failure if "on_failure" in entry.model_fields_set else None
+    return OnFailure(given or entry.failure_policy or entry.fail_policy or entry.fail_action or entry.on_failure)
 
 
-def _name(values: Mapping[str, Any], module_type: Any, module_path: str) -> tuple[str, str]:
+def _name(entry: Entry, module_type: str, module_path: str) -> tuple[str, str]:
     """Return the step's name and what is wrong with it."""
-    name = values.get("name") or module_path.strip()
-    if not values.get("name") and module_type == "script_module":
+    name = entry.name or module_path.strip()
+    if not entry.name and module_type == "script_module":
         name = PurePosixPath(name.replace("\\", "/")).stem
     if "::" in name or any(ord(char) < 32 or ord(char) == 127 for char in name):
         return name, f"the step's name {show(name)} holds '::' or a control character"

@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from .frozen import record
 
 SESSION_FOLDER = ("output_session_folder", "session_folder")
 RIG_PARAM = "rig_param:"
@@ -22,7 +20,7 @@ _REFERENCE = re.compile(r"\$\{(?P<braced>\w+)\}|\$(?P<bare>[A-Za-z_]\w*)|%(?P<pe
 _WORD_END = r"""[\s"'|;,<>]"""
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Problem:
     """A reference that cannot be followed: ``kind`` is unknown, mapping or cycle; ``name`` the key or the circle of keys."""
 
@@ -30,7 +28,7 @@ class Problem:
     name: str
 
 
-@record(frozen=False)
+@dataclass
 class Expander:
     """Replaces placeholders; unknown ones and stray braces stay.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..records import is_reserved
-from .coerce import CONTROL_REMEDY, Wrong, control_characters, has_placeholder
+from .fields import CONTROL_REMEDY, Wrong, control_characters, has_placeholder
 
 DRY_RUNS = "dry_runs"
 _MISSING, _READ_ONLY = "does not exist", "is not writable"

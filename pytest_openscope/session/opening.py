@@ -148,6 +148,7 @@ def _create_folder(session: ExperimentSession, root: Path) -> None:
                 folder.rmdir()
         raise pytest.UsageError(str(error)) from None
     session.parameters, session.settings, session.rig = expanded.parameters, expanded.settings, expanded.rig
+    session.own_parameters = expanded.own_parameters
     session.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
     session.log_path = session.folder / (session.settings.session_log or f"{METADATA}/launcher.log")
 

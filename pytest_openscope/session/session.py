@@ -39,6 +39,8 @@ from .options import Options
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from pydantic import BaseModel
+
     from ..acquisition import Acquisition
     from ..config import Configuration, PipelineEntry, Rig
     from ..records import Journal
@@ -53,6 +55,7 @@ class ExperimentSession:
     Attributes:
         record: what happened so far; becomes ``end_state.json``.
         parameters: merged and expanded parameters.
+        own_parameters: the experiment's own ones as ``parameters_model`` has them; None without.
         folder: the session folder.
         gate: which steps may still run.
     """
@@ -64,6 +67,7 @@ class ExperimentSession:
     record: SessionRecord
     started: datetime
     parameters: dict[str, Any]
+    own_parameters: BaseModel | None
     rig: Rig
     entries: tuple[PipelineEntry, ...]
     journal: Journal

@@ -769,3 +769,27 @@ def test_an_error_of_a_module_shows_the_modules_own_lines(bench: Any) -> None:
     report = bench.run("day1.json").stdout.str()
     assert "make.py:5: ValueError" in report
     assert "pytest_openscope/" not in report
+
+
+def test_the_labs_own_models_type_what_steps_see(bench: Any) -> None:
+    bench.write(
+        "lab_models.py",
+        "from pydantic import BaseModel\n"
+        "class Camera(BaseModel):\n    exposure_ms: float\n"
+        "class LabRig(BaseModel):\n    camera: Camera\n"
+        "class Plan(BaseModel):\n    blocks: int\n    label: str\n",
+    )
+    rig = bench.path / "rig.yaml"
+    rig.write_text(rig.read_text("utf-8") + "rig_model: lab_models:LabRig\nvalues: {camera: {exposure_ms: 33}}\n", "utf-8")
+    bench.write("day1.json", '{"parameters_model": "lab_models:Plan", "blocks": 4, "label": "{session_uuid}"}')
+    bench.steps(
+        "def test_plan(rig, experiment):\n"
+        "    assert rig.values.camera.exposure_ms == 33.0\n"
+        "    assert experiment.parameters.blocks == 4\n"
+        "    assert experiment.parameters.label == experiment.session_uuid\n"
+    )
+    bench.run("--params", "day1.json").assert_outcomes(passed=1)
+    assert bench.metadata("processed_parameters.json")["blocks"] == 4
+    wrong = bench.run("--params", "day1.json", "--param", "blocks=many")
+    assert wrong.ret == 4
+    wrong.stderr.fnmatch_lines(["*--param: blocks: a whole number expected, not text 'many'*"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import pickle
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -154,7 +152,7 @@ def test_ini_parameters_rank_below_ini_keys_and_environment(lab: Lab) -> None:
 
 def test_mistakes_in_ini_parameters_name_the_ini_file(lab: Lab) -> None:
     loaded = lab.load({}, "=1", ini_overrides=("log_level=LOUD",), ini_where="openscope_param in pytest.ini")
-    assert [mistake.where for mistake in loaded.mistakes] == ["openscope_param in pytest.ini", "--param"]
+    assert {mistake.where for mistake in loaded.mistakes} == {"openscope_param in pytest.ini", "--param"}
 
 
 def test_rig_and_parameters_merge_deep(lab: Lab) -> None:
@@ -494,42 +492,10 @@ def test_other_launcher_versions(lab: Lab, specifier: str) -> None:
     assert "excludes 0.2.57" in str(lab.load({"launcher_version": specifier}).mistakes[0])
 
 
-def test_everyday_specifiers_agree_with_packaging() -> None:
-    from packaging.specifiers import SpecifierSet
-
-    from pytest_openscope.config.versions import fits_version
-
-    for sign in (">=", "<=", "==", "!=", ">", "<"):
-        for number in ("0", "0.2", "0.2.57", "0.2.57.0", "0.2.58", "0.3", "1"):
-            for version in ("0.2.57", "0.3.0", "1"):
-                specifier = f"{sign}{number}"
-                assert fits_version(specifier, version) == SpecifierSet(specifier).contains(version), (specifier, version)
-
-
 def test_missing_values_as_mistakes() -> None:
     (mistake,) = missing_mistakes(("subject_id",))
     assert "--subject-id" in str(mistake)
     assert "OPENSCOPE_SUBJECT_ID" in str(mistake)
-
-
-# --- frozen records
-
-
-def test_records_behave_like_frozen_dataclasses(lab: Lab) -> None:
-    settings = lab.good().settings
-    other = dataclasses.replace(settings, log_level="ERROR")
-    assert (settings.log_level, other.log_level) == ("DEBUG", "ERROR")
-    assert settings != other
-    assert settings == dataclasses.replace(other, log_level="DEBUG")
-    assert dataclasses.asdict(settings)["log_level"] == "DEBUG"
-    assert pickle.loads(pickle.dumps(settings)) == settings
-    assert "log_level='DEBUG'" in repr(settings)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.log_level = "INFO"  # type: ignore[misc]
-    with pytest.raises(TypeError, match="nonsense"):
-        dataclasses.replace(settings, nonsense=1)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="missing"):
-        type(settings)()  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

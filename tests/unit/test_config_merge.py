@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.config.merge import OverrideError, apply_override, overlay, parse_override, source_of
-from pytest_openscope.config.model import look_up
-from pytest_openscope.config.suggest import distance, nearest
+from pytest_openscope.config.layers import OverrideError, apply_override, overlay, parse_override, source_of
+from pytest_openscope.config.models import look_up
+from pytest_openscope.config.suggest import nearest
 
 keys = st.text("abc", min_size=1, max_size=2)
 values = st.recursive(
@@ -188,7 +188,7 @@ def test_into_lists_entries_and_dotted_names() -> None:
     ],
 )
 def test_slips_are_caught(word: str, near: str) -> None:
-    from pytest_openscope.config.schema import KNOWN_IN_RIG, PIPELINES
+    from pytest_openscope.config.models import KNOWN_IN_RIG, PIPELINES
 
     assert nearest(word, (*KNOWN_IN_RIG, *PIPELINES)) == near
 
@@ -205,13 +205,6 @@ rig_description_path instrument_json_source_root experiment_notes_editor_command
 
 @pytest.mark.parametrize("word", _LAB.split())
 def test_a_labs_own_keys_are_left_alone(word: str) -> None:
-    from pytest_openscope.config.schema import KNOWN_IN_RIG, PIPELINES
+    from pytest_openscope.config.models import KNOWN_IN_RIG, PIPELINES
 
     assert nearest(word, (*KNOWN_IN_RIG, *PIPELINES)) is None
-
-
-@given(st.text("abcd", max_size=6), st.text("abcd", max_size=6))
-def test_distance_is_symmetric_and_zero_for_equal(left: str, right: str) -> None:
-    assert distance(left, right, 9) == distance(right, left, 9)
-    assert (distance(left, right, 9) == 0) == (left == right)
-    assert distance(left, right, 1) <= 2

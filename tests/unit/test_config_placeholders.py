@@ -20,7 +20,7 @@ def _expander(windows: bool = False, **session: str) -> Expander:
     names = {"output_session_folder": folder, "session_folder": folder, "session_uuid": "s 1", **session}
 
     def look(key: str) -> Any:
-        from pytest_openscope.config.model import look_up
+        from pytest_openscope.config.models import look_up
 
         return look_up(RIG, key)
 

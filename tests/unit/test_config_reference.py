@@ -1,68 +1,85 @@
-"""The reference page, the settings and the schema say the same."""
+"""The reference page, the schema files and the models say the same."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import yaml
+from pydantic import BaseModel
 
-from pytest_openscope.config.coerce import coerce
-from pytest_openscope.config.model import GithubIssueSettings, Settings
-from pytest_openscope.config.reference import TABLES, fill
-from pytest_openscope.config.schema import GITHUB_KEYS, PARAMETER_KEYS, Key
+from pytest_openscope.config import ConfigRequest, load, parameters_schema, rig_schema
+from pytest_openscope.config.fields import keys_of
+from pytest_openscope.config.reference import TABLES, fill, schema_files
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
-_EVERY_KEY = [(name, key) for name, keys in TABLES.items() for key in keys]
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reference" / "configuration.md"
+_EVERY_KEY = [(model, name) for model in TABLES.values() for name in keys_of(model)]
+_RIGS = sorted((ROOT / "example_rigs").rglob("*rig*.yaml"))
+_PARAMETERS = sorted([*(ROOT / "example_rigs").glob("*/*.json"), *(ROOT / "tests/unit/data").rglob("*.json")])
 
 
-def test_the_page_is_up_to_date() -> None:
+def test_the_page_and_the_schema_files_are_up_to_date() -> None:
+    remedy = "run: python -m pytest_openscope.config.reference docs/reference/configuration.md"
     page = PAGE.read_text(encoding="utf-8")
-    assert fill(page) == page, "run: python -m pytest_openscope.config.reference docs/reference/configuration.md"
+    assert fill(page) == page, remedy
+    for name, text in schema_files().items():
+        assert PAGE.with_name(name).read_text(encoding="utf-8") == text, remedy
 
 
-def test_every_key_is_on_the_page() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    for _, key in _EVERY_KEY:
-        assert f"| `{key.name}` |" in page
+@pytest.mark.parametrize(("model", "name"), _EVERY_KEY, ids=lambda value: value if isinstance(value, str) else value.__name__)
+def test_every_key_is_on_the_page_with_its_meaning_and_a_sound_default(model: type[BaseModel], name: str) -> None:
+    field = keys_of(model)[name]
+    assert f"| `{name}` |" in PAGE.read_text(encoding="utf-8")
+    assert field.description
+    assert not field.description.endswith(".")
+    if field.default is not None and name != "$schema":
+        read = model.model_validate({name: list(field.default) if isinstance(field.default, tuple) else field.default})
+        assert getattr(read, name) == field.default
 
 
-def test_settings_have_the_keys_and_defaults_of_the_schema() -> None:
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
-    schema = {key.setting: key.default for key in PARAMETER_KEYS if key.setting}
-    assert set(fields) == {"rig_id", *schema}
-    for name, field in fields.items():
-        if name in ("rig_id", "output_root"):
-            continue
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-        assert default == schema[name], name
+def test_null_is_the_default() -> None:
+    for model in TABLES.values():
+        assert model.model_validate(dict.fromkeys(keys_of(model))) == model.model_validate({})
 
 
-def test_report_settings_have_the_keys_and_defaults_of_the_schema() -> None:
-    defaults = {field.name: field.default for field in dataclasses.fields(GithubIssueSettings)}
-    assert defaults == {key.name: key.default if key.name != "report_wait_s" else 5.0 for key in GITHUB_KEYS}
+def _check(schema: dict[str, Any], content: Any) -> list[str]:
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return [f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(content)]
 
 
-@pytest.mark.parametrize(("table", "key"), _EVERY_KEY, ids=lambda value: value.name if isinstance(value, Key) else value)
-def test_every_key_is_sound(table: str, key: Key) -> None:
-    assert key.doc
-    assert not key.doc.endswith(".")
-    assert coerce(key, None, key.name) == key.default
-    if key.choices and isinstance(key.default, str):
-        assert key.default in key.choices
-    if isinstance(key.default, (int, float)) and not isinstance(key.default, bool):
-        assert key.minimum is None or key.default >= key.minimum
-        assert key.maximum is None or key.default <= key.maximum
+@pytest.mark.parametrize("path", _RIGS, ids=lambda path: path.parent.name)
+def test_the_schema_takes_every_example_rig(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert _check(rig_schema(), yaml.safe_load(text)) == []
+    comment = text.splitlines()[0]
+    assert comment.startswith("# yaml-language-server: $schema="), "editors find the schema by this line"
+    assert (path.parent / comment.partition("=")[2]).resolve() == PAGE.with_name("rig.schema.json")
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_keys_are_unique(name: str) -> None:
-    names = [key.name for key in TABLES[name]]
-    assert len(names) == len(set(names))
+@pytest.mark.parametrize("path", _PARAMETERS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_schema_takes_every_parameter_file(path: Path) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert _check(parameters_schema(), content) == []
 
 
-def test_device_keys_agree_with_the_devices_part() -> None:
-    from pytest_openscope.config.schema import DEVICE_KEYS
-    from pytest_openscope.devices.spec import KEYS
-
-    assert set(KEYS) <= {key.name for key in DEVICE_KEYS}
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"log_level": "LOUD"}, "LOUD"),
+        ({"session_sync_port": 70_000}, "70000"),
+        ({"devices": {"cam": {"driver": "a:B", "open": "later"}}}, "later"),
+        ({"requirements": {"free_gigabytes": 3}}, "free_gigabytes"),
+        ({"low_memory_percent": 0}, "0"),
+        ({"ask_notes": "no"}, "no"),
+    ],
+)
+def test_the_schema_refuses_what_the_loader_refuses(tmp_path: Path, section: dict[str, Any], words: str) -> None:
+    rig = {"rig_id": "r", "output_root_folder": "out", **section}
+    (tmp_path / "rig.json").write_text(json.dumps(rig), encoding="utf-8")
+    assert load(ConfigRequest(rig_config=tmp_path / "rig.json", cwd=tmp_path)).mistakes
+    (error,) = _check(rig_schema(), rig)
+    assert words in error

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.config.reading import parse_value, read_mapping
+from pytest_openscope.config.files import parse_value, read_mapping
 from pytest_openscope.config.yaml_rules import YamlError, load_yaml, plain_scalar
 
 #: The core schema of YAML 1.2.2, chapter 10.3.2, but for decimal numbers with leading zeros.

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_openscope.acquisition import parse_fault
-from pytest_openscope.config.schema import DEVICE_KEYS
+from pytest_openscope.config.fields import keys_of
+from pytest_openscope.config.models import Device
 from pytest_openscope.config.suggest import nearest
 from pytest_openscope.devices.checking import check_specs
 from pytest_openscope.devices.faults import check_faults, parse_injections
@@ -204,7 +205,7 @@ def test_faults_of_the_acquisition(text: str, said: str) -> None:
 
 
 def test_the_configuration_knows_every_key_and_takes_no_drivers_option_for_a_misspelt_one() -> None:
-    known = {key.name for key in DEVICE_KEYS}
+    known = set(keys_of(Device))
     assert set(KEYS) <= known
     for name in READY_MADE:
         for option in inspect.signature(load(name, Path())).parameters:

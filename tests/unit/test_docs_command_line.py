@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope import cli, plugin
+from pytest_openscope import plugin
+from pytest_openscope.cli.app import app
 from pytest_openscope.session import options
 
 ROOT = Path(__file__).parents[2]
@@ -60,4 +61,6 @@ def test_markers_and_commands_are_there() -> None:
     assert [row[0].strip("`") for row in table("Markers")] == [
         marker.partition(":")[0].replace("'", '"') for marker in plugin._MARKERS
     ]
-    assert [row[0].strip("`").split(" ")[-1] for row in table("Other commands")] == list(cli._COMMANDS)
+    assert [row[0].strip("`").split(" ")[-1] for row in table("Other commands")] == [
+        command.name for command in app.registered_commands
+    ]

@@ -166,7 +166,7 @@ def test_settings_travel_as_json() -> None:
 
 
 def test_settings_of_the_configuration_are_taken() -> None:
-    from pytest_openscope.config.model import GithubIssueSettings
+    from pytest_openscope.config.models import GithubIssueSettings
 
     settings = ReportSettings.from_any(GithubIssueSettings(enabled=True, repo="a/b", labels=("x",)))
     assert (settings.enabled, settings.repo, settings.labels) == (True, "a/b", ("x",))

@@ -1,0 +1,452 @@
+"""Types of configuration values (seconds, paths, ids, ...) for the models, and the words for what does not fit them."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic.fields import FieldInfo
+
+from ..log import REFERENCE, is_secret_key, mask_text
+from ..records import Mistake
+from ..system import parse_duration_s
+from .files import kind_of
+from .suggest import nearest
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+CONTROL_REMEDY = "write `\\\\` or `/` between folders"
+_SHOWN_CHARS = 60
+
+
+class Wrong(ValueError):  # noqa: N818 - not an error of the program
+    """A value does not fit; carries problem and remedy."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.remedy = problem, remedy
+
+
+class Unfit(ValueError):  # noqa: N818 - not an error of the program
+    """A value is of another type than the one expected; the value itself is told where the key is known."""
+
+    def __init__(self, expected: str, remedy: str = "") -> None:
+        super().__init__(expected)
+        self.expected, self.remedy = expected, remedy
+
+
+def show(value: Any, path: str = "") -> str:
+    """Return a value for a message: short, and ``***`` where the path or the value says secret."""
+    if any(is_secret_key(part) for part in path.split(".")):
+        return "(not shown)"
+    if isinstance(value, (dict, list, tuple)):
+        return kind_of(value if isinstance(value, dict) else list(value))
+    text = repr(mask_text(value)) if isinstance(value, str) else str(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def has_placeholder(value: Any) -> bool:
+    """Tell whether a text will be another one after expansion."""
+    return isinstance(value, str) and REFERENCE.search(value) is not None
+
+
+def control_characters(path: str) -> str:
+    """Say which control characters a path holds ("" for none): in quotes ``\\n`` and ``\\t`` are no folders."""
+    names = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+    found = dict.fromkeys(names.get(char, f"0x{ord(char):02X}") for char in path if ord(char) < 32 or ord(char) == 127)
+    if not found:
+        return ""
+    return f"{show(path)} holds a control character ({', '.join(found)})"
+
+
+# The types. Each reader takes what a file, an option or the environment says and raises Wrong or Unfit.
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Marks a type: its name, and the words of the reference page for it."""
+
+    name: str
+    words: str = ""
+
+
+def _read_id(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise Unfit("a name or number", "write one name or number")
+    return _without_nul(value if isinstance(value, str) else str(value)).strip()
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Unfit("text", _quotes(value) or "write one text in quotes")
+    return _without_nul(value)
+
+
+def _read_path(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Unfit("a path", _quotes(value) or "write one path, e.g. 'D:/data'")
+    if not value.strip():
+        raise Unfit("a path", "give one or remove the key")
+    if odd := control_characters(_without_nul(value)):
+        raise Wrong(odd, CONTROL_REMEDY)
+    return value
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise Wrong("holds a NUL character", "remove it")
+    return value
+
+
+def _quotes(value: Any) -> str:
+    return "put it in quotes" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+
+
+def _read_integer(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        quoted = isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value)
+        raise Unfit("a whole number", "remove the quotes" if quoted else "write a whole number")
+    return value
+
+
+def _read_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        quoted = isinstance(value, str) and re.fullmatch(r"\s*-?[\d.]+\s*", value)
+        raise Unfit("a number", "remove the quotes" if quoted else "")
+    return float(value)
+
+
+def _read_seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise Unfit("a number of seconds", "write one, or 500ms, 2s, 10m, 24h, 7d")
+    try:
+        return parse_duration_s(value) if isinstance(value, str) else float(value)
+    except ValueError:
+        raise Unfit("a number of seconds", "write seconds without quotes, or 500ms, 2s, 10m, 24h, 7d") from None
+
+
+def _read_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        remedy = "write true or false"
+        if isinstance(value, str) and value.strip().lower() in ("yes", "no", "on", "off", "true", "false"):
+            remedy = f"write {str(value.strip().lower() in ('yes', 'on', 'true')).lower()} without quotes"
+        raise Unfit("true or false", remedy)
+    return value
+
+
+def _read_level(value: Any) -> str:
+    word = value.strip().upper() if isinstance(value, str) else value
+    word = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(word, word) if isinstance(word, str) else word
+    if not isinstance(word, str) or word not in LEVELS:
+        raise Wrong(f"{show(value)} is none of {', '.join(LEVELS)}", did_you_mean(word, LEVELS) or "use one of them")
+    return word
+
+
+def _read_levels(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise Unfit("a mapping of logger names to levels", "write {logger.name: DEBUG}")
+    return {str(name): _read_level(level) for name, level in value.items()}
+
+
+def _read_mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Unfit("a mapping", "write 'name: value' pairs")
+    return value
+
+
+def _read_list(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise Unfit("a list", "put it in square brackets")
+    return tuple(value)
+
+
+def _read_texts(value: Any) -> tuple[str, ...]:
+    items = [value] if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+    if not isinstance(items, (list, tuple)):
+        raise Unfit("a list of texts", "write a list, e.g. [one, two]")
+    for index, item in enumerate(items):
+        if isinstance(item, (dict, list, tuple)) or item is None:
+            raise Wrong(f"item {index} is {kind_of(item)}, not text", "write texts only")
+    return tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in items)
+
+
+def _read_command(value: Any) -> tuple[str, ...] | str:
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, (list, tuple)) and value:
+        return _read_texts(value)
+    raise Unfit("a command: program and arguments", "write a list, e.g. [ffmpeg, -i, in.mp4]")
+
+
+def _read_choice(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+_TEXT_OR_NUMBER = {"type": ["string", "number"]}
+_ONE_OR_MORE = {"anyOf": [{"type": "array", "items": {"type": ["string", "number", "boolean"]}}, _TEXT_OR_NUMBER]}
+
+Id = Annotated[str, BeforeValidator(_read_id), WithJsonSchema(_TEXT_OR_NUMBER), Kind("id", "name or number")]
+Text = Annotated[str, BeforeValidator(_read_text), Kind("text")]
+PathText = Annotated[str, BeforeValidator(_read_path), Kind("path")]
+Integer = Annotated[int, BeforeValidator(_read_integer), Kind("integer", "whole number")]
+Number = Annotated[float, BeforeValidator(_read_number), Kind("number")]
+Seconds = Annotated[
+    float,
+    BeforeValidator(_read_seconds),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+    Kind("duration", "seconds, or text such as `10m`"),
+]
+Flag = Annotated[bool, BeforeValidator(_read_flag), Kind("flag", "true/false")]
+Level = Annotated[str, BeforeValidator(_read_level), WithJsonSchema({"enum": list(LEVELS)}), Kind("level", "log level")]
+Levels = Annotated[dict[str, str], BeforeValidator(_read_levels), Kind("levels", "logger name: log level")]
+Values = Annotated[dict[str, Any], BeforeValidator(_read_mapping), Kind("mapping")]
+List = Annotated[tuple[Any, ...], BeforeValidator(_read_list), Kind("list")]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_read_texts), WithJsonSchema(_ONE_OR_MORE), Kind("texts", "list of texts")]
+Command = Annotated[
+    tuple[str, ...] | str, BeforeValidator(_read_command), WithJsonSchema(_ONE_OR_MORE), Kind("command", "list (or text)")
+]
+#: Marks a Literal: upper case and blanks around the word do not matter.
+CHOICE = BeforeValidator(_read_choice)
+AS_TEXTS = BeforeValidator(_read_texts)
+#: Kinds whose texts are never read as numbers or flags.
+TEXT_KINDS = ("id", "text", "path", "choice", "level", "duration", "")
+
+
+def key(default: Any, doc: str, unit: str = "", minimum: float | None = None, maximum: float | None = None) -> Any:
+    """Declare a key of a model: default, one sentence for the reference page, unit and inclusive limits of numbers."""
+    return Field(default, description=doc, ge=minimum, le=maximum, json_schema_extra={"unit": unit} if unit else None)
+
+
+def seconds(default: float | None, doc: str, minimum: float = 0.0) -> Any:
+    """Declare a key that holds a duration."""
+    return key(default, doc, "s", minimum)
+
+
+class Section(BaseModel):
+    """A mapping of a configuration file. A key whose value is null has its default."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, Mapping) else data
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the keys that a file may hold, as they are spelt there, with their declarations."""
+    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
+
+
+def kinds_of(field: FieldInfo) -> list[Kind]:
+    """Return the kinds of a key's value."""
+    found = [one for one in field.metadata if isinstance(one, Kind)]
+    todo = [field.annotation]
+    while todo:
+        annotation = todo.pop()
+        if typing.get_origin(annotation) is Annotated:
+            found += [one for one in typing.get_args(annotation)[1:] if isinstance(one, Kind)]
+        elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            todo += typing.get_args(annotation)
+    return found or ([Kind("choice")] if choices_of(field.annotation) else [])
+
+
+def choices_of(annotation: Any) -> list[str]:
+    """Return the words that a type allows, in their order; none for a type that is no choice."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    return [choice for inner in typing.get_args(annotation) for choice in choices_of(inner)]
+
+
+def limits_of(field: FieldInfo) -> dict[str, float]:
+    """Return the inclusive limits of a number, ``ge`` and ``le``, as far as there are any."""
+    return {name: getattr(one, name) for one in field.metadata for name in ("ge", "le") if hasattr(one, name)}
+
+
+def kind_name(model: type[BaseModel], name: str) -> str:
+    """Return the name of a key's kind, "" for a key that the model does not know, or of any kind."""
+    field = keys_of(model).get(name)
+    kinds = kinds_of(field) if field is not None else []
+    return kinds[0].name if kinds else ""
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """Return the remedy for a misspelt word ("" where nothing known is near)."""
+    near = nearest(word, known, 2) if isinstance(word, str) else None
+    return f"did you mean {near}?" if near else ""
+
+
+def check(
+    model: type[SectionT],
+    section: Mapping[str, Any],
+    where: str,
+    path: str,
+    *,
+    unknown: str = "allowed",
+) -> tuple[SectionT, list[Mistake], list[str]]:
+    """Check one mapping of a file against its model.
+
+    Args:
+        model: what it may hold.
+        section: the mapping as the file has it.
+        where: the file, for mistakes.
+        path: dotted key of the mapping.
+        unknown: what an unknown key without a near match is: ``mistake``, ``notice`` or ``allowed``.
+
+    Returns:
+        the typed section (defaults where a value is wrong; texts with placeholders as they stand), mistakes, notices.
+    """
+    known = keys_of(model)
+    mistakes: list[Mistake] = []
+    notices: list[str] = []
+    for name in section:
+        if name in known:
+            continue
+        if near := nearest(name, known):
+            mistakes.append(Mistake(where, "unknown key", f"did you mean {near}?", f"{path}.{name}"))
+        elif unknown == "mistake":
+            mistakes.append(Mistake(where, "unknown key", f"the keys here are {', '.join(known)}", f"{path}.{name}"))
+        elif unknown == "notice":
+            notices.append(f"{where}: {path}.{name}: unknown option, not used")
+    later = {name: value for name, value in section.items() if name in known and has_placeholder(value)}
+    values = {name: value for name, value in section.items() if name in known and name not in later}
+    read, wrong = validate(model, values)
+    mistakes += [Mistake(where, one.problem, one.remedy, f"{path}.{one.key}") for one in wrong]
+    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    return read.model_copy(update={names[name]: value for name, value in later.items()}), mistakes, notices
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one value: its dotted key, the problem, the remedy."""
+
+    key: str
+    problem: str
+    remedy: str
+
+
+def validate(model: type[SectionT], values: Mapping[str, Any]) -> tuple[SectionT, list[Finding]]:
+    """Return the model of ``values``, with its defaults for keys that are wrong, and what is wrong with these."""
+    try:
+        return model.model_validate(values), []
+    except ValidationError as error:
+        findings = explain(model, error)
+        wrong = {finding.key.split(".")[0] for finding in findings}
+        names = {field.alias or name: name for name, field in model.model_fields.items()}
+        good = {name: value for name, value in values.items() if name not in wrong and names.get(name) not in wrong}
+        return model.model_validate(good), findings
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> list[Finding]:
+    """Return pydantic's errors in an operator's words, one a value."""
+    found: dict[str, Finding] = {}
+    for one in error.errors(include_url=False):
+        place = [str(part) for part in one["loc"]]
+        field = _field_at(model, place)
+        name = ".".join(place)
+        if field is not None and typing.get_origin(field.annotation) is not dict and place[-1].isdigit() and len(place) == 2:
+            name = place[0]  # one of several texts: the message names it
+        problem, remedy = _words(one, field, name)
+        found.setdefault(name, Finding(name, problem, remedy))
+    return list(found.values())
+
+
+def _field_at(model: type[BaseModel], place: Sequence[str]) -> FieldInfo | None:
+    """Return the declaration that an error's place lies in, as deep as there are models."""
+    field: FieldInfo | None = None
+    for part in place:
+        here = {**model.model_fields, **{one.alias: one for one in model.model_fields.values() if one.alias}}
+        if part not in here:
+            return field
+        field = here[part]
+        inner = [one for one in (field.annotation, *typing.get_args(field.annotation)) if _is_model(one)]
+        if not inner:
+            return field
+        model = inner[0]
+    return field
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and not typing.get_args(annotation) and issubclass(annotation, BaseModel)
+
+
+_EXPECTED = {
+    "string": ("text", "put it in quotes"),
+    "int": ("a whole number", "write a whole number"),
+    "float": ("a number", "write a number"),
+    "decimal": ("a number", "write a number"),
+    "bool": ("true or false", "write true or false"),
+    "dict": ("a mapping", "write 'name: value' pairs"),
+    "model": ("a mapping", "write 'name: value' pairs"),
+    "model_attributes": ("a mapping", "write 'name: value' pairs"),
+    "list": ("a list", "put it in square brackets"),
+    "tuple": ("a list", "put it in square brackets"),
+    "set": ("a list", "put it in square brackets"),
+    "datetime": ("a date and time", "write e.g. 2026-05-01T09:30:00"),
+    "date": ("a date", "write e.g. 2026-05-01"),
+    "time": ("a time", "write e.g. 09:30:00"),
+    "path": ("a path", "write one path, e.g. 'D:/data'"),
+}
+
+
+def _words(error: Mapping[str, Any], field: FieldInfo | None, path: str) -> tuple[str, str]:
+    """Return problem and remedy of one of pydantic's errors."""
+    kind, value, context = str(error["type"]), error["input"], error.get("ctx") or {}
+    cause = context.get("error")
+    extra = field.json_schema_extra if field is not None else None
+    unit = f" {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
+    if isinstance(cause, Wrong):
+        return cause.problem, cause.remedy
+    if isinstance(cause, Unfit):
+        return f"{cause.expected} expected, not {_got(value, path)}", cause.remedy or f"write a number{unit and f' of{unit}'}"
+    if kind in ("literal_error", "enum"):
+        choices = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        words = ", ".join(choices) or str(context.get("expected"))
+        if not isinstance(value, str):
+            return f"one of {words} expected, not {_got(value, path)}", "use one of them"
+        return f"{show(value, path)} is none of {words}", did_you_mean(value.lower(), choices) or "use one of them"
+    if kind == "missing":
+        return "is missing", "give it a value"
+    if kind == "extra_forbidden":
+        return "unknown key", "remove it, or correct its name"
+    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        return _limit_words(context, field, value, unit)
+    expected, remedy = _EXPECTED.get(re.sub(r"_(type|parsing|from_float|from_date_parsing)$", "", kind), ("", ""))
+    if expected:
+        return f"{expected} expected, not {_got(value, path)}", remedy
+    message = str(cause) if cause is not None else str(error["msg"])
+    return mask_text(message[:1].lower() + message[1:]), "correct the value"
+
+
+def _limit_words(context: Mapping[str, Any], field: FieldInfo | None, value: Any, unit: str) -> tuple[str, str]:
+    limits = limits_of(field) if field is not None else {}
+    shown = show(value)
+    if limits.get("ge") is not None and limits.get("le") is not None:
+        return f"{shown} is not within {limits['ge']:g} to {limits['le']:g}{unit}", "give a number within them"
+    name, limit = next(iter((name, limit) for name, limit in context.items() if name in ("ge", "gt", "le", "lt")))
+    exact = f"{limit:g}" if isinstance(limit, (int, float)) else str(limit)
+    words = {
+        "ge": "too small: at least",
+        "gt": "too small: more than",
+        "le": "too large: at most",
+        "lt": "too large: less than",
+    }
+    return f"{shown} is {words[name]} {exact}{unit}", f"give a {'larger' if name[0] == 'g' else 'smaller'} one"
+
+
+def _got(value: Any, path: str) -> str:
+    shown = show(value, path)
+    return f"{kind_of(value)} {shown}" if isinstance(value, str) else shown

@@ -1,0 +1,461 @@
+"""Every key of rig files and parameter files: type, default, unit, limits, meaning. All else is made from these models.
+
+Times are in seconds and sizes in GB unless the unit says otherwise. A key whose name has no unit carries the name that
+existing parameter files use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing_extensions import TypeVar
+
+from ..log import mask_text
+from ..records import OnFailure, Phase
+from .fields import (
+    AS_TEXTS,
+    CHOICE,
+    Command,
+    Flag,
+    Id,
+    Integer,
+    Level,
+    Levels,
+    List,
+    Number,
+    PathText,
+    Seconds,
+    Section,
+    Text,
+    Texts,
+    Values,
+    Wrong,
+    key,
+    keys_of,
+    seconds,
+    show,
+)
+
+PIPELINES = ("pre_acquisition_pipeline", "post_acquisition_pipeline")
+#: GitHub's limit; its lists are filtered by labels with commas between them.
+_LABEL_CHARS = 50
+
+Policy = Literal["continue", "abort", "prompt"]
+PhaseName = Literal["exception", "pre_acquisition", "post_acquisition"]
+
+
+class GithubIssueSettings(Section):
+    """The ``github_issue`` block; the token itself is never here, only the name of its environment variable."""
+
+    enabled: Flag = key(False, "report failures")
+    repo: Text | None = key(None, "owner/name of the repository that gets the issues")
+    token_env: Text = key("GITHUB_ISSUE_TOKEN", "environment variable that holds the access token")
+    labels: Texts = key(("auto-report",), "labels of new issues; the first one finds them again")
+    report_on: Annotated[tuple[PhaseName, ...], AS_TEXTS] = key(
+        ("exception", "pre_acquisition", "post_acquisition"), "which failures are reported"
+    )
+    max_output_lines: Integer = key(80, "lines of log (mode tail) and of the acquisition's output", minimum=0)
+    include_launcher_log: Flag = key(True, "put the session log into the issue")
+    launcher_log_mode: Annotated[Literal["full", "tail"], CHOICE] = key("full", "all of the log or its end")
+    sanitize_launcher_log: Flag = key(False, "mask subject and user in the log too")
+    include_subject_user: Flag = key(False, "name subject and user")
+    include_rig_config: Flag = key(False, "add the rig configuration (secrets masked)")
+    api_base_url: Text = key("https://api.github.com", "address of the GitHub API")
+    max_body_chars: Integer = key(60_000, "longest issue text", "characters", 1000, 65_536)
+    report_dry_runs: Flag = key(False, "report failures of dry runs too")
+    max_new_issues_per_day: Integer = key(10, "new issues of one rig in a day; the rest is summed up in one", minimum=1)
+    max_comments_per_issue: Integer = key(30, "comments of one rig on one issue", minimum=0)
+    timeout_s: Seconds = seconds(20.0, "longest attempt to send one report", 1.0)
+    report_wait_s: Seconds = seconds(5.0, "the same as report_wait_s outside of the block, above it")
+
+    @field_validator("repo")
+    @classmethod
+    def _owner_and_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.\-]+/[\w.\-]+", value):
+            raise Wrong(f"{show(value)} is no owner/name", "write e.g. my-lab/my-experiments")
+        return value
+
+    @field_validator("token_env")
+    @classmethod
+    def _name_of_a_variable(cls, value: str) -> str:
+        if not value.replace("_", "a").isalnum() or mask_text(value) != value:
+            raise Wrong("is no name of an environment variable", "give the variable's name, not the token")
+        return value
+
+    @field_validator("api_base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?", value):
+            problem = f"{show(mask_text(value))} is no address of a server without user and password"
+            raise Wrong(problem, "write e.g. https://github.example.org/api/v3")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_to_find_again(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for label in value:
+            if not (0 < len(label.strip()) <= _LABEL_CHARS and "," not in label):
+                problem = f"{show(label)} is no label that GitHub can find again"
+                raise Wrong(problem, f"use 1 to {_LABEL_CHARS} characters and no comma")
+        return value
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+class Settings(Section):
+    """The parameters that mean something to this plugin, typed.
+
+    ``rig_id``, ``output_root`` (the folder of the session folders on this computer) and ``github_issue`` are worked out from
+    several keys when the configuration is loaded.
+    """
+
+    rig_id: str = Field("", exclude=True)
+    output_root: Path = Field(Path(), exclude=True)
+
+    schema_: Any = Field(None, alias="$schema", description="JSON Schema of the file, for editors; never fetched")
+    module_schema: Any = key(None, "informational; never fetched")
+    launcher_version: Text | None = key(
+        None, "PEP 440 specifier of the launcher whose format the file follows; checked against 0.2.57"
+    )
+    launcher: Annotated[Literal["base", "python", "command", "bonsai", "matlab"], CHOICE] = key(
+        "base", "what runs the acquisition"
+    )
+    subject_id: Id | None = key(None, "the subject; asked for when absent")
+    user_id: Id | None = key(None, "who runs the session; asked for when absent")
+    output_root_folder: PathText | None = key(
+        None, "folder of the session folders; made where it is missing, with a notice where its parent is missing too"
+    )
+    session_uuid: Id | None = key(None, "the session's name, when it is given from outside")
+    script_path: PathText | None = key(None, "acquisition script or workflow; a relative one lies in the repository")
+    script_parameters: Values = key({}, "name/value pairs for the acquisition")
+    script_arguments: Texts = key((), "further command-line arguments")
+    command: Command | None = key(None, "program and arguments of the command launcher")
+    python_exe_path: PathText | None = key(None, "interpreter of the python launcher")
+    python_venv_path: PathText | None = key(None, "virtual environment of the python launcher")
+    python_arguments: Texts = key((), "arguments between script and script_arguments")
+    bonsai_exe_path: PathText | None = key(None, "Bonsai; a relative one lies in the repository")
+    bonsai_setup_script: PathText | None = key(
+        None, "run once when Bonsai is not there yet; a relative one lies in the repository"
+    )
+    bonsai_config_path: PathText | None = key(None, "Bonsai's package list; a relative one lies in the repository")
+    matlab_engine_name: Text | None = key(None, "name of the shared MATLAB engine")
+    matlab_entrypoint: Text | None = key(None, "MATLAB function to call")
+    matlab_function: Text | None = key(None, "older spelling of matlab_entrypoint")
+    matlab_entrypoint_args: List = key((), "positional arguments")
+    matlab_entrypoint_kwargs: Values = key({}, "name/value arguments")
+    matlab_entrypoint_nargout: Integer = key(0, "number of outputs to ask for", minimum=0)
+    matlab_engine_connect_timeout_sec: Seconds = seconds(120.0, "wait for the engine")
+    matlab_engine_connect_poll_interval_sec: Seconds = seconds(1.0, "between two looks for the engine")
+    matlab_cancel_timeout_sec: Seconds = seconds(30.0, "wait for MATLAB to stop")
+    matlab_keep_engine_alive: Flag = key(True, "leave the engine running afterwards")
+    repository_url: Text | None = key(None, "git repository of the experiment's code")
+    repository_commit_hash: Id = key("main", "commit, tag or branch to check out")
+    local_repository_path: PathText | None = key(None, "folder that holds the repository's folder")
+    pre_acquisition_pipeline: List = key((), "steps before the acquisition")
+    post_acquisition_pipeline: List = key((), "steps after the acquisition")
+    parameters_model: Text | None = key(
+        None, "the lab's pydantic model of its own parameters, module:Class; experiment.parameters is then one of it"
+    )
+    resource_log_interval: Seconds = seconds(5.0, "between two resource samples", 0.1)
+    centralized_log_directory: PathText | None = key(
+        None, r"central mirror of all session logs: a full path, \\server\logs or /mnt/logs"
+    )
+    log_level: Level = key("INFO", "level of the session log")
+    log_levels: Levels = key({}, "levels of single loggers, by name")
+    session_log: PathText = key("launcher_metadata/launcher.log", "the session log, relative to the session folder")
+    acquisition_error_terminate: Flag = key(False, "stop the acquisition after output on stderr")
+    acquisition_error_grace_period_sec: Seconds = seconds(5.0, "from the first output on stderr to the stop")
+    process_start_timeout_sec: Seconds | None = seconds(
+        None, "stop the acquisition when it prints nothing for this long after its start"
+    )
+    acquisition_echo: Flag = key(False, "show the acquisition's output on the terminal too")
+    acquisition_timeout_s: Seconds | None = seconds(None, "longest acquisition", 0.001)
+    session_timeout: Seconds | None = seconds(None, "longest session", 0.001)
+    ask_notes: Flag = key(True, "ask the operator for notes at the end")
+    on_crash: Annotated[Literal["stop", "leave"], CHOICE] = key("stop", "what happens to the acquisition when the session dies")
+    mirror_wait_s: Seconds = seconds(5.0, "longest wait for the mirror at the end of a session")
+    mirror_finish_s: Seconds = seconds(600.0, "how long the helper process goes on mirroring after the session")
+    report_wait_s: Seconds = seconds(5.0, "longest wait for a failure report at the end of a session")
+    low_disk_gb: Number = key(5.0, "warn when the session's disk has less free", "GB", 0)
+    low_memory_percent: Number = key(95.0, "warn when more of the memory is in use", "%", 1, 100)
+    show_locals: Flag = key(False, "keep local variables of failed functions in debug_state.json")
+    stop_graceful_s: Seconds = seconds(10.0, "from asking the acquisition to stop to terminating it")
+    stop_terminate_s: Seconds = seconds(5.0, "from terminating to killing")
+    stop_kill_s: Seconds = seconds(5.0, "wait for a killed process to vanish")
+    grace_s: Seconds = seconds(10.0, "from a step's timeout to the kill of a session that does not come back")
+    session_sync_role: Annotated[Literal["master", "slave"], CHOICE] | None = key(None, "part in a session over several PCs")
+    session_sync_mode: Annotated[Literal["master", "slave"], CHOICE] | None = key(None, "older spelling of session_sync_role")
+    session_sync_port: Integer | None = key(None, "TCP port of the master", minimum=1, maximum=65535)
+    session_sync_bind_host: Text = key("0.0.0.0", "address on which the master listens")
+    session_sync_expected_slaves: Integer = key(1, "number of slaves the master waits for", minimum=0)
+    session_sync_master_host: Text | None = key(None, "the master's address")
+    session_sync_retry_delay_sec: Seconds = seconds(1.0, "between two attempts to connect")
+    session_sync_key_param: Text = key("subject_id", "parameter whose value all PCs must share")
+    session_sync_session_key: Id | None = key(None, "value that all PCs must share, instead of a parameter's")
+    session_sync_session_name: Id | None = key(None, "session name that the master announces")
+    session_sync_name_param: Text = key("session_uuid", "parameter that holds the session name")
+    session_sync_node_name: Id | None = key(None, "this PC's name; the host's when absent")
+    session_sync_timeout_sec: Seconds = seconds(300.0, "longest wait for the other PCs")
+    session_sync_ack_timeout_sec: Seconds = seconds(300.0, "longest wait for one message")
+    session_sync_allow_bypass: Flag = key(True, "let the operator go on without the other PCs")
+    session_sync_bypass_prompt: Text | None = key(None, "the question asked then")
+    github_issue: GithubIssueSettings | None = key(None, "failure reports on GitHub")
+    collect_mouse_runtime_data: Any = key(None, "recorded")
+    protocol_id: Any = key(None, "recorded; a value or a list")
+    mouse_platform_name: Any = key(None, "recorded")
+    active_mouse_platform: Any = key(None, "recorded")
+
+    @field_validator("subject_id", "user_id", "session_uuid")
+    @classmethod
+    def _empty_is_absent(cls, value: str | None) -> str | None:
+        return value or None
+
+
+class Device(Section):
+    """One device of a rig."""
+
+    driver: Text | None = key(None, "import path module:Class, or a ready-made driver: serial, visa, zmq, http, subprocess")
+    params: Values = key({}, "arguments of the driver")
+    mock: Any = key(None, "what takes the driver's place in a dry run: module:Class, a file or a mapping")
+    open: Annotated[Literal["lazy", "eager"], CHOICE] = key(
+        "lazy", "when it is opened: before pre-acquisition or when first asked for"
+    )
+    open_method: Text | None = key(
+        None, "the driver's method that connects, where it is not the usual one; none for nothing to call"
+    )
+    close_method: Text | None = key(None, "the driver's method that disconnects; none for nothing to call")
+    open_in_main_thread: Flag = key(False, "open unwatched, for libraries that are bound to a thread")
+    open_timeout_s: Seconds = seconds(30.0, "longest opening", 0.001)
+    close_timeout_s: Seconds = seconds(10.0, "longest closing", 0.001)
+    check_timeout_s: Seconds = seconds(10.0, "longest check", 0.001)
+    safe_state_timeout_s: Seconds = seconds(10.0, "longest safe_state", 0.001)
+    call_timeout_s: Seconds | None = seconds(None, "longest call of another method; none: the step's own time counts", 0.001)
+    safe_state: Any = key(None, "call that makes the device safe: {call: output, args: [false]}")
+    safe_state_command: Command | None = key(None, "command line that makes the device safe when the session has died")
+    log_io: Flag = key(False, "log what the device was told and answered")
+    returns: Values = key({}, "answers in a dry run, by method")
+    description: Text | None = key(None, "for people")
+    resource: Text | None = key(None, "visa: resource name")
+    port: Any = key(None, "serial port or TCP port")
+    baud: Integer | None = key(None, "serial: bits per second", "baud", 1)
+    url: Text | None = key(None, "http and zmq: address")
+    host: Text | None = key(None, "address of the device")
+    command: Command | None = key(None, "subprocess: program and arguments")
+
+
+class Requirements(Section):
+    """What the rig validation checks; a key that is absent is not checked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    free_gb: Number | None = key(None, "free space on the output disk", "GB", 0)
+    write_mb_per_s: Number | None = key(None, "write speed of the output disk", "MB/s", 0)
+    fsync_ms: Number | None = key(None, "longest sync of a small file", "ms", 0)
+    mirror_latency_ms: Number | None = key(None, "longest small write on the mirror", "ms", 0)
+    clock_skew_s: Number | None = key(None, "largest difference to the mirror's clock", "s", 0)
+    clock_synchronised: Flag | None = key(None, "the clock must be synchronised")
+    executables: Texts = key((), "programs that must be there: names or paths")
+    repositories: Texts = key((), "folders that must be git repositories")
+    serial_ports: Texts = key((), "serial ports that must be there")
+    tcp_ports: List = key((), "TCP ports that must be free")
+    no_processes: Texts = key((), "names of programs that must not be running")
+    packages_lock: PathText | None = key(None, "file with the exact package versions, relative to the rig file")
+    memory_gb: Number | None = key(None, "free memory", "GB", 0)
+    python: Text | None = key(None, "PEP 440 specifier of the Python version")
+    environment: Texts = key((), "environment variables that must be set")
+    timeout_s: Seconds = seconds(20.0, "longest wait for an answer of the output disk, the mirror or GitHub", 0.1)
+
+
+class Readiness(Section):
+    """Which validation results a session needs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    require: Texts = key((), "checks, or groups of them, that must have passed")
+    max_age: Seconds = seconds(86_400.0, "oldest result that counts: a number of seconds or 24h, 7d")
+    on_stale: Annotated[Literal["refuse", "warn"], CHOICE] = key(
+        "refuse", "what a stale or failed validation does to a session"
+    )
+
+
+class RigFile(Section):
+    """The keys that belong to a rig file alone; it may hold parameters too, as defaults."""
+
+    rig_id: Id | None = key(None, "name of the rig; the host's name when absent")
+    state_directory: PathText | None = key(
+        None, "what outlives sessions (lock, last answers, outbox); a folder of the user's state directory when absent"
+    )
+    devices: Values = key({}, "the rig's devices, by name")
+    requirements: Values = key({}, "what the rig validation checks")
+    readiness: Values = key({}, "which validation results a session needs")
+    values: Values = key({}, "the lab's own values, never mistaken for misspelt keys")
+    rig_model: Text | None = key(None, "the lab's pydantic model of 'values', module:Class; rig.values is then one of it")
+    parameters: Values = key({}, "defaults for parameters, the same as at the top level of the rig file")
+
+    @field_validator("rig_id")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value == "":
+            raise Wrong("is empty", "give a name, or remove the key: the host's name is used then")
+        return value
+
+
+class Entry(Section):
+    """One entry of a pipeline, as a parameter file writes it."""
+
+    module_type: Annotated[Literal["launcher_module", "script_module"], CHOICE] = key(
+        "launcher_module", "launcher_module (ready-made) or script_module (a Python file of the repository)"
+    )
+    module_path: Text | None = key(None, "name of the ready-made module, or path of the file")
+    module_parameters: Values = key({}, "merged over the parameters for this step alone")
+    on_failure: Annotated[Policy, CHOICE] = key("continue", "what a failure of the step does to the steps after it")
+    failure_policy: Annotated[Policy, CHOICE] | None = key(None, "older spelling of on_failure")
+    fail_policy: Annotated[Policy, CHOICE] | None = key(None, "older spelling of on_failure")
+    fail_action: Annotated[Policy, CHOICE] | None = key(None, "older spelling of on_failure")
+    abort_on_fail: Flag | None = key(None, "true means on_failure: abort, whatever else is said")
+    timeout_s: Seconds | None = seconds(None, "longest run of the step", 0.001)
+    attempts: Integer = key(1, "how often the step is tried; the last attempt decides", minimum=1, maximum=100)
+    retry_delay_s: Seconds = seconds(0.0, "between two attempts")
+    function: Text | None = key(None, "function of a script module")
+    function_args: Values | None = key(None, "keyword arguments of the function")
+    type: Annotated[Literal["repo_module", "script_module", "launcher_module"], CHOICE] | None = key(
+        None, "older files: repo_module"
+    )
+    repo_relative_path: PathText | None = key(None, "older files: path of the file in the repository")
+    kwargs: Values | None = key(None, "older files: keyword arguments of the function")
+    name: Text | None = key(None, "the step's name, when the module's own will not do")
+
+
+PARAMETERS = keys_of(Settings)
+RIG_KEYS = keys_of(RigFile)
+#: ``github_issue_on_error`` stands for ``enabled``; the other flat keys are ``github_issue_<option>``.
+FLAT_GITHUB = {
+    "github_issue_on_error": "enabled",
+    **{f"github_issue_{name}": name for name in keys_of(GithubIssueSettings)},
+}
+KNOWN_PARAMETERS = (*PARAMETERS, *FLAT_GITHUB)
+KNOWN_IN_RIG = (*RIG_KEYS, *KNOWN_PARAMETERS)
+
+
+def look_up(mapping: Mapping[str, Any], name: str) -> Any:
+    """Return the value at a key, dotted or with dots of its own; numbers reach into lists.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in mapping:
+        return mapping[name]
+    head, _, rest = name.partition(".")
+    while rest:
+        inner = mapping.get(head)
+        if isinstance(inner, list):
+            inner = {str(index): item for index, item in enumerate(inner)}
+        if isinstance(inner, Mapping):
+            try:
+                return look_up(inner, rest)
+            except KeyError:
+                pass
+        part, _, rest = rest.partition(".")
+        head = f"{head}.{part}"
+    raise KeyError(name)
+
+
+ValuesT = TypeVar("ValuesT", default=Any)
+
+
+@dataclass(frozen=True, eq=False)
+class Rig(Mapping[str, Any], Generic[ValuesT]):
+    """The rig. As a mapping it holds the lab's own values: ``rig["COM_port"]``, ``rig["camera.exposure_time"]``.
+
+    With ``rig_model`` in the rig file, ``rig.values`` is the lab's own model; annotate ``rig: Rig[MyModel]`` to have it typed.
+
+    Attributes:
+        rig_id: the rig's name.
+        path: the rig file.
+        output_root_folder: as the rig file has it; a session may override it.
+        state_directory: what belongs to the rig and outlives sessions; nothing has created it yet.
+        devices: name to options, as written, checked for misspelt keys.
+        requirements, readiness: the blocks as written.
+        values_: the lab's own values, as written.
+        model: the lab's own values as its model has them; None without ``rig_model``.
+        defaults: parameters that the rig file sets.
+        raw: the whole file.
+    """
+
+    rig_id: str
+    path: Path
+    state_directory: Path
+    output_root_folder: str | None = None
+    devices: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    requirements: Mapping[str, Any] = field(default_factory=dict)
+    readiness: Mapping[str, Any] = field(default_factory=dict)
+    values_: Mapping[str, Any] = field(default_factory=dict)
+    model: BaseModel | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def values(self) -> ValuesT:  # type: ignore[override]
+        """The lab's own values as its model has them; without a model the method of every mapping."""
+        return cast("ValuesT", self.model if self.model is not None else super().values)
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return look_up(self.values_, name)
+        except KeyError:
+            pass
+        try:
+            return look_up({**self.raw, "rig_id": self.rig_id}, name)
+        except KeyError:
+            raise KeyError(f"{name!r} is not in {self.path.name}; it has: {', '.join(self.values_) or 'no values'}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_)
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"Rig({self.rig_id!r}, {self.path.name!r}, values: {', '.join(self.values_) or 'none'})"
+
+
+@dataclass(frozen=True)
+class PipelineEntry:
+    """One step of a parameter file, its older spellings read.
+
+    Attributes:
+        name: unique within its phase (``disk_space_check``, ``disk_space_check[2]``; a script's stem).
+        module_type: ``launcher_module`` or ``script_module`` (which the older ``repo_module`` is, too).
+        module_path: name of a ready-made module, or path of a Python file in the repository.
+        parameters: ``module_parameters``, to be merged over the parameters for this step alone.
+        function: function of a script module; None means the contract's own names.
+        function_args: keyword arguments of that function; None where the entry gives none.
+        timeout_s: longest run of the step.
+        attempts, retry_delay_s: how often it is tried, and how long after a failure.
+        raw: the entry as written.
+        where: ``day1.json: pre_acquisition_pipeline[0]``.
+    """
+
+    name: str
+    phase: Phase
+    module_type: str
+    module_path: str
+    parameters: dict[str, Any]
+    on_failure: OnFailure = OnFailure.CONTINUE
+    function: str | None = None
+    function_args: dict[str, Any] | None = None
+    timeout_s: float | None = None
+    attempts: int = 1
+    retry_delay_s: float = 0.0
+    raw: Any = None
+    where: str = ""
