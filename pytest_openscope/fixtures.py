@@ -10,7 +10,7 @@ import pytest
 from typing_extensions import TypeVar
 
 from .records import Failure, Measurement, Outcome
-from .session import session_of
+from .session import acquisition_of, devices_of, session_of
 
 if TYPE_CHECKING:
     from .acquisition import Acquisition
@@ -116,7 +116,7 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
 @pytest.fixture(scope="session")
 def acquisition(request: pytest.FixtureRequest) -> Acquisition:
     """Runs the acquisition program: ``acquisition.run(command=[...])`` or ``with acquisition.running(command=[...])``."""
-    return session_of(request.config).acquisition_api()
+    return acquisition_of(session_of(request.config))
 
 
 @pytest.fixture(scope="session")
@@ -128,5 +128,5 @@ def operator(request: pytest.FixtureRequest) -> Operator:
 @pytest.fixture(scope="session")
 def devices(request: pytest.FixtureRequest) -> Mapping[str, Any]:
     """The rig's devices by name, each opened when first asked for: ``devices["laser"]``; simulated in a dry run."""
-    manager: Mapping[str, Any] = session_of(request.config).device_manager()
+    manager: Mapping[str, Any] = devices_of(session_of(request.config))
     return manager

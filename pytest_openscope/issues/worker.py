@@ -26,11 +26,6 @@ from .send import Sender
 from .settings import ReportSettings, Timing
 from .settle import Settler
 
-BOOT = (
-    "import sys,json;j=json.loads(sys.stdin.readline());sys.path[:]=j['sys_path'];"
-    "from pytest_openscope.issues.worker import main;main()"
-)
-
 
 def attempt(
     path: Path,

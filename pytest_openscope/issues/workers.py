@@ -15,7 +15,12 @@ from typing import Any
 
 from .settings import Timing
 from .wording import shortened
-from .worker import BOOT
+
+#: What the worker process runs: nothing of the user's site is read before it has its path.
+BOOT = (
+    "import sys,json;j=json.loads(sys.stdin.readline());sys.path[:]=j['sys_path'];"
+    "from pytest_openscope.issues.worker import main;main()"
+)
 
 
 class AttemptFailedError(Exception):

@@ -14,18 +14,28 @@ if TYPE_CHECKING:
     from .operator import Operator
     from .run import ExperimentRun
     from .session import ExperimentSession
+    from .step_tools import acquisition_of, devices_of
     from .steps import session_of
 
 __all__ = [
     "ExperimentRun",
     "ExperimentSession",
     "Operator",
+    "acquisition_of",
     "add_options",
+    "devices_of",
     "rig_config_of",
     "session_of",
 ]
 
-_HOME = {"ExperimentRun": "run", "ExperimentSession": "session", "Operator": "operator", "session_of": "steps"}
+_HOME = {
+    "ExperimentRun": "run",
+    "ExperimentSession": "session",
+    "Operator": "operator",
+    "acquisition_of": "step_tools",
+    "devices_of": "step_tools",
+    "session_of": "steps",
+}
 
 
 def __getattr__(name: str) -> Any:

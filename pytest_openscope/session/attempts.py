@@ -14,11 +14,11 @@ import pytest
 from _pytest.runner import call_and_report
 
 from ..records import Phase
+from .collecting import place_of, step_name
 from .interrupts import StepExited, StepInterrupted, StepTimedOut
-from .items import place_of, step_name
 
 if TYPE_CHECKING:
-    from .session import ExperimentSession
+    from .state import SessionState
 
 _PHASES = {str(phase) for phase in Phase}
 _ATTEMPTS = pytest.StashKey["Attempts"]()
@@ -72,7 +72,7 @@ def _read(nodeid: str, marker: pytest.Mark) -> Attempts:
 class Retries:
     """Runs the steps that have more than one attempt."""
 
-    def __init__(self, session: ExperimentSession) -> None:
+    def __init__(self, session: SessionState) -> None:
         self._session = session
 
     @pytest.hookimpl(tryfirst=True)

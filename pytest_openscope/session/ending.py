@@ -14,7 +14,7 @@ from ..system import now_iso
 from .interrupts import StepInterrupted, StepTimedOut
 
 if TYPE_CHECKING:
-    from .session import ExperimentSession
+    from .state import SessionState
 
 _LOGGER = "pytest_openscope.session"
 _LAST_LINES = 200
@@ -23,7 +23,7 @@ _LOOK_S = 0.02
 _DISCARD_S = 5.0
 
 
-def finish(session: ExperimentSession, exit_code: int | None) -> None:
+def finish(session: SessionState, exit_code: int | None) -> None:
     """Do everything that ends a session, each part guarded alone, so that none can take the others with it."""
     record = session.record
     session.log.set_place(str(Phase.POST_ACQUISITION), None)
@@ -47,16 +47,16 @@ def finish(session: ExperimentSession, exit_code: int | None) -> None:
         _explain(session)
         _write_states(session)
     if session.rig_watch is not None and record.outcome is Outcome.PASSED:
-        session._guard("keeping the rig's state", session.rig_watch.keep)
+        session.guard("keeping the rig's state", session.rig_watch.keep)
     session.journal.write("ended", outcome=str(record.outcome), exit_code=record.exit_code)
     _wait_for_sidecar(session)
     session.journal.write("bye")
     if session.sidecar is not None:
-        session._guard("letting the sidecar go", session.sidecar.goodbye)
+        session.guard("letting the sidecar go", session.sidecar.goodbye)
     session.journal.close()
 
 
-def discard(session: ExperimentSession) -> None:
+def discard(session: SessionState) -> None:
     """Take a session back whose command line was a mistake (exit code 4) before any step was known; its folder goes.
 
     What the user put into the folder meanwhile stays, and the folder with it.
@@ -68,7 +68,7 @@ def discard(session: ExperimentSession) -> None:
         deadline = time.monotonic() + _DISCARD_S
         while not sidecar.gave_up and not sidecar.wait_done(_LOOK_S) and time.monotonic() < deadline:
             continue
-        session._guard("letting the sidecar go", sidecar.goodbye)
+        session.guard("letting the sidecar go", sidecar.goodbye)
     session.journal.close()
     if session.faults is not None:
         session.faults.close()
@@ -85,20 +85,20 @@ def discard(session: ExperimentSession) -> None:
             folder.rmdir()
 
 
-def _stop_hardware(session: ExperimentSession) -> None:
+def _stop_hardware(session: SessionState) -> None:
     if session.acquisition is not None:
         acquisition = session.acquisition
-        session._guard("stopping the acquisition", lambda: acquisition.stop_all("the session ends"))
+        session.guard("stopping the acquisition", lambda: acquisition.stop_all("the session ends"))
     if session.devices is not None:
         devices = session.devices
-        session._guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
-        session._guard("making the devices safe", lambda: session.keep("helper_failures", *devices.close_all()))
+        session.guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
+        session.guard("making the devices safe", lambda: session.keep("helper_failures", *devices.close_all()))
         for text in devices.unsafe:
             session.fail(Failure("exception", Outcome.ERROR, text, at=now_iso()))
-    session._guard("looking for faults that never struck", lambda: _tell_of_idle_faults(session))
+    session.guard("looking for faults that never struck", lambda: _tell_of_idle_faults(session))
 
 
-def _tell_of_idle_faults(session: ExperimentSession) -> None:
+def _tell_of_idle_faults(session: SessionState) -> None:
     """Warn of a rehearsal that rehearsed nothing."""
     idle = [] if session.record.acquisitions else list(session.options.acquisition_faults)
     if session.devices is not None:
@@ -109,7 +109,7 @@ def _tell_of_idle_faults(session: ExperimentSession) -> None:
         session.notices.append(text)
 
 
-def _ask_notes(session: ExperimentSession) -> None:
+def _ask_notes(session: SessionState) -> None:
     if not session.settings.ask_notes or session.validating or not session.record.steps:
         return
     record, lines = session.record, list[str]()
@@ -120,7 +120,7 @@ def _ask_notes(session: ExperimentSession) -> None:
         session.keep("operator_notes", "\n".join(part for part in (record.operator_notes, *lines) if part))
 
 
-def _explain(session: ExperimentSession) -> None:
+def _explain(session: SessionState) -> None:
     """A session that is not good has at least one failure that says why."""
     record = session.record
     if record.failures:
@@ -135,7 +135,7 @@ def _explain(session: ExperimentSession) -> None:
             session.keep("failures", Failure("usage", Outcome.ERROR, "no step ran", at=now_iso()))
 
 
-def _write_states(session: ExperimentSession) -> None:
+def _write_states(session: SessionState) -> None:
     record, secrets = session.record, session.secrets
     rig = session.rig_config()
     if record.outcome is not Outcome.PASSED:
@@ -154,16 +154,16 @@ def _write_states(session: ExperimentSession) -> None:
                 dry_run=record.dry_run,
                 session_outcome=str(record.outcome),
             )
-            session._save(DEBUG_STATE, state)
+            session.save(DEBUG_STATE, state)
 
-        session._guard("writing debug_state.json", write_debug)
-    session._guard(
+        session.guard("writing debug_state.json", write_debug)
+    session.guard(
         "writing end_state.json",
-        lambda: session._save(END_STATE, end_state(record, rig_config=rig, mirror=session.mirror, secrets=secrets)),
+        lambda: session.save(END_STATE, end_state(record, rig_config=rig, mirror=session.mirror, secrets=secrets)),
     )
 
 
-def _launcher_state(session: ExperimentSession) -> dict[str, object]:
+def _launcher_state(session: SessionState) -> dict[str, object]:
     state: dict[str, object] = {
         "session_folder": str(session.folder),
         "acquisition_begun": session.gate.acquisition_begun,
@@ -176,7 +176,7 @@ def _launcher_state(session: ExperimentSession) -> dict[str, object]:
     return state
 
 
-def _write_footer(session: ExperimentSession) -> None:
+def _write_footer(session: SessionState) -> None:
     record, log = session.record, session.log
     duration_s = (local(record.stopped or now_iso()) - local(record.started)).total_seconds()
     log.set_place(None, None)
@@ -194,7 +194,7 @@ def local(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _wait_for_sidecar(session: ExperimentSession) -> None:
+def _wait_for_sidecar(session: SessionState) -> None:
     """Give mirror and report a bounded time; what they still owe goes on without this process."""
     settings, sidecar = session.settings, session.sidecar
     if sidecar is None:
@@ -215,7 +215,7 @@ def _wait_for_sidecar(session: ExperimentSession) -> None:
         session.mirror["reason"] = f"no answer within {time.monotonic() - started:.1f} s"
 
 
-def _reports(session: ExperimentSession) -> bool:
+def _reports(session: SessionState) -> bool:
     """Tell whether a report may be on its way."""
     report = session.settings.github_issue
     if report is None or not report.enabled or not session.record.failures or session.validating or session.missing_token:

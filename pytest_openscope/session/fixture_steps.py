@@ -13,7 +13,7 @@ import pytest
 from ..records import OnFailure, Outcome, Phase, StepRecord
 
 if TYPE_CHECKING:
-    from .session import ExperimentSession
+    from .state import SessionState
 
 _log = logging.getLogger("pytest_openscope.steps")
 _OF_TOOLS = ("_pytest.", "pytest_openscope.", "pytest_timeout", "pluggy", "hypothesis.", "xdist", "anyio.", "pytest_asyncio")
@@ -22,7 +22,7 @@ _OF_TOOLS = ("_pytest.", "pytest_openscope.", "pytest_timeout", "pluggy", "hypot
 class FixtureSteps:
     """Logs, times and counts the fixtures of acquisition steps as steps of pre- and post-acquisition."""
 
-    def __init__(self, session: ExperimentSession) -> None:
+    def __init__(self, session: SessionState) -> None:
         self._session = session
         self._phase: Phase | None = None
         self._item_place = ("", "")

@@ -19,10 +19,11 @@ from .. import LAUNCHER_FORMAT_VERSION, __version__
 from ..log import ExactMasker, mask_json
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
 from ..system import create_time, keep_apart, write_atomic, write_holder
-from .rig_access import check_readiness, recover_earlier, take_rig, tell_of_crashes
+from .rig import RigWatch, check_readiness, recover_earlier, take_rig, tell_of_crashes
+from .step_tools import devices_of
 
 if TYPE_CHECKING:
-    from .session import ExperimentSession
+    from .state import SessionState
 
 _LOGGER = "pytest_openscope.session"
 #: Room for the final states, kept from the start, so that a full disk does not take them too.
@@ -32,7 +33,7 @@ RESERVE = ".reserved_for_the_end"
 _NEEDED_BYTES = 1_000_000
 
 
-def open_session(session: ExperimentSession) -> None:
+def open_session(session: SessionState) -> None:
     """Take the rig, create the folder, and open log, journal and sidecar.
 
     Raises:
@@ -51,22 +52,22 @@ def open_session(session: ExperimentSession) -> None:
         session.free_rig()
         raise
     facts = _session_facts(session)
-    session._guard("noting the unfinished session", partial(_mark, session, facts))
+    session.guard("noting the unfinished session", partial(_mark, session, facts))
     _open_log(session)
     _begin_journal(session, facts)
     _write_inputs(session)
-    session._guard("starting the sidecar", partial(_start_sidecar, session))
+    session.guard("starting the sidecar", partial(_start_sidecar, session))
     _describe_devices(session)
     if not session.dry_run:
-        session._guard("looking for sessions that died", partial(tell_of_crashes, session))
+        session.guard("looking for sessions that died", partial(tell_of_crashes, session))
     for notice in session.notices:
         session.log.write("WARNING", _LOGGER, notice)
     _look_for_token(session)
     if not (session.dry_run or session.validating):
-        session._guard("comparing the rig with its last good session", partial(_compare, session))
+        session.guard("comparing the rig with its last good session", partial(_compare, session))
 
 
-def _look_for_token(session: ExperimentSession) -> None:
+def _look_for_token(session: SessionState) -> None:
     """Warn at once of reports that cannot be sent for want of a token; the summary repeats it where it is seen."""
     report = session.settings.github_issue
     if report is None or not report.enabled or session.validating or (session.dry_run and not report.report_dry_runs):
@@ -78,7 +79,7 @@ def _look_for_token(session: ExperimentSession) -> None:
         session.log.write("WARNING", "pytest_openscope.issues", session.missing_token)
 
 
-def _root_of(session: ExperimentSession) -> Path:
+def _root_of(session: SessionState) -> Path:
     """Return where the session folder goes: a validation that finds the output root dead lies beside the rig's state.
 
     Raises:
@@ -107,7 +108,7 @@ def _root_of(session: ExperimentSession) -> Path:
     return state / "validations"
 
 
-def _create_folder(session: ExperimentSession, root: Path) -> None:
+def _create_folder(session: SessionState, root: Path) -> None:
     start = _local_now()
     settings, configuration = session.settings, session.configuration
     subject = settings.subject_id or ("validation" if session.validating else "subject")
@@ -167,7 +168,7 @@ def _refuse_a_full_disk(root: Path) -> None:
         )
 
 
-def _session_facts(session: ExperimentSession) -> dict[str, Any]:
+def _session_facts(session: SessionState) -> dict[str, Any]:
     """Return the fields of the journal's ``session`` event: what sidecar and recovery need to know of this session."""
     settings, record, secrets = session.settings, session.record, session.secrets
     # What a check finds is for the person who validates, and in any case no defect of the experiment.
@@ -208,7 +209,7 @@ def _session_facts(session: ExperimentSession) -> dict[str, Any]:
     }
 
 
-def _mark(session: ExperimentSession, facts: dict[str, Any]) -> None:
+def _mark(session: SessionState, facts: dict[str, Any]) -> None:
     """Let the next session on this rig find this one from its first moment on."""
     from ..sidecar import mark_unfinished
 
@@ -216,16 +217,16 @@ def _mark(session: ExperimentSession, facts: dict[str, Any]) -> None:
     mark_unfinished(state, session.folder.name, session.folder, facts["mirror_directory"], facts)
 
 
-def _open_log(session: ExperimentSession) -> None:
+def _open_log(session: SessionState) -> None:
     session.log_path.parent.mkdir(parents=True, exist_ok=True)
-    session.log.open(session.log_path, ExactMasker(session.secrets), on_lost=session._on_lost)
+    session.log.open(session.log_path, ExactMasker(session.secrets), on_lost=session.lose_records)
     with contextlib.suppress(OSError):
         write_atomic(session.metadata / RESERVE, bytes(_RESERVE_BYTES))
     for line in _header(session):
         session.log.write("INFO", _LOGGER, line)
 
 
-def _header(session: ExperimentSession) -> list[str]:
+def _header(session: SessionState) -> list[str]:
     record, settings, configuration = session.record, session.settings, session.configuration
     files = {"rig configuration": configuration.rig_file, "parameter file": configuration.parameter_file}
     repository, commit = settings.repository_url, settings.repository_commit_hash
@@ -242,7 +243,7 @@ def _header(session: ExperimentSession) -> list[str]:
     return [line for line in lines if line]
 
 
-def _begin_journal(session: ExperimentSession, facts: dict[str, Any]) -> None:
+def _begin_journal(session: SessionState, facts: dict[str, Any]) -> None:
     session.journal = Journal(session.metadata / JOURNAL)
     flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
     session.faults = os.fdopen(keep_apart(os.open(session.metadata / "faulthandler.log", flags, 0o644)), "a", encoding="utf-8")
@@ -251,7 +252,7 @@ def _begin_journal(session: ExperimentSession, facts: dict[str, Any]) -> None:
         session.mirror = {"status": "pending", "bytes_behind": None, "reason": "not confirmed yet"}
 
 
-def _write_inputs(session: ExperimentSession) -> None:
+def _write_inputs(session: SessionState) -> None:
     from ..records import git_revisions
 
     arguments = command_line()
@@ -270,37 +271,35 @@ def _write_inputs(session: ExperimentSession) -> None:
         },
     }
     for name, content in files.items():
-        session._guard(f"writing {name}", partial(session._save, name, mask_json(content, session.secrets)))
-    session._guard(
+        session.guard(f"writing {name}", partial(session.save, name, mask_json(content, session.secrets)))
+    session.guard(
         "writing git_revisions.json",
-        lambda: session._save("git_revisions.json", git_revisions([session.config.rootpath])),
+        lambda: session.save("git_revisions.json", git_revisions([session.config.rootpath])),
     )
 
 
-def _start_sidecar(session: ExperimentSession) -> None:
+def _start_sidecar(session: SessionState) -> None:
     from ..sidecar import SidecarClient
 
     session.sidecar = SidecarClient(
-        session.journal, session.folder, session._on_message, secrets=session.secrets, terminal_fd=session.terminal_fd
+        session.journal, session.folder, session.take_message, secrets=session.secrets, terminal_fd=session.terminal_fd
     )
 
 
-def _compare(session: ExperimentSession) -> None:
+def _compare(session: SessionState) -> None:
     """List what has changed since the last good session of this rig."""
-    from .rig_watch import RigWatch
-
     session.rig_watch = RigWatch(session)
     session.rig_watch.start()
 
 
-def _describe_devices(session: ExperimentSession) -> None:
+def _describe_devices(session: SessionState) -> None:
     """Stamp devices, stand-ins and injected faults on record, log and journal."""
     devices: dict[str, dict[str, Any]] = {
         name: {"driver": options.get("driver"), "dry_run": session.dry_run, "simulated": None}
         for name, options in session.rig.devices.items()
     }
     if session.dry_run and devices:
-        session._guard("listing the simulated devices", partial(_list_simulated, session, devices))
+        session.guard("listing the simulated devices", partial(_list_simulated, session, devices))
     for text in session.options.acquisition_faults:
         session.keep("simulated", f"injected: {text}")
         session.log.write("INFO", _LOGGER, f"injected: {text}")
@@ -308,8 +307,8 @@ def _describe_devices(session: ExperimentSession) -> None:
         session.keep("devices", devices)
 
 
-def _list_simulated(session: ExperimentSession, devices: dict[str, dict[str, Any]]) -> None:
-    manager = session.device_manager()
+def _list_simulated(session: SessionState, devices: dict[str, dict[str, Any]]) -> None:
+    manager = devices_of(session)
     for name, words in manager.stand_ins().items():
         devices[name]["simulated"] = words
     for line in manager.simulated():

@@ -1,14 +1,18 @@
-"""The person at the rig: questions on the terminal, answered there and written into the log."""
+"""The operator: questions with their answers, confirmations, notes; what was answered last on this rig."""
 
 from __future__ import annotations
 
 import builtins
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
+
+from ..system import make_private_folder, write_json
 
 _log = logging.getLogger("pytest_openscope.operator")
 #: Questions that a step asks itself must not reach the replaced ``input``.
@@ -159,3 +163,24 @@ def say_at_once(config: Any, text: str) -> None:
     """Write a line to the real stderr, past pytest's capture; safe in a signal handler."""
     with suppress(OSError):
         os.write(real_descriptor(config, 2), f"\nopenscope: {text}\n".encode("utf-8", "replace"))
+
+
+_FILE = "last_answers.json"
+
+
+def last_answers(state_directory: Path) -> dict[str, str]:
+    """Return the last answers by key; empty when there are none or they cannot be read."""
+    try:
+        found = json.loads((state_directory / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def remember_answers(state_directory: Path, answers: dict[str, str]) -> None:
+    """Keep the answers for the next session; a convenience, so that a failure changes nothing."""
+    try:
+        make_private_folder(state_directory)
+        write_json(state_directory / _FILE, {**last_answers(state_directory), **answers})
+    except OSError:
+        return

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..records import OnFailure, Phase
+from .step_tools import acquisition_of, module_context_of
 
 if TYPE_CHECKING:
     from ..config import Configuration, PipelineEntry
-    from .session import ExperimentSession
+    from .state import SessionState
 
 _ACQUISITION = "acquisition"
 
@@ -109,7 +110,7 @@ def run_acquisition(request: pytest.FixtureRequest) -> None:
     from .steps import session_of
 
     session = session_of(request.config)
-    api = session.acquisition_api()
+    api = acquisition_of(session)
     spec = build_spec(session.parameters, session.folder)
     if spec is None:
         if session.dry_run:
@@ -129,11 +130,11 @@ def _entry_body(entry: PipelineEntry) -> Any:
     return body
 
 
-def run_step(session: ExperimentSession, entry: PipelineEntry) -> None:
+def run_step(session: SessionState, entry: PipelineEntry) -> None:
     """Run one pipeline entry under the module contract."""
     from ..modules import run_entry, simulates
 
-    context = session.module_context(entry)
+    context = module_context_of(session, entry)
     if session.dry_run:
         simulated = simulates(session.expanded_entry(entry), context)
         if simulated is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from ..log import SessionLog
 from ..records import ConfigurationError, Mistake
-from .items import NO_PYTEST_RETRY
+from .collecting import NO_PYTEST_RETRY
 from .operator import Operator, someone_is_there
 from .options import Options, checks_among, read_options, rig_config_of
 
@@ -160,7 +160,7 @@ class ExperimentRun:
             raise pytest.UsageError(
                 _complaint([Mistake(key, "is missing, and nobody can be asked", _HOW_TO_GIVE[key]) for key in loaded.missing])
             )
-        from .answers import last_answers, remember_answers
+        from .operator import last_answers, remember_answers
 
         state_directory = configuration.rig.state_directory
         last = last_answers(state_directory)
@@ -239,7 +239,7 @@ def _positional(config: pytest.Config) -> tuple[Any, ...]:
 
 
 def _check_given_files(config: pytest.Config) -> list[Mistake]:
-    from .given_files import check_given_files
+    from .collecting import check_given_files
 
     return check_given_files(config)
 

@@ -15,8 +15,8 @@ import pytest
 
 from ..records import Failure, Outcome, failure_from_exception
 from ..system import now_iso
+from .collecting import step_name
 from .interrupts import SESSION
-from .items import step_name
 from .tee import LooseEnds
 
 if TYPE_CHECKING:

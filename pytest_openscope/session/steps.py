@@ -13,11 +13,12 @@ import pytest
 from ..records import Failure, OnFailure, Outcome, Phase, StepRecord, failure_from_exception
 from ..system import now_iso
 from .attempts import Retries, attempts_of
+from .collecting import NO_PYTEST_RETRY, misspelt_phases, place_of, step_name
 from .fixture_steps import FixtureSteps
 from .interrupts import SESSION, StepExited, StepInterrupted, StepTimedOut
-from .items import NO_PYTEST_RETRY, misspelt_phases, place_of, step_name
-from .rig_checks import register_recorder
+from .rig import register_recorder
 from .session_ends import SessionEnds, Timeouts
+from .step_tools import devices_of
 from .tee import OutputTee
 from .tracebacks import own_frames_hidden, shorten_names
 
@@ -224,7 +225,7 @@ class StepKeeper:
         if not self._eager_opened:
             self._eager_opened = True
             if any(device.get("open") == "eager" for device in self._session.rig.devices.values()):
-                self._session.device_manager().open_all()
+                devices_of(self._session).open_all()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:

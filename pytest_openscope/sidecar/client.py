@@ -105,7 +105,7 @@ class SidecarClient:
         self._started_at = time.monotonic()
         with open(self.folder / METADATA / SIDECAR_LOG, "ab") as log:
             process = spawn_light(
-                "pytest_openscope.sidecar.loop", arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                "pytest_openscope.sidecar.__main__", arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
         self._process, self.pid = process, process.pid
         name = "openscope-sidecar"

@@ -1,7 +1,7 @@
 """The sidecar: one process per session that sees to what the experiment process must not wait for or cannot do any more.
 
 It follows the session's journal, watches the experiment process, ends it when a step's deadline has passed, and finishes the
-session when it died. Mirror, resource samples and reports are parts that it starts after it is ready; each is guarded alone,
+session when it died. Mirror, resource samples and reports are helpers that it starts after it is ready; each is guarded alone,
 so that a fault in one costs neither the others nor the watch. Nothing heavy is imported before ``ready``.
 """
 
@@ -18,15 +18,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from ..records import METADATA, Journal
 from ..system import FileLock, ProcessWatch, create_time, is_stopped, memory_mb
 from .link import Link
 from .view import WITNESS_JOURNAL, SessionView
-
-if TYPE_CHECKING:
-    from .parts import Parts
 
 TICK_S = 0.2
 #: How long the ``session`` event and the greeting may take.
@@ -41,16 +38,41 @@ _KILL_WAIT_S = 5.0
 _FIRST_FREE_FD = 3
 
 
-def main(args: Sequence[str]) -> int:
-    """Run a sidecar; ``--finish`` takes a session whose experiment process is known to be gone."""
-    rest = [argument for argument in args if argument != "--finish"]
-    if len(rest) != 2 or rest[0] != "--folder":
-        print("usage: python -m pytest_openscope.sidecar --folder SESSION_FOLDER [--finish]", file=sys.stderr)
-        return 2
-    folder = Path(rest[1]).absolute()
-    sys.stderr = PatientStderr()
-    detach()
-    return Sidecar(folder, finish="--finish" in args).run()
+class Helpers(Protocol):
+    """What the sidecar runs beside its watch; whatever one of them raises is guarded here."""
+
+    def start(self) -> None:
+        """Start all of them, each guarded alone."""
+
+    def on_events(self, events: Sequence[dict[str, Any]]) -> None:
+        """Take in new events of the journal."""
+
+    def tick(self) -> None:
+        """Go on a little; called about every 0.2 s, never waits."""
+
+    def log_late(self, level: str, text: str, logger: str) -> None:
+        """Put a warning into the log of the session that has ended."""
+
+    def stop_samples(self) -> None:
+        """Complete ``resource_usage.json``."""
+
+    def known_processes(self) -> list[tuple[int, float]]:
+        """Return pid and start time of each process seen in an acquisition's tree."""
+
+    def start_reports(self) -> None:
+        """Begin to send failure reports."""
+
+    def finish_mirror(self) -> None:
+        """Bring the mirror to its end within its time."""
+
+    def wait_for_reports(self) -> None:
+        """Give the reports a bounded time."""
+
+    def discard(self) -> None:
+        """Forget a session that was taken back."""
+
+    def close(self) -> None:
+        """Complete the copies, and note what is still owed."""
 
 
 class PatientStderr(io.TextIOBase):
@@ -80,7 +102,7 @@ def detach() -> None:
 class Sidecar:
     """One session's sidecar; :meth:`run` returns when nothing is left to do."""
 
-    def __init__(self, folder: Path, finish: bool = False) -> None:
+    def __init__(self, folder: Path, make_helpers: Callable[[Sidecar], Helpers], finish: bool = False) -> None:
         self.folder = folder
         self.finish_only = finish
         self.view = SessionView(folder)
@@ -89,7 +111,8 @@ class Sidecar:
         self.link = Link(self.wake.set)
         self.journal: Journal | None = None
         self.watch: ProcessWatch | None = None
-        self.parts: Parts | None = None
+        self.helpers: Helpers | None = None
+        self._make_helpers = make_helpers
         self.rig_lock: FileLock | None = None
         self.secrets: frozenset[str] = frozenset()
         self._looked = time.monotonic()
@@ -117,7 +140,7 @@ class Sidecar:
         self.journal.write("sidecar_started", pid=os.getpid(), create_time=create_time(os.getpid()), finish=self.finish_only)
         held = self.rig_lock is None or self.rig_lock.held
         self.link.send(type="ready", pid=os.getpid(), memory_mb=round(memory_mb(), 1), lock=held)
-        self._start_parts()
+        self._start_helpers()
         self._follow()
         self._conclude()
         return 0
@@ -150,7 +173,7 @@ class Sidecar:
         self.dead.set()
         self.wake.set()
 
-    def _start_parts(self) -> None:
+    def _start_helpers(self) -> None:
         """Import and start what helps; a greeting that never comes costs its secrets only."""
         greeting = self.link.wait_greeting(START_S)
         paths = [*greeting.get("sys_path", []), *self.view.value("import_path", [])]
@@ -159,12 +182,10 @@ class Sidecar:
         self.secrets = frozenset(str(secret) for secret in greeting.get("secrets", []))
 
         def start() -> None:
-            from .parts import Parts
+            self.helpers = self._make_helpers(self)
+            self.helpers.start()
 
-            self.parts = Parts(self)
-            self.parts.start()
-
-        self.guard("starting the parts", start)
+        self.guard("starting the helpers", start)
 
     # -- on the way --------------------------------------------------------------------------------------------------
 
@@ -185,18 +206,18 @@ class Sidecar:
             print(f"{level} {logger}: {text}", file=sys.stderr, flush=True)
         if not self.dead.is_set():
             self.link.send(type="say", level=level, logger=logger, text=text, terminal=terminal)
-        if ended and level != "INFO" and self.parts is not None:
-            self.parts.log_late(level, text, logger)
+        if ended and level != "INFO" and self.helpers is not None:
+            self.helpers.log_late(level, text, logger)
 
     def _follow(self) -> None:
         """Take in the journal until the session has ended or its process is gone."""
         while True:
             died = self.dead.is_set()
             events = self.view.read()
-            if self.parts is not None:
+            if self.helpers is not None:
                 if events:
-                    self.guard("following the session", partial(self.parts.on_events, events))
-                self.guard("supervising the mirror", self.parts.tick)
+                    self.guard("following the session", partial(self.helpers.on_events, events))
+                self.guard("supervising the mirror", self.helpers.tick)
             if died or self.view.ended is not None or self.view.discarded:
                 return
             if self.rig_lock is not None and not self.rig_lock.held:
@@ -258,20 +279,20 @@ class Sidecar:
         self.view.read()
         if self.view.ended is None and not self.view.discarded:
             self.guard("finishing the session", self._witness)
-        if self.parts is not None:
-            self.guard("stopping the samples", self.parts.stop_samples)
+        if self.helpers is not None:
+            self.guard("stopping the samples", self.helpers.stop_samples)
         if self.rig_lock is not None:
             self.rig_lock.release()
-        parts = self.parts
-        if parts is not None and self.view.discarded:
-            self.guard("taking the session back", parts.discard)
-        elif parts is not None:
-            self.guard("starting reports", parts.start_reports)
-            self.guard("finishing the mirror", parts.finish_mirror)
-            parts.wait_for_reports()
+        helpers = self.helpers
+        if helpers is not None and self.view.discarded:
+            self.guard("taking the session back", helpers.discard)
+        elif helpers is not None:
+            self.guard("starting reports", helpers.start_reports)
+            self.guard("finishing the mirror", helpers.finish_mirror)
+            helpers.wait_for_reports()
         self.link.send(type="done")
-        if parts is not None and not self.view.discarded:
-            self.guard("closing the books", parts.close)
+        if helpers is not None and not self.view.discarded:
+            self.guard("closing the books", helpers.close)
         self.link.flush(5.0)
         if self.journal is not None:
             self.journal.close()
@@ -281,10 +302,10 @@ class Sidecar:
 
         code = self.watch.exit_code() if self.watch is not None else None
         known: list[tuple[int, float]] = []
-        parts = self.parts
-        if parts is not None:
-            self.guard("stopping the samples", parts.stop_samples)
-            self.guard("naming the acquisition's processes", lambda: known.extend(parts.known_processes()))
+        helpers = self.helpers
+        if helpers is not None:
+            self.guard("stopping the samples", helpers.stop_samples)
+            self.guard("naming the acquisition's processes", lambda: known.extend(helpers.known_processes()))
         assert self.journal is not None
         finish_session(
             self.view,

@@ -175,7 +175,7 @@ def start_finisher(folder: Path, secrets: Iterable[str] = ()) -> int:
     arguments = ["--folder", str(folder.absolute()), "--finish"]
     with open(folder / METADATA / SIDECAR_LOG, "ab") as log:
         process = spawn_light(
-            "pytest_openscope.sidecar.loop", arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log
+            "pytest_openscope.sidecar.__main__", arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log
         )
     path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
     greeting = {"type": "hello", "secrets": sorted(secrets), "sys_path": path, "pid": os.getpid(), "terminal": ""}

@@ -33,7 +33,7 @@ _REPORTS_TICK_S = 0.2
 _MAX_FAULTS = 3
 
 
-class Parts:
+class SessionHelpers:
     """The sidecar's helpers; whatever one of them raises is the caller's to guard."""
 
     def __init__(self, sidecar: Sidecar) -> None:
@@ -46,7 +46,7 @@ class Parts:
         self._last: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
 
     def start(self) -> None:
-        """Start everything, each part guarded alone."""
+        """Start everything, each guarded alone."""
         guard = self.sidecar.guard
         guard("noting the unfinished session", self._mark)
         if self.view.collected or self.sidecar.finish_only:

@@ -1,4 +1,4 @@
-"""Makes the parts that only some sessions use, and joins them to the session: acquisition, devices, modules."""
+"""Makes what steps use, when it is first asked for, and joins it to the session: acquisition, devices, module contexts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,26 @@ if TYPE_CHECKING:
     from ..config import PipelineEntry
     from ..devices import DeviceManager
     from ..modules import ModuleContext
-    from .session import ExperimentSession
+    from .state import SessionState
 
 
-def make_acquisition(session: ExperimentSession) -> Acquisition:
-    """Return what runs acquisition programs."""
+def acquisition_of(session: SessionState) -> Acquisition:
+    """Return what runs acquisition programs, made when first asked for."""
+    if session.acquisition is None:
+        session.acquisition = _make_acquisition(session)
+    session.acquisition.attempt = session.attempt
+    return session.acquisition
+
+
+def devices_of(session: SessionState) -> DeviceManager:
+    """Return the rig's devices, made when first asked for; none is open yet."""
+    if session.devices is None:
+        session.devices = _make_devices(session)
+    devices: DeviceManager = session.devices
+    return devices
+
+
+def _make_acquisition(session: SessionState) -> Acquisition:
     from ..acquisition import Acquisition, default_spec, parse_fault
 
     faults = session.options.acquisition_faults
@@ -41,7 +56,7 @@ def make_acquisition(session: ExperimentSession) -> Acquisition:
 class _AcquisitionJoint:
     """What acquisition programs say, for the session's log, journal and terminal."""
 
-    def __init__(self, session: ExperimentSession) -> None:
+    def __init__(self, session: SessionState) -> None:
         self._session = session
 
     def take_output(self, source: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
@@ -63,8 +78,7 @@ class _AcquisitionJoint:
             os.write(real_descriptor(self._session.config, 1), b"\n".join([*lines, b""]))
 
 
-def make_devices(session: ExperimentSession) -> DeviceManager:
-    """Return the rig's devices; none is open yet."""
+def _make_devices(session: SessionState) -> DeviceManager:
     from ..devices import DeviceManager, build_specs, parse_injections
 
     rig = session.rig
@@ -80,8 +94,9 @@ def make_devices(session: ExperimentSession) -> DeviceManager:
     )
 
 
-def make_module_context(session: ExperimentSession, entry: PipelineEntry) -> ModuleContext:
+def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleContext:
     """Return what a pipeline step may use; the placeholders of its entry are replaced."""
+    entry = session.expanded_entry(entry)
     from ..modules import ModuleContext
 
     if session.scripts is None:
