@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -15,6 +14,7 @@ from .session import acquisition_of, devices_of, session_of
 if TYPE_CHECKING:
     from .acquisition import Acquisition
     from .config import Rig
+    from .devices import Devices
     from .session import ExperimentSession, Operator
 
 
@@ -126,7 +126,6 @@ def operator(request: pytest.FixtureRequest) -> Operator:
 
 
 @pytest.fixture(scope="session")
-def devices(request: pytest.FixtureRequest) -> Mapping[str, Any]:
+def devices(request: pytest.FixtureRequest) -> Devices:
     """The rig's devices by name, each opened when first asked for: ``devices["laser"]``; simulated in a dry run."""
-    manager: Mapping[str, Any] = devices_of(session_of(request.config))
-    return manager
+    return devices_of(session_of(request.config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyvisa
 
@@ -12,7 +13,7 @@ BACKEND = "sims/laser.yaml@sim"  # on a real bench: ""
 
 def main() -> None:
     manager = pyvisa.ResourceManager(BACKEND)
-    laser = manager.open_resource("ASRL3::INSTR", write_termination="\r\n", read_termination="\n")
+    laser: Any = manager.open_resource("ASRL3::INSTR", write_termination="\r\n", read_termination="\n")
     laser.write("OUTP 0")
     laser.close()
     manager.close()

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 import video
+
+from pytest_openscope import Acquisition, Devices, Experiment, Rig
 
 DURATION_S = 1.0
 
 
 @pytest.fixture(scope="session")
-def movie(experiment):
+def movie(experiment: Experiment) -> Path:
     return experiment.session_folder / "body_camera.mkv"
 
 
 @pytest.mark.pre_acquisition
-def test_devices_answer(devices):
+def test_devices_answer(devices: Devices) -> None:
     for name in devices:
         devices.check(name)
 
 
 @pytest.mark.pre_acquisition
-def test_stage(devices):
+def test_stage(devices: Devices) -> None:
     stage = devices["stage"]
     devices.run(stage.move, x_mm=1.5, z_mm=-0.2, timeout_s=10)
 
 
 @pytest.mark.pre_acquisition
-def test_laser_power(devices, rig, experiment):
+def test_laser_power(devices: Devices, rig: Rig, experiment: Experiment) -> None:
     laser = devices["laser"]
     assert laser.query(f"POW {rig['laser_power_mw']:.1f}") == "OK"
     experiment.measure("laser_power", float(laser.query("POW?")), unit="mW", minimum=4.5, maximum=5.5)
 
 
 @pytest.mark.acquisition
-def test_record(acquisition, devices, rig, movie):
+def test_record(acquisition: Acquisition, devices: Devices, rig: Rig, movie: Path) -> None:
     devices["laser"].output(True)
     command = video.record_command(movie, DURATION_S, rig["camera.frame_rate_hz"], rig["camera.frame_size"])
     with acquisition.running(command=command, name="body_camera", timeout_s=DURATION_S + 8) as camera:
@@ -47,7 +50,7 @@ def test_record(acquisition, devices, rig, movie):
 
 
 @pytest.mark.post_acquisition
-def test_frames(experiment, rig, movie):
+def test_frames(experiment: Experiment, rig: Rig, movie: Path) -> None:
     if experiment.dry_run:
         pytest.skip("a dry run records nothing")
     ordered = DURATION_S * rig["camera.frame_rate_hz"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import video
 
-from pytest_openscope.modules.contract import ModuleContext
+from pytest_openscope import ModuleContext
 
 
 def count_frames(context: ModuleContext, movie_path: str, ordered: float) -> None:

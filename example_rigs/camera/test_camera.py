@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import video
+
+from pytest_openscope import Acquisition, Experiment, Rig
 
 DURATION_S = 2.0
 
 
 @pytest.fixture(scope="session")
-def movie(experiment):
+def movie(experiment: Experiment) -> Path:
     return experiment.session_folder / "body_camera.mkv"
 
 
 @pytest.mark.pre_acquisition
-def test_disk_space(experiment):
+def test_disk_space(experiment: Experiment) -> None:
     free_gb = shutil.disk_usage(experiment.session_folder).free / 1e9
     experiment.measure("free_disk", round(free_gb, 1), unit="GB", minimum=0.1)
 
 
 @pytest.mark.acquisition
-def test_record(acquisition, rig, movie):
+def test_record(acquisition: Acquisition, rig: Rig, movie: Path) -> None:
     command = video.record_command(movie, DURATION_S, rig["camera.frame_rate_hz"], rig["camera.frame_size"])
     acquisition.run(command=command, name="body_camera", timeout_s=60)
 
 
 @pytest.mark.post_acquisition
-def test_frames(experiment, rig, movie):
+def test_frames(experiment: Experiment, rig: Rig, movie: Path) -> None:
     if experiment.dry_run:
         pytest.skip("a dry run records nothing")
     ordered = DURATION_S * rig["camera.frame_rate_hz"]
@@ -36,7 +39,7 @@ def test_frames(experiment, rig, movie):
 
 
 @pytest.mark.post_acquisition
-def test_picture(experiment, movie):
+def test_picture(experiment: Experiment, movie: Path) -> None:
     if experiment.dry_run:
         pytest.skip("a dry run records nothing")
     picture = video.save_frame(movie, experiment.session_folder / "body_camera.png", at_s=DURATION_S / 2)

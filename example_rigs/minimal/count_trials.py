@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -14,11 +15,11 @@ def count(table: Path) -> int:
         return sum(1 for _ in csv.DictReader(stream))
 
 
-def run_post_acquisition(params: dict) -> bool:
+def run_post_acquisition(params: dict[str, Any]) -> bool:
     """True is success, False is failure; an exception is one too."""
     if params["dry_run"]:
         log.info("a dry run acquires nothing")
         return True
     found = count(Path(params["output_session_folder"]) / "trials.csv")
     log.info("%d trials of %d", found, params["trials"])
-    return found == params["trials"]
+    return bool(found == params["trials"])

@@ -8,14 +8,16 @@ from .faults import (
     parse_injections,
 )
 from .manager import (
-    DeviceManager,
+    Devices,
 )
+from .protocol import Driver
 from .spec import (
     build_specs,
 )
 
 __all__ = [
-    "DeviceManager",
+    "Devices",
+    "Driver",
     "build_specs",
     "check_faults",
     "check_safe_commands",

@@ -30,7 +30,7 @@ _READ_STATES_S = 2.0
 _Action = tuple[OpenDevice, Callable[[], Any], float]
 
 
-class DeviceManager(Mapping[str, Any]):
+class Devices(Mapping[str, Any]):
     """Mapping of names to opened devices; a device is opened when it is first asked for.
 
     Args:
@@ -105,7 +105,7 @@ class DeviceManager(Mapping[str, Any]):
         return name in self.specs
 
     def __repr__(self) -> str:
-        return f"<DeviceManager of {', '.join(self.specs) or 'no devices'}; open: {', '.join(self._open) or 'none'}>"
+        return f"<Devices of {', '.join(self.specs) or 'no devices'}; open: {', '.join(self._open) or 'none'}>"
 
     def opened(self) -> list[str]:
         """Return the names of the open devices, in the order in which they were opened."""

@@ -10,11 +10,13 @@ from .access import (
     check_access,
 )
 from .fingerprint import (
-    named,
+    fingerprint_of,
+    fingerprint_of_name,
 )
 from .ledger import (
     Ledger,
 )
+from .normalise import normalised
 from .outbox import (
     drain,
     drop,
@@ -48,10 +50,12 @@ __all__ = [
     "drain",
     "drop",
     "enqueue",
+    "fingerprint_of",
+    "fingerprint_of_name",
     "is_known",
     "list_reports",
     "missing_token",
-    "named",
+    "normalised",
     "result",
     "waiting",
     "write_back",

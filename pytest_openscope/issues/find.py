@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .client import Api, GoneError, InvalidError, RefusedError, TransientError
-from .text import fingerprint_of
+from .text import fingerprints_in
 
 OPEN_PAGES = 10
 CLOSED_PAGES = 5
@@ -171,4 +171,4 @@ def label_names(issue: Mapping[str, Any]) -> set[str]:
 
 
 def _matching(issues: list[dict[str, Any]], fingerprint: str) -> list[dict[str, Any]]:
-    return sorted((issue for issue in issues if fingerprint in fingerprint_of(issue)), key=lambda issue: int(issue["number"]))
+    return sorted((issue for issue in issues if fingerprint in fingerprints_in(issue)), key=lambda issue: int(issue["number"]))

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..records import AcquisitionFacts, ChainedException, Failure
 from .markdown import clean
-from .normalise import basename, normalise
+from .normalise import basename, normalised
 from .sources import Sources
 
 VERSION = "v1"
@@ -55,7 +55,7 @@ _SIGNALS = {
 _UNKNOWN_DEATH = "how is not known"
 
 
-def fingerprint(failure: Failure, private: Iterable[str] = (), sources: Sources | None = None) -> str:
+def fingerprint_of(failure: Failure, private: Iterable[str] = (), sources: Sources | None = None) -> str:
     """Return the defect's name.
 
     ``private`` are this session's own names (subject, user, rig, host); messages are compared without them. ``sources`` know
@@ -63,7 +63,7 @@ def fingerprint(failure: Failure, private: Iterable[str] = (), sources: Sources 
     """
     given = given_fingerprint(failure)
     if given:
-        return named(given)
+        return fingerprint_of_name(given)
     names, sources = tuple(private), sources or Sources()
     parts = [failure.kind if failure.kind in ("acquisition", "timeout", "crash") else "failure"]
     parts += [str(failure.phase or ""), step_name(failure.step, names)]
@@ -76,11 +76,11 @@ def fingerprint(failure: Failure, private: Iterable[str] = (), sources: Sources 
     elif failure.faulthandler:
         parts += _crash(failure, names, sources)
     else:
-        parts += [failure.exception_type, normalise(failure.message, names)]
+        parts += [failure.exception_type, normalised(failure.message, names)]
     return _hash(parts)
 
 
-def named(text: str) -> str:
+def fingerprint_of_name(text: str) -> str:
     """Return the fingerprint of a name that the user gave; what has the form of a fingerprint is taken as one.
 
     Whatever the text holds, the result fits into a title and stands as a line of its own in a body.
@@ -112,7 +112,7 @@ def step_name(step: str, private: Iterable[str] = ()) -> str:
     name, bracket, rest = step.partition("[")
     if not bracket:
         return name
-    inside = normalise(rest.rstrip("]"), private)
+    inside = normalised(rest.rstrip("]"), private)
     return name if inside in ("", "#") else f"{name}[{inside}]"
 
 
@@ -125,7 +125,7 @@ def _chain(chain: list[ChainedException], internal: bool, private: tuple[str, ..
     for link, (kind, frames) in zip(chain, whole, strict=True):
         text = kind + "|" + ">".join(frames)
         if not own:
-            text += "|" + normalise(link.message, private)
+            text += "|" + normalised(link.message, private)
         if link.relation == "group":
             members.add(text)
         elif not signatures or signatures[-1] != text:
@@ -194,7 +194,7 @@ def _crash(failure: Failure, private: tuple[str, ...], sources: Sources) -> list
         # Whether anybody learns of a SIGKILL depends on who reaps the process first.
         name = "kill"
     elif name == "" and not functions:
-        name = normalise(failure.signal or failure.message, private)
+        name = normalised(failure.signal or failure.message, private)
     return [name, *functions]
 
 
@@ -232,7 +232,7 @@ def signal_name(text: str | int | None) -> str:
 def _acquisition(facts: AcquisitionFacts, private: tuple[str, ...]) -> list[str]:
     lines = [line for line in facts.stderr_tail if line.strip()]
     code = signal_name(facts.returncode) or ("" if facts.returncode is None else str(facts.returncode))
-    return [program(facts.command), code, normalise(lines[-1], private) if lines else ""]
+    return [program(facts.command), code, normalised(lines[-1], private) if lines else ""]
 
 
 def program(command: list[str]) -> str:

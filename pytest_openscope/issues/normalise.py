@@ -40,7 +40,7 @@ def basename(path: str) -> str:
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
 
 
-def normalise(text: str, private: Iterable[str] = ()) -> str:
+def normalised(text: str, private: Iterable[str] = ()) -> str:
     """Return one lower-case line: every word with a digit as ``#``, every path as its normalised last part.
 
     ``private`` are names to take out besides (subject, user, rig, host), since one without digits cannot be told from a word.

@@ -17,7 +17,7 @@ from typing import Any
 from .. import __version__
 from ..records import METADATA, Failure, Outcome, Phase, failures_in
 from ..system import now_iso
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint_of
 from .markdown import clean, plain
 from .privacy import Machine, Privacy
 from .settings import ReportSettings
@@ -107,7 +107,7 @@ def build_report(
     for failure in failures_in(debug_state):
         if not is_reportable(failure, settings):
             continue
-        name = fingerprint(failure, names, sources)
+        name = fingerprint_of(failure, names, sources)
         if name not in reports:
             reports[name] = _report(failure, name, settings, facts, privacy, debug_state, session_folder, log, rig_config)
     return list(reports.values())

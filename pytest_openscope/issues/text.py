@@ -198,7 +198,7 @@ def with_count(text: str, sentence: str) -> str:
     return text.replace(COUNT, sentence[:COUNT_CHARS], 1).replace(COUNT, "")
 
 
-def fingerprint_of(issue: Mapping[str, Any]) -> set[str]:
+def fingerprints_in(issue: Mapping[str, Any]) -> set[str]:
     """Return the fingerprints that an issue carries: as a whole visible line of its body, or in its title."""
     found = set(_IN_TITLE.findall(str(issue.get("title") or "")))
     for line in visible_lines(str(issue.get("body") or "")):

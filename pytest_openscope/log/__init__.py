@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .lines import (
+    LogEntry,
     encode_batch,
     head,
     last_lines,
@@ -30,6 +31,7 @@ __all__ = [
     "MASK",
     "REFERENCE",
     "ExactMasker",
+    "LogEntry",
     "LogWriter",
     "SessionLog",
     "collect_secrets",

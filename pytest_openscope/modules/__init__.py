@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .context import (
     ModuleContext,
+    ModuleFailed,
 )
 from .contract import (
     check_entries,
@@ -16,6 +17,7 @@ from .scripts import (
 
 __all__ = [
     "ModuleContext",
+    "ModuleFailed",
     "ScriptImports",
     "check_entries",
     "run_entry",

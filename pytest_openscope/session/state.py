@@ -342,9 +342,9 @@ def _ask(hook: Any, failure: Failure) -> None:
         raise TypeError(f"it returned {name!r:.100} -> return a text, or None for the ordinary fingerprint")
     name = " ".join(name.split())
     if len(name) > MAX_NAME_CHARS:
-        from ..issues import named
+        from ..issues import fingerprint_of_name
 
-        name = named(name)
+        name = fingerprint_of_name(name)
     failure.fingerprint = name or failure.fingerprint
 
 

@@ -15,7 +15,7 @@ from .operator import real_descriptor
 if TYPE_CHECKING:
     from ..acquisition import Acquisition
     from ..config import PipelineEntry
-    from ..devices import DeviceManager
+    from ..devices import Devices
     from ..modules import ModuleContext
     from .state import SessionState
 
@@ -28,11 +28,11 @@ def acquisition_of(session: SessionState) -> Acquisition:
     return session.acquisition
 
 
-def devices_of(session: SessionState) -> DeviceManager:
+def devices_of(session: SessionState) -> Devices:
     """Return the rig's devices, made when first asked for; none is open yet."""
     if session.devices is None:
         session.devices = _make_devices(session)
-    devices: DeviceManager = session.devices
+    devices: Devices = session.devices
     return devices
 
 
@@ -78,12 +78,12 @@ class _AcquisitionJoint:
             os.write(real_descriptor(self._session.config, 1), b"\n".join([*lines, b""]))
 
 
-def _make_devices(session: SessionState) -> DeviceManager:
-    from ..devices import DeviceManager, build_specs, parse_injections
+def _make_devices(session: SessionState) -> Devices:
+    from ..devices import Devices, build_specs, parse_injections
 
     rig = session.rig
     faults, _ = parse_injections(session.options.device_faults, list(rig.devices))
-    return DeviceManager(
+    return Devices(
         build_specs(rig.devices),
         rig_dir=rig.path.parent,
         dry_run=session.dry_run,

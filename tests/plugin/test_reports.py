@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from issues.fake_github import REPO, FakeGithub
 from issues.outgoing import TOKEN
 
-from pytest_openscope.issues.fingerprint import named
+from pytest_openscope.issues.fingerprint import fingerprint_of_name
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -550,7 +550,7 @@ def test_a_hook_names_failures_of_one_defect(lab: Lab) -> None:
     result = lab.fail(body=TWICE)
     told = lab.reached("created")
     result.stdout.fnmatch_lines(["issue: created *issues/1*"])
-    assert told["fingerprint"] == named("usb-hub")
+    assert told["fingerprint"] == fingerprint_of_name("usb-hub")
     assert len(told["reports"]) == len(lab.issues) == 1, "note and hook give the same name"
     metadata = lab.folders[0] / "launcher_metadata"
     events = [json.loads(line) for line in (metadata / "journal.jsonl").read_text(encoding="utf-8").splitlines()]

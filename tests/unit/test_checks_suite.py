@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from pytest_openscope.checks.recorder import PLUGIN_NAME, CheckRecorder
 from pytest_openscope.checks.suite import RigChecks
-from pytest_openscope.devices.manager import DeviceManager
+from pytest_openscope.devices.manager import Devices
 from pytest_openscope.devices.spec import build_specs
 import pytest_openscope.checks
 
@@ -40,7 +40,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def devices():
-    manager = DeviceManager(build_specs(DEVICES), rig_dir=HERE)
+    manager = Devices(build_specs(DEVICES), rig_dir=HERE)
     yield manager
     manager.close_all()
 """

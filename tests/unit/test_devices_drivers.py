@@ -13,7 +13,7 @@ import pytest
 
 from pytest_openscope.devices.checking import check_specs
 from pytest_openscope.devices.loader import LoadError, require
-from pytest_openscope.devices.manager import DeviceManager, DevicesFailed
+from pytest_openscope.devices.manager import Devices, DevicesFailed
 from pytest_openscope.devices.peer import Script
 from pytest_openscope.devices.spec import build_specs
 
@@ -32,12 +32,12 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def managers(tmp_path: Path) -> Iterator[Callable[..., DeviceManager]]:
+def managers(tmp_path: Path) -> Iterator[Callable[..., Devices]]:
     made = []
 
-    def build(entry: dict[str, Any], dry_run: bool = True) -> DeviceManager:
+    def build(entry: dict[str, Any], dry_run: bool = True) -> Devices:
         assert check_specs({"x": entry}, tmp_path, dry_run) == []
-        made.append(DeviceManager(build_specs({"x": entry}), rig_dir=tmp_path, dry_run=dry_run))
+        made.append(Devices(build_specs({"x": entry}), rig_dir=tmp_path, dry_run=dry_run))
         return made[-1]
 
     yield build

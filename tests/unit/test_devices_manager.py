@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_openscope.devices.faults import parse_injections
-from pytest_openscope.devices.manager import DeviceManager, DevicesFailed
+from pytest_openscope.devices.manager import Devices, DevicesFailed
 from pytest_openscope.devices.spec import build_specs
 
 LAB = textwrap.dedent(
@@ -121,18 +121,18 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("lab_devices", None)
 
 
-Make = Callable[..., DeviceManager]
+Make = Callable[..., Devices]
 
 
 @pytest.fixture
 def make(lab: Path) -> Iterator[Make]:
     managers = []
 
-    def build(raw: dict[str, Any], dry_run: bool = False, inject: tuple[str, ...] = (), **more: Any) -> DeviceManager:
+    def build(raw: dict[str, Any], dry_run: bool = False, inject: tuple[str, ...] = (), **more: Any) -> Devices:
         faults, wrong = parse_injections(inject, list(raw))
         assert not wrong
         raw = {name: {"driver": "lab_devices:Laser", **entry} for name, entry in raw.items()}
-        managers.append(DeviceManager(build_specs(raw), rig_dir=lab, dry_run=dry_run, injections=faults, **more))
+        managers.append(Devices(build_specs(raw), rig_dir=lab, dry_run=dry_run, injections=faults, **more))
         return managers[-1]
 
     yield build
@@ -540,7 +540,7 @@ class TestFaults:
     def test_never_in_a_real_run(self, lab: Path) -> None:
         faults, _ = parse_injections(["a.open=OSError"], ["a"])
         with pytest.raises(ValueError, match="dry runs only"):
-            DeviceManager({}, rig_dir=lab, injections=faults)
+            Devices({}, rig_dir=lab, injections=faults)
 
 
 class TestLogIo:

@@ -13,7 +13,7 @@ import yaml
 
 from pytest_openscope.config import yaml_rules
 from pytest_openscope.devices.checking import check_specs
-from pytest_openscope.devices.manager import DeviceManager
+from pytest_openscope.devices.manager import Devices
 from pytest_openscope.devices.spec import build_specs
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def test_the_example_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
             steps += [value for name, value in namespace.items() if name.startswith("test_") and inspect.isfunction(value)]
     assert section
     assert check_specs(section, tmp_path, dry_run=True) == []
-    devices = DeviceManager(build_specs(section), rig_dir=tmp_path, dry_run=True)
+    devices = Devices(build_specs(section), rig_dir=tmp_path, dry_run=True)
     try:
         for name in section:
             assert devices[name] is not None

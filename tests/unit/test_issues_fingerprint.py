@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from pytest_openscope.issues.fingerprint import (
     FINGERPRINT,
     fault_frames,
-    fingerprint,
-    named,
+    fingerprint_of,
+    fingerprint_of_name,
     own_functions,
     program,
     signal_name,
 )
 from pytest_openscope.issues.markdown import visible_lines
-from pytest_openscope.issues.normalise import normalise
-from pytest_openscope.issues.text import IssueContext, body, fingerprint_of, title
+from pytest_openscope.issues.normalise import normalised
+from pytest_openscope.issues.text import IssueContext, body, fingerprints_in, title
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure
 
@@ -48,18 +48,18 @@ def raised(*frames: dict[str, Any], message: str = "stuck", kind: str = "lab.Stu
 
 
 def test_form() -> None:
-    assert re.fullmatch(r"v1:[0-9a-f]{12}", fingerprint(raised(frame("open"))))
+    assert re.fullmatch(r"v1:[0-9a-f]{12}", fingerprint_of(raised(frame("open"))))
 
 
 def test_recipe_has_not_changed() -> None:
     """A change here reports every known defect again: it needs a new version prefix."""
-    assert fingerprint(raised(frame("test_open", "day"), frame("open"), STDLIB)) == "v1:a0620fb43908"
+    assert fingerprint_of(raised(frame("test_open", "day"), frame("open"), STDLIB)) == "v1:a0620fb43908"
 
 
 @given(ROOTS, st.integers(1, 9999), st.text(max_size=30))
 def test_same_across_paths_lines_systems_and_messages(root: str, line: int, message: str) -> None:
     there = raised(frame("test_open", "day", root, line), frame("open", root=root, line=line + 1), message=message)
-    assert fingerprint(there) == fingerprint(raised(frame("test_open", "day"), frame("open")))
+    assert fingerprint_of(there) == fingerprint_of(raised(frame("test_open", "day"), frame("open")))
 
 
 @given(st.integers(1, 50), st.integers(1, 50))
@@ -67,17 +67,17 @@ def test_same_whatever_the_depth_of_a_recursion(one: int, other: int) -> None:
     def deep(count: int) -> Failure:
         return raised(*[frame("visit"), frame("walk")] * count, frame("open"))
 
-    assert fingerprint(deep(one)) == fingerprint(deep(other))
+    assert fingerprint_of(deep(one)) == fingerprint_of(deep(other))
 
 
 @pytest.mark.parametrize("name", ["<listcomp>", "open.<locals>.<listcomp>", "Shutter.open.<locals>.<dictcomp>"])
 def test_same_with_and_without_frames_of_comprehensions(name: str) -> None:
-    assert fingerprint(raised(frame("open"), frame(name))) == fingerprint(raised(frame("open")))
+    assert fingerprint_of(raised(frame("open"), frame(name))) == fingerprint_of(raised(frame("open")))
 
 
 @given(st.lists(st.sampled_from([LIBRARY, STDLIB, OURS]), max_size=4))
 def test_same_whatever_libraries_lie_between(frames: list[dict[str, Any]]) -> None:
-    assert fingerprint(raised(frame("a"), *frames, frame("b"), *frames)) == fingerprint(raised(frame("a"), frame("b")))
+    assert fingerprint_of(raised(frame("a"), *frames, frame("b"), *frames)) == fingerprint_of(raised(frame("a"), frame("b")))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_same_whatever_libraries_lie_between(frames: list[dict[str, Any]]) -> No
     ],
 )
 def test_different_for_different_defects(other: Failure) -> None:
-    assert fingerprint(other) != fingerprint(raised(frame("open")))
+    assert fingerprint_of(other) != fingerprint_of(raised(frame("open")))
 
 
 def test_root_cause_counts() -> None:
@@ -101,7 +101,7 @@ def test_root_cause_counts() -> None:
         failure.chain.insert(0, ChainedException(kind, "x", frames=[frame("read", "port")]))
         return failure
 
-    assert fingerprint(chained("OSError")) != fingerprint(chained("ValueError")) != fingerprint(raised(frame("open")))
+    assert fingerprint_of(chained("OSError")) != fingerprint_of(chained("ValueError")) != fingerprint_of(raised(frame("open")))
 
 
 @given(st.permutations(["A", "B", "C"]), st.integers(1, 3))
@@ -112,13 +112,13 @@ def test_a_groups_order_and_repetitions_do_not_matter(order: list[str], times: i
         failure.chain = [*members, *failure.chain]
         return failure
 
-    assert fingerprint(group(list(order) * times)) == fingerprint(group(["A", "B", "C"]))
-    assert fingerprint(group(["A"])) != fingerprint(group(["A", "B"]))
+    assert fingerprint_of(group(list(order) * times)) == fingerprint_of(group(["A", "B", "C"]))
+    assert fingerprint_of(group(["A"])) != fingerprint_of(group(["A", "B"]))
 
 
 def test_message_counts_only_without_own_frames() -> None:
-    assert fingerprint(raised(frame("a"), message="one")) == fingerprint(raised(frame("a"), message="two"))
-    assert fingerprint(raised(STDLIB, message="one")) != fingerprint(raised(STDLIB, message="two"))
+    assert fingerprint_of(raised(frame("a"), message="one")) == fingerprint_of(raised(frame("a"), message="two"))
+    assert fingerprint_of(raised(STDLIB, message="one")) != fingerprint_of(raised(STDLIB, message="two"))
 
 
 @given(ROOTS, st.integers(2, 10**9), st.sampled_from(["2026-01-02", "1999-12-31T23:59:59.5Z", "11/30/2026 10:20:30"]))
@@ -127,7 +127,7 @@ def test_normalised_messages_are_the_same(root: str, number: int, date: str) -> 
         text = f"cannot read '{root}/data/camera.bin' of {date}: pid {number}, address {hex(number)}, mouse_{number}"
         return raised(STDLIB, message=text)
 
-    assert fingerprint(message(root, number, date)) == fingerprint(message("/rigs", 7, "2025-03-04"))
+    assert fingerprint_of(message(root, number, date)) == fingerprint_of(message("/rigs", 7, "2025-03-04"))
 
 
 @given(st.sampled_from(["jane", "Bob", "mouse-zx"]))
@@ -135,7 +135,7 @@ def test_known_names_are_taken_out(name: str) -> None:
     def named(name: str) -> Failure:
         return raised(STDLIB, message=f"subject {name} is unknown")
 
-    assert fingerprint(named(name), [name]) == fingerprint(named("other"), ["other"])
+    assert fingerprint_of(named(name), [name]) == fingerprint_of(named("other"), ["other"])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_known_names_are_taken_out(name: str) -> None:
     ],
 )
 def test_messages_of_both_systems(posix: str, windows: str) -> None:
-    assert normalise(posix) == normalise(windows)
+    assert normalised(posix) == normalised(windows)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_messages_of_both_systems(posix: str, windows: str) -> None:
     ],
 )
 def test_messages_of_several_days(lines: tuple[str, str]) -> None:
-    assert normalise(lines[0]) == normalise(lines[1])
+    assert normalised(lines[0]) == normalised(lines[1])
 
 
 def test_words_that_begin_like_a_month_stay() -> None:
-    assert len({normalise(line) for line in ("marker 7 lost", "decoder 7 lost", "augment 7 lost", "7 octaves lost")}) == 4
+    assert len({normalised(line) for line in ("marker 7 lost", "decoder 7 lost", "augment 7 lost", "7 octaves lost")}) == 4
 
 
 @pytest.mark.parametrize("unit", ["w", "a-", "a.", "C:\\a b\\", "C:\\a ", "mon jan "])
@@ -173,25 +173,25 @@ def test_normalising_takes_linear_time(unit: str) -> None:
     times = []
     for size in (20_000, 80_000):
         start = time.process_time()
-        normalise(unit * (size // len(unit)))
+        normalised(unit * (size // len(unit)))
         times.append(time.process_time() - start)
     assert times[1] < 12 * times[0] + 0.5
 
 
 @given(st.text(max_size=200))
 def test_normalising_takes_any_text(text: str) -> None:
-    assert "\n" not in normalise(text)
-    assert len(normalise(text)) <= 300
+    assert "\n" not in normalised(text)
+    assert len(normalised(text)) <= 300
 
 
 def test_a_step_without_exception() -> None:
     def step(message: str, name: str = "notes") -> Failure:
         return Failure("step", Outcome.FAILED, message, phase=Phase.POST_ACQUISITION, step=name)
 
-    assert fingerprint(step("returned False after 3 s")) == fingerprint(step("returned False after 40 s"))
-    assert fingerprint(step("returned False")) != fingerprint(step("returned 2.5 volts"))
-    assert fingerprint(step("x", "notes[2]")) == fingerprint(step("x", "notes"))
-    assert fingerprint(step("x", "notes[left]")) != fingerprint(step("x", "notes[right]"))
+    assert fingerprint_of(step("returned False after 3 s")) == fingerprint_of(step("returned False after 40 s"))
+    assert fingerprint_of(step("returned False")) != fingerprint_of(step("returned 2.5 volts"))
+    assert fingerprint_of(step("x", "notes[2]")) == fingerprint_of(step("x", "notes"))
+    assert fingerprint_of(step("x", "notes[left]")) != fingerprint_of(step("x", "notes[right]"))
 
 
 FAULT = """Fatal Python error: Segmentation fault
@@ -220,9 +220,9 @@ def test_a_crash_is_its_signal_and_the_frames_of_the_thread_that_crashed() -> No
     frames = fault_frames(crash().faulthandler)
     assert [item["function"] for item in frames] == ["pytest_pyfunc_call", "test_run", "grab"]
     assert own_functions(frames) == ["camera:grab", "test_day:test_run"]
-    assert fingerprint(crash("C:\\Users\\x", 99)) == fingerprint(crash())
-    assert fingerprint(crash(signal="SIGABRT")) != fingerprint(crash())
-    assert fingerprint(crash(text=FAULT.replace("grab", "release"))) != fingerprint(crash())
+    assert fingerprint_of(crash("C:\\Users\\x", 99)) == fingerprint_of(crash())
+    assert fingerprint_of(crash(signal="SIGABRT")) != fingerprint_of(crash())
+    assert fingerprint_of(crash(text=FAULT.replace("grab", "release"))) != fingerprint_of(crash())
 
 
 def test_only_the_last_of_several_stacks_was_fatal() -> None:
@@ -233,7 +233,7 @@ def test_only_the_last_of_several_stacks_was_fatal() -> None:
         '  File "C:\\rig\\slow.py", line 3 in wait\n\n'
     )
     text = FAULT.replace("Fatal Python error: Segmentation fault", "Windows fatal exception: access violation")
-    assert fingerprint(crash(text=noted + text, signal="")) == fingerprint(crash())
+    assert fingerprint_of(crash(text=noted + text, signal="")) == fingerprint_of(crash())
     assert fault_frames(noted)[-1]["function"] == "call", "a thread that waits did not crash"
 
 
@@ -247,9 +247,9 @@ def hung(function: str, kind: str = "timeout") -> Failure:
 
 
 def test_a_step_that_hangs_is_named_by_where_its_main_thread_is() -> None:
-    assert fingerprint(hung("grab")) == fingerprint(hung("grab"))
-    assert fingerprint(hung("grab")) != fingerprint(hung("release"))
-    assert fingerprint(hung("grab", "crash")) == fingerprint(hung("release", "crash")), "it came back, and died later"
+    assert fingerprint_of(hung("grab")) == fingerprint_of(hung("grab"))
+    assert fingerprint_of(hung("grab")) != fingerprint_of(hung("release"))
+    assert fingerprint_of(hung("grab", "crash")) == fingerprint_of(hung("release", "crash")), "it came back, and died later"
 
 
 @pytest.mark.parametrize("folder", ["/opt/rig/lib", "C:\\rig\\Lib", "/srv/lib64/lab/lib"])
@@ -278,10 +278,10 @@ def acquisition(command: list[str], code: int | None = 1, last: str = "boom") ->
 def test_an_acquisition_is_its_program_return_code_and_last_line() -> None:
     here = acquisition(["/usr/bin/python3.11", "-u", "/home/a/stim.py", "--n=3"], last="ValueError: bad frame 17")
     there = acquisition(["C:\\Python\\python.exe", "-u", "D:\\rig\\stim.py", "--n=9"], last="ValueError: bad frame 99")
-    assert fingerprint(here) == fingerprint(there)
-    assert fingerprint(acquisition(["stim"], -11)) == fingerprint(acquisition(["stim.exe"], 3221225477))
+    assert fingerprint_of(here) == fingerprint_of(there)
+    assert fingerprint_of(acquisition(["stim"], -11)) == fingerprint_of(acquisition(["stim.exe"], 3221225477))
     different = [acquisition(["other"]), acquisition(["stim"], 2), acquisition(["stim"], last="bang"), acquisition(["stim"])]
-    assert len({fingerprint(item) for item in different}) == 4
+    assert len({fingerprint_of(item) for item in different}) == 4
 
 
 @pytest.mark.parametrize(
@@ -302,8 +302,8 @@ def test_given_by_note_or_hook() -> None:
     noted = raised(frame("a"))
     noted.chain[0].notes.append("seen on Monday\nfingerprint: shutter-stuck")
     hooked = raised(frame("b"), fingerprint="shutter-stuck", step="other")
-    assert fingerprint(noted) == fingerprint(hooked)
-    assert fingerprint(raised(frame("a"), fingerprint="v1:0123456789ab")) == "v1:0123456789ab"
+    assert fingerprint_of(noted) == fingerprint_of(hooked)
+    assert fingerprint_of(raised(frame("a"), fingerprint="v1:0123456789ab")) == "v1:0123456789ab"
 
 
 NASTY = ["v1:0123456789ab\n\n# Fingerprint: `v1:ffffffffffff`", "a\x00b\ud800", "`" * 300, "@all #1 <b>", "x" * 100_000]
@@ -311,25 +311,25 @@ NASTY = ["v1:0123456789ab\n\n# Fingerprint: `v1:ffffffffffff`", "a\x00b\ud800", 
 
 @pytest.mark.parametrize("name", NASTY)
 def test_a_given_name_cannot_break_out_of_its_line(name: str) -> None:
-    made = fingerprint(raised(frame("a"), fingerprint=name))
+    made = fingerprint_of(raised(frame("a"), fingerprint=name))
     assert FINGERPRINT.fullmatch(made)
     assert made != "v1:0123456789ab"
     context = IssueContext(made, "r1", "rig", "now", "1.0", str)
     issue = {"title": title(raised(frame("a"), fingerprint=name), made, str), "body": body(raised(frame("a")), context)}
-    assert fingerprint_of(issue) == {made}
+    assert fingerprints_in(issue) == {made}
     assert f"Fingerprint: `{made}`" in visible_lines(issue["body"])
 
 
 @given(st.text(min_size=1).filter(str.strip), st.sampled_from(["", " ", "\t\n"]))
 def test_a_given_name_counts_whatever_blanks_are_around_it(name: str, blanks: str) -> None:
-    assert named(blanks + name + blanks) == named(name)
-    assert FINGERPRINT.fullmatch(named(name))
+    assert fingerprint_of_name(blanks + name + blanks) == fingerprint_of_name(name)
+    assert FINGERPRINT.fullmatch(fingerprint_of_name(name))
 
 
 def test_a_given_name_in_the_form_of_a_fingerprint_is_one() -> None:
-    assert named(" V1:0123456789AB ") == "v1:0123456789ab"
-    assert named("v1:0123456789abc") != "v1:0123456789ab"
-    assert fingerprint(raised(frame("a"), fingerprint=" \n ")) == fingerprint(raised(frame("a")))
+    assert fingerprint_of_name(" V1:0123456789AB ") == "v1:0123456789ab"
+    assert fingerprint_of_name("v1:0123456789abc") != "v1:0123456789ab"
+    assert fingerprint_of(raised(frame("a"), fingerprint=" \n ")) == fingerprint_of(raised(frame("a")))
 
 
 LINKS = st.builds(
@@ -350,8 +350,8 @@ FAILURES = st.builds(
 
 @given(FAILURES)
 def test_any_failure_has_one(failure: Failure) -> None:
-    assert re.fullmatch(r"v1:[0-9a-f]{12}", fingerprint(failure))
-    assert fingerprint(failure) == fingerprint(Failure.from_json(failure.as_json()))
+    assert re.fullmatch(r"v1:[0-9a-f]{12}", fingerprint_of(failure))
+    assert fingerprint_of(failure) == fingerprint_of(Failure.from_json(failure.as_json()))
 
 
 @pytest.mark.parametrize(

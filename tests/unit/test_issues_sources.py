@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope.issues.fingerprint import fingerprint, own_functions
+from pytest_openscope.issues.fingerprint import fingerprint_of, own_functions
 from pytest_openscope.issues.sources import Sources, scopes_in
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import ChainedException, Failure
@@ -94,7 +94,7 @@ def failed(python: str, function: str, path: Path, line: int = 5) -> str:
     frames = [{"file": str(path), "line": line, "function": function, "module": "code"}]
     chain = [ChainedException("lab.Stuck", "x", frames=frames)]
     failure = Failure("exception", Outcome.FAILED, "x", phase=Phase.ACQUISITION, step="run", chain=chain)
-    return fingerprint(failure, (), Sources(python))
+    return fingerprint_of(failure, (), Sources(python))
 
 
 def test_methods_have_one_fingerprint_on_every_python(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def crashed(path: str, line: int) -> str:
     stack = f'Current thread 0x1 (most recent call first):\n  File "{path}", line {line} in grab\n'
     text = f"Fatal Python error: Segmentation fault\n\n{stack}"
     failure = Failure("crash", Outcome.CRASHED, "x", step="run", signal="SIGSEGV", faulthandler=text)
-    return fingerprint(failure, (), Sources("3.13.0"))
+    return fingerprint_of(failure, (), Sources("3.13.0"))
 
 
 def test_crashes_in_methods_of_one_name_are_told_apart(tmp_path: Path) -> None:

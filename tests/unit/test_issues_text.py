@@ -88,7 +88,7 @@ def check(body: str, limit: int = 60_000) -> None:
     seen = Outside(render(body))
     assert "octocat" not in seen.text
     assert not seen.tags & {"script", "img", "a", "b", "blockquote", "table", "h1"}
-    assert text.fingerprint_of({"title": "", "body": body}) == {NAME}
+    assert text.fingerprints_in({"title": "", "body": body}) == {NAME}
     assert text.versions_in(body) == {"pytest-openscope 1"}
     assert "Fingerprint: " in seen.text
 
@@ -165,7 +165,7 @@ def test_title_is_one_safe_line_with_one_fingerprint(message: str, step: str) ->
     assert len(title) <= 250
     assert "\n" not in title
     assert "`" not in title
-    assert text.fingerprint_of({"title": title}) == {NAME}
+    assert text.fingerprints_in({"title": title}) == {NAME}
     title.encode("utf-8")
 
 

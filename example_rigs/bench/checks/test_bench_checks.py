@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_openscope import Devices, Experiment
+
 
 @pytest.mark.rig_check(expires="7d")
-def test_laser_power(devices, experiment):
+def test_laser_power(devices: Devices, experiment: Experiment) -> None:
     """The laser takes a power and says so."""
     laser = devices["laser"]
     assert laser.query("POW 10.0") == "OK"
@@ -15,7 +17,7 @@ def test_laser_power(devices, experiment):
 
 
 @pytest.mark.rig_check(expires="30d")
-def test_stage_reaches_its_limits(devices):
+def test_stage_reaches_its_limits(devices: Devices) -> None:
     stage = devices["stage"]
     for x_mm in (-10.0, 10.0, 0.0):
         devices.run(stage.move, x_mm=x_mm, z_mm=0.0)
