@@ -249,8 +249,8 @@ def test_a_comparison_that_failed_leaves_the_last_good_session(lab: Any) -> None
     path = lab.path / "state" / "last_good.json"
     before = json.loads(path.read_text(encoding="utf-8"))
     assert before["sections"]["configuration"]
-    broken = "def broken(): raise OSError('a package without metadata')\nrig_watch.installed_versions = broken\n"
-    lab.write("conftest.py", f"from pytest_openscope.session import rig_watch\n{broken}")
+    broken = "def broken(): raise OSError('a package without metadata')\nrig.installed_versions = broken\n"
+    lab.write("conftest.py", f"from pytest_openscope.session import rig\n{broken}")
     result = lab.run()
     assert result.ret == 0
     assert "helper failed: comparing the rig with its last good session" in result.stdout.str()

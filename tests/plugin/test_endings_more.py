@@ -511,7 +511,7 @@ def test_end(experiment):
     session.keep("lost_records", 2)
     session.keep("not_checked", "a script of the rig")
     session.simulate("nothing", "do nothing")
-    session._guard("plotting", lambda: 1 / 0)
+    session.guard("plotting", lambda: 1 / 0)
     record = session.record
     optional = [one for one in fields(SessionRecord) if one.default is not MISSING or one.default_factory is not MISSING]
     default = [one.name for one in optional if not getattr(record, one.name)]
