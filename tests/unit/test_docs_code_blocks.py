@@ -177,3 +177,14 @@ def test_the_experiment_of_the_readme_runs(tmp_path: Path) -> None:
 def test_the_parameter_file_of_the_readme_is_that_of_the_minimal_rig() -> None:
     (shown,) = (block.text for block in blocks(ROOT / "README.md") if block.language == "json")
     assert json.loads(shown) == json.loads((ROOT / "example_rigs" / "minimal" / "day1.json").read_text(encoding="utf-8"))
+
+
+def test_the_picture_of_the_house_is_true() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "pytest_openscope"
+    rooms = {path.name for path in package.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == rooms
+    for path in set(re.findall(r"`(\w+/\w+\.py)`", page)):
+        assert (package / path).is_file() or (ROOT / path).is_file(), path
+    boxes = set(re.findall(r'(\w+)\["', page))
+    assert rooms <= boxes
