@@ -1,18 +1,17 @@
-"""A stand-in for a driver class: the same methods and signatures, typed answers, no hardware.
+"""A stand-in for a driver class: the same methods and signatures, answers of the annotated types, no hardware.
 
-``unittest.mock.create_autospec`` would do part of this; it answers with mocks instead of values of the annotated types, and
-importing it costs as much as a session may (it imports asyncio).
+Unlike ``unittest.mock.create_autospec`` it answers with values that an experiment can go on with, and knows the names that a
+driver sets in ``self``. What such an attribute holds is known from its annotation or the constructor's argument of its name;
+nothing of the driver's code is run or evaluated.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import typing
 from typing import Any
 
-from .computed import Reader
 from .plausible import ITSELF, Plausible, each, iterate
 from .surface import SPECIAL, Member, Surface, callable_signature, surface_of
 
@@ -34,10 +33,6 @@ def stand_in(cls: type, given: dict[str, Any]) -> Any:
         defined.add("__iter__")
     namespace = {name: _special(name) for name in ("__enter__", *SPECIAL) if name in defined}
     return type(f"Simulated{cls.__name__}", (Simulated,), namespace)(surface_of(typing.cast("Any", cls)), given)
-
-
-def _made(cls: type, *args: Any, **kwargs: Any) -> Any:
-    return stand_in(cls, _given(cls, args, kwargs))
 
 
 def _given(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -126,14 +121,18 @@ class Simulated:
         object.__setattr__(self, name, value)
 
     def _simulated_attribute(self, member: Member) -> Any:
-        """Return what the driver's code stores in ``self``, or a value of its annotated type."""
-        if isinstance(member.value, ast.expr):
-            reader = Reader(self, self._simulated_given, _made, self._simulated_plausible.returned)
-            value = reader.value(member.value, member.scope)
-            if value is not None or isinstance(member.value, ast.Constant):
-                return value
-        elif member.name in self._simulated_given:
+        """Return the constructor's argument of this name, or a value of the annotated type.
+
+        Raises:
+            AttributeError: the driver's code sets it, and nothing says what it holds.
+        """
+        if member.name in self._simulated_given:
             return self._simulated_given[member.name]
+        if member.annotation is None:
+            raise AttributeError(
+                f"{self._simulated_surface.cls.__name__}.{member.name} is set by the driver's own code, which no dry run runs"
+                f" -> give it in the rig file, 'returns: {{{member.name}: VALUE}}', annotate it, or give the device a 'mock:'"
+            )
         return self._simulated_plausible.of(member.annotation, member.name)
 
     def _simulated_call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

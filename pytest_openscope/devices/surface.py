@@ -8,9 +8,9 @@ import inspect
 import sys
 import textwrap
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 from .loader import did_you_mean
 
@@ -21,16 +21,13 @@ _SPECIAL = (
 )
 #: Methods that Python itself calls, and that a stand-in or wrapper must have where its driver has them; entering apart.
 SPECIAL: tuple[str, ...] = tuple(f"__{name}__" for name in _SPECIAL.split())
-#: What opens a device: what it leaves behind is what an experiment finds.
-_OPENERS = ("open", "connect", "__enter__", "__aenter__")
 
 
 @dataclass(frozen=True)
 class Member:
     """One name of a driver: ``kind`` is method, property, constant or attribute (set in ``self`` by its code).
 
-    ``value`` is the function behind a method or property, the value of a constant, or the assigned expression of an attribute,
-    whose names are those of ``scope``.
+    ``value`` is the function behind a method or property, or the value of a constant; what an attribute holds is not known.
     """
 
     name: str
@@ -39,7 +36,6 @@ class Member:
     annotation: Any = None
     is_async: bool = False
     skips_self: bool = True
-    scope: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Surface:
@@ -208,10 +204,10 @@ def _resolved(annotation: Any, scope: Mapping[str, Any]) -> Any:
 
 
 def _assigned_in(cls: type) -> tuple[dict[str, Member], bool]:
-    """Return what a class assigns to ``self`` or annotates in its body, read from its source where there is one.
+    """Return the names that a class annotates, has slots for, or assigns to ``self`` in its source; nothing is evaluated.
 
     Returns:
-        The attributes, and whether its code makes up names for others (``setattr(self, …)``).
+        The attributes, and whether its code makes up names for others (``setattr(self, ...)``).
     """
     scope = {**vars(sys.modules.get(cls.__module__, typing)), cls.__name__: cls}
     hints = vars(cls).get("__annotations__", {})
@@ -220,52 +216,28 @@ def _assigned_in(cls: type) -> tuple[dict[str, Member], bool]:
     for name in (slots,) if isinstance(slots, str) else slots:
         found.setdefault(name, Member(name, "attribute", None))
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+        nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))))
     except (OSError, TypeError, SyntaxError):
         return found, False
-    for name, value, written in _assignments(tree):
-        known = found.get(name)
-        if known is None or known.value is None:
-            kind = _resolved(written, scope) if written else known.annotation if known else None
-            found[name] = Member(name, "attribute", value, kind, scope=scope)
-    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in _OPENERS):
-        for name, value, _ in _assignments(function):
-            if value is not None and isinstance(found[name].value, ast.Constant) and found[name].value.value is None:
-                found[name] = replace(found[name], value=value)
-    return found, any(_makes_up_names(node) for node in ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.AnnAssign) and _is_own(node.target):
+            name = node.target.attr
+            found[name] = Member(name, "attribute", None, _resolved(ast.unparse(node.annotation), scope))
+        elif _is_own(node) and isinstance(node.ctx, ast.Store):
+            found.setdefault(node.attr, Member(node.attr, "attribute", None))
+    return found, any(_makes_up_names(node) for node in nodes)
 
 
-def _assignments(tree: ast.AST) -> Iterator[tuple[str, ast.expr | None, str]]:
-    """Yield name, value and annotation of all that is stored in ``self``; no value where it is a part of one."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                for one, value in _parts(target, node.value):
-                    yield one, value, ""
-        elif isinstance(node, ast.AnnAssign):
-            for one, value in _parts(node.target, node.value):
-                yield one, value, ast.unparse(node.annotation)
-        elif isinstance(node, (ast.For, ast.AsyncFor, ast.withitem)):
-            target_of = node.optional_vars if isinstance(node, ast.withitem) else node.target
-            for one, _ in _parts(target_of, None) if target_of is not None else ():
-                yield one, None, ""
-
-
-def _parts(target: ast.expr, value: ast.expr | None) -> Iterator[tuple[str, ast.expr | None]]:
-    """Yield the attributes of ``self`` in a target, each with its part of the value where both are written out."""
-    if isinstance(target, (ast.Tuple, ast.List)):
-        written_out = isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts)
-        values = value.elts if isinstance(value, (ast.Tuple, ast.List)) and written_out else [None] * len(target.elts)
-        for one, part in zip(target.elts, values, strict=True):
-            yield from _parts(one, part)
-    elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
-        yield target.attr, value
+def _is_own(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    """Tell ``self.name``."""
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 def _makes_up_names(node: ast.AST) -> bool:
-    if isinstance(node, ast.Attribute) and node.attr == "__dict__":
-        return isinstance(node.value, ast.Name) and node.value.id == "self"
-    named = node.func if isinstance(node, ast.Call) else None
-    if not (isinstance(node, ast.Call) and isinstance(named, ast.Name) and named.id in ("setattr", "vars") and node.args):
+    """Tell ``self.__dict__``, ``setattr(self, ...)`` and ``vars(self)``."""
+    if _is_own(node):
+        return node.attr == "__dict__"
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
         return False
-    return isinstance(node.args[0], ast.Name) and node.args[0].id == "self"
+    first = node.args[0]
+    return node.func.id in ("setattr", "vars") and isinstance(first, ast.Name) and first.id == "self"
