@@ -10,8 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..issues import DEFAULT_API, DEFAULT_TOKEN_ENV, ERROR, ReportSettings, check_access
+from ..config import GithubIssueSettings
+from ..issues import ERROR, check_access
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, read_configuration
+
+_DEFAULTS = GithubIssueSettings()
 
 
 def github_check(
@@ -19,9 +22,9 @@ def github_check(
     params: Annotated[list[Path] | None, typer.Option(help="parameter file with a github_issue block", metavar="FILE")] = None,
     repo: Annotated[str | None, typer.Option(help="owner/name, instead of a configuration")] = None,
     token_env: Annotated[
-        str | None, typer.Option(help=f"environment variable that holds the token (default {DEFAULT_TOKEN_ENV})")
+        str | None, typer.Option(help=f"environment variable that holds the token (default {_DEFAULTS.token_env})")
     ] = None,
-    api_base_url: Annotated[str | None, typer.Option(help=f"default {DEFAULT_API}")] = None,
+    api_base_url: Annotated[str | None, typer.Option(help=f"default {_DEFAULTS.api_base_url}")] = None,
     label: Annotated[list[str] | None, typer.Option(help="label to look for (default auto-report)")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
 ) -> int:
@@ -41,10 +44,10 @@ def github_check(
         values = block.as_json() if block is not None else {}
     given = {"repo": repo, "token_env": token_env, "api_base_url": api_base_url, "labels": label}
     values.update({key: value for key, value in given.items() if value})
-    return _report_check(ReportSettings.from_mapping(values), json_)
+    return _report_check(GithubIssueSettings.of(values), json_)
 
 
-def _report_check(settings: ReportSettings, as_json: bool) -> int:
+def _report_check(settings: GithubIssueSettings, as_json: bool) -> int:
     findings = check_access(settings, os.environ.get(settings.token_env, ""))
     if as_json:
         print(json.dumps(findings, indent=2))

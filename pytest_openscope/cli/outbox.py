@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..issues import DEFAULT_API, Ledger, drain, drop, list_reports
+from ..config import GithubIssueSettings
+from ..issues import Ledger, drain, drop, list_reports
 from ..sidecar import LateAnswers
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, tell
 
@@ -50,7 +51,7 @@ def _list(state: Path) -> int:
     reports = list_reports(state)
     ledger = Ledger(state)
     for _, report in reports:
-        base = str(report["settings"].get("api_base_url") or DEFAULT_API)
+        base = GithubIssueSettings.of(report["settings"]).api_base_url
         due = max(float(report["state"].get("next_try") or 0.0), ledger.not_before(base))
         stage = "sent, settling" if report["state"].get("number") else report["state"].get("reason") or "not sent yet"
         wait = f"in {due - time.time():.0f} s" if due > time.time() else "due"

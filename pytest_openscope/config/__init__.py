@@ -1,18 +1,19 @@
 """The configuration of a session: models of every key, the files that give them, layers, placeholders."""
 
 from .configuration import Configuration, Expanded, expand_rig, expand_section, reread
-from .fields import check
+from .fields import check, keys_of
 from .files import read_mapping
 from .lab_models import load_model
 from .layers import source_of
 from .loading import ConfigRequest, Loaded, load, missing_mistakes
-from .models import GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings
+from .models import Device, GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings
 from .roots import default_state_directory
 from .schema import parameters_schema, rig_schema
 
 __all__ = [
     "ConfigRequest",
     "Configuration",
+    "Device",
     "Expanded",
     "GithubIssueSettings",
     "Loaded",
@@ -25,6 +26,7 @@ __all__ = [
     "default_state_directory",
     "expand_rig",
     "expand_section",
+    "keys_of",
     "load",
     "load_model",
     "missing_mistakes",

@@ -39,11 +39,14 @@ from .fields import (
     keys_of,
     seconds,
     show,
+    validate,
 )
 
 PIPELINES = ("pre_acquisition_pipeline", "post_acquisition_pipeline")
 #: GitHub's limit; its lists are filtered by labels with commas between them.
 _LABEL_CHARS = 50
+#: GitHub answers 422 to a longer body.
+GITHUB_BODY_CHARS = 65_536
 
 Policy = Literal["continue", "abort", "prompt"]
 PhaseName = Literal["exception", "pre_acquisition", "post_acquisition"]
@@ -53,7 +56,7 @@ class GithubIssueSettings(Section):
     """The ``github_issue`` block; the token itself is never here, only the name of its environment variable."""
 
     enabled: Flag = key(False, "report failures")
-    repo: Text | None = key(None, "owner/name of the repository that gets the issues")
+    repo: Text = key("", "owner/name of the repository that gets the issues")
     token_env: Text = key("GITHUB_ISSUE_TOKEN", "environment variable that holds the access token")
     labels: Texts = key(("auto-report",), "labels of new issues; the first one finds them again")
     report_on: Annotated[tuple[PhaseName, ...], AS_TEXTS] = key(
@@ -66,7 +69,7 @@ class GithubIssueSettings(Section):
     include_subject_user: Flag = key(False, "name subject and user")
     include_rig_config: Flag = key(False, "add the rig configuration (secrets masked)")
     api_base_url: Text = key("https://api.github.com", "address of the GitHub API")
-    max_body_chars: Integer = key(60_000, "longest issue text", "characters", 1000, 65_536)
+    max_body_chars: Integer = key(60_000, "longest issue text", "characters", 1000, GITHUB_BODY_CHARS)
     report_dry_runs: Flag = key(False, "report failures of dry runs too")
     max_new_issues_per_day: Integer = key(10, "new issues of one rig in a day; the rest is summed up in one", minimum=1)
     max_comments_per_issue: Integer = key(30, "comments of one rig on one issue", minimum=0)
@@ -75,8 +78,8 @@ class GithubIssueSettings(Section):
 
     @field_validator("repo")
     @classmethod
-    def _owner_and_name(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[\w.\-]+/[\w.\-]+", value):
+    def _owner_and_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[\w.\-]+/[\w.\-]+", value):
             raise Wrong(f"{show(value)} is no owner/name", "write e.g. my-lab/my-experiments")
         return value
 
@@ -104,9 +107,19 @@ class GithubIssueSettings(Section):
                 raise Wrong(problem, f"use 1 to {_LABEL_CHARS} characters and no comma")
         return value
 
+    @classmethod
+    def of(cls, settings: GithubIssueSettings | Mapping[str, Any]) -> GithubIssueSettings:
+        """Return settings as they are, or from their JSON form, in which another version may have written other keys."""
+        return settings if isinstance(settings, GithubIssueSettings) else validate(cls, settings)[0]
+
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return plain JSON values; there is no secret in them."""
         return self.model_dump(mode="json")
+
+    @property
+    def body_chars(self) -> int:
+        """``max_body_chars``, with room for the line on occurrences that is filled in when a report is sent."""
+        return min(self.max_body_chars, GITHUB_BODY_CHARS - 536)
 
 
 class Settings(Section):

@@ -33,18 +33,12 @@ from .results import (
     write_back,
 )
 from .settings import (
-    DEFAULT_API,
-    DEFAULT_TOKEN_ENV,
-    ReportSettings,
     missing_token,
 )
 
 __all__ = [
-    "DEFAULT_API",
-    "DEFAULT_TOKEN_ENV",
     "ERROR",
     "Ledger",
-    "ReportSettings",
     "build_report",
     "check_access",
     "drain",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..config import GithubIssueSettings
 from .client import Api, GoneError, LimitedError, RefusedError, TransientError
 from .find import _quoted as quoted
-from .settings import ReportSettings, Timing
+from .settings import Timing
 
 #: Levels of a finding, from good to bad; ``error`` means that no report would arrive.
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -14,7 +15,7 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 
 def check_access(settings: Any, token: str, *, limit_s: float = 30.0, timing: Timing | None = None) -> list[dict[str, str]]:
     """Return findings ``{"level", "what", "text"}``; takes at most ``limit_s``, however the server behaves."""
-    settings = ReportSettings.from_any(settings)
+    settings = GithubIssueSettings.of(settings)
     if not settings.repo:
         return [finding(ERROR, "repository", "no repository is configured -> set github_issue.repo to owner/name")]
     if not token.strip():
@@ -44,7 +45,7 @@ def finding(level: str, what: str, text: str) -> dict[str, str]:
     return {"level": level, "what": what, "text": text}
 
 
-def look(settings: ReportSettings, token: str, timing: Timing) -> list[dict[str, str]]:
+def look(settings: GithubIssueSettings, token: str, timing: Timing) -> list[dict[str, str]]:
     """Do the check in this process; reads only."""
     found: list[dict[str, str]] = []
     api = Api(settings.api_base_url, settings.repo, token, timing)
@@ -76,7 +77,7 @@ def _token(api: Api) -> list[dict[str, str]]:
     return [finding(OK, "token", f"the token belongs to {login}" if login else "the token is accepted; it belongs to no user")]
 
 
-def _repository(api: Api, settings: ReportSettings) -> list[dict[str, str]]:
+def _repository(api: Api, settings: GithubIssueSettings) -> list[dict[str, str]]:
     found = [finding(OK, "repository", f"{api.full_name} can be read")]
     if api.full_name.lower() != settings.repo.lower():
         found.append(
@@ -100,7 +101,7 @@ def _repository(api: Api, settings: ReportSettings) -> list[dict[str, str]]:
     return found
 
 
-def _labels(api: Api, settings: ReportSettings) -> list[dict[str, str]]:
+def _labels(api: Api, settings: GithubIssueSettings) -> list[dict[str, str]]:
     found = []
     for name in settings.labels:
         try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..config import GithubIssueSettings
 from .client import Api, LimitedError, RefusedError, TransientError
 from .find import Finder, label_names
 from .ledger import Ledger, day_of
 from .results import result
-from .settings import ReportSettings, Timing
+from .settings import Timing
 from .text import occurrence_comment
 
 #: Of all rigs together on one issue.
@@ -46,7 +47,7 @@ class Dealings:
 
     def begin(self, report: dict[str, Any]) -> None:
         """Turn to a report."""
-        self.settings = ReportSettings.from_mapping(report["settings"])
+        self.settings = GithubIssueSettings.of(report["settings"])
         self.remembered = self.ledger.repo(self.settings.api_base_url, self.settings.repo)
         self.notes: list[str] = []
         label = self.settings.labels[0] if self.settings.labels else ""

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..config import GithubIssueSettings
 from ..records import METADATA, Failure, Outcome, Phase, failures_in
 from ..system import now_iso
 from .fingerprint import fingerprint_of
 from .markdown import clean, plain
 from .privacy import Machine, Privacy
-from .settings import ReportSettings
 from .sources import Sources
 from .text import IssueContext, body, first_line, title
 
@@ -57,7 +57,7 @@ class SessionFacts:
         return cls(**known)
 
 
-def is_reportable(failure: Failure, settings: ReportSettings) -> bool:
+def is_reportable(failure: Failure, settings: GithubIssueSettings) -> bool:
     """Tell whether ``report_on`` asks for this failure; never for an operator's interrupt or slip."""
     if failure.kind in ("interrupt", "usage") or failure.outcome in (Outcome.INTERRUPTED, Outcome.PASSED):
         return False
@@ -84,11 +84,11 @@ def build_report(
     """Return one report per distinct reportable failure of a session, ready for :func:`.outbox.enqueue`.
 
     Args:
-        settings: ``GithubIssueSettings``, :class:`ReportSettings` or their JSON form.
+        settings: ``GithubIssueSettings``, :class:`GithubIssueSettings` or their JSON form.
         secrets: exact values that must not leave the rig; the token is added.
         rig_config: the rig's values, sent only if ``include_rig_config``.
     """
-    settings = ReportSettings.from_any(settings)
+    settings = GithubIssueSettings.of(settings)
     if not isinstance(facts, SessionFacts):
         facts = SessionFacts.from_mapping(facts)
     if not settings.enabled or not settings.repo or (facts.dry_run and not settings.report_dry_runs):
@@ -121,7 +121,7 @@ def _own_names(facts: SessionFacts) -> tuple[str, ...]:
 def _report(
     failure: Failure,
     name: str,
-    settings: ReportSettings,
+    settings: GithubIssueSettings,
     facts: SessionFacts,
     privacy: Privacy,
     debug_state: Mapping[str, Any],
@@ -178,7 +178,7 @@ def _report(
     }
 
 
-def report_id_of(facts: SessionFacts, settings: ReportSettings, name: str) -> str:
+def report_id_of(facts: SessionFacts, settings: GithubIssueSettings, name: str) -> str:
     """Return the id of a session's report on one defect: the same whoever makes it and however often, so it counts once.
 
     It is public, and nobody can find the session's name by trying: the monotonic clock of a start is not to be guessed.
@@ -219,7 +219,7 @@ def version_of(session_folder: Path, facts: SessionFacts, mask: Any) -> str:
     return clean(str(mask(", ".join(dict.fromkeys(found))))).replace("`", "'").replace("\n", " ")[:280]
 
 
-def _log_excerpts(session_folder: Path, settings: ReportSettings, privacy: Privacy) -> tuple[str, str, str]:
+def _log_excerpts(session_folder: Path, settings: GithubIssueSettings, privacy: Privacy) -> tuple[str, str, str]:
     """Return the excerpt for a private repository, the one for a public one, and how it was made."""
     raw = read_ends(Path(session_folder) / METADATA / "launcher.log", settings.body_chars * LOG_READ_FACTOR)
     note = "whole, as far as it fits"

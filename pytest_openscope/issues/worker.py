@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..config import GithubIssueSettings
 from ..system import write_json
 from .client import Api, LimitedError, RefusedError, TransientError
 from .ledger import Ledger
 from .results import keep_copy, result
 from .send import Sender
-from .settings import ReportSettings, Timing
+from .settings import Timing
 from .settle import Settler
 
 
@@ -41,7 +42,7 @@ def attempt(
     """
     report = json.loads(path.read_text(encoding="utf-8"))
     ledger = Ledger(state_directory)
-    settings = ReportSettings.from_mapping(report["settings"])
+    settings = GithubIssueSettings.of(report["settings"])
     state = report["state"]
     try:
         api = _api(settings, token, timing, now, apis)
@@ -76,7 +77,7 @@ def _advance(report: dict[str, Any], means: tuple[Any, ...]) -> tuple[dict[str, 
 
 
 def _api(
-    settings: ReportSettings, token: str, timing: Timing, now: Callable[[], float], apis: dict[tuple[str, str], Api] | None
+    settings: GithubIssueSettings, token: str, timing: Timing, now: Callable[[], float], apis: dict[tuple[str, str], Api] | None
 ) -> Api:
     key = (settings.api_base_url, settings.repo)
     known = (apis or {}).get(key)
@@ -150,5 +151,5 @@ def _serve(job: dict[str, Any], apis: dict[tuple[str, str], Api]) -> dict[str, A
     if job["do"] == "check":
         from .access import look
 
-        return {"findings": look(ReportSettings.from_mapping(job["settings"]), job["token"], timing)}
+        return {"findings": look(GithubIssueSettings.of(job["settings"]), job["token"], timing)}
     return {"answer": attempt(Path(job["path"]), Path(job["state_directory"]), job["token"], timing, time.time, apis)}

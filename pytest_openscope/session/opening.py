@@ -72,9 +72,9 @@ def _look_for_token(session: SessionState) -> None:
     report = session.settings.github_issue
     if report is None or not report.enabled or session.validating or (session.dry_run and not report.report_dry_runs):
         return
-    from ..issues import ReportSettings, missing_token
+    from ..issues import missing_token
 
-    session.missing_token = missing_token(ReportSettings.from_any(report), os.environ)
+    session.missing_token = missing_token(report, os.environ)
     if session.missing_token:
         session.log.write("WARNING", "pytest_openscope.issues", session.missing_token)
 

@@ -34,11 +34,12 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
     Without a token nothing is queued: a rig that never gets one would gather reports without end. A report that the disk does
     not take is refused.
     """
-    from ..issues import ReportSettings, build_report, enqueue, is_known, missing_token, result, write_back
+    from ..config import GithubIssueSettings
+    from ..issues import build_report, enqueue, is_known, missing_token, result, write_back
 
     path = view.folder / METADATA / DEBUG_STATE
     state, directory = read_json(path), view.state_directory
-    settings = ReportSettings.from_any(view.value("report"))
+    settings = GithubIssueSettings.of(view.value("report"))
     if state is None or directory is None or QUEUED in view.done or missing_token(settings, os.environ):
         return []
     facts, rig = dict(view.session or {}), view.value("rig_config")

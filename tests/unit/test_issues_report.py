@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from pytest_openscope.config import GithubIssueSettings
 from pytest_openscope.issues import outbox
 from pytest_openscope.issues.privacy import Machine
 from pytest_openscope.issues.report import SessionFacts, build_report, is_reportable, read_ends
 from pytest_openscope.issues.results import result, write_back
-from pytest_openscope.issues.settings import ReportSettings, Timing, missing_token
+from pytest_openscope.issues.settings import Timing, missing_token
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import Failure
@@ -42,7 +43,7 @@ PRE, ACQ, POST = Phase.PRE_ACQUISITION, Phase.ACQUISITION, Phase.POST_ACQUISITIO
     ],
 )
 def test_report_on(kind: str, outcome: Outcome, phase: Phase | None, report_on: list[str], expected: bool) -> None:
-    settings = ReportSettings.from_mapping({**ON, "report_on": report_on})
+    settings = GithubIssueSettings.of({**ON, "report_on": report_on})
     assert is_reportable(Failure(kind, outcome, "x", phase=phase), settings) is expected
 
 
@@ -151,22 +152,15 @@ def test_the_outbox_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_missing_token_is_one_warning() -> None:
-    settings = ReportSettings.from_mapping(ON)
+    settings = GithubIssueSettings.of(ON)
     assert "T holds no token" in missing_token(settings, {})
-    assert missing_token(settings, {"T": "x"}) == missing_token(ReportSettings(), {}) == ""
+    assert missing_token(settings, {"T": "x"}) == missing_token(GithubIssueSettings(), {}) == ""
 
 
 def test_settings_travel_as_json() -> None:
-    settings = ReportSettings.from_mapping({**ON, "labels": "one", "unknown": 1, "max_body_chars": 10**6})
-    assert ReportSettings.from_mapping(json.loads(json.dumps(settings.as_json()))) == settings
+    settings = GithubIssueSettings.of({**ON, "labels": "one", "unknown": 1, "max_body_chars": 10**6})
+    assert GithubIssueSettings.of(json.loads(json.dumps(settings.as_json()))) == settings
     assert settings.labels == ("one",)
     assert settings.body_chars <= 65_536
     assert Timing.from_mapping(json.loads(json.dumps(asdict(Timing())))) == Timing()
     assert Timing().backoff_s(99) == 3600
-
-
-def test_settings_of_the_configuration_are_taken() -> None:
-    from pytest_openscope.config.models import GithubIssueSettings
-
-    settings = ReportSettings.from_any(GithubIssueSettings(enabled=True, repo="a/b", labels=("x",)))
-    assert (settings.enabled, settings.repo, settings.labels) == (True, "a/b", ("x",))
