@@ -12,6 +12,8 @@ import typer
 from .audit import audit
 from .common import EXIT_USAGE, tell
 from .github_check import github_check
+from .import_rig import import_rig
+from .init import init
 from .outbox import outbox
 from .recover import recover
 from .schema import schema
@@ -25,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What can be done for a rig beside running experiments.",
 )
+app.command("init")(init)
+app.command("import-rig")(import_rig)
 app.command("recover")(recover)
 app.command("outbox")(outbox)
 app.command("github-check")(github_check)

@@ -9,6 +9,7 @@ from .loading import ConfigRequest, Loaded, load, missing_mistakes
 from .models import Device, GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings
 from .roots import default_state_directory
 from .schema import parameters_schema, rig_schema
+from .yaml_rules import dump_yaml
 
 __all__ = [
     "ConfigRequest",
@@ -24,6 +25,7 @@ __all__ = [
     "Settings",
     "check",
     "default_state_directory",
+    "dump_yaml",
     "expand_rig",
     "expand_section",
     "keys_of",

@@ -241,3 +241,25 @@ def _scalar(event: Any) -> Any:
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise YamlError(f"a value does not fit its tag !!{tag.removeprefix(_TAG)}", *_place(event))
     return float(event.value) if tag == _TAG + "float" else value
+
+
+def dump_yaml(value: Any) -> str:
+    """Return plain values as YAML text that :func:`load_yaml` reads back exactly."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes texts that are something else by the core rules (``12e4``), which PyYAML's own would leave plain."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: Dumper, data: str) -> Any:
+        try:
+            quoted = plain_scalar(data) is not data
+        except ValueError:
+            quoted = True
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"' if quoted else None)
+
+    Dumper.add_representer(str, text)
+    made: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return made
