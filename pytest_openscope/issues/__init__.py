@@ -12,11 +12,11 @@ from .access import (
 from .fingerprint import (
     fingerprint_of,
     fingerprint_of_name,
+    normalised,
 )
 from .ledger import (
     Ledger,
 )
-from .normalise import normalised
 from .outbox import (
     drain,
     drop,

@@ -6,19 +6,21 @@ docs/explanation/fingerprints.md explains it with examples.
 
 from __future__ import annotations
 
+import dis
 import hashlib
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from ..records import AcquisitionFacts, ChainedException, Failure
-from .markdown import clean
-from .normalise import basename, normalised
-from .sources import Sources
+from .text import FINGERPRINT, clean
 
 VERSION = "v1"
-FINGERPRINT = re.compile(r"v1:[0-9a-f]{12}")
 #: Innermost distinct own functions per exception; deeper callers say who asked, not what broke.
 OWN_FRAMES = 5
 CHAIN_LINKS = 10
@@ -53,6 +55,35 @@ _SIGNALS = {
 }
 #: From the message of a process that vanished without a sign.
 _UNKNOWN_DEATH = "how is not known"
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_OS_ERROR = re.compile(r"\[(?:Errno|WinError) -?\d+\][^'\"]*")
+_URL = re.compile(r"(?i)\b[a-z][a-z0-9+.\-]{1,20}://[^\s'\"<>]+")
+#: Blanks within a path are recognised in quotes, and before a further backslash of a Windows path.
+_QUOTED_PATH = re.compile(r"""(['"])(?=[^'"\n]*[\\/])[^'"\n]{1,1000}\1""")
+_BLANK_IN_PATH = r"\x20(?=(?:[\w.\-]+\x20){0,2}[\w.\-]*(?:\(x86\))?\\)|(?<=\x20)\(x86\)(?=\\)"
+_PATH = re.compile(
+    rf"""(?<![\w])[A-Za-z]:\\(?:[^\s'"<>|:*?,;()\[\]{{}}]|{_BLANK_IN_PATH})+"""
+    r"""|(?:\\\\|(?<![\w])[A-Za-z]:[\\/]|~?/|\.{1,2}[\\/])[^\s'"<>|:*?,;()\[\]{}]+|(?<![\w.\-\\/])[\w.\-]+(?:[\\/][\w.\-]+)+"""
+)
+_STAMP = re.compile(
+    r"\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T _]\d{1,2}[-:]\d{2}(?:[-:]\d{2}(?:[.,]\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
+)
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_WEEKDAY = r"(?:mon|tue(?:s)?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?"
+#: ``Mon Jan  5``, ``Mon, 05 Jan 2026``, ``January 5, 2026``.
+_DATE_IN_WORDS = re.compile(
+    rf"(?i)\b(?:{_WEEKDAY},?\s+)?(?:{_MONTH}\.?\s+\d{{1,2}}|\d{{1,2}}\.?\s+{_MONTH})\b(?:,?\s+\d{{4}}\b)?"
+)
+_NOON = re.compile(r"(?i)(?<=#)\s?[ap]\.?m\b\.?")
+#: Bars of progress.
+_BLOCKS = re.compile("[\u2580-\u259f]+")
+_WORD_WITH_DIGIT = re.compile(r"(?<![\w.+\-])[\w.+\-]*\d[\w.+\-:]*")
+_HEX_WORD = re.compile(r"\b[0-9a-fA-F]{8,}\b")
+_SIGNS = re.compile(r"#(?:[\s,:;xX*/|+-]*#)+")
 
 
 def fingerprint_of(failure: Failure, private: Iterable[str] = (), sources: Sources | None = None) -> str:
@@ -246,3 +277,132 @@ def program(command: list[str]) -> str:
         if not argument.startswith("-") and _SCRIPT.search(argument):
             return basename(argument).lower()
     return name if not _PYTHON.match(name) else "python"
+
+
+def basename(path: str) -> str:
+    """Return the last part of a path of either system."""
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+
+
+def normalised(text: str, private: Iterable[str] = ()) -> str:
+    """Return one lower-case line: every word with a digit as ``#``, every path as its normalised last part.
+
+    ``private`` are names to take out besides (subject, user, rig, host), since one without digits cannot be told from a word.
+    """
+    line = _ANSI.sub("", text)
+    for name in sorted({name for name in private if len(name) > 1}, key=len, reverse=True):
+        line = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "#", line, flags=re.IGNORECASE)
+    line = _OS_ERROR.sub("", line)
+    line = _URL.sub("#", line)
+    line = _STAMP.sub("#", line)
+    line = _DATE_IN_WORDS.sub("#", _BLOCKS.sub(" ", line))
+    line = _QUOTED_PATH.sub(lambda match: " " + basename(match[0][1:-1]) + " ", line)
+    line = _PATH.sub(lambda match: basename(match[0]), line)
+    line = _HEX_WORD.sub("#", line)
+    line = _WORD_WITH_DIGIT.sub("#", line)
+    line = _SIGNS.sub("#", _NOON.sub("", line))
+    return " ".join(line.split()).lower()[:300]
+
+
+#: Larger files are data.
+MAX_SOURCE_BYTES = 4_000_000
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
+#: What pytest imports by a name that may hold the way from its root folder.
+_COLLECTED = re.compile(r"(?:test_\w*|\w+_test|conftest)")
+_COMPREHENSIONS = _INLINED | {"<genexpr>"}
+
+
+class Sources:
+    """Completes frames from the files on this disk: qualified names where Python does not tell them, modules of test files.
+
+    Stacks of faulthandler and tracebacks of Python 3.10 have plain names only, so the line that ran is looked up in the source.
+    Where the source is gone, or has changed so that no function of that name is at that line, the plain name stays.
+
+    Args:
+        python: version that made the tracebacks; those of 3.11 on have qualified names.
+    """
+
+    def __init__(self, python: str = "") -> None:
+        numbers = [int(part) for part in re.findall(r"\d+", python)[:2]]
+        self.traced_plainly = len(numbers) == 2 and numbers < [3, 11]
+        self._codes: dict[str, list[tuple[str, str, range]]] = {}
+
+    def traced(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """Return a frame of a traceback with the names that it has on every rig."""
+        found = {**frame, "module": _module(frame)}
+        return self._qualified(found) if self.traced_plainly else found
+
+    def dumped(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """Return a frame of a faulthandler stack with its qualified name."""
+        return self._qualified({**frame, "function": _unescaped(str(frame["function"]))})
+
+    def _qualified(self, frame: dict[str, Any]) -> dict[str, Any]:
+        name, line, file = str(frame.get("function") or ""), int(frame.get("line") or 0), str(frame.get("file") or "")
+        if file not in self._codes:
+            self._codes[file] = _codes_in(file)
+        found = [qualname for plain, qualname, lines in self._codes[file] if plain == name and line in lines]
+        # Inner functions come later, so the last one is the innermost.
+        return {**frame, "function": found[-1]} if found else frame
+
+
+def _codes_in(file: str) -> list[tuple[str, str, range]]:
+    """Return name, qualified name and lines of whatever compiles to code of its own, outer ones first; [] without source."""
+    for path in map(Path, dict.fromkeys([file, _unescaped(file)])):
+        try:
+            if path.is_file() and path.stat().st_size <= MAX_SOURCE_BYTES:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return list(_below(compile(path.read_bytes(), file, "exec", dont_inherit=True), ""))
+        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return []
+
+
+def _below(code: CodeType, prefix: str) -> Iterator[tuple[str, str, range]]:
+    """Name the code objects in one whose own name and a separator are ``prefix``; as Python 3.11 does in ``co_qualname``."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    # What a function or class declares global is the module's.
+    globals_ = (
+        {item.argval for item in dis.get_instructions(code) if item.opname == "STORE_GLOBAL"} if prefix and inner else set()
+    )
+    for child in inner:
+        name = child.co_name
+        if name.startswith("<generic parameters of"):
+            yield from _below(child, prefix)
+            continue
+        qualname = name if name in globals_ else prefix + name
+        is_function = child.co_flags & inspect.CO_OPTIMIZED and name not in _COMPREHENSIONS
+        below = list(_below(child, qualname + (".<locals>." if is_function else ".")))
+        last = max(
+            [child.co_firstlineno, *(line for *_, line in child.co_lines() if line), *(lines[-1] for *_, lines in below)]
+        )
+        yield name, qualname, range(child.co_firstlineno, last + 1)
+        yield from below
+
+
+def _unescaped(text: str) -> str:
+    """Undo how faulthandler writes what is not ASCII."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1] or match[2] or match[3], 16) % 0x110000), text)
+
+
+def _module(frame: Mapping[str, Any]) -> str:
+    """Return a frame's module; of a test file without the folders that are no packages.
+
+    With ``--import-mode=importlib`` pytest puts the way from its root folder before the name, which differs between checkouts.
+    """
+    module, file = str(frame.get("module") or ""), str(frame.get("file") or "")
+    parts = module.split(".")
+    if len(parts) < 2 or not _COLLECTED.fullmatch(parts[-1]) or basename(file) != parts[-1] + ".py":
+        return module
+    kept, folder = [parts[-1]], Path(file).parent
+    try:
+        if not Path(file).is_file():
+            return module
+        for part in reversed(parts[:-1]):
+            if folder.name != part or not (folder / "__init__.py").is_file():
+                break
+            kept.insert(0, part)
+            folder = folder.parent
+    except (OSError, ValueError):
+        return module
+    return ".".join(kept)

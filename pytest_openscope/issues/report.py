@@ -18,11 +18,9 @@ from .. import __version__
 from ..config import GithubIssueSettings
 from ..records import METADATA, Failure, Outcome, Phase, failures_in
 from ..system import now_iso
-from .fingerprint import fingerprint_of
-from .markdown import clean, plain
+from .fingerprint import Sources, fingerprint_of
 from .privacy import Machine, Privacy
-from .sources import Sources
-from .text import IssueContext, body, first_line, title
+from .text import IssueContext, body, clean, first_line, plain, title
 
 #: Bytes read at each end of a log, per character of the body.
 LOG_READ_FACTOR = 4

@@ -10,8 +10,7 @@ from .client import RefusedError, TransientError
 from .dealings import Dealings
 from .find import ensure_labels
 from .ledger import day_of
-from .markdown import code
-from .text import versions_in, with_count
+from .text import code, versions_in, with_count
 
 #: A defect that comes back later than this after its closing gets an issue of its own.
 REOPEN_DAYS = 30

@@ -15,13 +15,12 @@ from pytest_openscope.issues.fingerprint import (
     fault_frames,
     fingerprint_of,
     fingerprint_of_name,
+    normalised,
     own_functions,
     program,
     signal_name,
 )
-from pytest_openscope.issues.markdown import visible_lines
-from pytest_openscope.issues.normalise import normalised
-from pytest_openscope.issues.text import IssueContext, body, fingerprints_in, title
+from pytest_openscope.issues.text import IssueContext, body, fingerprints_in, title, visible_lines
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope.issues.fingerprint import fingerprint_of, own_functions
-from pytest_openscope.issues.sources import Sources, scopes_in
+from pytest_openscope.issues.fingerprint import Sources, fingerprint_of, own_functions
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import ChainedException, Failure
 
@@ -83,11 +82,6 @@ def test_without_source_or_with_another_one_the_name_stays(tmp_path: Path) -> No
     path.write_text(SOURCE, encoding="utf-8")
     assert Sources("3.10.1").traced(frame)["function"] == "Camera.grab"
     assert Sources("3.11.0").traced(frame) == frame, "a name without a class is whole there"
-    assert [scope.qualname for scope in scopes_in("def a():\n  class B:\n    def c(self): pass")] == [
-        "a",
-        "a.<locals>.B",
-        "a.<locals>.B.c",
-    ]
 
 
 def failed(python: str, function: str, path: Path, line: int = 5) -> str:

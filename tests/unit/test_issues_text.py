@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_openscope.issues import text
-from pytest_openscope.issues.markdown import block, clean, code, cut_middle, plain, visible_lines
+from pytest_openscope.issues.text import block, clean, code, cut_middle, plain, visible_lines
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import AcquisitionFacts, Failure
 
