@@ -1,19 +1,9 @@
 """The hardware of a rig: drivers, their mocks, faults on demand. Nothing here is imported for a rig without ``devices:``."""
 
-from __future__ import annotations
-
-from .checking import check_safe_commands, check_specs
-from .faults import (
-    check_faults,
-    parse_injections,
-)
-from .manager import (
-    Devices,
-)
-from .protocol import Driver
-from .spec import (
-    build_specs,
-)
+from .driver import Driver
+from .faults import check_faults, parse_injections
+from .manager import Devices
+from .spec import build_specs, check_safe_commands, check_specs
 
 __all__ = [
     "Devices",

@@ -17,6 +17,7 @@ _SLICE_S = 0.2
 _PATIENCE_S = 0.05
 #: A call that can be left behind is left behind before the watch acts.
 _WATCH_S = 1.0
+_MOMENT_S = 0.25
 
 
 class Watch(Protocol):
@@ -35,7 +36,8 @@ class Call:
     Args:
         name: for messages and the thread's name.
         function: what is called.
-        limit_s: seconds that it may take, or what tells them when it begins.
+        limit_s: seconds that it may take.
+        deadline: ``time.monotonic()`` by which it should end. One that begins later gets a moment all the same: most are quick.
         kept: takes the result in the thread of the call, if it came in time.
         late: takes a result that came too late, when nobody waits any more.
         watch: knows how long the call may take; a C call that holds Python's lock keeps its own time from being watched here.
@@ -49,25 +51,27 @@ class Call:
         self,
         name: str,
         function: Callable[[], Any],
-        limit_s: float | Callable[[], float],
+        limit_s: float,
         *,
+        deadline: float | None = None,
         kept: Callable[[Any], object] | None = None,
         late: Callable[[Any], object] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.name, self._function, self._limit_s, self._kept, self._late = name, function, limit_s, kept, late
-        self._watch = watch
+        self.name, self.limit_s, self._function, self._kept, self._late = name, limit_s, function, kept, late
+        self._deadline, self._watch = deadline, watch
         self._lock = threading.Lock()
         self._left = False
         self.due: float | None = None
-        self.limit_s = 0.0
         self.result: Any = None
         self.error: BaseException | None = None
         self.ended = False
 
     def make(self) -> bool:
         """Do it; False when it was left behind on the way."""
-        limit_s = self.limit_s = self._limit_s() if callable(self._limit_s) else self._limit_s
+        if self._deadline is not None:
+            self.limit_s = max(_MOMENT_S, min(self.limit_s, self._deadline - time.monotonic()))
+        limit_s = self.limit_s
         self.due = time.monotonic() + limit_s
         result, error = None, None
         if self._watch is not None:
@@ -97,6 +101,17 @@ class Call:
                     self._watch.cancel(self.name)
                 self.error = TimeoutError(f"{self.name} did not return within {self.limit_s:g} s")
             return self._left
+
+    def result_in_time(self) -> Any:
+        """Make it in a thread, and return or raise what came of it.
+
+        Raises:
+            TimeoutError: its time was up; the thread is left behind.
+        """
+        make_in_turn([self])
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class _Thread:
@@ -164,22 +179,3 @@ def make_side_by_side(calls: Sequence[Call], timeout_s: float) -> None:
         if not call.ended:
             call.limit_s = timeout_s
             call.leave()
-
-
-def call_within(
-    name: str,
-    function: Callable[[], Any],
-    timeout_s: float,
-    late: Callable[[Any], object] | None = None,
-    watch: Watch | None = None,
-) -> Any:
-    """Return what ``function`` returns, or raise what it raises.
-
-    Raises:
-        TimeoutError: after ``timeout_s``; the thread is left behind, and what it still returns is given to ``late``.
-    """
-    call = Call(name, function, timeout_s, late=late, watch=watch)
-    make_in_turn([call])
-    if call.error is not None:
-        raise call.error
-    return call.result

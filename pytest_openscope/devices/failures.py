@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .loader import LoadError
+from .driver import LoadError
 from .spec import DeviceSpec
 
 _PACKAGE = Path(__file__).parents[1]
@@ -17,18 +17,20 @@ _LIBRARIES = frozenset({"site-packages", "dist-packages", Path(os.__file__).pare
 
 @dataclass(frozen=True)
 class DeviceFailure:
-    """One device that did not open, with what to do."""
+    """One device that did not open."""
 
-    name: str
-    driver: str
+    spec: DeviceSpec
     error: BaseException
-    remedy: str
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+        return self.spec.name
 
     def __str__(self) -> str:
         """Say what stands behind the device's name."""
-        kind = type(self.error).__name__
         place = f" (in {self.place})" if self.place else ""
-        return f"({self.driver}): {kind}: {self.error}{place}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+        return f"({self.spec.driver}): {type(self.error).__name__}: {self.error}{place}\n      -> {self.remedy}"
 
     @property
     def place(self) -> str:
@@ -40,6 +42,34 @@ class DeviceFailure:
                 found = f"{path.name}:{traceback.tb_lineno}"
             traceback = traceback.tb_next
         return found
+
+    @property
+    def remedy(self) -> str:
+        """What the operator can do about it."""
+        error, spec = self.error, self.spec
+        given = getattr(error, "remedy", "")
+        if given:
+            return str(given)
+        if isinstance(error, LoadError):
+            return "mend the device's entry in the rig file"
+        text = f"{type(error).__name__} {error}"
+        port = str(spec.params.get("port", ""))
+        if (
+            isinstance(error, PermissionError)
+            or "Access is denied" in text
+            or "PermissionError" in text
+            or "Resource busy" in text
+        ):
+            return "another program holds it: close it (Bonsai, a serial monitor, an earlier session) and try again"
+        if port and ("could not open port" in text or isinstance(error, FileNotFoundError)):
+            return f"is it plugged in and switched on? ports here: {_ports() or 'none'}"
+        if spec.driver == "subprocess" and isinstance(error, FileNotFoundError):
+            return "is the program installed? give its whole path under command:"
+        if isinstance(error, TimeoutError):
+            return "is it switched on and connected? a slower device needs a longer open_timeout_s"
+        if isinstance(error, ConnectionError):
+            return "is it switched on, on the network, and its program running?"
+        return f"check its power, its cable and its entry in the rig file (devices.{spec.name}), then try again"
 
 
 class DevicesFailed(Exception):  # noqa: N818 - a sentence, as its message is
@@ -57,28 +87,6 @@ class DevicesFailed(Exception):  # noqa: N818 - a sentence, as its message is
         names = ", ".join(failure.name for failure in failures)
         lines = [f"{len(failures)} devices did not open: {names}", *(f"  - {failure.name} {failure}" for failure in failures)]
         super().__init__("\n".join(lines))
-
-
-def remedy_for(error: BaseException, spec: DeviceSpec) -> str:
-    """Return what the operator can do about a device that did not open."""
-    given = getattr(error, "remedy", "")
-    if given:
-        return str(given)
-    if isinstance(error, LoadError):
-        return "mend the device's entry in the rig file"
-    text = f"{type(error).__name__} {error}"
-    port = str(spec.params.get("port", ""))
-    if isinstance(error, PermissionError) or "Access is denied" in text or "PermissionError" in text or "Resource busy" in text:
-        return "another program holds it: close it (Bonsai, a serial monitor, an earlier session) and try again"
-    if port and ("could not open port" in text or isinstance(error, FileNotFoundError)):
-        return f"is it plugged in and switched on? ports here: {_ports() or 'none'}"
-    if spec.driver == "subprocess" and isinstance(error, FileNotFoundError):
-        return "is the program installed? give its whole path under command:"
-    if isinstance(error, TimeoutError):
-        return "is it switched on and connected? a slower device needs a longer open_timeout_s"
-    if isinstance(error, ConnectionError):
-        return "is it switched on, on the network, and its program running?"
-    return f"check its power, its cable and its entry in the rig file (devices.{spec.name}), then try again"
 
 
 def _ports() -> str:

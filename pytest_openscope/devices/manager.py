@@ -6,28 +6,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .calls import Call, Watch, call_within, make_in_turn, make_side_by_side
+from .calls import Call, Watch, make_in_turn, make_side_by_side
+from .driver import did_you_mean
 from .event_loop import EventLoopThread
-from .failures import DeviceFailure, DevicesFailed, remedy_for
+from .failures import DeviceFailure, DevicesFailed
 from .faults import Fault
-from .loader import did_you_mean
-from .making import DeviceMaker
-from .opening import OpenDevice
+from .opening import DeviceMaker, OpenDevice
 from .proxy import unwrap
-from .safe_commands import SafeCommands, missing_for_safety
+from .safe_commands import SafeCommands
 from .spec import DeviceSpec
 
 #: For all devices together, which are read side by side: until then none is made safe.
 _READ_STATES_S = 2.0
-
-
-#: A device, what is done with it, and within how many seconds.
-_Action = tuple[OpenDevice, Callable[[], Any], float]
 
 
 class Devices(Mapping[str, Any]):
@@ -42,9 +36,6 @@ class Devices(Mapping[str, Any]):
         on_open: called with the names of devices that have just been opened.
         log: parent of the devices' loggers.
         watch: gets the limit of each call that opens, checks, makes safe or closes a device.
-
-    Attributes:
-        unsafe: after :meth:`close_all` one text for each device that neither its driver nor its command made safe.
 
     Raises:
         ValueError: faults without a dry run.
@@ -75,8 +66,8 @@ class Devices(Mapping[str, Any]):
         self._open: dict[str, OpenDevice] = {}
         self._maker = DeviceMaker(rig_dir, self._loop, self._released, self._log, injections if dry_run else None, watch)
         self._closed = False
-        self.unsafe: list[str] = []
-        self._left_unsafe: list[str] = []
+        #: Devices that nothing made safe, by what failed.
+        self._not_safe: dict[str, str] = {}
         self._on_open = on_open
         self._watch = watch
 
@@ -87,22 +78,22 @@ class Devices(Mapping[str, Any]):
             KeyError: the rig file has no such device.
             DevicesFailed: it did not open.
         """
+        return self._opened(name).device
+
+    def _opened(self, name: str) -> OpenDevice:
         with self._lock:
             if name not in self.specs:
                 guess = did_you_mean(name, self.specs) or f"it has {', '.join(self.specs) or 'none'}"
                 raise KeyError(f"the rig file has no device {name!r}; {guess}")
             if name not in self._open:
                 self._open_these([self.specs[name]])
-            return self._open[name].device
+            return self._open[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)
 
     def __len__(self) -> int:
         return len(self.specs)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.specs
 
     def __repr__(self) -> str:
         return f"<Devices of {', '.join(self.specs) or 'no devices'}; open: {', '.join(self._open) or 'none'}>"
@@ -118,7 +109,7 @@ class Devices(Mapping[str, Any]):
             DevicesFailed: lists every one that did not open; the others are open.
         """
         with self._lock:
-            wanted = (spec for spec in self.specs.values() if (spec.eager if names is None else spec.name in names))
+            wanted = (spec for spec in self.specs.values() if (spec.open == "eager" if names is None else spec.name in names))
             self._open_these([spec for spec in wanted if spec.name not in self._open])
 
     def run(self, function: Callable[..., Any], *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
@@ -155,19 +146,17 @@ class Devices(Mapping[str, Any]):
         """
         if not self.dry_run:
             raise RuntimeError("answers can be set in dry runs only")
-        self[name]
-        self._open[name].require(answers)
-        self._open[name].hooks.answers.override(answers)
+        opened = self._opened(name)
+        opened.require(answers)
+        opened.hooks.answers.override(answers)
 
     def calls(self, name: str) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         """Return what a simulated device was told so far: method, arguments, keywords."""
-        self[name]
-        return list(self._open[name].hooks.calls or ())
+        return list(self._opened(name).hooks.calls or ())
 
     def mock(self, name: str) -> Any:
         """Return the simulated device itself, without the wrapper that holds it to its driver."""
-        self[name]
-        return unwrap(self._open[name].device)
+        return unwrap(self[name])
 
     def check(self, name: str) -> Any:
         """Open the device, let it prove within ``check_timeout_s`` that it answers, and return what it said.
@@ -175,9 +164,7 @@ class Devices(Mapping[str, Any]):
         Raises:
             TimeoutError: it did not answer in time.
         """
-        self[name]
-        opened = self._open[name]
-        return call_within(f"{name}.check", opened.check, opened.spec.check_timeout_s, watch=self._watch)
+        return self._call(self._opened(name), "check").result_in_time()
 
     def read_states(self, deadline_s: float = _READ_STATES_S, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Return ``read_state()`` of the open devices, or those named; a failed one gives ``{"error": …}``. Never raises."""
@@ -189,9 +176,14 @@ class Devices(Mapping[str, Any]):
             for name, call in calls.items()
         }
 
+    @property
+    def unsafe(self) -> list[str]:
+        """After :meth:`close_all` one text for each device that neither its driver nor its command made safe."""
+        return [f"{name} may not be safe: its {failed} failed" for name, failed in self._not_safe.items()]
+
     def missing_for_safety(self, name: str) -> str:
         """Say what the device's ``safe_state_command`` lacks ("" for nothing); a dry run runs no program."""
-        return missing_for_safety(self.specs[name], self.rig_dir, program_too=not self.dry_run)
+        return self.specs[name].missing_for_safety(self.rig_dir, program_too=not self.dry_run)
 
     def close(self, name: str) -> None:
         """Make one device safe and close it; where its driver cannot make it safe, its command will at the session's end.
@@ -201,15 +193,15 @@ class Devices(Mapping[str, Any]):
         """
         opened, failed = self._open.pop(name), True
         try:
-            call_within(f"{name}.safe_state", opened.make_safe, opened.spec.safe_state_timeout_s, watch=self._watch)
+            self._call(opened, "safe_state").result_in_time()
             failed = False
         finally:
             if not opened.is_safe:
                 self._commands.unsure(opened.spec)
-            if failed and (self.dry_run or not opened.spec.safe_state_command):
-                self._left_unsafe.append(name)
+            if failed and not self._commands.has(opened.spec):
+                self._not_safe[name] = "safe_state"
             self._maker.simulations.pop(name, None)
-            call_within(f"{name}.close", opened.disconnect, opened.spec.close_timeout_s, watch=self._watch)
+            self._call(opened, "close").result_in_time()
         if opened.is_safe:
             self._commands.done(opened.spec)
 
@@ -227,25 +219,21 @@ class Devices(Mapping[str, Any]):
         deadline = time.monotonic() + deadline_s
         last_first = list(reversed(self._open.values()))
         unsafe = [opened for opened in last_first if opened.needs_safety and not opened.is_safe]
-        problems = self._end("safe_state", [(one, one.make_safe, one.spec.safe_state_timeout_s) for one in unsafe], deadline)
+        problems = self._end(unsafe, "safe_state", deadline)
         for opened in last_first:
             if not opened.is_safe:
                 self._commands.unsure(opened.spec)
-        problems += self._end("close", [(one, one.disconnect, one.spec.close_timeout_s) for one in last_first], deadline)
+        problems += self._end(last_first, "close", deadline)
         for opened in last_first:
             self._open.pop(opened.spec.name, None)
             if opened.is_safe:
                 self._commands.done(opened.spec)
         problems += self._commands.run(deadline)
-        unsafe = [one for one in unsafe if not one.is_harmless]
-        told = {one.spec.name for one in unsafe}
-        failed = [one.spec.name for one in unsafe if not one.is_safe and one.spec.name not in self._commands.rescued]
-        failed += [name for name in self._left_unsafe if name not in told]
-        self._left_unsafe = []
-        self.unsafe += [f"{name} may not be safe: its safe_state failed" for name in failed]
-        self.unsafe += [
-            f"{name} may not be safe: its safe-state command failed" for name in self._commands.failed if name not in told
-        ]
+        for opened in unsafe:
+            if not (opened.is_safe or opened.is_harmless or opened.spec.name in self._commands.rescued):
+                self._not_safe[opened.spec.name] = "safe_state"
+        for name in self._commands.failed:
+            self._not_safe.setdefault(name, "safe-state command")
         self._maker.close()
         self._loop.close()
         return problems
@@ -270,7 +258,7 @@ class Devices(Mapping[str, Any]):
                 error = call.error
                 if isinstance(error, Exception):
                     self._log.error("%s did not open: %s: %s", name, type(error).__name__, error)
-                    failures.append(DeviceFailure(name, self.specs[name].driver, error, remedy_for(error, self.specs[name])))
+                    failures.append(DeviceFailure(self.specs[name], error))
                 elif error is not None:
                     raise error
         opened = [spec.name for spec in specs if spec.name in self._open]
@@ -293,29 +281,26 @@ class Devices(Mapping[str, Any]):
 
         def keep(opened: OpenDevice) -> None:
             self._open[spec.name] = opened
-            self._left_unsafe = [name for name in self._left_unsafe if name != spec.name]
+            self._not_safe.pop(spec.name, None)
             self._commands.opened(spec)
             how = f" ({self._maker.simulations[spec.name].words})" if self.dry_run else ""
             self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
 
         return Call(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._maker.put_away, watch=self._watch)
 
-    def _end(self, what: str, actions: Sequence[_Action], deadline: float) -> list[str]:
+    def _end(self, opened: Sequence[OpenDevice], what: str, deadline: float) -> list[str]:
         """Do one thing with each device, in this order, and return what went wrong."""
-
-        def limit_s(timeout_s: float) -> float:
-            # Even past the deadline a device gets a moment: most are safe within milliseconds.
-            return max(0.25, min(timeout_s, deadline - time.monotonic()))
-
-        calls = [
-            Call(f"{one.spec.name}.{what}", action, partial(limit_s, timeout_s), watch=self._watch)
-            for one, action, timeout_s in actions
-        ]
+        calls = [self._call(one, what, deadline) for one in opened]
         make_in_turn(calls)
         problems = []
-        for call, (one, _, _) in zip(calls, actions, strict=True):
+        for one, call in zip(opened, calls, strict=True):
             if call.error is not None:
                 text = f"{what} of {one.spec.name} failed: {type(call.error).__name__}: {call.error}"
                 self._log.error("%s", text, exc_info=call.error)
                 problems.append(text)
         return problems
+
+    def _call(self, opened: OpenDevice, what: str, deadline: float | None = None) -> Call:
+        """Return the call of one of a driver's own methods (``check``, ``safe_state``, ``close``) within the device's time."""
+        limit_s = getattr(opened.spec, f"{what}_timeout_s")
+        return Call(f"{opened.spec.name}.{what}", getattr(opened, what), limit_s, deadline=deadline, watch=self._watch)

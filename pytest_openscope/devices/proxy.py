@@ -1,4 +1,4 @@
-"""A see-through wrapper around a device: logs its traffic, injects faults, gives set answers, holds a mock to its driver.
+"""What is logged of a device, and its see-through wrapper: it injects faults, gives set answers, holds a mock to its driver.
 
 Only devices that need one of these are wrapped. A wrapper and not methods set on the instance, since drivers with slots, C
 types and ophyd-async devices refuse those.
@@ -6,12 +6,13 @@ types and ophyd-async devices refuse those.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,10 @@ from .faults import Fault
 from .surface import SPECIAL, Surface
 
 _SHOWN_CHARACTERS = 200
+#: Methods of the libraries that drivers use inside, by what they do.
+_TOLD = "write write_raw write_ascii_values write_binary_values send sendall send_string send_json send_multipart"
+_ANSWERED = "read read_raw read_until readline recv recv_string recv_json recv_multipart"
+_LIBRARIES = ("serial", "pyvisa", "socket", "zmq")
 
 
 @dataclass
@@ -45,6 +50,11 @@ class Hooks:
     call_timeout_s: float | None = None
     watch: Watch | None = None
 
+    def are_needed(self) -> bool:
+        """Tell whether anything happens around the device's calls."""
+        watched = self.call_timeout_s is not None or self.calls is not None
+        return bool(self.answers or self.faults or self.contract or self.log_io or watched)
+
     def strike(self, method: str) -> None:
         """Let the faults that lie on ``method`` happen."""
         for fault in self.faults:
@@ -57,21 +67,22 @@ class Hooks:
             self.contract.bind(method, args, kwargs)
         if self.calls is not None:
             self.calls.append((method, args, kwargs))
+        if not self.log_io:
+            return self._result(method, function, args, kwargs)
+        call = f"{method}({', '.join([*map(shown, args), *(f'{key}={shown(value)}' for key, value in kwargs.items())])})"
         started = time.monotonic()
         try:
-            with self._limited(method):
-                self.strike(method)
-                result = self.answers.answer(method) if method in self.answers else function(*args, **kwargs)
+            result = self._result(method, function, args, kwargs)
         except BaseException as error:
-            if self.log_io:
-                self.log.info("%s raised %s: %s", shown_call(method, args, kwargs), type(error).__name__, error)
+            self.log.info("%s raised %s: %s", call, type(error).__name__, error)
             raise
-        if self.log_io:
-            took_ms = (time.monotonic() - started) * 1000
-            self.log.info("%s -> %s (%.1f ms)", shown_call(method, args, kwargs), shown(result), took_ms)
-            if inspect.iscoroutine(result):
-                return self._logged(shown_call(method, args, kwargs), result)
-        return result
+        self.log.info("%s -> %s (%.1f ms)", call, shown(result), (time.monotonic() - started) * 1000)
+        return self._logged(call, result) if inspect.iscoroutine(result) else result
+
+    def _result(self, method: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self._limited(method):
+            self.strike(method)
+            return self.answers.answer(method) if method in self.answers else function(*args, **kwargs)
 
     @contextmanager
     def _limited(self, method: str) -> Iterator[None]:
@@ -180,12 +191,10 @@ def _forward(name: str) -> Any:
 
 
 def _bound(hooks: Hooks, name: str, function: Any) -> Any:
+    @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         return hooks.call(name, function, args, kwargs)
 
-    call.__name__ = name
-    call.__doc__ = getattr(function, "__doc__", None)
-    call.__wrapped__ = function  # type: ignore[attr-defined]
     return call
 
 
@@ -203,7 +212,35 @@ def shown(value: Any) -> str:
     return text
 
 
-def shown_call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Return ``output(False, ramp_s=2)``."""
-    parts = [shown(arg) for arg in args] + [f"{key}={shown(value)}" for key, value in kwargs.items()]
-    return f"{method}({', '.join(parts)})"
+def tap(device: Any, log: logging.Logger) -> None:
+    """Log what passes through the serial ports, VISA resources and sockets that a driver keeps as attributes.
+
+    Objects that take no new attributes (C types) are left alone.
+    """
+    for transport in list(getattr(device, "__dict__", {}).values()):
+        if type(transport).__module__.partition(".")[0] not in _LIBRARIES:
+            continue
+        for methods, word in ((_TOLD, "told"), (_ANSWERED, "answered")):
+            for method in methods.split():
+                original = getattr(transport, method, None)
+                if callable(original):
+                    with suppress(AttributeError, TypeError):
+                        setattr(transport, method, _logging(original, word, log))
+
+
+def _logging(original: Any, word: str, log: logging.Logger) -> Any:
+    depth = 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Libraries call their own methods (read_until calls read): only the outermost is worth a record.
+        nonlocal depth
+        depth += 1
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            depth -= 1
+        if depth == 0:
+            log.info("%s %s", word, shown(args[0] if word == "told" and args else result))
+        return result
+
+    return call

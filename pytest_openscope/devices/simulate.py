@@ -9,16 +9,17 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .autospec import autospec, stand_in
-from .loader import LoadError, load
+from .driver import LoadError, load
+from .peer import Script, SocketPeer
 from .registers import harp_device, is_harp
-from .spec import DeviceSpec, fits, script_of
-from .surface import Surface, surface_of
+from .spec import DeviceSpec
+from .surface import Surface, fits, surface_of
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,19 @@ class Simulation:
         build: makes the object that is then opened like the real one.
         contract: what the driver offers, where the object is of another class.
         connect_mock: the object is ophyd-async's and is connected in its mock mode.
-        cleanup: objects to close after the device.
+        helper: what is closed after the device.
     """
 
     words: str
     build: Callable[[], Any]
     contract: Surface | None = None
     connect_mock: bool = False
-    cleanup: tuple[Any, ...] = ()
+    helper: Any = None
+
+    def close(self) -> None:
+        """Close what stands at the other end."""
+        if self.helper is not None:
+            self.helper.close()
 
 
 def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
@@ -48,15 +54,17 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
         TypeError: the params do not fit.
     """
     params = dict(spec.params)
-    script = script_of(spec, rig_dir)
+    script = spec.script(rig_dir)
     if script is None and isinstance(spec.mock, str) and spec.mock:
         return _given_mock(spec, spec.mock, rig_dir, params)
     driver = load(spec.driver, rig_dir)
     if spec.ready_made:
-        options, closer, words = driver.simulate(params, script)
-        return Simulation(words, lambda: driver(**options), cleanup=(closer,) if closer is not None else ())
+        options, helper, words = driver.simulate(params, script)
+        return Simulation(words, lambda: driver(**options), helper=helper)
     if script is not None:
-        return _scripted_port(driver, params, script)
+        peer = SocketPeer(Script.read(script))
+        options = {**params, "port": peer.url}
+        return Simulation(f"scripted peer {peer.script.name}", lambda: driver(**options), helper=peer)
     shipped = _shipped_mock(driver, rig_dir)
     if shipped is not None:
         words = f"mock of its driver, {_name(shipped)}"
@@ -68,7 +76,7 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
         return Simulation("Harp registers in memory", lambda: harp_device(cls))
     if cls is driver:
         return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params), surface_of(cls))
-    return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else _unbound(cls))
+    return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else stand_in(cls, {}))
 
 
 def _given_mock(spec: DeviceSpec, reference: str, rig_dir: Path, params: dict[str, Any]) -> Simulation:
@@ -78,13 +86,6 @@ def _given_mock(spec: DeviceSpec, reference: str, rig_dir: Path, params: dict[st
     except LoadError:
         driver = None
     return Simulation(f"mock {reference}", lambda: _construct(mock, params), _contract(driver, mock))
-
-
-def _scripted_port(driver: Any, params: dict[str, Any], script: Path | Mapping[str, Any]) -> Simulation:
-    from .peer import Script, SocketPeer
-
-    peer = SocketPeer(Script.read(script))
-    return Simulation(f"scripted peer {peer.script.name}", lambda: driver(**{**params, "port": peer.url}), cleanup=(peer,))
 
 
 def _contract(driver: Any, mock: Any) -> Surface | None:
@@ -134,11 +135,6 @@ def _made_class(driver: Any, spec: DeviceSpec) -> type:
             "annotate it, or give the device a 'mock:'",
         )
     return made
-
-
-def _unbound(cls: type) -> Any:
-    """An autospec of a class whose constructor arguments are not known (a factory function makes them)."""
-    return stand_in(cls, {})
 
 
 def _name(target: Any) -> str:

@@ -1,91 +1,147 @@
-"""The ``devices:`` section of a rig file."""
+"""The ``devices:`` section of a rig file: how it is read, and everything that can be wrong with it.
+
+What is wrong is found before any hardware moves: keys, drivers, parameters, calls, mocks.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import os
+import shutil
+import sys
+import types
+import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config import Device, check, keys_of
 from ..records import ConfigurationError, Mistake
 from .answers import find_mistake
-from .loader import READY_MADE, did_you_mean
-from .surface import callable_signature
+from .driver import READY_MADE, LoadError, did_you_mean, load, missing_libraries
+from .peer import Script
+from .surface import callable_signature, fits, surface_of
 
 #: Of the keys that the configuration knows, these are options of ready-made drivers.
 _OF_DRIVERS = ("resource", "port", "baud", "url", "host", "command")
 KEYS: tuple[str, ...] = tuple(key for key in keys_of(Device) if key not in _OF_DRIVERS)
 
+#: Endings of files that the program of a safe-state command runs.
+_SCRIPTS = frozenset({".py", ".pyw", ".m", ".sh", ".ps1", ".bat", ".cmd", ".jl", ".r", ".js", ".vbs"})
+_PYTHON = ("python", "python3", "python.exe", "python3.exe")
 
-@dataclass(frozen=True)
-class SafeCall:
+#: Takes a key, a problem and a remedy.
+Note = Callable[..., None]
+
+
+class SafeCall(BaseModel):
     """One call that makes a device safe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     call: str
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class DeviceSpec:
-    """One device as the rig file declares it; times in seconds.
+class DeviceSpec(Device):
+    """One device as the rig file declares it.
 
     ``params`` holds the constructor's keywords, wherever they were written. ``mock`` is ``module:Class``, a file beside the rig
     file, or a script written out. ``safe_state`` is empty where the driver's own ``safe_state`` method is meant.
-    ``open_method``/``close_method``: "" for the usual search, ``none`` for nothing to call. ``open_in_main_thread`` opens
-    unwatched, for libraries that are bound to a thread.
     """
 
     name: str
     driver: str
-    params: Mapping[str, Any] = field(default_factory=dict)
     mock: str | Mapping[str, Any] = ""
-    returns: Mapping[str, Any] = field(default_factory=dict)
     safe_state: tuple[SafeCall, ...] = ()
     safe_state_command: tuple[str, ...] = ()
-    eager: bool = False
-    open_method: str = ""
-    close_method: str = ""
-    log_io: bool = False
-    open_in_main_thread: bool = False
-    description: str = ""
-    open_timeout_s: float = Device.model_fields["open_timeout_s"].default
-    close_timeout_s: float = Device.model_fields["close_timeout_s"].default
-    check_timeout_s: float = Device.model_fields["check_timeout_s"].default
-    safe_state_timeout_s: float = Device.model_fields["safe_state_timeout_s"].default
-    call_timeout_s: float | None = None
 
     @property
     def ready_made(self) -> bool:
         """True for serial, visa, zmq, http and subprocess."""
         return self.driver in READY_MADE
 
+    def script(self, rig_dir: Path) -> Path | Mapping[str, Any] | None:
+        """Return the script that ``mock`` names or holds; None where it is ``module:Class`` or absent."""
+        if isinstance(self.mock, Mapping):
+            return self.mock
+        return rig_dir / self.mock if self.mock.lower().endswith((".yaml", ".yml")) else None
+
+    def command_line(self, rig_dir: Path) -> list[str]:
+        """Return ``safe_state_command`` as it is run, whichever folder and environment the process that runs it has.
+
+        A bare ``python`` is this interpreter: the one on PATH may lack the packages that the command needs. A program with a
+        relative folder lies beside the rig file.
+        """
+        program, *arguments = self.safe_state_command
+        if program.lower() in _PYTHON:
+            return [sys.executable or program, *arguments]
+        if {"/", os.sep} & {*program}:
+            program = str(rig_dir.absolute() / program)
+        return [program, *arguments]
+
+    def missing_for_safety(self, rig_dir: Path, *, program_too: bool) -> str:
+        """Say what the command lacks: its program, or the script that it runs ("" when it has all, or there is none)."""
+        if not self.safe_state_command:
+            return ""
+        program, *arguments = self.command_line(rig_dir)
+        if program_too and not shutil.which(program):
+            return f"there is no program {program!r}"
+        script = next((text for text in arguments if text in ("-c", "-m") or Path(text).suffix.lower() in _SCRIPTS), "")
+        if Path(script).suffix and not (rig_dir / script).is_file():
+            return f"there is no script {str(rig_dir / script)!r}"
+        return ""
+
 
 def build_specs(raw: Mapping[str, Any]) -> dict[str, DeviceSpec]:
     """Read the section.
 
     Raises:
-        ConfigurationError: everything that is wrong with its form; ``checking.check_specs`` finds that and more.
+        ConfigurationError: everything that is wrong with its form; :func:`check_specs` finds that and more.
     """
     mistakes: list[Mistake] = []
-    specs = {}
-    for name, entry in raw.items():
-        spec = read_spec(
-            str(name), entry, lambda key, problem, remedy="": mistakes.append(Mistake("rig file", problem, remedy, key))
-        )
-        if spec is not None:
-            specs[spec.name] = spec
+    specs = [_read_spec(str(name), entry, _noting(mistakes, "rig file")) for name, entry in raw.items()]
     if mistakes:
         raise ConfigurationError(mistakes)
-    return specs
+    return {spec.name: spec for spec in specs if spec is not None}
 
 
-#: Takes a key, a problem and a remedy.
-Note = Callable[..., None]
+def check_specs(raw: Any, rig_dir: Path, dry_run: bool, where: str = "rig file") -> list[Mistake]:
+    """Return all mistakes of the section. Drivers are imported, as opening would do; nothing is constructed or opened."""
+    if not isinstance(raw, Mapping):
+        return [Mistake(where, f"a mapping of names to devices is expected, not {raw!r}", "", "devices")]
+    mistakes: list[Mistake] = []
+    note = _noting(mistakes, where)
+    for name, entry in raw.items():
+        spec = _read_spec(str(name), entry, note)
+        if spec is not None:
+            _check_driver(spec, rig_dir, dry_run, note)
+    return mistakes
 
 
-def read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
+def check_safe_commands(raw: Mapping[str, Any], rig_dir: Path, dry_run: bool, where: str = "rig file") -> list[Mistake]:
+    """Return the commands that could not make their device safe: the program is missing, or the script beside the rig file.
+
+    A dry run, whose machine has no programs of the rig, is told of the script only.
+    """
+    mistakes: list[Mistake] = []
+    remedy = "install it, or correct the path: nothing else makes the device safe once the experiment has died"
+    for name, entry in raw.items():
+        spec = _read_spec(str(name), entry, lambda *_: None)
+        if spec is not None and (problem := spec.missing_for_safety(rig_dir, program_too=not dry_run)):
+            mistakes.append(Mistake(where, problem, remedy, f"devices.{name}.safe_state_command"))
+    return mistakes
+
+
+def _noting(mistakes: list[Mistake], where: str) -> Note:
+    return lambda key, problem, remedy="": mistakes.append(Mistake(where, problem, remedy, key))
+
+
+def _read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
     """Read one entry; every mistake of its form is noted, and None is returned where there is no driver."""
     place = f"devices.{name}"
     if not isinstance(entry, Mapping) or not isinstance(entry.get("driver"), str):
@@ -103,65 +159,152 @@ def read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
         params = {**extra, **params}
     else:
         for key in extra:
-            remedy = did_you_mean(key, KEYS) or f"constructor arguments go into params: {{{key}: …}}"
-            note(f"{place}.{key}", "unknown key", remedy)
+            note(
+                f"{place}.{key}",
+                "unknown key",
+                did_you_mean(key, KEYS) or f"constructor arguments go into params: {{{key}: …}}",
+            )
     mock = device.mock or ""
     if not isinstance(mock, (str, Mapping)):
-        note(f"{place}.mock", f"{mock!r} is neither 'module:Class' nor a file nor a script", "")
+        note(f"{place}.mock", f"{mock!r} is neither 'module:Class' nor a file nor a script")
         mock = ""
     for method, item in device.returns.items():
         if problem := find_mistake(item):
             note(f"{place}.returns.{method}", problem)
     command = device.safe_state_command or ()
-    return DeviceSpec(
-        name=name,
-        driver=driver,
-        params=params,
-        mock=mock,
-        returns=device.returns,
-        safe_state=_safe_state(device.safe_state, place, note),
-        safe_state_command=(command,) if isinstance(command, str) else tuple(command),
-        eager=device.open == "eager",
-        open_method=device.open_method or "",
-        close_method=device.close_method or "",
-        log_io=device.log_io,
-        open_in_main_thread=device.open_in_main_thread,
-        description=device.description or "",
-        open_timeout_s=device.open_timeout_s,
-        close_timeout_s=device.close_timeout_s,
-        check_timeout_s=device.check_timeout_s,
-        safe_state_timeout_s=device.safe_state_timeout_s,
-        call_timeout_s=device.call_timeout_s,
-    )
+    own = {
+        "name": name,
+        "driver": driver,
+        "params": params,
+        "mock": mock,
+        "safe_state": _safe_state(device.safe_state, place, note),
+        "safe_state_command": (command,) if isinstance(command, str) else tuple(command),
+    }
+    return DeviceSpec.model_construct(**{**dict(device), **own})
 
 
 def _safe_state(written: Any, place: str, note: Note) -> tuple[SafeCall, ...]:
     """Read one call or a list of calls; each is a method's name, or ``{call: output, args: [false]}``."""
     calls = []
     for item in written if isinstance(written, list) else [] if written is None else [written]:
-        item = {"call": item} if isinstance(item, str) else item
-        known = isinstance(item, Mapping) and isinstance(item.get("call"), str) and set(item) <= {"call", "args", "kwargs"}
-        if not known or not isinstance(item.get("args", []), list) or not isinstance(item.get("kwargs", {}), Mapping):
-            note(f"{place}.safe_state", f"{item!r} is no call", "write {call: output, args: [false]}")
-            continue
-        calls.append(SafeCall(item["call"], tuple(item.get("args", ())), dict(item.get("kwargs", {}))))
+        try:
+            calls.append(SafeCall.model_validate({"call": item} if isinstance(item, str) else item))
+        except ValidationError:
+            shown = {"call": item} if isinstance(item, str) else item
+            note(f"{place}.safe_state", f"{shown!r} is no call", "write {call: output, args: [false]}")
     return tuple(calls)
 
 
-def script_of(spec: DeviceSpec, rig_dir: Path) -> Path | Mapping[str, Any] | None:
-    """Return the script that a ``mock:`` names or holds; None where it is ``module:Class`` or absent."""
-    if isinstance(spec.mock, Mapping):
-        return spec.mock
-    return rig_dir / spec.mock if spec.mock.lower().endswith((".yaml", ".yml")) else None
-
-
-def fits(target: Any, params: Mapping[str, Any]) -> bool:
-    """Tell whether ``target(**params)`` is a possible call."""
-    signature = callable_signature(target)
-    if signature is None:
-        return True
+def _check_driver(spec: DeviceSpec, rig_dir: Path, dry_run: bool, note: Note) -> None:
+    place = f"devices.{spec.name}"
+    mocked = dry_run and bool(spec.mock)
+    if spec.ready_made and not (mocked and spec.script(rig_dir) is None):
+        missing, remedy = missing_libraries(spec.driver, dry_run)
+        if missing:
+            note(f"{place}.driver", f"{spec.driver} needs {' and '.join(missing)}, which this Python does not have", remedy)
     try:
-        signature.bind(**params)
-    except TypeError:
-        return False
-    return True
+        driver = load(spec.driver, rig_dir)
+    except LoadError as error:
+        # A dry run on a machine without the vendor's library is what a mock is for; a name that cannot exist is not.
+        if not (mocked and ":" in spec.driver):
+            note(f"{place}.driver", str(error), error.remedy)
+    else:
+        if callable(driver):
+            _check_params(spec, driver, place, note)
+            _check_methods(spec, driver, place, note)
+        else:
+            note(f"{place}.driver", f"{spec.driver} is neither a class nor a function")
+    if spec.mock:
+        _check_mock(spec, rig_dir, dry_run, f"{place}.mock", note)
+
+
+def _check_mock(spec: DeviceSpec, rig_dir: Path, dry_run: bool, place: str, note: Note) -> None:
+    script = spec.script(rig_dir)
+    if script is None:
+        if dry_run:
+            _check_mock_class(spec, rig_dir, place, note)
+    elif isinstance(script, Path) and not script.is_file():
+        note(place, f"{script} does not exist", "the path is relative to the rig file")
+    elif not spec.ready_made and "port" not in spec.params:
+        text = "a script plays the other end of a ready-made driver or of a 'port' in params"
+        note(place, text, "name 'module:Class' instead")
+    elif dry_run and spec.driver != "visa":
+        try:
+            Script.read(script)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            note(place, str(error), "docs/reference/devices.md shows what a script may hold")
+
+
+def _check_mock_class(spec: DeviceSpec, rig_dir: Path, place: str, note: Note) -> None:
+    try:
+        mock = load(str(spec.mock), rig_dir)
+    except LoadError as error:
+        note(place, str(error), error.remedy)
+        return
+    if not fits(mock, spec.params) and not fits(mock, {}):
+        text = f"{spec.mock} takes neither the device's params nor nothing"
+        note(place, text, f"it takes {callable_signature(mock)}")
+
+
+def _check_params(spec: DeviceSpec, driver: Any, place: str, note: Note) -> None:
+    signature = callable_signature(driver)
+    if signature is None:
+        return
+    section = place if spec.ready_made else f"{place}.params"
+    known = [item for name, item in signature.parameters.items() if not name.startswith("_")]
+    free = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in known)
+    several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = {item.name: item for item in known if item.kind not in several}
+    hints = _hints(driver) if spec.ready_made else {}
+    for key, value in spec.params.items():
+        if key not in named and not free:
+            remedy = did_you_mean(key, [*named, *(KEYS if spec.ready_made else ())]) or f"it knows {', '.join(named)}"
+            note(f"{section}.{key}", f"{spec.driver} has no option {key!r}", remedy)
+        elif key in hints and not _is_of(value, hints[key]):
+            note(f"{section}.{key}", f"{value!r} is not {_words(hints[key])}")
+    for key, item in named.items():
+        if item.default is inspect.Parameter.empty and key not in spec.params:
+            note(f"{section}.{key}", f"{spec.driver} needs {key!r}", f"add {key}: to the device")
+
+
+@functools.cache
+def _hints(driver: Any) -> dict[str, Any]:
+    """Return the types of a ready-made driver's options; a rig may have many devices of one driver."""
+    return typing.get_type_hints(driver.__init__)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    kinds = tuple(typing.get_origin(choice) or choice for choice in _choices(hint))
+    if isinstance(value, bool):
+        return bool in kinds or Any in kinds
+    return Any in kinds or isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+
+
+def _words(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "empty"}
+    return " or ".join(names.get(choice, str(choice)) for choice in _choices(hint))
+
+
+def _check_methods(spec: DeviceSpec, driver: Any, place: str, note: Note) -> None:
+    """Hold every method that the rig file names against the driver."""
+    if not isinstance(driver, type):
+        return
+    surface = surface_of(driver)
+    named = [(key, getattr(spec, key)) for key in ("open_method", "close_method")]
+    wanted = [("safe_state", call) for call in spec.safe_state]
+    wanted += [(key, SafeCall(call=name)) for key, name in named if name not in (None, "", "none")]
+    for key, call in wanted:
+        try:
+            surface.require(call.call)
+            surface.bind(call.call, call.args, call.kwargs)
+        except (AttributeError, TypeError) as error:
+            note(f"{place}.{key}", str(error))
+    for method in spec.returns:
+        try:
+            surface.require(method)
+        except AttributeError as error:
+            note(f"{place}.returns.{method}", str(error))

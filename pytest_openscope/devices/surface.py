@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from .loader import did_you_mean
+from .driver import did_you_mean
 
 _SPECIAL = (
     "len iter next getitem setitem delitem contains call bool aiter anext aenter aexit exit reversed float int index complex "
@@ -174,6 +174,15 @@ def _signature(target: Any) -> inspect.Signature | None:
         return inspect.signature(target)
     except (TypeError, ValueError):
         return None
+
+
+def fits(target: Any, params: Mapping[str, Any]) -> bool:
+    """Tell whether ``target(**params)`` is a possible call."""
+    signature = callable_signature(target)
+    try:
+        return signature is None or bool(signature.bind(**params))
+    except TypeError:
+        return False
 
 
 def describe_signature(signature: inspect.Signature, *, skip_first: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.devices.calls import Call, call_within, make_in_turn, make_side_by_side
+from pytest_openscope.devices.calls import Call, make_in_turn, make_side_by_side
 
 
 class Desk:
@@ -78,7 +78,7 @@ def test_errors_stay_with_their_call(desk: Desk) -> None:
     assert isinstance(calls[0].error, OSError)
     assert calls[1].error is None
     with pytest.raises(OSError, match="no"):
-        call_within("a", fails, 1.0)
+        Call("a", fails, 1.0).result_in_time()
 
 
 def test_a_result_is_kept_in_time_or_late_never_both() -> None:

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.devices.checking import check_specs
-from pytest_openscope.devices.loader import LoadError, require
+from pytest_openscope.devices.driver import LoadError, require
 from pytest_openscope.devices.manager import Devices, DevicesFailed
 from pytest_openscope.devices.peer import Script
-from pytest_openscope.devices.spec import build_specs
+from pytest_openscope.devices.spec import build_specs, check_specs
 
 SCRIPT = """
 error: "ERR"

@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from pytest_openscope.config import yaml_rules
-from pytest_openscope.devices.checking import check_specs
 from pytest_openscope.devices.manager import Devices
-from pytest_openscope.devices.spec import build_specs
+from pytest_openscope.devices.spec import build_specs, check_specs
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "how-to" / "devices").glob("*.md"))

@@ -13,10 +13,9 @@ from pytest_openscope.acquisition import parse_fault
 from pytest_openscope.config.fields import keys_of
 from pytest_openscope.config.models import Device
 from pytest_openscope.config.suggest import nearest
-from pytest_openscope.devices.checking import check_specs
+from pytest_openscope.devices.driver import READY_MADE, LoadError, load
 from pytest_openscope.devices.faults import check_faults, parse_injections
-from pytest_openscope.devices.loader import READY_MADE, LoadError, load
-from pytest_openscope.devices.spec import KEYS, build_specs
+from pytest_openscope.devices.spec import KEYS, build_specs, check_specs
 from pytest_openscope.records.errors import ConfigurationError
 from pytest_openscope.system.durations import format_duration, parse_duration_s
 
@@ -56,7 +55,7 @@ def test_right_section_has_no_mistakes(rig_dir: Path) -> None:
     }
     assert mistakes(raw, rig_dir) == []
     specs = build_specs(raw)
-    assert specs["camera"].eager
+    assert specs["camera"].open == "eager"
     assert specs["camera"].safe_state[0].args == (False,)
     assert specs["spout"].params == {"port": "COM4", "baud": 115200, "timeout_s": 1}
     assert specs["spout"].ready_made

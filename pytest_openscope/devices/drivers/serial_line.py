@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ..loader import require
+from ..driver import require
 from ..peer import Script, SocketPeer
 from .base import ScriptSource, Talker
 

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ..loader import require
+from ..driver import require
 from .base import ScriptSource, Talker
 
 _GENERIC_SIMULATION = """\

@@ -7,7 +7,7 @@ import json
 import threading
 from typing import Any
 
-from ..loader import require
+from ..driver import require
 from ..peer import Script
 from .base import ScriptSource, Talker
 

@@ -1,4 +1,4 @@
-"""From the text after ``driver:`` to a class, without importing what is not asked for."""
+"""What a driver may offer, which ones are ready-made, and how the one that a rig file names is found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,38 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class Driver(Protocol):
+    """The methods that a session calls by itself, if the driver has them; a driver is any class.
+
+    The constructor gets the device's ``params`` (for ready-made drivers also the options beside ``driver``) as keywords and
+    should only store them: hardware is touched in ``open``. Any of the methods may be a coroutine; it then runs on the
+    event loop that the session keeps for its devices.
+
+    A driver without ``open`` that is a context manager is entered and left. One whose ``open`` means something else (a
+    shutter's, say) names its own with ``open_method``/``close_method`` in the rig file.
+    """
+
+    def open(self) -> None:
+        """Connect, within ``open_timeout_s``. Runs outside of the main thread, unless ``open_in_main_thread`` is set."""
+
+    def close(self) -> None:
+        """Disconnect; must be callable after an ``open`` that failed half way."""
+
+    def check(self) -> object:
+        """Prove that the device answers: raise or return False when it does not; a text or a mapping is shown."""
+
+    def read_state(self) -> dict[str, Any]:
+        """Describe the device for ``debug_state.json``; quick, and without side effects."""
+
+    def safe_state(self) -> None:
+        """Laser off, valve shut. Called before anything is closed, in every ending."""
+
+
+#: The names above, which faults can always be injected into.
+LIFECYCLE = ("open", "close", "check", "read_state", "safe_state")
 
 #: Ready-made drivers and the extra that brings their library ("" needs none).
 READY_MADE = {
@@ -19,14 +50,13 @@ READY_MADE = {
     "subprocess": ("pytest_openscope.devices.drivers.helper_program:SubprocessDevice", ""),
 }
 
-#: The libraries under the ready-made drivers; in a dry run, those under what simulates the instrument.
-_LIBRARIES = {"serial": ("serial",), "visa": ("pyvisa",), "zmq": ("zmq",)}
-_SIMULATED_LIBRARIES = {**_LIBRARIES, "visa": ("pyvisa", "pyvisa_sim")}
+#: The libraries under the ready-made drivers.
+_LIBRARIES = {"serial": ["serial"], "visa": ["pyvisa"], "zmq": ["zmq"]}
 
 
 def missing_libraries(driver: str, dry_run: bool) -> tuple[list[str], str]:
     """Return what a ready-made driver needs and this Python does not have, and the command that installs it."""
-    needed = (_SIMULATED_LIBRARIES if dry_run else _LIBRARIES).get(driver, ())
+    needed = _LIBRARIES.get(driver, []) + (["pyvisa_sim"] if driver == "visa" and dry_run else [])
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     return missing, f"pip install 'pytest-openscope[{READY_MADE[driver][1]}]'" if missing else ""
 
@@ -45,13 +75,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-def extend_path(rig_dir: Path) -> None:
-    """Let ``my_lab.cameras`` be found beside the rig file; installed packages go first, so that nothing is shadowed."""
-    folder = str(rig_dir.resolve())
-    if folder not in sys.path:
-        sys.path.append(folder)
-
-
 def load(reference: str, rig_dir: Path) -> Any:
     """Import what ``module:Name`` (or the name of a ready-made driver) stands for.
 
@@ -66,7 +89,10 @@ def load(reference: str, rig_dir: Path) -> Any:
             f"{reference!r} is neither 'module:Class' nor one of {', '.join(READY_MADE)}",
             guess or "write the import path, a colon and the class: my_lab.cameras:Spinnaker",
         )
-    extend_path(rig_dir)
+    # Installed packages go first, so that nothing beside the rig file shadows them.
+    folder = str(rig_dir.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
     value: Any = _import(module_name, rig_dir)
     for part in path.split("."):
         try:
