@@ -6,7 +6,7 @@ from .files import read_mapping
 from .lab_models import load_model
 from .layers import source_of
 from .loading import ConfigRequest, Loaded, load, missing_mistakes
-from .models import Device, GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings
+from .models import Device, GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings, look_up
 from .roots import default_state_directory
 from .schema import parameters_schema, rig_schema
 from .yaml_rules import dump_yaml
@@ -31,6 +31,7 @@ __all__ = [
     "keys_of",
     "load",
     "load_model",
+    "look_up",
     "missing_mistakes",
     "parameters_schema",
     "read_mapping",

@@ -56,6 +56,7 @@ class ConfigRequest:
         rig_config: the rig file.
         rig_config_where: what named it (``--rig-config``).
         params_files: parameter files; more than one is a mistake.
+        earlier: dotted key to (value, where) from a session that is continued; above files, below everything else.
         ini_overrides: ``KEY=VALUE`` of the ini file, in order; below ``named``.
         ini_where: what they are called in mistakes and sources.
         param_overrides: ``KEY=VALUE`` of the command line, in order.
@@ -70,6 +71,7 @@ class ConfigRequest:
     rig_config: Path | None
     rig_config_where: str = "--rig-config"
     params_files: tuple[Path, ...] = ()
+    earlier: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     ini_overrides: tuple[str, ...] = ()
     ini_where: str = "openscope_param"
     param_overrides: tuple[str, ...] = ()
@@ -145,6 +147,8 @@ class _Loading:
         """Read, merge, check."""
         complete = self._read_rig()
         complete = self._read_parameters() and complete
+        for key, (value, where) in self.request.earlier.items():
+            self._override(key, value, where)
         self._overrides(self.request.ini_overrides, self.request.ini_where)
         self._named(self.request.named)
         self._overrides(self.request.param_overrides, "--param")
@@ -341,18 +345,25 @@ class _Loading:
         for text in texts:
             try:
                 key, value = parse_override(text)
-                name = key.split(".")[0]
-                near = None if name in self.merged or name in KNOWN_IN_RIG else nearest(name, (*KNOWN_IN_RIG, *PIPELINES))
-                if near and name not in PIPELINES:
-                    raise OverrideError(key, "unknown key", f"did you mean {near}?")
-                if name in RIG_KEYS:
-                    apply_override(self.rig_keys, key, value, where, self.rig_sources)
-                elif name in FLAT_GITHUB or name == "session_sync_mode":
-                    overlay(self.merged, _translate({key: value}), where, self.sources)
-                else:
-                    apply_override(self.merged, key, value, where, self.sources)
             except OverrideError as error:
                 self.wrong(where, error.key, error.problem, error.remedy)
+            else:
+                self._override(key, value, where)
+
+    def _override(self, key: str, value: Any, where: str) -> None:
+        name = key.split(".")[0]
+        near = None if name in self.merged or name in KNOWN_IN_RIG else nearest(name, (*KNOWN_IN_RIG, *PIPELINES))
+        try:
+            if near and name not in PIPELINES:
+                raise OverrideError(key, "unknown key", f"did you mean {near}?")
+            if name in RIG_KEYS:
+                apply_override(self.rig_keys, key, value, where, self.rig_sources)
+            elif name in FLAT_GITHUB or name == "session_sync_mode":
+                overlay(self.merged, _translate({key: value}), where, self.sources)
+            else:
+                apply_override(self.merged, key, value, where, self.sources)
+        except OverrideError as error:
+            self.wrong(where, error.key, error.problem, error.remedy)
 
     # The checks of what came together.
 

@@ -170,6 +170,7 @@ class SessionRecord:
     lost_records: int = 0
     exit_code: int | None = None
     readiness_override: dict[str, Any] | None = None
+    continues: dict[str, Any] | None = None
 
     def take(self, field: str, values: Iterable[Any]) -> None:
         """Add ``values`` to a list, or set another field to the last of them.

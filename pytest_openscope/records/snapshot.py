@@ -154,6 +154,7 @@ def end_state(
         "lost_records": record.lost_records,
         "helper_failures": record.helper_failures,
         "readiness_override": record.readiness_override,
+        "continues": record.continues,
         "mirror": dict(mirror or {"status": "off", "bytes_behind": 0, "reason": ""}),
         **more,
     }

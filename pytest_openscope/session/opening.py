@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import LAUNCHER_FORMAT_VERSION, __version__
+from ..config import source_of
 from ..log import ExactMasker, mask_json
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
 from ..system import create_time, keep_apart, write_atomic, write_holder
+from .continuing import link_back
 from .rig import RigWatch, check_readiness, recover_earlier, take_rig, tell_of_crashes
 from .step_tools import devices_of
 
@@ -62,6 +64,8 @@ def open_session(session: SessionState) -> None:
         session.guard("looking for sessions that died", partial(tell_of_crashes, session))
     for notice in session.notices:
         session.log.write("WARNING", _LOGGER, notice)
+    if session.earlier is not None and (not session.dry_run or session.earlier.of_a_dry_run):
+        session.guard("naming this session in the one that it continues", partial(link_back, session.earlier, session.folder))
     _look_for_token(session)
     if not (session.dry_run or session.validating):
         session.guard("comparing the rig with its last good session", partial(_compare, session))
@@ -113,6 +117,8 @@ def _create_folder(session: SessionState, root: Path) -> None:
     settings, configuration = session.settings, session.configuration
     subject = settings.subject_id or ("validation" if session.validating else "subject")
     given = settings.session_uuid
+    if session.earlier is not None and not source_of(configuration.sources, "session_uuid").startswith("--"):
+        given = session.earlier.name_in(root)
     _refuse_a_full_disk(root)
     session.made_roots = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -136,6 +142,7 @@ def _create_folder(session: SessionState, root: Path) -> None:
         started=start.isoformat(timespec="microseconds"),
         dry_run=session.dry_run,
         readiness_override=session.readiness_override,
+        continues=session.earlier.as_json() if session.earlier is not None else None,
     )
     session.started = start
     if session.rig_lock is not None:
@@ -206,6 +213,7 @@ def _session_facts(session: SessionState) -> dict[str, Any]:
         "report": mask_json(report, secrets) if report else None,
         "rig_config": mask_json(session.rig_config(), secrets),
         "readiness_override": mask_json(record.readiness_override, secrets),
+        "continues": record.continues,
     }
 
 
@@ -233,6 +241,7 @@ def _header(session: SessionState) -> list[str]:
     code = {"script": settings.script_path, "repository": f"{repository} at {commit}" if repository and commit else repository}
     lines = [
         f"session {record.session_uuid} started {record.started}{' (DRY RUN)' if session.dry_run else ''}",
+        *([f"continues {record.continues['session_uuid']} as number {record.continues['number']}"] if record.continues else []),
         f"subject {record.subject_id}, user {record.user_id}, rig {record.rig_id}, host {socket.gethostname()}",
         f"pytest-openscope {__version__} (launcher format {LAUNCHER_FORMAT_VERSION}), pytest {pytest.__version__}, "
         f"Python {platform.python_version()}, {platform.platform()}",

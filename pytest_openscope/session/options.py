@@ -70,6 +70,11 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--validate-rig", action="store_true", help="run the ready-made checks of the rig instead of an experiment")
     group.addoption(
+        "--continue-session",
+        metavar="FOLDER|last",
+        help="go on where an earlier session of this rig and subject stopped: its parameters, a new numbered session",
+    )
+    group.addoption(
         "--override-readiness", metavar="REASON", help="run although the rig's validation is stale or failed; logged"
     )
     parser.addini("rig_config", "rig configuration, relative to this file", default="")
@@ -102,6 +107,7 @@ class Options:
     validate_rig: bool
     all_checks: bool
     override_readiness: str | None
+    continue_session: str | None
     informational: bool
 
     @property
@@ -170,6 +176,7 @@ def read_options(config: pytest.Config) -> Options:
         validate_rig=bool(config.getoption("--validate-rig") or checks),
         all_checks=not checks or CHECKS in checks,
         override_readiness=config.getoption("--override-readiness"),
+        continue_session=config.getoption("--continue-session"),
         informational=any(getattr(config.option, name, False) for name in _INFORMATIONAL),
     )
 

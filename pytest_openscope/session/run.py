@@ -13,6 +13,7 @@ import pytest
 from ..log import SessionLog
 from ..records import ConfigurationError, Mistake
 from .collecting import NO_PYTEST_RETRY
+from .continuing import Earlier, check_subject, find_earlier, not_taken_over
 from .operator import Operator, someone_is_there
 from .options import Options, checks_among, read_options, rig_config_of
 
@@ -69,12 +70,15 @@ class ExperimentRun:
         options = read_options(self.config)
         os.environ.pop(_RIG_VARIABLE, None)
         self._refuse_workers()
-        loaded = self._load(options)
+        earlier = self._earlier(options)
+        loaded = self._load(options, earlier)
         configuration = loaded.configuration
         mistakes = [*loaded.mistakes, *_check_options(options), *_check_given_files(self.config)]
         unknown: list[Mistake] = []
         if configuration is not None:
             mistakes += _check_parts(configuration, options, unknown)
+        if earlier is not None and configuration is not None:
+            mistakes += check_subject(earlier, configuration.settings.subject_id)
         if options.strict:
             mistakes += [*loaded.unknown, *unknown]
         if mistakes or configuration is None:
@@ -89,9 +93,16 @@ class ExperimentRun:
         if options.informational:
             return
         not_checked = [f"{one.where}: {one.key}: {one.problem}" for one in unknown]
-        self._start(configuration, options, loaded, not_checked)
+        self._start(configuration, options, loaded, not_checked, earlier)
 
-    def _start(self, configuration: Configuration, options: Options, loaded: Loaded, not_checked: list[str]) -> None:
+    def _start(
+        self,
+        configuration: Configuration,
+        options: Options,
+        loaded: Loaded,
+        not_checked: list[str],
+        earlier: Earlier | None,
+    ) -> None:
         from .session import ExperimentSession
         from .steps import register_hooks
 
@@ -100,7 +111,9 @@ class ExperimentRun:
         self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
         session = ExperimentSession(self.config, self.log, configuration, options, operator)
         session.terminal_fd = self._terminal_fd
-        session.start(loaded.notices, not_checked)
+        session.earlier = earlier
+        lacking = not_taken_over(earlier, configuration.parameters) if earlier is not None else []
+        session.start([*loaded.notices, *lacking], not_checked)
         self.session = session
         register_hooks(session, self.config)
         try:
@@ -132,14 +145,35 @@ class ExperimentRun:
         if getattr(option, "forked", False):
             raise pytest.UsageError("an experiment cannot run with --forked: steps share the rig's hardware -> leave it out")
 
-    def _load(self, options: Options) -> Loaded:
+    def _earlier(self, options: Options) -> Earlier | None:
+        """Return the session to be continued; None when there is none, or the rig file must be mended first."""
+        if options.continue_session is None:
+            return None
         from ..config import ConfigRequest, load
 
+        cwd = self.config.invocation_params.dir
+        named = {key: found for key, found in {**options.named, **options.options}.items() if key == "output_root_folder"}
+        request = ConfigRequest(options.rig_config, options=named, dry_run=options.dry_run, cwd=cwd, environ=dict(os.environ))
+        rig = load(request).configuration
+        if rig is None:
+            return None
+        try:
+            return find_earlier(options.continue_session, rig.rig.rig_id, rig.settings.output_root, cwd)
+        except ConfigurationError as error:
+            raise pytest.UsageError(_complaint(list(error.mistakes))) from None
+
+    def _load(self, options: Options, earlier: Earlier | None) -> Loaded:
+        from ..config import ConfigRequest, load
+
+        params_files = options.params_files
+        if earlier is not None and earlier.parameter_file is not None and not params_files:
+            params_files = (earlier.parameter_file,)
         return load(
             ConfigRequest(
                 rig_config=options.rig_config,
                 rig_config_where=options.rig_config_where,
-                params_files=options.params_files,
+                params_files=params_files,
+                earlier=earlier.values if earlier is not None else {},
                 ini_overrides=options.ini_overrides,
                 ini_where=options.ini_where,
                 param_overrides=options.param_overrides,
@@ -248,6 +282,8 @@ def _check_options(options: Options) -> list[Mistake]:
     mistakes = []
     if options.inject and not options.dry_run:
         mistakes.append(Mistake("--inject", "faults are rehearsed in dry runs only", "add --dry-run"))
+    if options.continue_session is not None and options.validate_rig:
+        mistakes.append(Mistake("--continue-session", "a validation of the rig continues no session", "leave one of them out"))
     if options.override_readiness is not None and not options.override_readiness.strip():
         mistakes.append(Mistake("--override-readiness", "the reason is empty", "say why, e.g. 'animal is waiting'"))
     return mistakes

@@ -76,8 +76,10 @@ class SessionEnds:
         self._summarised = False
 
     def pytest_report_header(self) -> list[str]:
-        """List what a dry run simulates before it begins."""
-        return [f"dry run: {line}" for line in self._session.record.simulated]
+        """Say which session is continued, and list what a dry run simulates before it begins."""
+        record = self._session.record
+        continued = [f"continues {record.continues['session_uuid']} as {record.session_uuid}"] if record.continues else []
+        return [*continued, *(f"dry run: {line}" for line in record.simulated)]
 
     def _on_exit(self, status: int, stack: str) -> None:
         self._session.log.write("CRITICAL", "pytest_openscope.uncaught", f"os._exit({status}) was called\n{stack.rstrip()}")

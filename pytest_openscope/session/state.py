@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..acquisition import Acquisition
     from ..config import Configuration, PipelineEntry, Rig
     from ..records import Journal
+    from .continuing import Earlier
 
 _log = logging.getLogger("pytest_openscope.session")
 _LOGGER = "pytest_openscope.session"
@@ -87,6 +88,7 @@ class SessionState:
         self.notices: list[str] = []
         self.configuration_notices: tuple[str, ...] = ()
         self.readiness_override: dict[str, Any] | None = None
+        self.earlier: Earlier | None = None
         self.notices_shown = 0
         self.mirror: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
         self.reports: list[dict[str, Any]] = []

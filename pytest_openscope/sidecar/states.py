@@ -44,6 +44,7 @@ def record_of(
         stopped=str(died.get("stopped") or died.get("at") or ""),
         exit_code=exit_code,
         readiness_override=view.value("readiness_override"),
+        continues=view.value("continues"),
     )
     record.steps = [step for event in view.steps if (step := _step(view, event, death)) is not None]
     for field, values in view.kept:
