@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..records import ConfigurationError, Mistake
-from ..system import StopPolicy
+from ..system import StopPolicy, native_path
 from .spec import AcquisitionSpec, command_line, name_of_command, split_command
 
 Parameters = Mapping[str, Any]
@@ -126,7 +126,7 @@ def repository_folder(parameters: Parameters) -> Path | None:
         return None
     url = str(parameters.get("repository_url") or "").replace("\\", "/").rstrip("/").removesuffix(".git")
     name = url.replace(":", "/").rpartition("/")[2]
-    return _native(str(local)) / name if name else _native(str(local))
+    return native_path(str(local)) / name if name else native_path(str(local))
 
 
 def _kind(parameters: Parameters) -> str:
@@ -152,9 +152,9 @@ def _python(parameters: Parameters) -> tuple[str, ...]:
 
 def _interpreter(parameters: Parameters) -> str:
     if parameters.get("python_exe_path"):
-        return str(_native(str(parameters["python_exe_path"])))
+        return str(native_path(str(parameters["python_exe_path"])))
     if parameters.get("python_venv_path"):
-        venv = _native(str(parameters["python_venv_path"]))
+        venv = native_path(str(parameters["python_venv_path"]))
         return str(venv / "Scripts" / "python.exe" if sys.platform == "win32" else venv / "bin" / "python")
     return sys.executable
 
@@ -205,7 +205,7 @@ def _property(name: str, value: Any, session_folder: Path) -> str:
         return "true" if value else "false"
     text = str(value)
     if isinstance(value, str) and value and name.lower().endswith(("_path", "_file")) and not _is_absolute(value):
-        return str(session_folder / _native(value))
+        return str(session_folder / native_path(value))
     return text
 
 
@@ -235,7 +235,7 @@ def _arguments(parameters: Parameters, key: str) -> list[str]:
 
 def _in_repository(parameters: Parameters, text: str) -> Path:
     """Return the path; a relative one lies in the repository, or in the working directory where there is none."""
-    path = _native(text)
+    path = native_path(text)
     if _is_absolute(text):
         return path
     folder = repository_folder(parameters)
@@ -248,11 +248,6 @@ def _is_absolute(text: str) -> bool:
 
 def _is_template(text: str) -> bool:
     return any(sign in text for sign in "{$%")
-
-
-def _native(text: str) -> Path:
-    """Return a path written with either slash; files of a Windows rig are tried out on other systems too."""
-    return Path(text if sys.platform == "win32" else text.replace("\\", "/"))
 
 
 def _value(parameters: Parameters, key: str, default: Any) -> Any:

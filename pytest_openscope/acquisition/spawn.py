@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..records import METADATA, is_reserved
+from ..records import METADATA, safe_name
 from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
-
-
-def safe_file_name(name: str) -> str:
-    """Return the name without characters that some file system refuses; never empty, never longer than 80 characters."""
-    safe = "".join("-" if char in '<>:"/\\|?*' or not char.isprintable() else char for char in name).strip(" .")[:80]
-    return f"_{safe}" if not safe or is_reserved(safe) else safe
 
 
 class OutputFiles:
@@ -36,7 +30,7 @@ class OutputFiles:
     def __init__(self, folder: Path, name: str) -> None:
         directory = folder / METADATA / "acquisition"
         directory.mkdir(parents=True, exist_ok=True)
-        stem = safe_file_name(name)
+        stem = safe_name("".join(char if char.isprintable() else "-" for char in name)[:80], "_")
         number = 1
         while True:
             suffix = f"[{number}]" if number > 1 else ""

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from .changes import (
-    compare,
-    describe_rig,
-    installed_versions,
-    keep_last_good,
-    last_good,
-)
-from .measure import (
-    TIMEOUT_S,
-)
-from .readiness import (
-    evaluate,
-    expanded_block,
-    keeper,
-    read_results,
-)
-from .recorder import (
-    PLUGIN_NAME,
-    CheckRecorder,
-)
-from .suite import (
-    RigChecks,
-    things_of,
-)
+from .changes import compare, describe_rig, keep_last_good, last_good
+from .measure import TIMEOUT_S
+from .readiness import evaluate, expanded_block, keeper, read_results
+from .recorder import PLUGIN_NAME, CheckRecorder
+from .suite import RigChecks, things_of
 
 __all__ = [
     "PLUGIN_NAME",
@@ -36,7 +17,6 @@ __all__ = [
     "describe_rig",
     "evaluate",
     "expanded_block",
-    "installed_versions",
     "keep_last_good",
     "keeper",
     "last_good",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import math
-import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import json_bytes, make_private_folder, write_json
+from ..system import json_bytes, make_private_folder, read_json, write_json
 
 LAST_GOOD = "last_good.json"
 #: Two readings of the same thing differ by noise.
@@ -76,34 +75,10 @@ def describe_rig(
     return sections
 
 
-def installed_versions(paths: Sequence[str] | None = None) -> dict[str, str]:
-    """Return name and version of every installed package, from the names of the folders that say so.
-
-    ``importlib.metadata`` opens a file for each package: 90 ms for a hundred of them, where this takes one.
-    """
-    found: dict[str, str] = {}
-    for folder in dict.fromkeys(sys.path if paths is None else paths):
-        try:
-            names = os.listdir(folder or ".")  # noqa: PTH208 - a hundred paths are made for nothing
-        except OSError:
-            continue
-        for name in names:
-            stem, _, kind = name.rpartition(".")
-            package, dash, version = stem.partition("-")
-            if dash and kind in ("dist-info", "egg-info") and package[:1].isalnum():
-                found.setdefault(package.lower().replace("_", "-").replace(".", "-"), version.partition("-py")[0])
-    return dict(sorted(found.items()))
-
-
 def last_good(state_directory: Path, rig_id: str) -> dict[str, Any]:
     """Return what is kept of the last good session of a rig; nothing where the file is missing, damaged or another rig's."""
-    try:
-        content = json.loads((state_directory / LAST_GOOD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict) or content.get("rig_id") != rig_id or not isinstance(content.get("sections"), dict):
-        return {}
-    return content
+    content = read_json(state_directory / LAST_GOOD) or {}
+    return content if content.get("rig_id") == rig_id and isinstance(content.get("sections"), dict) else {}
 
 
 def compare(last: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -> Changes:

@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import format_duration, make_private_folder, parse_duration_s, write_json
+from ..system import format_duration, make_private_folder, parse_duration_s, read_json, write_json
 
 VALIDATION = "validation.json"
 #: Groups of the ready-made checks.
@@ -70,9 +69,13 @@ def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:
     return dict(values), [str(mistake) for mistake in mistakes]
 
 
+def _kept(state_directory: Path) -> dict[str, Any]:
+    return read_json(state_directory / VALIDATION) or {}
+
+
 def read_results(state_directory: Path, rig_id: str = "") -> dict[str, dict[str, Any]]:
     """Return the last result of every check of this rig; a missing or damaged file holds none."""
-    content = _read(state_directory / VALIDATION)
+    content = _kept(state_directory)
     if rig_id and content.get("rig_id") != rig_id:
         content = _other_rigs(content).get(rig_id, {})
     checks = content.get("checks")
@@ -108,7 +111,7 @@ def keep_results(
         groups = {*READY_MADE, *(group_of(check) for check in fresh)}
         kept = {check: result for check, result in kept.items() if group_of(check) not in groups}
     make_private_folder(state_directory)
-    before = _read(state_directory / VALIDATION)
+    before = _kept(state_directory)
     others = _other_rigs(before)
     if before.get("rig_id") not in (None, "", rig_id):
         others[str(before["rig_id"])] = {"rig_file": before.get("rig_file"), "checks": before.get("checks")}
@@ -175,7 +178,7 @@ def evaluate(
         problems["the rig was never validated"] = None
     if not problems:
         return Readiness(True)
-    rig_file = rig_file or str(_read(state_directory / VALIDATION).get("rig_file") or "") or "RIG.yaml"
+    rig_file = rig_file or str(_kept(state_directory).get("rig_file") or "") or "RIG.yaml"
     files = dict.fromkeys(str(results[check]["file"]) for check in concerned if results.get(check, {}).get("file"))
     command = " ".join([f'pytest --rig-config "{rig_file}" --validate-rig', *(f'"{file}"' for file in files)])
     refuse = block.get("on_stale") != "warn"
@@ -248,11 +251,3 @@ def _age_s(at: object, now: datetime) -> float | None:
         return (now - datetime.fromisoformat(str(at))).total_seconds()
     except (ValueError, TypeError):
         return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from ..records import is_reserved
+from ..records import safe_name
 from .fields import CONTROL_REMEDY, Wrong, control_characters, has_placeholder
 
 DRY_RUNS = "dry_runs"
@@ -119,8 +119,7 @@ def output_root(text: str | None, cwd: Path, dry_run: bool, *, look: bool = True
 
 def default_state_directory(rig_id: str, environ: Mapping[str, str]) -> Path:
     """Return the rig's folder below the platform's place for state of this user."""
-    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", rig_id).strip(" .") or "rig"
-    name = f"_{name}" if is_reserved(name) else name
+    name = safe_name(rig_id, "rig")
     home = Path(environ.get("USERPROFILE" if sys.platform == "win32" else "HOME") or Path.home())
     if sys.platform == "win32":
         base = Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local")

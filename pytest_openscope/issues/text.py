@@ -167,7 +167,8 @@ def _acquisition(facts: AcquisitionFacts, context: IssueContext, limit: int) -> 
 
 
 def _versions(context: IssueContext, max_chars: int) -> str:
-    known = [f"{name} {context.versions[name]}" for name in TELLING if name in context.versions]
+    versions = {name.lower(): version for name, version in context.versions.items()}
+    known = [f"{name} {versions[name.lower()]}" for name in TELLING if name.lower() in versions]
     lines = ["### Environment", ""]
     for name in ("python", "platform", "machine"):
         if context.platform.get(name):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..records import is_reserved
+from ..records import safe_name
 
 #: Size of a block that is compared, and the most that one write call gets (the unit of the measurements in the docs).
 BLOCK_BYTES = 64 * 1024
@@ -101,8 +101,7 @@ class MirrorJob:
 
 def folder_name(text: str) -> str:
     """Return ``text`` as a folder name that every file system takes."""
-    safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in text).strip(" .")
-    return f"_{safe}" if is_reserved(safe) else safe or "unnamed"
+    return safe_name(text, "unnamed")
 
 
 def day_key(rig: str, session: str) -> bytes:

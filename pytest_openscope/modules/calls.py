@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from .context import ModuleContext, ModuleFailed, native_path
+from ..system import native_path
+from .context import ModuleContext, ModuleFailed
 
 #: A single argument of one of these names takes the merged parameters.
 PARAMETER_NAMES = frozenset({"params", "parameters", "merged_params", "config", "cfg"})

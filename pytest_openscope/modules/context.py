@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..log import mask_json
-from ..records import METADATA, Phase, is_reserved
-from ..system import json_bytes, write_atomic, write_json
+from ..records import METADATA, Phase, safe_name
+from ..system import json_bytes, native_path, write_atomic, write_json
 from .scripts import ScriptImports
 
 
@@ -175,7 +174,7 @@ class ModuleContext:
         parameters = self.full_parameters
         folder = self.session_folder / METADATA / "module_parameters"
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{safe_name(step)}.json"
+        kept = folder / f"{safe_name(step, 'step')}.json"
         masked = mask_json(parameters)
         write_json(kept, masked)
         if json_bytes(masked) == json_bytes(parameters):
@@ -187,14 +186,3 @@ class ModuleContext:
             path = Path(private) / kept.name
             write_atomic(path, json_bytes(parameters))
             yield path
-
-
-def native_path(text: str) -> Path:
-    """Return a path that was written with ``/`` or with ``\\``, on every platform."""
-    return Path(text) if sys.platform == "win32" else Path(str(text).replace("\\", "/"))
-
-
-def safe_name(name: str) -> str:
-    """Return ``name`` with everything that a file name cannot hold on Windows replaced by ``-``."""
-    safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in name).strip(" .") or "step"
-    return f"_{safe}" if is_reserved(safe) else safe

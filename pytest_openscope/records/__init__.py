@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-from .errors import (
-    ConfigurationError,
-    Mistake,
-)
-from .failures import (
-    failure_from_exception,
-)
-from .folder import (
-    METADATA,
-    create_session_folder,
-    is_folder_name,
-    is_reserved,
-    name_problem,
-    session_name,
-)
-from .journal import (
-    JOURNAL,
-    Journal,
-    JournalReader,
-    boot_is_same,
-    drop_empty_spare,
-)
-from .phases import (
-    Gate,
-    OnFailure,
-    Outcome,
-    Phase,
-)
+from .failures import ConfigurationError, Mistake, failure_from_exception
+from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
+from .journal import JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
+from .phases import Gate, OnFailure, Outcome, Phase
 from .record import (
     AcquisitionFacts,
     ChainedException,
@@ -41,18 +17,8 @@ from .record import (
     from_json,
     to_json,
 )
-from .revisions import (
-    git_revisions,
-)
-from .snapshot import (
-    DEBUG_STATE,
-    END_STATE,
-    debug_state,
-    end_state,
-    json_safe,
-    read_json,
-    update_json,
-)
+from .revisions import git_revisions, installed_versions
+from .snapshot import DEBUG_STATE, END_STATE, debug_state, end_state, json_safe
 
 __all__ = [
     "DEBUG_STATE",
@@ -82,12 +48,12 @@ __all__ = [
     "failures_in",
     "from_json",
     "git_revisions",
+    "installed_versions",
     "is_folder_name",
     "is_reserved",
     "json_safe",
     "name_problem",
-    "read_json",
+    "safe_name",
     "session_name",
     "to_json",
-    "update_json",
 ]

@@ -1,9 +1,10 @@
-"""From a live exception to a :class:`.record.Failure`: plain data that keeps nothing of the program alive."""
+"""What goes wrong: a user's mistakes before an experiment starts, and a live exception as a :class:`.record.Failure`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,35 @@ MAX_LOCALS_FRAMES = 10
 MAX_VALUE_CHARS = 500
 _TEST_RUNNER = frozenset({"_pytest", "pluggy", "pytest_openscope"})
 _FINGERPRINT_NOTE = re.compile(r"\s*fingerprint\s*[:=]\s*(\S.*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that a user must mend.
+
+    Attributes:
+        where: the file, option or environment variable that holds the mistake.
+        key: dotted key inside it (``devices.laser.driver``); empty when the whole file is meant.
+        problem: what is wrong, with the value received.
+        remedy: what to do about it.
+    """
+
+    where: str
+    problem: str
+    remedy: str = ""
+    key: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.where}: {self.key}" if self.key else self.where
+        return f"{place}: {self.problem}" + (f" -> {self.remedy}" if self.remedy else "")
+
+
+class ConfigurationError(Exception):
+    """Everything that is wrong with what the user gave, all of it at once."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
 
 def failure_from_exception(

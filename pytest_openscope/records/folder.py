@@ -10,19 +10,30 @@ from pathlib import Path
 METADATA = "launcher_metadata"
 #: The longest name in a folder: characters on Windows, bytes elsewhere.
 MAX_NAME = 255
+_REFUSED = '<>:"/\\|?*'
 #: Names of devices on Windows, alone or with anything behind a dot.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 
 def is_folder_name(name: str) -> bool:
     """Tell whether every system can have a folder of this name, and gives it back unchanged."""
-    odd = any(char in '<>:"/\\|?*' or ord(char) < 32 for char in name)
+    odd = any(char in _REFUSED or ord(char) < 32 for char in name)
     return bool(name) and not odd and name[-1] not in ". " and not is_reserved(name)
 
 
 def is_reserved(name: str) -> bool:
     """Tell whether Windows takes a name for that of a device."""
     return name.partition(".")[0].strip().lower() in _RESERVED
+
+
+def safe_name(name: str, otherwise: str) -> str:
+    """Return ``name`` as that of a file or folder that every system can have; ``otherwise`` where nothing is left of it."""
+    safe = _without_odd(name) or otherwise
+    return f"_{safe}" if is_reserved(safe) else safe
+
+
+def _without_odd(name: str) -> str:
+    return "".join("-" if char in _REFUSED or ord(char) < 32 else char for char in name).strip(" .")
 
 
 def name_problem(name: str) -> str:
@@ -37,9 +48,7 @@ def name_problem(name: str) -> str:
 
 def session_name(subject_id: str, start: datetime) -> str:
     """Return ``<subject_id>_<YYYY-MM-DD>_<HH-MM-SS>``, characters that no file name can hold replaced by ``-``."""
-    safe = "".join("-" if char in '<>:"/\\|?*' or ord(char) < 32 else char for char in subject_id).strip(" .") or "subject"
-    name = f"{safe}_{start:%Y-%m-%d_%H-%M-%S}"
-    return f"_{name}" if is_reserved(name) else name
+    return safe_name(f"{_without_odd(subject_id) or 'subject'}_{start:%Y-%m-%d_%H-%M-%S}", "")
 
 
 def create_session_folder(root: Path, subject_id: str, start: datetime, given: str | None = None) -> Path:

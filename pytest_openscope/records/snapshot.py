@@ -1,48 +1,29 @@
 """What a session leaves behind for humans and programs: ``end_state.json``, ``debug_state.json``, ``git_revisions.json``.
 
 Used by the session for the endings that it sees, and by the sidecar and the recovery for those that it does not. Everything
-here builds JSON-safe values; :func:`pytest_openscope.records.folder.write_json` puts them on the disk.
+here builds JSON-safe values; :func:`pytest_openscope.system.write_json` puts them on the disk.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..system import now_iso, write_json
+from ..system import now_iso
 from .failures import MAX_MESSAGE_CHARS, as_text, clip
-from .failures import failure_from_exception as failure_from_exception
 from .phases import Outcome
 from .record import Failure, SessionRecord, StepRecord
-from .record import failures_in as failures_in
+from .revisions import installed_versions
 
 if TYPE_CHECKING:
     from ..log import ExactMasker
 
 END_STATE = "end_state.json"
 DEBUG_STATE = "debug_state.json"
-
-
-def package_versions() -> dict[str, str]:
-    """Return the version of every installed distribution; takes tens of milliseconds, so only after a failure."""
-    from importlib.metadata import distributions
-
-    found: dict[str, str] = {}
-    for distribution in distributions():
-        try:
-            name, version = distribution.metadata["Name"], distribution.version
-        except Exception:
-            # A half-removed package has a folder without metadata; its neighbours still count.
-            continue
-        if name and name not in found:
-            found[str(name)] = str(version)
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
 def platform_facts() -> dict[str, str]:
@@ -99,7 +80,7 @@ def debug_state(
         "parameters": dict(parameters or {}),
         "resource_samples": list(resource_samples or []),
         "version": __version__,
-        "versions": dict(package_versions() if versions is None else versions),
+        "versions": dict(installed_versions() if versions is None else versions),
         "platform": platform_facts(),
         **more,
     }
@@ -211,26 +192,3 @@ def json_safe(value: Any, depth: int = 40) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((json_safe(item, depth - 1) for item in value), key=str)
     return clip(as_text(str, value), MAX_MESSAGE_CHARS)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None when it is missing, unreadable or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def update_json(path: Path, mutate: Callable[[dict[str, Any]], None]) -> bool:
-    """Change a JSON file atomically; False (and untouched) when it cannot be read.
-
-    Raises:
-        OSError: the new content cannot be written; the old content stays.
-    """
-    value = read_json(path)
-    if value is None:
-        return False
-    mutate(value)
-    write_json(path, value)
-    return True

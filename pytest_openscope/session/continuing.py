@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import look_up
-from ..records import END_STATE, METADATA, ConfigurationError, Mistake, read_json, update_json
+from ..records import END_STATE, METADATA, ConfigurationError, Mistake
+from ..system import read_json, update_json
 
 OPTION = "--continue-session"
 LAST = "last"

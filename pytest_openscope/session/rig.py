@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..checks import compare, describe_rig, installed_versions, keep_last_good, last_good
-from ..system import FileLock, make_private_folder, read_holder
+from ..checks import compare, describe_rig, keep_last_good, last_good
+from ..records import installed_versions
+from ..system import FileLock, make_private_folder, read_json
 from .collecting import place_of
 from .interrupts import StepExited, StepInterrupted
 
@@ -94,10 +95,10 @@ def take_rig(session: SessionState) -> None:
     lock, beside = FileLock(state / "rig.lock"), FileLock(state / "rig.sidecar.lock")
     try:
         if not lock.acquire(wait_s):
-            raise _rig_is_held(read_holder(state / "rig.holder.json"), rig.rig_id)
+            raise _rig_is_held(read_json(state / "rig.holder.json") or {}, rig.rig_id)
         if not beside.acquire(max(_SIDECAR_LOCK_S, wait_s)):
             lock.release()
-            raise _rig_is_held(read_holder(state / "rig.holder.json"), rig.rig_id)
+            raise _rig_is_held(read_json(state / "rig.holder.json") or {}, rig.rig_id)
     except OSError as error:
         lock.release()
         raise pytest.UsageError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..records import METADATA, Journal
-from ..system import spawn_light
+from ..system import light_command, spawn_detached
 
 if TYPE_CHECKING:
     import subprocess
@@ -104,9 +104,8 @@ class SidecarClient:
         arguments = ["--folder", str(self.folder.absolute())]
         self._started_at = time.monotonic()
         with open(self.folder / METADATA / SIDECAR_LOG, "ab") as log:
-            process = spawn_light(
-                "pytest_openscope.sidecar.__main__", arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-            )
+            command = light_command("pytest_openscope.sidecar.__main__", arguments)
+            process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self._process, self.pid = process, process.pid
         name = "openscope-sidecar"
         threading.Thread(target=self._converse, args=(process,), name=name, daemon=True).start()

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..mirror import MirrorJob, MirrorSupervisor
-from ..records import END_STATE, METADATA, update_json
+from ..records import END_STATE, METADATA
+from ..system import update_json
 from .markers import mark_unfinished, unmark
 from .samples import RESOURCE_USAGE, ResourceSampler
 

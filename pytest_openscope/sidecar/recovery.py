@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..records import JOURNAL, METADATA, Journal, boot_is_same
-from ..system import FileLock, is_alive, spawn_light
+from ..system import FileLock, is_alive, light_command, spawn_detached
 from .client import SIDECAR_LOG
 from .markers import marked, unmark
 from .samples import RESOURCE_USAGE, repair
@@ -174,9 +174,8 @@ def start_finisher(folder: Path, secrets: Iterable[str] = ()) -> int:
 
     arguments = ["--folder", str(folder.absolute()), "--finish"]
     with open(folder / METADATA / SIDECAR_LOG, "ab") as log:
-        process = spawn_light(
-            "pytest_openscope.sidecar.__main__", arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log
-        )
+        command = light_command("pytest_openscope.sidecar.__main__", arguments)
+        process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
     path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
     greeting = {"type": "hello", "secrets": sorted(secrets), "sys_path": path, "pid": os.getpid(), "terminal": ""}
     assert process.stdin is not None

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..records import DEBUG_STATE, METADATA, Journal, read_json
+from ..records import DEBUG_STATE, METADATA, Journal
+from ..system import read_json
 from .late import append_late
 from .view import SessionView
 

@@ -20,9 +20,8 @@ from ..records import (
     boot_is_same,
     debug_state,
     from_json,
-    read_json,
 )
-from ..system import write_json
+from ..system import read_json, write_json
 from .view import SessionView
 
 LAST_LOG_LINES = 200

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..log import ExactMasker, LogWriter, encode_batch, head, read_log, repair_tail
 from ..records import METADATA, Failure, Journal, Outcome, SessionRecord, boot_is_same, drop_empty_spare
-from ..system import now_iso, time_field, write_json
+from ..system import now_iso, read_json, time_field, write_json
 from .cause import failure_of_death
 from .states import debug_of, record_of
 from .view import AcquisitionView, SessionView
@@ -360,7 +360,7 @@ class Witness:
         mark_crashed(state, str(self.view.value("session_uuid", self.view.folder.name)), str(outcome), self.unsafe, see)
 
     def _write_end_state(self, record: SessionRecord) -> None:
-        from ..records import END_STATE, end_state, read_json
+        from ..records import END_STATE, end_state
 
         path: Path = self.view.folder / METADATA / END_STATE
         before = read_json(path) or {}

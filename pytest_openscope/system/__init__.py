@@ -2,79 +2,38 @@
 
 from __future__ import annotations
 
-from .console_close import (
-    ConsoleClose,
-    interrupt_main,
-)
-from .durations import (
-    format_duration,
-    parse_duration_s,
-)
 from .files import (
+    count_lines,
+    is_deleted,
     json_bytes,
+    keep_apart,
     make_private_folder,
+    native_path,
+    put_back,
+    read_json,
     replace_file,
+    update_json,
     write_atomic,
     write_json,
 )
-from .forks import (
-    on_fork,
-)
-from .held_files import (
-    count_lines,
-    is_deleted,
-    keep_apart,
-    put_back,
-)
-from .latch import (
-    Latch,
-)
-from .light import (
-    light_command,
-    spawn_detached,
-    spawn_light,
-)
-from .locks import (
-    FileLock,
-    read_holder,
-    try_lock_byte,
-    unlock_byte,
-    write_holder,
-)
-from .probe import (
-    run_probe,
-)
+from .locks import FileLock, try_lock_byte, unlock_byte, write_holder
+from .probe import run_probe
 from .processes import (
     SAME_START_S,
     ProcessWatch,
     create_time,
     is_alive,
     is_stopped,
+    light_command,
     memory_mb,
+    spawn_detached,
     step_back,
 )
-from .timestamps import (
-    clock,
-    now_iso,
-    time_field,
-)
-from .tree import (
-    MARK_FOLDER,
-    MARK_NAME,
-    MARK_SESSION,
-    StopPolicy,
-    StopReport,
-    find_main,
-    find_tree,
-    name_of,
-    stop_tree,
-)
-from .usage import (
-    TreeUsage,
-)
-from .windows import (
-    Job,
-)
+from .signals import ConsoleClose, Latch, interrupt_main, on_fork
+from .times import clock, format_duration, now_iso, parse_duration_s, time_field
+from .tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, StopPolicy, StopReport, find_main, find_tree, name_of, stop_tree
+from .usage import TreeUsage
+from .windows import Job
 
 __all__ = [
     "MARK_FOLDER",
@@ -105,20 +64,21 @@ __all__ = [
     "make_private_folder",
     "memory_mb",
     "name_of",
+    "native_path",
     "now_iso",
     "on_fork",
     "parse_duration_s",
     "put_back",
-    "read_holder",
+    "read_json",
     "replace_file",
     "run_probe",
     "spawn_detached",
-    "spawn_light",
     "step_back",
     "stop_tree",
     "time_field",
     "try_lock_byte",
     "unlock_byte",
+    "update_json",
     "write_atomic",
     "write_holder",
     "write_json",

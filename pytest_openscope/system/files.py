@@ -1,9 +1,10 @@
-"""Files that others may read while they are replaced: atomic writes of bytes and JSON."""
+"""Files that others may read while they are replaced, and files that are held open for a whole session."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from typing import Any
 
 #: Windows refuses to replace a file that a reader holds open without delete sharing; most let go within this time.
 SHARING_RETRY_S = 2.5
+#: Above the numbers that a step's own files get: the system gives out the lowest one that is free.
+_APART = 512
+_BLOCK = 1 << 20
 
 
 def replace_file(source: Path, target: Path) -> None:
@@ -77,10 +81,7 @@ def json_bytes(value: Any, default: Callable[[Any], Any] = str) -> bytes:
         text = json.dumps(value, indent=2, ensure_ascii=False, default=default, allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=default)
-    try:
-        return (text + "\n").encode("utf-8")
-    except UnicodeEncodeError:
-        return (text + "\n").encode("utf-8", "backslashreplace")
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def _finite(value: Any) -> Any:
@@ -96,3 +97,86 @@ def _finite(value: Any) -> Any:
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write ``value`` as JSON with :func:`write_atomic`."""
     write_atomic(path, json_bytes(value), private=private)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None when it is missing, unreadable or something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def update_json(path: Path, mutate: Callable[[dict[str, Any]], None]) -> bool:
+    """Change a JSON file atomically; False (and untouched) when it cannot be read.
+
+    Raises:
+        OSError: the new content cannot be written; the old content stays.
+    """
+    value = read_json(path)
+    if value is None:
+        return False
+    mutate(value)
+    write_json(path, value)
+    return True
+
+
+def native_path(text: str) -> Path:
+    """Return a path written with either slash; files of a Windows rig are tried out on other systems too."""
+    return Path(text if sys.platform == "win32" else text.replace("\\", "/"))
+
+
+def keep_apart(fd: int) -> int:
+    """Give an open descriptor a high number and return that.
+
+    A step that closes descriptors which are not its own (``os.closerange``, C code that closes one twice) and then opens
+    files would otherwise find our lines in one of them.
+    """
+    if sys.platform == "win32":
+        return fd
+    import fcntl
+
+    try:
+        apart = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _APART)
+    except OSError:
+        return fd  # The system allows fewer.
+    os.close(fd)
+    return apart
+
+
+def is_deleted(fd: int) -> bool:
+    """Tell whether the file has lost its name; never on Windows, which deletes no open file."""
+    return sys.platform != "win32" and not os.fstat(fd).st_nlink
+
+
+def put_back(fd: int, path: Path) -> None:
+    """Write a deleted file's content once more under its name; readers see all of it or nothing.
+
+    Args:
+        fd: the deleted file, readable.
+
+    Raises:
+        FileExistsError: another file has the name.
+        OSError: the file cannot be written; its folder was deleted too.
+    """
+    if path.exists():
+        raise FileExistsError(17, "another file has taken its place", str(path))
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(fd, "rb", closefd=False) as deleted, open(temporary, "wb") as stream:
+            deleted.seek(0)
+            shutil.copyfileobj(deleted, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def count_lines(fd: int) -> int:
+    """Return the number of lines in an open file."""
+    with open(fd, "rb", closefd=False) as stream:
+        stream.seek(0)
+        return sum(block.count(b"\n") for block in iter(partial(stream.read, _BLOCK), b""))

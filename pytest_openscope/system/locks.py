@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -26,34 +25,33 @@ def try_lock_byte(fd: int, offset: int = LOCK_OFFSET) -> bool:
     Raises:
         OSError: the file system has no working locks.
     """
-    if sys.platform == "win32":
-        position = os.lseek(fd, 0, os.SEEK_CUR)
-        os.lseek(fd, offset, os.SEEK_SET)
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        finally:
-            os.lseek(fd, position, os.SEEK_SET)
-    else:
-        try:
+    try:
+        if sys.platform == "win32":
+            _lock_at(fd, msvcrt.LK_NBLCK, offset)
+        else:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset, os.SEEK_SET)
-        except (BlockingIOError, PermissionError):
-            return False
+    except (BlockingIOError, PermissionError):
+        return False
     return True
 
 
 def unlock_byte(fd: int, offset: int = LOCK_OFFSET) -> None:
     """Give the byte back."""
     if sys.platform == "win32":
+        _lock_at(fd, msvcrt.LK_UNLCK, offset)
+    else:
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset, os.SEEK_SET)
+
+
+if sys.platform == "win32":
+
+    def _lock_at(fd: int, mode: int, offset: int) -> None:
         position = os.lseek(fd, 0, os.SEEK_CUR)
         os.lseek(fd, offset, os.SEEK_SET)
         try:
-            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+            msvcrt.locking(fd, mode, 1)
         finally:
             os.lseek(fd, position, os.SEEK_SET)
-    else:
-        fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset, os.SEEK_SET)
 
 
 class FileLock:
@@ -90,25 +88,23 @@ class FileLock:
         if self._fd is not None:
             return True
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        taken = False
         try:
             if sys.platform == "win32":
                 taken = try_lock_byte(fd)
             else:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    taken = True
-                except BlockingIOError:
-                    taken = False
-        except BaseException:
-            os.close(fd)
-            raise
-        if not taken:
-            os.close(fd)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                taken = True
+        except BlockingIOError:
             return False
-        self._fd = fd
-        if sys.platform != "win32":
-            os.register_at_fork(after_in_child=self._forget)
-        return True
+        finally:
+            if not taken:
+                os.close(fd)
+        if taken:
+            self._fd = fd
+            if sys.platform != "win32":
+                os.register_at_fork(after_in_child=self._forget)
+        return taken
 
     def _forget(self) -> None:
         fd, self._fd = self._fd, None
@@ -132,17 +128,7 @@ class FileLock:
 
 def write_holder(path: Path, **facts: Any) -> None:
     """Leave a note beside a lock that says who holds it; best effort, the lock itself is the truth."""
-
     try:
         write_json(path, facts)
     except OSError:
         return
-
-
-def read_holder(path: Path) -> dict[str, Any]:
-    """Return the note of :func:`write_holder`, or an empty dict."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}

@@ -1,159 +1,137 @@
-"""Other processes: known by pid *and* start time, watched without their help, and ended; nothing heavy is imported.
+"""Other processes: known by pid *and* start time, started as helpers, watched without their help, and ended.
 
-Start times are seconds since the epoch, computed as psutil computes them, and compared with a tolerance: the clock may have
-been set in between, and no system hands out a pid again within two seconds.
+Start times are seconds since the epoch, and compared with a tolerance: the clock may have been set in between, and no system
+hands out a pid again within two seconds.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+if sys.platform == "win32":
+    import _winapi
+else:
+    import fcntl
+    import select
+    import struct
 
 #: Clock changes move start times that the system keeps relative to its boot.
 SAME_START_S = 2.0
 _POLL_S = 0.1
 _NICENESS = 10
-
-if sys.platform == "win32":
-    import ctypes
-    from ctypes import wintypes
-
-    _TERMINATE, _QUERY, _SYNCHRONIZE = 0x0001, 0x1000, 0x00100000
-    _STILL_ACTIVE = 259
-    _BELOW_NORMAL = 0x4000
-    _EPOCH_OFFSET = 116444736000000000
-
-    def _kernel32() -> ctypes.WinDLL:
-        library = ctypes.WinDLL("kernel32", use_last_error=True)
-        library.OpenProcess.restype = wintypes.HANDLE
-        library.OpenProcess.argtypes = [wintypes.DWORD, wintypes.BOOL, wintypes.DWORD]
-        library.WaitForSingleObject.argtypes = [wintypes.HANDLE, wintypes.DWORD]
-        library.TerminateProcess.argtypes = [wintypes.HANDLE, wintypes.UINT]
-        library.GetExitCodeProcess.argtypes = [wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD)]
-        library.CloseHandle.argtypes = [wintypes.HANDLE]
-        library.GetProcessTimes.argtypes = [wintypes.HANDLE, *[ctypes.POINTER(wintypes.FILETIME)] * 4]
-        return library
-
-    def _started(handle: int) -> float | None:
-        times = [wintypes.FILETIME() for _ in range(4)]
-        if not _kernel32().GetProcessTimes(handle, *[ctypes.byref(value) for value in times]):
-            return None
-        ticks = (times[0].dwHighDateTime << 32) + times[0].dwLowDateTime
-        return float((ticks - _EPOCH_OFFSET) / 1e7)
-
-    class _MemoryCounters(ctypes.Structure):
-        """``PROCESS_MEMORY_COUNTERS`` of psapi.h."""
-
-        _fields_ = (
-            ("cb", wintypes.DWORD),
-            ("page_faults", wintypes.DWORD),
-            ("peak_working_set", ctypes.c_size_t),
-            ("working_set", ctypes.c_size_t),
-            ("quotas_and_page_files", ctypes.c_size_t * 6),
-        )
-
-    def _working_set_bytes() -> int:
-        library = _kernel32()
-        library.GetCurrentProcess.restype = wintypes.HANDLE
-        library.K32GetProcessMemoryInfo.argtypes = [wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD]
-        counters = _MemoryCounters(cb=ctypes.sizeof(_MemoryCounters))
-        library.K32GetProcessMemoryInfo(library.GetCurrentProcess(), ctypes.byref(counters), counters.cb)
-        return int(counters.working_set)
-
-    def _ended(handle: int) -> bool:
-        return bool(_kernel32().WaitForSingleObject(handle, 0) == 0)
+_TERMINATE, _QUERY, _SYNCHRONIZE = 0x0001, 0x1000, 0x00100000
+#: Runs in the helper: argv[1] holds the import paths to add as JSON, argv[2] the module, whose ``main(args)`` gets the rest.
+_BOOT = (
+    "import sys,json;sys.path[:0]=json.loads(sys.argv[1]);from importlib import import_module;"
+    "sys.exit(import_module(sys.argv[2]).main(sys.argv[3:]))"
+)
 
 
-def create_time(pid: int) -> float | None:
-    """Return when a living process started; None when there is none with this pid (a zombie counts as none)."""
-    if sys.platform == "win32":
-        handle = _kernel32().OpenProcess(_QUERY | _SYNCHRONIZE, False, pid)
-        if not handle:
-            return None
-        try:
-            return None if _ended(handle) else _started(handle)
-        finally:
-            _kernel32().CloseHandle(handle)
-    if sys.platform == "linux":
-        fields = _stat_fields(pid)
-        if fields is None or fields[0] in ("Z", "X", "x"):
-            return None
-        return float(fields[19]) / os.sysconf("SC_CLK_TCK") + _boot_time()
-    import psutil
-
+def same_process(pid: int | None, started: float | None) -> psutil.Process | None:
+    """Return the living process with this pid and start time, or None; without a start time the pid alone decides."""
+    if not isinstance(pid, int) or pid <= 0:
+        return None
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except (psutil.Error, OSError):
+        if started is not None and abs(process.create_time() - started) > SAME_START_S:
+            return None
+        return process if runs(process) else None
+    except (psutil.Error, OSError, OverflowError):
         return None
 
 
-def _stat_fields(pid: int) -> list[str] | None:
-    """Return the fields of ``/proc/<pid>/stat`` from the state on; a program's name may hold blanks and parentheses."""
+def runs(process: psutil.Process) -> bool:
+    """Tell whether it still runs; one that waits for its parent to read its exit code does not."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            return stream.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def _boot_time() -> float:
-    with open("/proc/stat", encoding="ascii", errors="replace") as stream:
-        for line in stream:
-            if line.startswith("btime"):
-                return float(line.split()[1])
-    return 0.0
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError):
+        return True
 
 
 def is_alive(pid: int | None, started: float | None) -> bool:
     """Tell whether this very process lives; without a start time the pid alone decides."""
-    if not pid or pid <= 0:
-        return False
-    found = create_time(pid)
-    return found is not None and (started is None or abs(found - started) <= SAME_START_S)
+    return same_process(pid, started) is not None
+
+
+def create_time(pid: int) -> float | None:
+    """Return when a living process started; None when there is none with this pid."""
+    process = same_process(pid, None)
+    try:
+        return None if process is None else process.create_time()
+    except (psutil.Error, OSError):
+        return None
 
 
 def is_stopped(pid: int) -> bool:
     """Tell whether a process is stopped, by a signal or a debugger; always False on Windows, which has no such state."""
-    if sys.platform == "win32":
-        return False
-    if sys.platform == "linux":
-        fields = _stat_fields(pid)
-        return fields is not None and fields[0] in ("T", "t")
-    import psutil
-
     try:
-        return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
+        stopped = psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
     except (psutil.Error, OSError):
         return False
+    return stopped and sys.platform != "win32"
 
 
 def memory_mb() -> float:
-    """Return this process's resident memory; the sidecar asks before it knows where psutil is."""
-    if sys.platform == "win32":
-        return _working_set_bytes() / 2**20
-    if sys.platform == "linux":
-        with open("/proc/self/statm", encoding="ascii") as stream:
-            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """Return this process's resident memory."""
+    return float(psutil.Process().memory_info().rss / 2**20)
 
 
 def step_back() -> None:
     """Give this process a lower priority: where cores are few, the experiment's own processes go first."""
-    if sys.platform == "win32":
-        library = ctypes.WinDLL("kernel32")
-        library.GetCurrentProcess.restype = wintypes.HANDLE
-        library.SetPriorityClass.argtypes = [wintypes.HANDLE, wintypes.DWORD]
-        library.SetPriorityClass(library.GetCurrentProcess(), _BELOW_NORMAL)
-        return
     try:
-        os.nice(_NICENESS)
-    except OSError:
+        if sys.platform == "win32":
+            psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            psutil.Process().nice(_NICENESS)
+    except (psutil.Error, OSError):
         return
+
+
+def package_parent() -> str:
+    """Return the folder to put on ``sys.path`` so that this package can be imported without ``site``."""
+    return str(Path(__file__).resolve().parents[2])
+
+
+def light_command(module: str, args: Sequence[str]) -> list[str]:
+    """Return the command that runs ``module.main(args)`` with ``-I -S``, ready within milliseconds.
+
+    It finds the standard library, this package and the folder that psutil is installed in. On Windows the base interpreter is
+    used, since a virtual environment's ``python.exe`` only starts that one and waits: a kill would hit the wrong process.
+    """
+    executable = sys.executable
+    if sys.platform == "win32":
+        executable = getattr(sys, "_base_executable", None) or executable
+    paths = [package_parent(), str(Path(psutil.__file__).resolve().parents[1])]
+    return [executable, "-I", "-S", "-c", _BOOT, json.dumps(paths), module, *args]
+
+
+def spawn_detached(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a session (Windows: process group, without console window) of its own: no Ctrl-C reaches it.
+
+    On Windows it leaves the job that it would be born into, where that job lets it: what ends a job ends all in it.
+
+    Raises:
+        OSError: the process cannot be created.
+    """
+    if sys.platform != "win32":
+        return subprocess.Popen(command, **options, start_new_session=True)
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    try:
+        return subprocess.Popen(command, **options, creationflags=flags | subprocess.CREATE_BREAKAWAY_FROM_JOB)
+    except PermissionError:
+        return subprocess.Popen(command, **options, creationflags=flags)
 
 
 class ProcessWatch:
@@ -167,28 +145,27 @@ class ProcessWatch:
         self.started = started
         self._handle: int | None = None
         self._code: int | None = None
-        if sys.platform == "win32":
-            self._handle = _kernel32().OpenProcess(_QUERY | _SYNCHRONIZE | _TERMINATE, False, pid) or None
-        elif sys.platform == "linux":
-            try:
+        try:
+            if sys.platform == "win32":
+                self._handle = _winapi.OpenProcess(_QUERY | _SYNCHRONIZE | _TERMINATE, False, pid)
+            elif sys.platform == "linux":
                 self._handle = os.pidfd_open(pid)
-            except OSError:
-                self._handle = None
-        if self._handle is not None and not is_alive(pid, started):
+        except OSError:
+            return
+        if not is_alive(pid, started):
             self.close()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end; True when it has."""
-        if sys.platform == "win32":
-            if self._handle is not None:
-                # A negative number would be taken for a wait of weeks.
-                return bool(_kernel32().WaitForSingleObject(self._handle, max(0, int(timeout_s * 1000))) == 0)
-        elif self._handle is not None:
-            import select
-
-            poll = select.poll()
-            poll.register(self._handle, select.POLLIN)
-            return bool(poll.poll(max(0.0, timeout_s) * 1000))
+        if self._handle is not None:
+            # A negative number would be taken for a wait of weeks.
+            timeout_ms = max(0, int(timeout_s * 1000))
+            if sys.platform == "win32":
+                return _winapi.WaitForSingleObject(self._handle, timeout_ms) == _winapi.WAIT_OBJECT_0
+            else:
+                poll = select.poll()
+                poll.register(self._handle, select.POLLIN)
+                return bool(poll.poll(timeout_ms))
         deadline = time.monotonic() + timeout_s
         while is_alive(self.pid, self.started):
             left = deadline - time.monotonic()
@@ -202,29 +179,23 @@ class ProcessWatch:
 
         On Linux the status stands in ``/proc`` until the parent has taken it, afterwards in the pidfd (kernel 6.15).
         """
-        if self._code is None:
-            self._code = self._ask_exit_code()
+        if self._code is None and self._handle is not None:
+            if sys.platform == "win32":
+                self._code = _winapi.GetExitCodeProcess(self._handle)
+            else:
+                status = _zombie_status(self.pid)
+                status = _pidfd_status(self._handle) if status is None else status
+                self._code = None if status is None else os.waitstatus_to_exitcode(status)
         return self._code
-
-    def _ask_exit_code(self) -> int | None:
-        if sys.platform == "win32":
-            code = wintypes.DWORD()
-            if self._handle is None or not _kernel32().GetExitCodeProcess(self._handle, ctypes.byref(code)):
-                return None
-            return int(code.value)
-        if sys.platform != "linux" or self._handle is None:
-            return None
-        fields = _stat_fields(self.pid)
-        if fields is not None and fields[0] == "Z" and len(fields) > 49:
-            return _from_status(int(fields[49]))
-        return _pidfd_exit_code(self._handle)
 
     def kill(self, signum: int | None = None) -> bool:
         """End the process at once, or send it a signal (POSIX); False when it is gone or is not ours to end."""
-        if sys.platform == "win32":
-            return self._handle is not None and bool(_kernel32().TerminateProcess(self._handle, 1))
         try:
-            if sys.platform == "linux" and self._handle is not None:
+            if sys.platform == "win32":
+                if self._handle is None:
+                    return False
+                _winapi.TerminateProcess(self._handle, 1)
+            elif sys.platform == "linux" and self._handle is not None:
                 signal.pidfd_send_signal(self._handle, signum or signal.SIGKILL)
             elif is_alive(self.pid, self.started):
                 os.kill(self.pid, signum or signal.SIGKILL)
@@ -237,31 +208,32 @@ class ProcessWatch:
     def close(self) -> None:
         """Let go of the process."""
         handle, self._handle = self._handle, None
-        if handle is None:
-            return
-        if sys.platform == "win32":
-            _kernel32().CloseHandle(handle)
-        else:
-            os.close(handle)
+        if handle is not None:
+            if sys.platform == "win32":
+                _winapi.CloseHandle(handle)
+            else:
+                os.close(handle)
 
 
-def _from_status(status: int) -> int:
-    """Return a wait status as an exit code, a signal negative."""
-    return -(status & 0x7F) if status & 0x7F else (status >> 8) & 0xFF
+if sys.platform != "win32":
 
+    def _zombie_status(pid: int) -> int | None:
+        """Return the wait status of a process that its parent has not reaped; psutil does not give it."""
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        # From the state on: a program's name may hold blanks and parentheses.
+        fields = text.rpartition(")")[2].split()
+        return int(fields[49]) if len(fields) > 49 and fields[0] == "Z" else None
 
-def _pidfd_exit_code(pidfd: int) -> int | None:
-    """Ask the kernel for a reaped process's status: ``PIDFD_GET_INFO`` with ``PIDFD_INFO_EXIT`` (linux/pidfd.h)."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-    import struct
-
-    get_info, wants_exit = 0xC040FF0B, 1 << 3
-    data = bytearray(struct.pack("=Q", wants_exit).ljust(64, b"\0"))
-    try:
-        fcntl.ioctl(pidfd, get_info, data)
-    except OSError:
-        return None
-    mask, status = struct.unpack_from("=Q", data)[0], struct.unpack_from("=i", data, 60)[0]
-    return _from_status(status) if mask & wants_exit else None
+    def _pidfd_status(pidfd: int) -> int | None:
+        """Ask the kernel for a reaped process's status: ``PIDFD_GET_INFO`` with ``PIDFD_INFO_EXIT`` (linux/pidfd.h)."""
+        get_info, wants_exit = 0xC040FF0B, 1 << 3
+        data = bytearray(struct.pack("=Q", wants_exit).ljust(64, b"\0"))
+        try:
+            fcntl.ioctl(pidfd, get_info, data)
+        except OSError:
+            return None
+        status: int = struct.unpack_from("=i", data, 60)[0]
+        return status if struct.unpack_from("=Q", data)[0] & wants_exit else None

@@ -14,16 +14,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import psutil
+
+from .processes import SAME_START_S, runs, same_process
 from .windows import send_break
 
-if TYPE_CHECKING:
-    import psutil
-
-#: Start times of one process, asked for at different times, differ by this much at most (the kernel's boot time is rounded
-#: to seconds and follows corrections of the clock).
-SAME_START_S = 1.5
 _POLL_S = 0.02
 _SLOW_POLL_S = 0.1
 #: After this time, processes that ignore SIGINT and have lost the main process are not waited for any longer.
@@ -64,31 +61,6 @@ class StopReport:
     request: str = ""
 
 
-def same_process(pid: int, create_time: float | None) -> psutil.Process | None:
-    """Return the living process with this pid and start time (seconds since the epoch), or None."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if create_time is not None and abs(process.create_time() - create_time) > SAME_START_S:
-            return None
-        return process if is_alive(process) else None
-    except (psutil.Error, OSError, ValueError, OverflowError):
-        return None
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Tell whether it still runs; one that waits for its parent to read its exit code does not."""
-    import psutil
-
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except (psutil.Error, OSError):
-        return True
-
-
 def find_tree(
     pid: int,
     create_time: float | None,
@@ -110,32 +82,30 @@ def find_tree(
         members: gives the pids of a job object (Windows).
         deep: also look for marked processes that left the tree; reads every process's environment.
     """
-    import psutil
-
-    found: dict[int, psutil.Process] = {}
+    found: list[psutil.Process] = []
     root = same_process(pid, create_time)
     if root is not None:
-        found[pid] = root
+        found.append(root)
         try:
-            found.update((child.pid, child) for child in root.children(recursive=True))
+            found += root.children(recursive=True)
         except (psutil.Error, OSError):
             pass
     if pgid is not None and (root is not None or not psutil.pid_exists(pid) or _is_zombie(pid, create_time)):
-        found.update((member, process) for member, process in _group(pgid) if member not in found)
-    for member in members() if members is not None else ():
-        process = same_process(member, None)
-        if process is not None and member not in found:
-            found[member] = process
+        found += _group(pgid)
+    found += [process for member in (members() if members else ()) if (process := same_process(member, None))]
     if deep and session_mark:
-        found.update((marked, process) for marked, process in _marked(session_mark, name) if marked not in found)
+        found += _marked(session_mark, name)
     spared = _own_line()
-    return [process for number, process in found.items() if number not in spared and is_alive(process)]
+    # Of two for one pid the first, which was found by its start time.
+    return list({process.pid: process for process in reversed(found) if _counts(process, spared)}.values())[::-1]
+
+
+def _counts(process: psutil.Process, spared: set[int]) -> bool:
+    return process.pid not in spared and runs(process)
 
 
 def _is_zombie(pid: int, create_time: float | None) -> bool:
     """Tell whether the pid is still taken by the dead main process, so that its group is still its own."""
-    import psutil
-
     try:
         process = psutil.Process(pid)
         ours = create_time is None or abs(process.create_time() - create_time) <= SAME_START_S
@@ -144,12 +114,10 @@ def _is_zombie(pid: int, create_time: float | None) -> bool:
         return True
 
 
-def _group(pgid: int) -> Iterator[tuple[int, psutil.Process]]:
+def _group(pgid: int) -> Iterator[psutil.Process]:
     """Yield the members of a process group and of the session of the same number."""
     if sys.platform == "win32":
         return
-    import psutil
-
     try:
         if pgid <= 1 or os.getpgid(0) == pgid:
             return
@@ -158,7 +126,7 @@ def _group(pgid: int) -> Iterator[tuple[int, psutil.Process]]:
     for pid in psutil.pids():
         try:
             if os.getpgid(pid) == pgid or os.getsid(pid) == pgid:
-                yield pid, psutil.Process(pid)
+                yield psutil.Process(pid)
         except (OSError, psutil.Error):
             continue
 
@@ -171,35 +139,24 @@ def find_main(session_mark: str, name: str) -> psutil.Process | None:
         name: the acquisition's name.
     """
     spared = _own_line()
-    found = {pid: process for pid, process in _marked(session_mark, name) if pid not in spared and is_alive(process)}
+    found = {process.pid: process for process in _marked(session_mark, name) if _counts(process, spared)}
     return min(found.values(), key=lambda process: (process.ppid() in found, process.create_time()), default=None)
 
 
-def _marked(mark: str, name: str | None) -> Iterator[tuple[int, psutil.Process]]:
+def _marked(mark: str, name: str | None) -> Iterator[psutil.Process]:
     """Yield the processes whose environment names this session and, where given, this acquisition."""
-    import psutil
-
-    for pid in psutil.pids():
+    for process in psutil.process_iter():
         try:
-            if sys.platform == "linux":
-                with open(f"/proc/{pid}/environ", "rb") as stream:
-                    raw = stream.read()
-                if os.fsencode(mark) not in raw:
-                    continue
-            process = psutil.Process(pid)
             environ = process.environ()
         except (OSError, psutil.Error):
             continue
-        if mark not in (environ.get(MARK_SESSION), environ.get(MARK_FOLDER)) or MARK_NAME not in environ:
-            continue
-        if name in (None, environ[MARK_NAME]):
-            yield pid, process
+        ours = mark in (environ.get(MARK_SESSION), environ.get(MARK_FOLDER)) and MARK_NAME in environ
+        if ours and name in (None, environ[MARK_NAME]):
+            yield process
 
 
 def _own_line() -> set[int]:
     """Return this process and its ancestors: a session that itself runs inside an acquisition carries marks too."""
-    import psutil
-
     try:
         own = psutil.Process()
         return {own.pid, *(parent.pid for parent in own.parents())}
@@ -209,21 +166,15 @@ def _own_line() -> set[int]:
 
 def _ignores_interrupt(pid: int) -> bool:
     """Tell whether the process ignores SIGINT, as background jobs of a shell do; False where the system does not say."""
-    if sys.platform == "linux":
-        try:
-            with open(f"/proc/{pid}/status", "rb") as stream:
-                for line in stream:
-                    if line.startswith(b"SigIgn:"):
-                        return bool(int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1)
-        except (OSError, ValueError):
-            return False
-    return False
+    try:
+        _, _, rest = Path(f"/proc/{pid}/status").read_bytes().partition(b"SigIgn:")
+        return bool(int(rest.split()[0], 16) >> (signal.SIGINT - 1) & 1)
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def name_of(process: psutil.Process) -> str:
     """Return ``ffmpeg (pid 812)``."""
-    import psutil
-
     try:
         return f"{process.name()} (pid {process.pid})"
     except (psutil.Error, OSError):
@@ -298,8 +249,6 @@ class _Hunt:
 
     def look(self, deep: bool) -> list[psutil.Process]:
         """Return what is alive of the tree now."""
-        import psutil
-
         if self.on_poll is not None:
             self.on_poll(self.seen)
         if deep:
@@ -312,7 +261,7 @@ class _Hunt:
                             self._remember(child)
                 except (psutil.Error, OSError):
                     continue
-        self._known = {pid: process for pid, process in self._known.items() if is_alive(process)}
+        self._known = {pid: process for pid, process in self._known.items() if runs(process)}
         return list(self._known.values())
 
     def _remember(self, process: psutil.Process) -> None:
@@ -353,8 +302,6 @@ class _Hunt:
             self._signal(process, kind)
 
     def _signal(self, process: psutil.Process, kind: str) -> None:
-        import psutil
-
         try:
             if kind == "kill":
                 process.kill()

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 #: Sampling costs a look at every process of the machine: at most this share of one core goes into it.
 _COST_SHARE = 0.01
 _FIRST_EVERY_S = 0.1
@@ -61,8 +63,6 @@ class TreeUsage:
             if found:
                 self._main_peak(int(rest.split(None, 1)[0]) * 1.024e-3)
         elif sys.platform == "win32":
-            import psutil
-
             try:
                 self._main_peak(psutil.Process(self.pid).memory_info().peak_wset / 1e6)
             except (psutil.Error, OSError):
@@ -80,8 +80,6 @@ class TreeUsage:
         self._due_at_s = now_s + max(every_s, (now_s - started_s) / _COST_SHARE)
 
     def _sample(self) -> None:
-        import psutil
-
         try:
             root = psutil.Process(self.pid)
             processes = [root, *root.children(recursive=True)]

@@ -6,18 +6,49 @@ import errno
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Any
 
-_PROCESS_SET_QUOTA_AND_TERMINATE = 0x0100 | 0x0001
-_BASIC_ACCOUNTING = 1
-_BASIC_PROCESS_ID_LIST = 3
 _MAX_PIDS = 4096
-_CTRL_BREAK_EVENT = 1
-_consoles = threading.Lock()
+
+if sys.platform == "win32":
+    import _winapi
+    import ctypes
+    from ctypes import wintypes
+
+    _PROCESS_SET_QUOTA_AND_TERMINATE = 0x0100 | 0x0001
+    _BASIC_ACCOUNTING = 1
+    _BASIC_PROCESS_ID_LIST = 3
+    _CTRL_BREAK_EVENT = 1
+    _consoles = threading.Lock()
+    _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
+    _kernel32.AssignProcessToJobObject.argtypes = [wintypes.HANDLE, wintypes.HANDLE]
+    _kernel32.QueryInformationJobObject.argtypes = [
+        wintypes.HANDLE,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        wintypes.DWORD,
+        ctypes.c_void_p,
+    ]
+    _kernel32.GetConsoleWindow.restype = ctypes.c_void_p
+
+    class _ProcessIdList(ctypes.Structure):
+        _fields_ = (("assigned", wintypes.DWORD), ("listed", wintypes.DWORD), ("pids", ctypes.c_size_t * _MAX_PIDS))
+
+    class _Accounting(ctypes.Structure):
+        _fields_ = (
+            ("user_100ns", ctypes.c_int64),
+            ("kernel_100ns", ctypes.c_int64),
+            ("of_period_100ns", ctypes.c_int64 * 2),
+            ("page_faults_and_processes", wintypes.DWORD * 4),
+        )
+
+    def _query(job: int, kind: int, found: ctypes.Structure) -> bool:
+        """Fill a structure with what Windows knows of a job; False where it refuses."""
+        return bool(_kernel32.QueryInformationJobObject(job, kind, ctypes.byref(found), ctypes.sizeof(found), None))
 
 
 class Job:
-    """A job object around one process and all that it starts from now on.
+    """A job object around one process and all that it starts from now on; empty on other systems.
 
     It does not kill its processes when its last handle closes: with ``on_crash: leave`` an acquisition outlives the session.
     Children that the process starts before :meth:`add` are outside; the mark in their environment finds them.
@@ -26,97 +57,37 @@ class Job:
     def __init__(self) -> None:
         self._handle: int | None = None
 
-    def add(self, pid: int) -> bool:
-        """Put the process into a new job; False where Windows refuses (or this is not Windows)."""
-        if sys.platform != "win32":
-            return False
-        import ctypes
-        from ctypes import wintypes
-
-        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-        kernel32.CreateJobObjectW.restype = wintypes.HANDLE
-        kernel32.OpenProcess.restype = wintypes.HANDLE
-        kernel32.AssignProcessToJobObject.argtypes = [wintypes.HANDLE, wintypes.HANDLE]
-        kernel32.CloseHandle.argtypes = [wintypes.HANDLE]
-        job = kernel32.CreateJobObjectW(None, None)
-        process = kernel32.OpenProcess(_PROCESS_SET_QUOTA_AND_TERMINATE, False, pid)
-        added = bool(job and process and kernel32.AssignProcessToJobObject(job, process))
-        if process:
-            kernel32.CloseHandle(process)
-        if added:
-            self._handle = job
-        elif job:
-            kernel32.CloseHandle(job)
-        return added
+    def add(self, pid: int) -> None:
+        """Put the process into a new job, where Windows lets us."""
+        if sys.platform == "win32":
+            self._handle = _kernel32.CreateJobObjectW(None, None)
+            process = _winapi.OpenProcess(_PROCESS_SET_QUOTA_AND_TERMINATE, False, pid)
+            added = _kernel32.AssignProcessToJobObject(self._handle, process)
+            _winapi.CloseHandle(process)
+            if not added:
+                self.close()
 
     def pids(self) -> Iterable[int]:
         """Return the processes that are in the job now."""
-        if sys.platform != "win32" or self._handle is None:
-            return ()
-        import ctypes
-        from ctypes import wintypes
-
-        class ProcessIdList(ctypes.Structure):
-            _fields_ = (
-                ("assigned", wintypes.DWORD),
-                ("listed", wintypes.DWORD),
-                ("pids", ctypes.c_size_t * _MAX_PIDS),
-            )
-
-        found = ProcessIdList()
-        self._query(_BASIC_PROCESS_ID_LIST, found)
-        return [int(found.pids[index]) for index in range(min(found.listed, _MAX_PIDS))]
+        if sys.platform == "win32" and self._handle is not None:
+            found = _ProcessIdList()
+            _query(self._handle, _BASIC_PROCESS_ID_LIST, found)
+            return list(found.pids[: min(found.listed, _MAX_PIDS)])
+        return ()
 
     def cpu_s(self) -> float | None:
         """Return user and system time of all processes that were ever in the job; None where there is no job."""
-        if sys.platform != "win32" or self._handle is None:
-            return None
-        import ctypes
-        from ctypes import wintypes
-
-        class Accounting(ctypes.Structure):
-            _fields_ = (
-                ("user_100ns", ctypes.c_int64),
-                ("kernel_100ns", ctypes.c_int64),
-                ("period_user_100ns", ctypes.c_int64),
-                ("period_kernel_100ns", ctypes.c_int64),
-                ("page_faults", wintypes.DWORD),
-                ("processes", wintypes.DWORD),
-                ("active", wintypes.DWORD),
-                ("terminated", wintypes.DWORD),
-            )
-
-        found = Accounting()
-        known = self._query(_BASIC_ACCOUNTING, found)
-        return (found.user_100ns + found.kernel_100ns) / 1e7 if known else None
-
-    def _query(self, kind: int, found: Any) -> bool:
-        """Fill a structure with what Windows knows of the job; False where it refuses."""
-        if sys.platform != "win32":
-            return False
-        import ctypes
-        from ctypes import wintypes
-
-        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-        kernel32.QueryInformationJobObject.argtypes = [
-            wintypes.HANDLE,
-            ctypes.c_int,
-            ctypes.c_void_p,
-            wintypes.DWORD,
-            ctypes.c_void_p,
-        ]
-        return bool(kernel32.QueryInformationJobObject(self._handle, kind, ctypes.byref(found), ctypes.sizeof(found), None))
+        if sys.platform == "win32" and self._handle is not None:
+            found = _Accounting()
+            if _query(self._handle, _BASIC_ACCOUNTING, found):
+                return float((found.user_100ns + found.kernel_100ns) / 1e7)
+        return None
 
     def close(self) -> None:
         """Let go of the job; its processes run on."""
-        if sys.platform == "win32" and self._handle is not None:
-            import ctypes
-            from ctypes import wintypes
-
-            kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-            kernel32.CloseHandle.argtypes = [wintypes.HANDLE]
-            kernel32.CloseHandle(self._handle)
-            self._handle = None
+        handle, self._handle = self._handle, None
+        if sys.platform == "win32" and handle is not None:
+            _winapi.CloseHandle(handle)
 
 
 def send_break(pid: int) -> None:
@@ -129,39 +100,27 @@ def send_break(pid: int) -> None:
     Raises:
         OSError: the process has no console (a program with windows), or one that cannot be reached from here.
     """
-    if sys.platform != "win32":
+    if sys.platform == "win32":
+        with _consoles:
+            room = (wintypes.DWORD * _MAX_PIDS)()
+            members = room[: min(_kernel32.GetConsoleProcessList(room, _MAX_PIDS), _MAX_PIDS)]
+            window = _kernel32.GetConsoleWindow()
+            if pid in members or (window and not members):
+                _generate(pid)
+                return
+            if window:
+                raise OSError(errno.ESRCH, "it does not share this console, so no CTRL_BREAK reaches it")
+            _kernel32.FreeConsole()
+            if not _kernel32.AttachConsole(pid):
+                raise ctypes.WinError(ctypes.get_last_error())
+            try:
+                _generate(pid)
+            finally:
+                _kernel32.FreeConsole()
+    else:
         raise OSError(errno.ENOTSUP, "there is no CTRL_BREAK on this system")
-    import ctypes
-
-    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-    kernel32.GetConsoleWindow.restype = ctypes.c_void_p
-    with _consoles:
-        members, window = _console_members(kernel32), kernel32.GetConsoleWindow()
-        if pid in members or (window and not members):
-            _generate(kernel32, pid)
-            return
-        if window:
-            raise OSError(errno.ESRCH, "it does not share this console, so no CTRL_BREAK reaches it")
-        kernel32.FreeConsole()
-        if not kernel32.AttachConsole(pid):
-            raise ctypes.WinError(ctypes.get_last_error())
-        try:
-            _generate(kernel32, pid)
-        finally:
-            kernel32.FreeConsole()
 
 
-def _console_members(kernel32: Any) -> list[int]:
-    """Return the processes of this process's console; nothing without one."""
-    import ctypes
-
-    room = (ctypes.c_ulong * _MAX_PIDS)()
-    count = kernel32.GetConsoleProcessList(room, _MAX_PIDS)
-    return [int(room[index]) for index in range(min(count, _MAX_PIDS))]
-
-
-def _generate(kernel32: Any, pid: int) -> None:
-    if sys.platform == "win32" and not kernel32.GenerateConsoleCtrlEvent(_CTRL_BREAK_EVENT, pid):
-        import ctypes
-
+def _generate(pid: int) -> None:
+    if sys.platform == "win32" and not _kernel32.GenerateConsoleCtrlEvent(_CTRL_BREAK_EVENT, pid):
         raise ctypes.WinError(ctypes.get_last_error())

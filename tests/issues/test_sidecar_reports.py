@@ -12,11 +12,10 @@ import pytest
 from pytest_openscope.issues.outbox import drop, enqueue, list_reports
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import Journal
-from pytest_openscope.records.snapshot import read_json
 from pytest_openscope.sidecar import late_reports, recovery
 from pytest_openscope.sidecar.reports import queue_reports, send_reports
 from pytest_openscope.sidecar.view import SessionView
-from pytest_openscope.system.files import write_json
+from pytest_openscope.system.files import read_json, write_json
 
 from .fake_github import REPO, FakeGithub
 from .kit import MACHINE, PASSWORD, SESSION, SUBJECT, TOKEN_ENV, USER, Rig, failure

@@ -22,7 +22,7 @@ from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import JOURNAL, Journal
 from pytest_openscope.sidecar.client import SidecarClient
 from pytest_openscope.system.processes import create_time
-from pytest_openscope.system.timestamps import now_iso
+from pytest_openscope.system.times import now_iso
 
 
 class Fake:

@@ -14,7 +14,7 @@ from typing import Any
 from pytest_openscope.mirror.control import MirrorSupervisor, MirrorTuning, Notice
 from pytest_openscope.mirror.day_lines import DayLine, parse_line
 from pytest_openscope.mirror.files import MirrorJob
-from pytest_openscope.system.light import package_parent
+from pytest_openscope.system.processes import package_parent
 
 FAULTY = Path(__file__).with_name("mirror_faults.py")
 FAST = MirrorTuning(hang_s=1.5, warn_s=0.5, warn_error_s=0.3, flap_s=0.0, retry_first_s=0.2, retry_most_s=1.0)

@@ -16,7 +16,7 @@ from pytest_openscope.acquisition.commands import repository_folder
 from pytest_openscope.acquisition.spawn import change_environment, explain, program_on_windows
 from pytest_openscope.acquisition.spec import AcquisitionSpec, describe_returncode, split_command, split_windows
 from pytest_openscope.records import Mistake
-from pytest_openscope.records.errors import ConfigurationError
+from pytest_openscope.records.failures import ConfigurationError
 
 FOLDER = Path("/data/m1_2025-01-01_10-00-00")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="paths and quoting of POSIX")

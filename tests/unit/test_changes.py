@@ -13,10 +13,10 @@ from pytest_openscope.checks.changes import (
     LAST_GOOD,
     compare,
     describe_rig,
-    installed_versions,
     keep_last_good,
     last_good,
 )
+from pytest_openscope.records import installed_versions
 
 NOW = datetime(2026, 5, 4, 9, 0, tzinfo=timezone.utc)
 

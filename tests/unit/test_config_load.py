@@ -13,7 +13,7 @@ import pytest
 
 from pytest_openscope.config import ConfigRequest, Configuration, Loaded, load, missing_mistakes
 from pytest_openscope.records import session_name
-from pytest_openscope.records.errors import ConfigurationError
+from pytest_openscope.records.failures import ConfigurationError
 from pytest_openscope.records.phases import OnFailure
 
 REAL = sorted((Path(__file__).parent / "data" / "params").glob("*.json"))

@@ -16,8 +16,8 @@ from pytest_openscope.config.suggest import nearest
 from pytest_openscope.devices.driver import READY_MADE, LoadError, load
 from pytest_openscope.devices.faults import check_faults, parse_injections
 from pytest_openscope.devices.spec import KEYS, build_specs, check_specs
-from pytest_openscope.records.errors import ConfigurationError
-from pytest_openscope.system.durations import format_duration, parse_duration_s
+from pytest_openscope.records.failures import ConfigurationError
+from pytest_openscope.system.times import format_duration, parse_duration_s
 
 DRIVER = '''
 class Camera:

@@ -10,8 +10,7 @@ import pytest
 
 from pytest_openscope.config.roots import default_state_directory
 from pytest_openscope.mirror.files import folder_name
-from pytest_openscope.modules.context import safe_name
-from pytest_openscope.records.folder import is_folder_name, is_reserved, session_name
+from pytest_openscope.records.folder import is_folder_name, is_reserved, safe_name, session_name
 from pytest_openscope.sidecar.cause import failure_of_death
 from pytest_openscope.sidecar.view import SessionView
 from pytest_openscope.system import make_private_folder, write_json
@@ -34,7 +33,7 @@ def test_devices_of_windows_are_got_round() -> None:
     assert session_name("aux.1", START) == "_aux.1_2026-03-04_05-06-07"
     assert folder_name("COM3") == "_COM3"
     assert folder_name("rig-3") == "rig-3"
-    assert safe_name("nul") == "_nul"
+    assert safe_name("nul", "") == "_nul"
     assert default_state_directory("prn", {"HOME": "/home/me", "USERPROFILE": "C:/me"}).name == "_prn"
     assert not is_reserved("rig")
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_openscope.records import journal as module
 from pytest_openscope.records.journal import Journal, JournalReader
-from pytest_openscope.system import held_files
+from pytest_openscope.system import files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes
 def test_threads_that_find_it_deleted_put_it_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.write("first")
-    original, both, busy = held_files.put_back, threading.Event(), threading.Lock()
+    original, both, busy = files.put_back, threading.Event(), threading.Lock()
 
     def put_back(fd: int, path: Path) -> None:
         if not busy.acquire(blocking=False):

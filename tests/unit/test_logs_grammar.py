@@ -23,7 +23,7 @@ from pytest_openscope.log.lines import (
     read_log,
     unescape,
 )
-from pytest_openscope.system.timestamps import time_field
+from pytest_openscope.system.times import time_field
 
 NASTY = "\n\r\t\x00\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\ud800\udfff\x1b\\x{}|_- 2aé😀\u00a0\u3000\ufeff"
 any_text = st.one_of(

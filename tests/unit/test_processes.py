@@ -1,28 +1,30 @@
-"""Other processes and this one: what the sidecar asks before it knows where the installed packages are."""
+"""Other processes and this one, and helpers."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from pytest_openscope.system.light import light_command, package_parent
-from pytest_openscope.system.processes import ProcessWatch, create_time, memory_mb
-
-_ASK = (
-    "import os; from pytest_openscope.system.processes import *; print(memory_mb() > 1, create_time(os.getpid()) is not None)"
-)
+from pytest_openscope.system.processes import ProcessWatch, create_time, light_command, memory_mb
 
 
-def test_the_first_questions_of_a_sidecar_need_no_installed_package() -> None:
-    boot = f"import sys; sys.path[:0] = [{package_parent()!r}]; sys.modules['psutil'] = None; {_ASK}"
-    command = [*light_command("unused", [])[:3], "-c", boot]
+def test_a_helper_knows_itself_from_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text(
+        "import os\nfrom pytest_openscope.system import create_time, memory_mb\n"
+        "def main(args): print(memory_mb() > 1, create_time(os.getpid()) is not None, *args)\n",
+        encoding="utf-8",
+    )
+    command = light_command("helper", ["seen"])
+    command[5] = json.dumps([*json.loads(command[5]), str(tmp_path)])
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
+    assert (done.stdout.split(), done.stderr) == (["True", "True", "seen"], "")
 
 
 def test_memory_is_what_psutil_says() -> None:

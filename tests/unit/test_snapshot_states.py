@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openscope.records.phases import Outcome, Phase
-from pytest_openscope.records.record import AcquisitionFacts, Failure, SessionRecord, StepRecord
-from pytest_openscope.records.revisions import git_revisions
+from pytest_openscope.records.record import AcquisitionFacts, Failure, SessionRecord, StepRecord, failures_in
+from pytest_openscope.records.revisions import git_revisions, installed_versions
 from pytest_openscope.records.snapshot import (
     debug_state,
     end_state,
-    failures_in,
     json_safe,
-    package_versions,
-    read_json,
-    update_json,
 )
-from pytest_openscope.system.files import json_bytes, write_json
+from pytest_openscope.system.files import json_bytes, read_json, update_json, write_json
 
 
 def record(**changes: Any) -> SessionRecord:
@@ -69,7 +65,7 @@ def test_secrets_are_masked_by_key_and_by_value() -> None:
 
 
 def test_versions_of_all_packages() -> None:
-    assert package_versions()["pytest"]
+    assert installed_versions()["pytest"]
 
 
 def test_the_end_state_has_the_documented_keys() -> None:

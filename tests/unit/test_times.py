@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from pytest_openscope.system.timestamps import now_iso, time_field
+from pytest_openscope.system.times import now_iso, time_field
 
 
 def test_times_carry_the_offset_of_their_own_day(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_times_carry_the_offset_of_their_own_day(monkeypatch: pytest.MonkeyPatch
 
 
 def test_microseconds_never_carry_into_eight_digits() -> None:
-    assert time_field(9.9999999)[17:26] == "09.999999"
+    assert time_field(9.9999999)[17:26] == "10.000000"
 
 
 def test_now_is_what_datetime_says() -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pytest_openscope.session.interrupts import Interrupts, StepInterrupted
-from pytest_openscope.system.console_close import CAUSES, ConsoleClose, interrupt_main
+from pytest_openscope.system.signals import CAUSES, ConsoleClose, interrupt_main
 
 
 @pytest.mark.parametrize("event", list(CAUSES))

@@ -1,9 +1,11 @@
-"""Durations as people write them: ``500ms``, ``2s``, ``10m``, ``24h``, ``7d``, or a plain number of seconds."""
+"""Times and durations as text."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 
+#: Durations as people write them; a plain number is seconds.
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "": 1.0}
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|d|w|)\s*", re.IGNORECASE)
 
@@ -28,3 +30,22 @@ def format_duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 86400:.3g} d"
+
+
+def time_field(at: float) -> str:
+    """Return a time in seconds since the epoch as local ISO 8601 with microseconds and UTC offset."""
+    return datetime.fromtimestamp(at, timezone.utc).astimezone().isoformat(timespec="microseconds")
+
+
+def now_iso() -> str:
+    """Return the local time as ISO 8601 with microseconds and UTC offset."""
+    return datetime.now(timezone.utc).astimezone().isoformat(timespec="microseconds")
+
+
+def clock(second: int) -> tuple[int, str, str]:
+    """Return ``second`` (since the epoch) with what stands before and after the microseconds of its local time.
+
+    The session log makes the times of a second's records from it, since a logging call costs the experiment time.
+    """
+    text = time_field(second)
+    return second, text[:20], text[26:]

@@ -1,0 +1,138 @@
+"""Signals and interrupts: Ctrl-C from any thread, a console that closes, forks, waits that an interrupt can end."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+if sys.platform == "win32":
+    import ctypes
+    from ctypes import wintypes
+
+CAUSES = {2: "the console was closed", 5: "log-off", 6: "shutdown"}
+#: Longer than any time that Windows gives.
+_HOLD_S = 60.0
+#: Locks cannot be interrupted on Windows before Python 3.14, so a wait there is made of slices.
+_SLICE_S = 0.1 if sys.platform == "win32" else 0.5
+
+
+def interrupt_main(number: int = int(signal.SIGINT)) -> None:
+    """Let the main thread run its handler of SIGINT, from any thread.
+
+    On Windows a main thread that sleeps waits for the event that the C handler of SIGINT sets, which
+    ``_thread.interrupt_main`` does not do: the signal must be raised. Without a handler raising it would end the process.
+    """
+    if sys.platform == "win32":
+        if callable(signal.getsignal(number)):
+            signal.raise_signal(number)
+    else:
+        _thread.interrupt_main(signal.Signals(number))
+
+
+class ConsoleClose:
+    """Holds the console open until :meth:`over`; ``cause`` says what is being closed, "" while nothing is.
+
+    What Windows asks of a console's processes before it ends them: the C runtime turns these events into ``SIGBREAK`` in a
+    thread of its own, and Windows ends the process when that thread's handler returns. So a handler of ours answers first,
+    passes the event on as one Ctrl-C, and returns only when the session has ended; what is not done after the time that
+    Windows gives (five seconds for a closed window) the sidecar finishes, which has no console. Windows sends log-off and
+    shutdown only to processes without ``user32.dll``; for others the next session recovers.
+    Source: Microsoft, "HandlerRoutine callback function" and "SetConsoleCtrlHandler".
+    """
+
+    def __init__(self, interrupt_main: Callable[[int], None] = interrupt_main) -> None:
+        self.cause = ""
+        self._interrupt_main = interrupt_main
+        self._over = threading.Event()
+        self._routine: object = None
+
+    def install(self) -> None:
+        """Ask Windows for its console events; does nothing elsewhere."""
+        if sys.platform == "win32":
+            routine = ctypes.WINFUNCTYPE(wintypes.BOOL, wintypes.DWORD)(self.handle)
+            if ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(routine, True):
+                # Windows calls it until it is taken back: it must not be collected.
+                self._routine = routine
+
+    def handle(self, event: int) -> bool:
+        """Answer one console event, in the thread that Windows starts for it; False leaves it to others."""
+        if event not in CAUSES:
+            return False
+        self.cause = CAUSES[event]
+        # As SIGINT, since that alone wakes a main thread that sleeps.
+        self._interrupt_main(signal.SIGINT)
+        self._over.wait(_HOLD_S)
+        return True
+
+    def over(self) -> None:
+        """The session has ended: let the console close."""
+        self._over.set()
+        routine, self._routine = self._routine, None
+        if sys.platform == "win32" and routine is not None:
+            ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(routine, False)
+
+
+def on_fork(owner: Any, restore: Callable[[Any], None]) -> None:
+    """Call ``restore(owner)`` in every fork from now on, as long as ``owner`` lives; no request to end a fork is lost by it.
+
+    Copies that a step makes of the experiment process with ``os.fork`` (a pool's workers) must hear signals as without a
+    session: with its handlers, the SIGTERM by which a pool ends its workers would be a request to end the session, lost
+    where it comes before the copy has begun. The signals are held back from just before the fork until its handlers are
+    those of before. Windows has no forks.
+    """
+    if sys.platform == "win32":
+        return
+    living = weakref.ref(owner)
+    masks: dict[int, set[int]] = {}
+    requests = {signal.SIGTERM, signal.SIGHUP}
+
+    def before() -> None:
+        if living() is not None:
+            masks[threading.get_ident()] = set(signal.pthread_sigmask(signal.SIG_BLOCK, requests))
+
+    def after() -> None:
+        mask = masks.pop(threading.get_ident(), None)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def after_in_child() -> None:
+        mine = living()
+        if mine is not None:
+            restore(mine)
+        after()
+
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
+
+
+class Latch:
+    """Opens once. Made of one bare lock, since an interrupt can leave a ``threading.Event`` in disorder."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let everybody pass from now on; called by one thread only."""
+        if not self.is_open:
+            self.is_open = True
+            self._lock.release()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is open; False when it is still closed after ``timeout_s``."""
+        __tracebackhide__ = True
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self.is_open:
+            slice_s = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
+            if slice_s <= 0:
+                return False
+            if self._lock.acquire(timeout=slice_s):
+                self._lock.release()
+        return True
