@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import GithubIssueSettings
-from ..issues import Ledger, drain, drop, list_reports
+from ..issues import Ledger, drain, drop, due, list_reports
 from ..sidecar import LateAnswers
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, tell
 
@@ -51,10 +50,9 @@ def _list(state: Path) -> int:
     reports = list_reports(state)
     ledger = Ledger(state)
     for _, report in reports:
-        base = GithubIssueSettings.of(report["settings"]).api_base_url
-        due = max(float(report["state"].get("next_try") or 0.0), ledger.not_before(base))
+        due_at = due(report, ledger)
         stage = "sent, settling" if report["state"].get("number") else report["state"].get("reason") or "not sent yet"
-        wait = f"in {due - time.time():.0f} s" if due > time.time() else "due"
+        wait = f"in {due_at - time.time():.0f} s" if due_at > time.time() else "due"
         print(
             f"{report['id']}  {report['fingerprint']}  {report['occurred_at'][:19]}  {report['settings'].get('repo')}  {wait}"
         )

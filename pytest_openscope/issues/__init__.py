@@ -1,40 +1,15 @@
 """One GitHub issue per defect: fingerprint, issue text, outbox, GitHub client.
 
 A session builds reports (:func:`.report.build_report`) and puts them whole into an outbox on disk (:func:`.outbox.enqueue`).
-Another process sends them (:func:`.outbox.drain`), in worker processes that are killed at a deadline."""
+Another process sends them (:func:`.sending.drain`), in worker processes that are killed at a deadline."""
 
 from __future__ import annotations
 
-from .access import (
-    ERROR,
-    check_access,
-)
-from .fingerprint import (
-    fingerprint_of,
-    fingerprint_of_name,
-    normalised,
-)
-from .ledger import (
-    Ledger,
-)
-from .outbox import (
-    drain,
-    drop,
-    enqueue,
-    is_known,
-    list_reports,
-    waiting,
-)
-from .report import (
-    build_report,
-)
-from .results import (
-    result,
-    write_back,
-)
-from .settings import (
-    missing_token,
-)
+from .fingerprint import fingerprint_of, fingerprint_of_name, normalised
+from .outbox import Ledger, drop, due, enqueue, is_known, list_reports, result, waiting, write_back
+from .report import build_report, missing_token
+from .sending import drain
+from .worker import ERROR, check_access
 
 __all__ = [
     "ERROR",
@@ -43,6 +18,7 @@ __all__ = [
     "check_access",
     "drain",
     "drop",
+    "due",
     "enqueue",
     "fingerprint_of",
     "fingerprint_of_name",

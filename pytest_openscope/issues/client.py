@@ -10,17 +10,47 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlparse
-
-from .refusals import details_of, is_limit, message_of, seconds
-from .settings import Timing
-from .wording import cause_in_words
+from urllib.parse import quote, urlparse
 
 PER_PAGE = 100
+REASON_CHARS = 200
 
 
-class RefusedError(Exception):
+@dataclass(frozen=True)
+class Timing:
+    """How long things may take and when they are tried again; all in seconds.
+
+    Attributes:
+        attempt_s: hard limit of one report's dealings with the server; the worker process is killed then.
+        request_timeout_s: per socket operation; PyGithub takes whole seconds only.
+        write_pace_s: between two writes; GitHub asks for one second.
+        settle_s: after a creation, when to look for a lower number (lists lag seconds, at times a minute).
+        trust_s: age at which a list must show an issue; until then a lost answer is looked up, not repeated.
+        resettle_s: interval of further looks while the list does not show the own issue, at most ``resettle_times``.
+        retry_s: first and longest interval after a passing fault; doubled with every attempt.
+    """
+
+    attempt_s: float = 30.0
+    request_timeout_s: int = 10
+    write_pace_s: float = 1.0
+    settle_s: tuple[float, ...] = (6.0, 25.0, 90.0)
+    trust_s: float = 90.0
+    resettle_s: float = 60.0
+    resettle_times: int = 10
+    retry_s: tuple[float, float] = (15.0, 3600.0)
+    max_delay_s: float = 24 * 3600.0
+    give_up_s: float = 30 * 24 * 3600.0
+
+
+class ServerError(Exception):
+    """No success; whether a write took place is unknown unless ``executed`` is False."""
+
+    executed: bool | None = False
+
+
+class RefusedError(ServerError):
     """The server's no is final for this report."""
 
 
@@ -32,24 +62,20 @@ class InvalidError(RefusedError):
     """The server does not take the content (422)."""
 
 
-class LimitedError(Exception):
-    """The server asks to wait ``wait_s`` seconds."""
-
-    def __init__(self, message: str, wait_s: float) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
-
-
-class TransientError(Exception):
-    """No usable answer; whether a write took place is unknown unless ``executed`` is False.
-
-    ``wait_s`` is how long the server asks to be left alone, 0 where it does not say.
-    """
+class TransientError(ServerError):
+    """No usable answer; ``wait_s`` is how long the server asks to be left alone, 0 where it does not say."""
 
     def __init__(self, message: str, executed: bool | None = None, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.executed = executed
         self.wait_s = wait_s
+
+
+class LimitedError(TransientError):
+    """The server asks to wait ``wait_s`` seconds, and did nothing."""
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message, False, wait_s)
 
 
 class Api:
@@ -90,6 +116,15 @@ class Api:
         Raises:
             GoneError, InvalidError, RefusedError, LimitedError, TransientError: see there.
         """
+        status, headers, text = self._exchange(verb, path, parameters, content)
+        if status >= 300:
+            raise TransientError(f"{status}: the repository has moved", executed=False)
+        return headers, self._json(verb, text)
+
+    def _exchange(
+        self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None
+    ) -> tuple[int, dict[str, str], str]:
+        """Make one request; return status, headers and text of an answer that is no error, though it may be a redirect."""
         import requests
 
         try:
@@ -97,13 +132,15 @@ class Api:
                 verb, path, dict(parameters) if parameters else None, None, content
             )
         except requests.exceptions.RequestException as problem:
-            raise TransientError(self._unreached(problem), _executed(problem)) from problem
-        except (OSError, RuntimeError, AssertionError, ValueError) as problem:
+            raise TransientError(self._unreached(problem), False if verb == "GET" else _executed(problem)) from problem
+        except (RuntimeError, AssertionError) as problem:
+            # PyGithub follows no redirect to another server.
+            raise RefusedError(f"{verb} {path}: {cause_in_words(problem)}") from problem
+        except (OSError, ValueError) as problem:
             raise TransientError(f"{verb} {self.base_url}: {cause_in_words(problem)}") from problem
-        if status < 300:
-            return headers, self._json(verb, text)
-        self._raise(verb, status, headers, text)
-        raise AssertionError("unreachable")
+        if status >= 400:
+            self._raise(status, headers, text)
+        return status, headers, text
 
     def _unreached(self, problem: BaseException) -> str:
         parts = urlparse(self.base_url)
@@ -128,19 +165,18 @@ class Api:
             return ""
         return f" -> GitHub Enterprise has its API below /api/v3: set api_base_url to {self.base_url}/api/v3"
 
-    def _raise(self, verb: str, status: int, headers: Mapping[str, str], text: str) -> None:
-        message = message_of(text)
+    def _raise(self, status: int, headers: Mapping[str, str], text: str) -> None:
+        error = _error_in(text)
+        message = shortened(str(error.get("message") or ""))
         said = f"{status} {message}".strip()
-        if status == 429 or (status == 403 and is_limit(headers, message)):
+        if status == 429 or (status == 403 and _is_limit(headers, message)):
             raise LimitedError(said, self._wait_s(headers))
-        if status < 400:
-            raise TransientError(f"{said}: the repository has moved", executed=False)
         if status == 408 or status >= 500:
             raise TransientError(said, wait_s=self._wait_s(headers) if headers.get("retry-after") else 0.0)
         if status in (404, 410):
             raise GoneError(said)
         if status == 422:
-            raise InvalidError(said + details_of(text))
+            raise InvalidError(said + (f" {shortened(json.dumps(error['errors']))}" if error.get("errors") else ""))
         raise RefusedError(said)
 
     def _wait_s(self, headers: Mapping[str, str]) -> float:
@@ -148,7 +184,7 @@ class Api:
         after, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
         try:
             if after:
-                wait_s = seconds(after, self._clock())
+                wait_s = _seconds(after, self._clock())
             elif headers.get("x-ratelimit-remaining") == "0" and reset:
                 wait_s = float(reset) - self._clock()
         except ValueError:
@@ -185,7 +221,7 @@ class Api:
         path = f"/repos/{self.repo}"
         for _ in range(3):
             try:
-                status, headers, text = self._raw_get(path)
+                status, headers, text = self._exchange("GET", path)
             except GoneError as problem:
                 text = f"{self.repo} does not exist, or the token may not see it ({problem})"
                 raise GoneError(text + self._enterprise_hint()) from problem
@@ -202,19 +238,6 @@ class Api:
                 raise RefusedError(f"{value['full_name']} has its issues turned off")
             return value
         raise RefusedError(f"{self.repo} redirects without end")
-
-    def _raw_get(self, path: str) -> tuple[int, dict[str, str], str]:
-        import requests
-
-        try:
-            status, headers, text = self._github.requester.requestJson("GET", path)
-        except requests.exceptions.RequestException as problem:
-            raise TransientError(self._unreached(problem), False) from problem
-        except (OSError, RuntimeError, AssertionError, ValueError) as problem:
-            raise RefusedError(f"GET {path}: {cause_in_words(problem)}") from problem
-        if status >= 400:
-            self._raise("GET", status, headers, text)
-        return status, headers, text
 
     def _same_server(self, location: str) -> str:
         target, own = urlparse(location), urlparse(self.base_url)
@@ -250,6 +273,14 @@ class Api:
             self._login = str(value.get("login") or "") if isinstance(value, dict) else ""
         return self._login
 
+    def label(self, name: str) -> Any:
+        """Return a label.
+
+        Raises:
+            GoneError: there is none of that name.
+        """
+        return self.get(f"/labels/{quote(name, safe='')}")
+
     def issues(self, pages: int, **parameters: Any) -> tuple[list[dict[str, Any]], bool]:
         """Return issues (no pull requests), newest first, and whether that is all of them.
 
@@ -276,14 +307,14 @@ class Api:
             raise TransientError("GET issue: the answer is not an issue")
         return value if value.get("number") == number else None
 
-    def comments(self, number: int, pages: int = 5) -> list[dict[str, Any]]:
-        """Return an issue's comments, oldest first, bounded."""
-        found: list[dict[str, Any]] = []
+    def comments(self, number: int, pages: int = 5) -> list[str]:
+        """Return the texts of an issue's comments, oldest first, bounded."""
+        found: list[str] = []
         for page in range(1, pages + 1):
             value = self.get(f"/issues/{number}/comments", per_page=PER_PAGE, page=page)
             if not isinstance(value, list):
                 raise TransientError("GET comments: the answer is not a list")
-            found += [item for item in value if isinstance(item, dict)]
+            found += [str(item.get("body") or "") for item in value if isinstance(item, dict)]
             if len(value) < PER_PAGE:
                 break
         return found
@@ -315,3 +346,66 @@ def _executed(problem: BaseException) -> bool | None:
     never = ("NewConnectionError", "NameResolutionError", "Unable to connect to proxy")
     refused = isinstance(problem, requests.exceptions.ConnectTimeout) or any(name in text for name in never)
     return False if refused else None
+
+
+def _seconds(after: str, now: float) -> float:
+    """Return what ``Retry-After`` asks for: seconds, or a date.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return float(after)
+    except ValueError:
+        try:
+            return parsedate_to_datetime(after).timestamp() - now
+        except TypeError as problem:
+            # What Python 3.10's mail package raises.
+            raise ValueError(after) from problem
+
+
+def _error_in(text: str) -> dict[str, Any]:
+    """Return what an answer that says no tells about it."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_limit(headers: Mapping[str, str], message: str) -> bool:
+    """Tell whether a 403 asks for patience only."""
+    said = message.lower()
+    return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or "rate limit" in said or "abuse" in said
+
+
+def cause_in_words(problem: BaseException) -> str:
+    """Say why there was no answer: by the innermost cause, since the exceptions around it quote addresses of objects."""
+    import socket
+    import ssl
+
+    known: tuple[tuple[type[BaseException], str], ...] = (
+        (socket.gaierror, "name not resolved"),
+        (ConnectionRefusedError, "connection refused"),
+        (TimeoutError, "timed out"),
+        (ssl.SSLCertVerificationError, "its certificate is not accepted"),
+        (ConnectionError, "connection closed"),
+    )
+    chain = [problem]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    for link in reversed(chain):
+        words = next((words for kind, words in known if isinstance(link, kind)), "")
+        if words:
+            return words
+    return shortened(f"{type(chain[-1]).__name__}: {chain[-1]}")
+
+
+def shortened(text: str, limit: int = REASON_CHARS) -> str:
+    """Return a text of at most ``limit`` characters and a "…" after its last whole word where something is left out."""
+    if len(text) <= limit:
+        return text
+    start = text[:limit]
+    return f"{start.rpartition(' ')[0] or start}…"

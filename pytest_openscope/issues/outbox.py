@@ -1,7 +1,9 @@
-"""Reports that wait on the rig's disk to be sent: whole before anybody tries, one sender at a time, hard deadlines.
+"""What lies on the rig's disk: reports that wait to be sent, what was said about them, and what the rig remembers.
 
-``<state_directory>/outbox/*.json`` holds one report each. :func:`drain` runs in the sidecar, at the next session's start, or
-by ``python -m pytest_openscope outbox send``. It talks to the server only through worker processes (:mod:`.workers`).
+``<state_directory>/outbox/*.json`` holds one report each, whole before anybody tries to send it. ``ledger.json`` beside it says
+which issue a fingerprint has, how often it occurred, and how many issues the rig opened today. It saves requests and keeps
+limits; the truth is the list of issues, so a lost or damaged ledger costs a few requests. What became of a report is written
+back into its session's folder.
 """
 
 from __future__ import annotations
@@ -9,30 +11,23 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..system import FileLock, make_private_folder, now_iso, write_json
-from .ledger import Ledger
-from .results import FINAL, result, write_back
-from .settings import Timing
-from .worker import postpone
-from .workers import AttemptFailedError, Workers
+from ..system import FileLock, make_private_folder, now_iso, write_atomic, write_json
+from .client import Timing
 
 OUTBOX = "outbox"
-LOCK = ".lock"
+LEDGER = "ledger.json"
 #: A rig that fails without end while the server is away keeps the newest reports.
 MAX_REPORTS = 200
-#: With less time left no attempt is begun: importing PyGithub alone takes a good part of it.
-MIN_ATTEMPT_S = 1.0
-#: How often the outbox is looked at while nothing in it is due.
-POLL_S = 0.5
-
-Attempt = Callable[[Path, str, float], "dict[str, Any] | None"]
-Written = Callable[[Path, "dict[str, Any]"], None]
+MAX_FINGERPRINTS = 2000
+MAX_REFUSALS = 50
+#: Ids of reports that are remembered as counted; more than an outbox holds, and than a session makes.
+MAX_REMEMBERED = 2000
+KEEP_DAYS = 30
 
 
 def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
@@ -81,8 +76,6 @@ def list_reports(state_directory: Path) -> list[tuple[Path, dict[str, Any]]]:
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
             report["state"], report["settings"], report["fingerprint"], report["id"]
-        except FileNotFoundError:
-            continue
         except OSError:
             continue
         except (ValueError, KeyError, TypeError):
@@ -101,191 +94,13 @@ def waiting(state_directory: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Drained:
-    """What a :func:`drain` left: reports still waiting, and when (epoch seconds) the next one is due, if any is.
-
-    ``busy`` tells that another process was sending.
-    """
-
-    left: int = 0
-    next_due: float | None = None
-    busy: bool = False
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time as :func:`drain` sees it; tests bring their own."""
-
-    now: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
-
-
-def drain(
-    state_directory: Path,
-    deadline_s: float,
-    token_of: Callable[[str], str | None] = os.environ.get,
-    on_result: Callable[[dict[str, Any]], None] | None = None,
-    *,
-    timing: Timing | None = None,
-    stop: Callable[[], bool] | None = None,
-    attempt: Attempt | None = None,
-    clock: Clock | None = None,
-    on_written: Written | None = None,
-    at_once: bool = False,
-) -> Drained:
-    """Send what is due, and what becomes due, until the outbox is empty or ``deadline_s`` is over.
-
-    Every answer is written into its session's ``debug_state.json`` and given to ``on_result``. Never raises for what a server
-    or a single report does; a second process that drains the same outbox finds the lock taken and waits for its turn.
-
-    Args:
-        token_of: returns the content of an environment variable; asked anew for every attempt.
-        stop: asked often; True ends the drain early, an attempt under way is killed.
-        attempt: what an attempt is, for tests; the default is a worker process.
-        on_written: gets each ``debug_state.json`` that was changed, and the answer that is in it now.
-        at_once: try each report without an issue once, however long it would still wait after the attempts before; a server
-            that asked to wait is given its time.
-    """
-    timing, clock = timing or Timing(), clock or Clock()
-    if not waiting(state_directory):
-        return Drained()
-    deadline = clock.now() + deadline_s
-    halted = stop or (lambda: False)
-    lock = FileLock(Path(state_directory) / OUTBOX / LOCK)
-    while not lock.acquire():
-        if clock.now() >= deadline or halted():
-            return Drained(len(list_reports(state_directory)), None, True)
-        clock.sleep(POLL_S)
-    workers = None if attempt else Workers(state_directory, timing, halted)
-    try:
-        tell = _Teller(on_result, on_written)
-        run = _Run(state_directory, timing, clock, token_of, tell, attempt or workers)  # type: ignore[arg-type]
-        if at_once:
-            run.hurried = {report["id"] for _, report in list_reports(state_directory) if not report["state"].get("number")}
-        run.until(deadline, halted)
-    finally:
-        if workers is not None:
-            workers.close()
-        lock.release()
-    left = [_due(report, Ledger(state_directory)) for _, report in list_reports(state_directory)]
-    return Drained(len(left), min(left, default=None))
-
-
-def _due(report: Mapping[str, Any], ledger: Ledger) -> float:
-    base = str(report["settings"].get("api_base_url") or "")
-    return max(float(report["state"].get("next_try") or 0.0), ledger.not_before(base))
-
-
-@dataclass(frozen=True)
-class _Teller:
-    """Gives an answer to the session that it is for, and to whoever wants to know."""
-
-    on_result: Callable[[dict[str, Any]], None] | None
-    on_written: Written | None
-
-    def __call__(self, report: Mapping[str, Any], answer: dict[str, Any]) -> None:
-        path = Path(report["debug_state"])
-        if write_back(path, answer) and self.on_written is not None:
-            self.on_written(path, answer)
-        if self.on_result is not None:
-            self.on_result(answer)
-
-
-class _Run:
-    """One drain: picks the report that is due first, and deals with answers."""
-
-    def __init__(
-        self,
-        state_directory: Path,
-        timing: Timing,
-        clock: Clock,
-        token_of: Callable[[str], str | None],
-        tell: _Teller,
-        attempt: Attempt,
-    ) -> None:
-        self.state_directory = Path(state_directory)
-        self.timing = timing
-        self.clock = clock
-        self.token_of = token_of
-        self.tell = tell
-        self.attempt = attempt
-        self.tokenless: set[str] = set()
-        self.hurried: set[str] = set()
-
-    def until(self, deadline: float, halted: Callable[[], bool]) -> None:
-        while not halted():
-            ledger = Ledger(self.state_directory)
-            reports = [item for item in list_reports(self.state_directory) if item[1]["id"] not in self.tokenless]
-            if not reports:
-                return
-            path, report = min(reports, key=lambda item: (self._due(item[1], ledger), item[0].name))
-            now = self.clock.now()
-            wait_s = self._due(report, ledger) - now
-            if wait_s > 0:
-                if now + wait_s > deadline:
-                    return
-                self.clock.sleep(min(wait_s, POLL_S))
-                continue
-            remaining_s = deadline - now
-            if remaining_s < MIN_ATTEMPT_S:
-                return
-            self.hurried.discard(report["id"])
-            wanted_s = float(report["settings"].get("timeout_s") or self.timing.attempt_s)
-            self._one(path, report, ledger, min(wanted_s, self.timing.attempt_s, remaining_s))
-
-    def _due(self, report: Mapping[str, Any], ledger: Ledger) -> float:
-        if report["id"] in self.hurried:
-            return ledger.not_before(str(report["settings"].get("api_base_url") or ""))
-        return _due(report, ledger)
-
-    def _one(self, path: Path, report: dict[str, Any], ledger: Ledger, limit_s: float) -> None:
-        token = (self.token_of(str(report["settings"].get("token_env") or "")) or "").strip()
-        if not token:
-            self.tokenless.add(report["id"])
-            self.tell(report, result(report, "queued", reason=f"no token in {report['settings'].get('token_env')}"))
-            return
-        if self._too_old(report):
-            answer = result(report, "refused", reason="it could not be sent for too long")
-            ledger.refused(answer, now_iso())
-            ledger.remember(report["id"])
-            ledger.save()
-            path.unlink(missing_ok=True)
-            self.tell(report, answer)
-            return
-        try:
-            answer_or_none = self.attempt(path, token, limit_s)
-        except AttemptFailedError as problem:
-            answer_or_none = self._failed(path, str(problem))
-        if answer_or_none is not None:
-            self.tell(report, answer_or_none)
-
-    def _too_old(self, report: Mapping[str, Any]) -> bool:
-        try:
-            queued = datetime.fromisoformat(str(report["state"].get("queued_at"))).timestamp()
-        except ValueError:
-            return False
-        return self.clock.now() - queued > self.timing.give_up_s
-
-    def _failed(self, path: Path, reason: str) -> dict[str, Any] | None:
-        """Postpone a report whose worker is dead; the file on disk says how far it came."""
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        postpone(report, self.timing, self.clock.now())
-        report["state"]["reason"] = reason
-        write_json(path, report)
-        return None if report["state"].get("number") else result(report, "queued", reason=reason)
-
-
 def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:
     """Remove the reports whose id or fingerprint begins with ``wanted`` (``all`` for every one), and tell their sessions.
 
     Raises:
         TimeoutError: another process is sending.
     """
-    lock = FileLock(Path(state_directory) / OUTBOX / LOCK)
+    lock = lock_of(state_directory)
     if not lock.acquire(5.0):
         raise TimeoutError("another process is sending the outbox")
     dropped = []
@@ -293,13 +108,193 @@ def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:
         ledger = Ledger(state_directory)
         for path, report in list_reports(state_directory):
             if wanted == "all" or report["id"].startswith(wanted) or report["fingerprint"].startswith(wanted):
-                ledger.remember(report["id"])
-                ledger.save()
-                path.unlink(missing_ok=True)
+                remove(path, report, ledger)
                 if not report["state"].get("number"):
                     write_back(Path(report["debug_state"]), result(report, "refused", reason="dropped by hand"))
                 dropped.append(report)
     return dropped
 
 
-__all__ = ["FINAL", "Clock", "Drained", "Workers", "drain", "drop", "enqueue", "is_known", "list_reports", "waiting"]
+def lock_of(state_directory: Path) -> FileLock:
+    """Return the lock of whoever sends or drops reports; the ledger is changed under it only."""
+    return FileLock(Path(state_directory) / OUTBOX / ".lock")
+
+
+def remove(path: Path, report: Mapping[str, Any], ledger: Ledger) -> None:
+    """Take a report out of the outbox for good; the ledger knows it before its file is gone."""
+    ledger.remember(report["id"])
+    ledger.save()
+    path.unlink(missing_ok=True)
+
+
+def due(report: Mapping[str, Any], ledger: Ledger) -> float:
+    """Return when a report is tried next, in epoch seconds."""
+    base = str(report["settings"].get("api_base_url") or "")
+    return max(float(report["state"].get("next_try") or 0.0), ledger.not_before(base))
+
+
+def postpone(
+    report: dict[str, Any], reason: str, timing: Timing, now: float, wait_s: float | None = None
+) -> dict[str, Any] | None:
+    """Set when a report is tried again after a passing fault: after ``wait_s``, else after twice the time of the fault before.
+
+    Return the answer for its session; one that has its issue already, and only settles, has nothing new to tell.
+    """
+    state = report["state"]
+    if wait_s is None:
+        attempts = int(state.get("attempts") or 0)
+        first, longest = timing.retry_s
+        wait_s = min(longest, first * 2 ** min(attempts, 30))
+        state["attempts"] = attempts + 1
+    state.update(next_try=now + wait_s, reason=reason)
+    return None if state.get("number") else result(report, "queued", reason=reason)
+
+
+def day_of(now: float) -> str:
+    """Return the UTC date of an epoch time, ``YYYY-MM-DD``."""
+    return datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d")
+
+
+class Ledger:
+    """The ledger of one rig; :meth:`save` after every change that must outlive the process."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.path = Path(state_directory) / LEDGER
+        self.data: dict[str, Any] = {"version": 1, "repos": {}, "refused": [], "not_before": {}, "reports": []}
+        self._load()
+
+    def _load(self) -> None:
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            data = None
+        if not isinstance(data, dict) or data.get("version") != 1:
+            try:
+                self.path.replace(self.path.with_suffix(".damaged.json"))
+            except OSError:
+                return
+            return
+        for key, default in self.data.items():
+            if isinstance(data.get(key), type(default)):
+                self.data[key] = data[key]
+
+    def save(self) -> None:
+        """Write the file.
+
+        Raises:
+            OSError: the disk is full or the directory is gone.
+        """
+        make_private_folder(self.path.parent)
+        write_json(self.path, self.data, private=True)
+
+    def repo(self, api_base_url: str, repo: str) -> dict[str, Any]:
+        """Return what is remembered of a repository: ``fingerprints``, ``opened`` per day, ``anchor`` …"""
+        entry: dict[str, Any] = self.data["repos"].setdefault(f"{api_base_url.rstrip('/')} {repo.lower()}", {})
+        for key in ("fingerprints", "opened", "overflow"):
+            if not isinstance(entry.get(key), dict):
+                entry[key] = {}
+        return entry
+
+    def occurrence(self, repo: dict[str, Any], fingerprint: str, at: str, report_id: str) -> dict[str, Any]:
+        """Count an occurrence, the same report only once, and return the fingerprint's entry."""
+        known: dict[str, dict[str, Any]] = repo["fingerprints"]
+        entry = known.setdefault(fingerprint, {"number": None, "url": None, "count": 0, "first_at": at, "comment_day": ""})
+        if not self.knows(report_id) or not entry.get("count"):
+            entry["count"] = int(entry.get("count") or 0) + 1
+            entry["last_at"] = at
+            self.remember(report_id)
+        while len(known) > MAX_FINGERPRINTS:
+            del known[min(known, key=lambda name: str(known[name].get("last_at") or ""))]
+        return entry
+
+    def knows(self, report_id: str) -> bool:
+        """Tell whether a report was counted or refused already, so that it must not be put into the outbox again."""
+        return report_id in self.data["reports"]
+
+    def remember(self, report_id: str) -> None:
+        """Keep a report's id for :meth:`knows`."""
+        if not self.knows(report_id):
+            self.data["reports"] = [*self.data["reports"], report_id][-MAX_REMEMBERED:]
+
+    def opened_on(self, repo: dict[str, Any], day: str) -> int:
+        """Return how many issues this rig opened on a day."""
+        return int(repo["opened"].get(day, 0))
+
+    def count_opened(self, repo: dict[str, Any], day: str) -> None:
+        """Count a new issue; days long gone are forgotten."""
+        repo["opened"][day] = self.opened_on(repo, day) + 1
+        for table in ("opened", "overflow"):
+            for old in sorted(repo[table])[:-KEEP_DAYS]:
+                del repo[table][old]
+
+    def refused(self, answer: dict[str, Any], at: str) -> None:
+        """Remember a final refusal."""
+        self.data["refused"] = [*self.data["refused"], {**answer, "at": at}][-MAX_REFUSALS:]
+
+    def not_before(self, api_base_url: str) -> float:
+        """Return the epoch time before which the server asked not to be called; 0 for none."""
+        try:
+            return float(self.data["not_before"].get(api_base_url.rstrip("/"), 0.0))
+        except (TypeError, ValueError):
+            return 0.0
+
+    def delay(self, api_base_url: str, until: float) -> None:
+        """Remember that the server must not be called before ``until`` (epoch seconds)."""
+        self.data["not_before"][api_base_url.rstrip("/")] = until
+
+
+def result(report: Mapping[str, Any], status: str, **more: Any) -> dict[str, Any]:
+    """Return the answer for one report, as sessions receive it."""
+    answer = {
+        "fingerprint": report["fingerprint"],
+        "status": status,
+        "issue_url": None,
+        "issue_number": None,
+        "reason": "",
+        "occurrence": report.get("state", {}).get("occurrence"),
+    }
+    answer.update(more)
+    return answer
+
+
+def write_back(path: Path, answer: Mapping[str, Any]) -> bool:
+    """Put an answer into ``debug_state.json`` under ``github``, atomically; False when the file is not there any more.
+
+    The documented keys describe the session's first report; every report's answer stands in ``github.reports``.
+    """
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(state, dict):
+        return False
+    github = state.get("github")
+    github = dict(github) if isinstance(github, dict) else {}
+    entry = {**answer, "reported_at": now_iso() if answer.get("issue_url") else None}
+    known = github.get("reports")
+    reports = [item for item in known if isinstance(item, dict)] if isinstance(known, list) else []
+    for position, item in enumerate(reports):
+        if item.get("fingerprint") == answer["fingerprint"]:
+            reports[position] = entry
+            break
+    else:
+        reports.append(entry)
+    state["github"] = {**github, **reports[0], "reports": reports}
+    try:
+        write_json(path, state)
+    except OSError:
+        return False
+    return True
+
+
+def keep_copy(path: Path, title: str, text: str, issue_url: str = "") -> None:
+    """Keep what was sent beside ``debug_state.json``; a session folder that is gone keeps nothing."""
+    if not path.parent.is_dir():
+        return
+    head = f"<!-- {issue_url} -->\n" if issue_url else ""
+    try:
+        write_atomic(path, f"{head}# {title}\n\n{text}".encode("utf-8", "replace"), private=True)
+    except OSError:
+        return

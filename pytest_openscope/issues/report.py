@@ -55,6 +55,16 @@ class SessionFacts:
         return cls(**known)
 
 
+def missing_token(settings: GithubIssueSettings, environ: Mapping[str, str]) -> str:
+    """Return the one warning for an enabled report without a token; "" when there is one or none is needed."""
+    if not settings.enabled or environ.get(settings.token_env, "").strip():
+        return ""
+    return (
+        f"github_issue: the environment variable {settings.token_env} holds no token; no issue will be reported"
+        f" -> set {settings.token_env}, or set github_issue.enabled to false"
+    )
+
+
 def is_reportable(failure: Failure, settings: GithubIssueSettings) -> bool:
     """Tell whether ``report_on`` asks for this failure; never for an operator's interrupt or slip."""
     if failure.kind in ("interrupt", "usage") or failure.outcome in (Outcome.INTERRUPTED, Outcome.PASSED):

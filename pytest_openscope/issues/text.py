@@ -227,13 +227,17 @@ def versions_in(text: str) -> set[str]:
     return {match[1].strip() for line in visible_lines(text or "") for match in [_VERSION_LINE.match(line)] if match}
 
 
+def times(count: int) -> str:
+    """Return a number of times in words."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def occurrence_comment(
     *, rig: str, count: int, first_at: str, last_at: str, version_line: str, lead: str = "Seen again"
 ) -> str:
     """Return a comment on a later occurrence; the count is the rig's own."""
-    times = "once" if count == 1 else f"{count} times"
     return (
-        f"{lead} on rig {code(rig, 120)}: {times} on this rig so far,"
+        f"{lead} on rig {code(rig, 120)}: {times(count)} on this rig so far,"
         f" first at {code(first_at, 60)}, last at {code(last_at, 60)}.\n\nVersion: {code(version_line)}\n"
     )
 

@@ -9,11 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pytest_openscope.issues import outbox, worker
-from pytest_openscope.issues.client import Api
+from pytest_openscope.issues import outbox, sending, worker
+from pytest_openscope.issues.client import Api, Timing
 from pytest_openscope.issues.privacy import Machine
 from pytest_openscope.issues.report import SessionFacts, build_report
-from pytest_openscope.issues.settings import Timing
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure
@@ -165,18 +164,18 @@ class Rig:
             outbox.enqueue(self.state, report)
         return reports
 
-    def drain(self, deadline_s: float = 5.0) -> outbox.Drained:
+    def drain(self, deadline_s: float = 5.0) -> sending.Drained:
         def attempt(path: Path, token: str, limit_s: float) -> dict[str, Any] | None:
-            return worker.attempt(path, self.state, token, self.timing, self.clock.now, self._apis)
+            return worker.attempt(path, self.state, token, self.timing, self._apis, self.clock.now)
 
-        return outbox.drain(
+        return sending.drain(
             self.state,
             deadline_s,
             lambda name: self.token if name == TOKEN_ENV else None,
             self.answers.append,
             timing=self.timing,
             attempt=attempt,
-            clock=outbox.Clock(self.clock.now, self.clock.sleep),
+            clock=sending.Clock(self.clock.now, self.clock.sleep),
         )
 
     def new_process(self) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_openscope.cli import main
-from pytest_openscope.issues.access import check_access
-from pytest_openscope.issues.ledger import Ledger
-from pytest_openscope.issues.outbox import list_reports
+from pytest_openscope.issues.outbox import Ledger, list_reports
+from pytest_openscope.issues.worker import check_access
 from pytest_openscope.system.files import write_json
 
 from .fake_github import REPO, FakeGithub

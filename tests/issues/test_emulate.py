@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import requests
 
-from pytest_openscope.issues import outbox
-from pytest_openscope.issues.access import check_access
-from pytest_openscope.issues.settings import Timing
+from pytest_openscope.issues.client import Timing
+from pytest_openscope.issues.sending import drain
+from pytest_openscope.issues.worker import check_access
 
 from .kit import NAMES, PRIVATE, TOKEN_ENV, Rig, SimClock, failure, run_until_idle
 from .outgoing import Recorder
@@ -181,7 +181,7 @@ def test_four_worker_processes_at_once(emulate: str, rigs: Callable[[int], list[
     timing = Timing(write_pace_s=0.0, settle_s=(0.3, 0.6), trust_s=5.0)
 
     def send(rig: Rig) -> None:
-        outbox.drain(rig.state, 60.0, {TOKEN_ENV: TOKEN}.get, rig.answers.append, timing=timing)
+        drain(rig.state, 60.0, {TOKEN_ENV: TOKEN}.get, rig.answers.append, timing=timing)
 
     with ThreadPoolExecutor(len(made)) as pool:
         list(pool.map(send, made))

@@ -18,10 +18,9 @@ import psutil
 import pytest
 
 from pytest_openscope.issues import outbox
-from pytest_openscope.issues.client import Api, GoneError, TransientError
-from pytest_openscope.issues.ledger import Ledger
-from pytest_openscope.issues.settings import Timing
-from pytest_openscope.issues.wording import cause_in_words
+from pytest_openscope.issues.client import Api, GoneError, Timing, TransientError, cause_in_words
+from pytest_openscope.issues.outbox import Ledger
+from pytest_openscope.issues.sending import Drained, drain
 
 from .fake_github import REPO, FakeGithub
 from .kit import TOKEN_ENV, Rig, SimClock, failure, run_until_idle
@@ -313,8 +312,8 @@ def real(make_rig: Callable[..., Rig]) -> Iterator[tuple[FakeGithub, Callable[..
 QUICK = Timing(write_pace_s=0.0, attempt_s=20.0, settle_s=(0.2, 0.4), trust_s=1.0, retry_s=(0.3, 1.0))
 
 
-def really_drain(rig: Rig, deadline_s: float, timing: Timing = QUICK, **more: Any) -> outbox.Drained:
-    return outbox.drain(rig.state, deadline_s, {TOKEN_ENV: TOKEN}.get, rig.answers.append, timing=timing, **more)
+def really_drain(rig: Rig, deadline_s: float, timing: Timing = QUICK, **more: Any) -> Drained:
+    return drain(rig.state, deadline_s, {TOKEN_ENV: TOKEN}.get, rig.answers.append, timing=timing, **more)
 
 
 def test_a_worker_sends_and_settles(real: tuple[FakeGithub, Callable[..., Rig]]) -> None:
@@ -323,7 +322,7 @@ def test_a_worker_sends_and_settles(real: tuple[FakeGithub, Callable[..., Rig]])
     rig.fail()
     drained = really_drain(rig, 20.0)
     assert [answer["status"] for answer in rig.answers] == ["created"]
-    assert drained == outbox.Drained()
+    assert drained == Drained()
     assert server.open_numbers() == [1]
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_openscope.issues import outbox
-from pytest_openscope.issues.settings import Timing
+from pytest_openscope.issues.client import Timing
+from pytest_openscope.issues.sending import drain
 
 from .fake_github import FakeGithub
 from .kit import Rig, SimClock, run_until_idle
@@ -91,7 +92,7 @@ def test_real_time_sixteen_senders_with_a_lagging_list(make_rig: Callable[..., R
             rig.fail()
 
         def send(state: Path) -> None:
-            outbox.drain(state, 120.0, lambda name: TOKEN, timing=timing)
+            drain(state, 120.0, lambda name: TOKEN, timing=timing)
 
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(send, [rig.state for rig in rigs]))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_openscope.issues import outbox
-from pytest_openscope.issues.ledger import Ledger
+from pytest_openscope.issues.outbox import Ledger
 
 from .fake_github import FakeGithub
 from .kit import Rig, SimClock, failure, run_until_idle

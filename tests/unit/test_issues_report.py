@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import pytest
 
 from pytest_openscope.config import GithubIssueSettings
 from pytest_openscope.issues import outbox
+from pytest_openscope.issues.client import Timing
+from pytest_openscope.issues.outbox import postpone, result, write_back
 from pytest_openscope.issues.privacy import Machine
-from pytest_openscope.issues.report import SessionFacts, build_report, is_reportable, read_ends
-from pytest_openscope.issues.results import result, write_back
-from pytest_openscope.issues.settings import Timing, missing_token
+from pytest_openscope.issues.report import SessionFacts, build_report, is_reportable, missing_token, read_ends
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import Failure
@@ -162,5 +161,15 @@ def test_settings_travel_as_json() -> None:
     assert GithubIssueSettings.of(json.loads(json.dumps(settings.as_json()))) == settings
     assert settings.labels == ("one",)
     assert settings.body_chars <= 65_536
-    assert Timing.from_mapping(json.loads(json.dumps(asdict(Timing())))) == Timing()
-    assert Timing().backoff_s(99) == 3600
+
+
+def test_the_time_between_attempts_doubles_up_to_an_hour() -> None:
+    report: dict[str, Any] = {"fingerprint": "v1:a", "state": {"attempts": 0}}
+    waits = []
+    for _ in range(99):
+        postpone(report, "no answer", Timing(), 0.0)
+        waits.append(report["state"]["next_try"])
+    assert waits[:3] == [15, 30, 60]
+    assert waits[-1] == 3600
+    postpone(report, "the server asks to wait", Timing(), 0.0, 7.0)
+    assert (report["state"]["next_try"], report["state"]["attempts"]) == (7.0, 99)
