@@ -1,35 +1,14 @@
-"""Running, watching and stopping the programs that acquire data.
-
-The names below are loaded when they are first asked for, so that the sidecar pays only for what it uses."""
+"""Running, watching and stopping the programs that acquire data."""
 
 from __future__ import annotations
 
-from .api import (
-    Acquisition,
-)
-from .commands import (
-    build_spec,
-    check_parameters,
-    default_spec,
-    describe_command,
-    repository_folder,
-)
-from .output import (
-    replay,
-)
-from .run import (
-    AcquisitionRun,
-)
-from .simulated import (
-    Fault,
-    SimulatedRun,
-    parse_fault,
-)
-from .spec import (
-    AcquisitionFailed,
-    AcquisitionSpec,
-    AcquisitionTimeout,
-)
+from .api import Acquisition
+from .commands import build_spec, check_parameters, default_spec, describe_command, repository_folder
+from .failures import AcquisitionFailed, AcquisitionTimeout
+from .output import replay
+from .run import AcquisitionRun
+from .simulated import Fault, parse_fault
+from .spec import AcquisitionSpec
 
 __all__ = [
     "Acquisition",
@@ -38,7 +17,6 @@ __all__ = [
     "AcquisitionSpec",
     "AcquisitionTimeout",
     "Fault",
-    "SimulatedRun",
     "build_spec",
     "check_parameters",
     "default_spec",

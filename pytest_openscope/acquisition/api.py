@@ -6,18 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Union
 
 from ..records import AcquisitionFacts
+from .failures import reason_of
+from .output import Sink
 from .run import AcquisitionRun
-from .simulated import SimulatedRun
-from .spec import AcquisitionSpec, name_of_command, reason_of, split_command
+from .simulated import Fault, SimulatedRun, faulty
+from .spec import AcquisitionSpec, name_of_command, split_command
 
-if TYPE_CHECKING:
-    from .simulated import Fault
-    from .streams import Sink
-
-Run = AcquisitionRun | SimulatedRun
 Command = Union[str, "os.PathLike[str]", Sequence[object]]
 
 
@@ -26,7 +23,7 @@ class Acquisition:
 
     Args:
         folder: the session folder.
-        sink: gets output lines; see :data:`.streams.Sink`. With several programs at once it is called from several threads.
+        sink: gets output lines; see :data:`.output.Sink`. With several programs at once it is called from several threads.
         on_event: gets the journal's events, from the same threads.
         defaults: limits and the like of each run, where the call does not say otherwise.
         dry_run: simulate every run.
@@ -56,14 +53,14 @@ class Acquisition:
         self.finished: list[AcquisitionFacts] = []
         self._sink, self._on_event, self._echo = sink, on_event, echo
         self._fault, self._on_ended = fault, on_ended
-        self._runs: list[Run] = []
+        self._runs: list[AcquisitionRun] = []
         self.attempt = 1
 
     def __repr__(self) -> str:
         return f"<Acquisition of {self.folder.name}>"
 
     @property
-    def active(self) -> list[Run]:
+    def active(self) -> list[AcquisitionRun]:
         """The runs that have not ended."""
         return [run for run in self._runs if not run.done]
 
@@ -111,7 +108,7 @@ class Acquisition:
         env: Mapping[str, str | None] | None = None,
         name: str | None = None,
         **settings: Any,
-    ) -> Run:
+    ) -> AcquisitionRun:
         """Start a program and return its handle: ``wait()``, ``poll()``, ``stop()``, ``pid``.
 
         The handle is a context manager: leaving its block stops the program and everything that it started. If it has ended
@@ -172,7 +169,7 @@ class Acquisition:
         own["name"] = name or name_of_command(parts) or self.defaults.name
         return replace(self.defaults, **own)
 
-    def _start(self, spec: AcquisitionSpec) -> Run:
+    def _start(self, spec: AcquisitionSpec) -> AcquisitionRun:
         __tracebackhide__ = True
         run = self._create(spec)
         try:
@@ -181,22 +178,17 @@ class Acquisition:
             run.stop(reason_of(error))
             raise
 
-    def _create(self, spec: AcquisitionSpec) -> Run:
-        run: Run
+    def _create(self, spec: AcquisitionSpec) -> AcquisitionRun:
         if self.attempt > 1:
             spec = replace(spec, name=f"{spec.name}.attempt-{self.attempt}")
-        if self.dry_run and self._fault is None:
-            run = SimulatedRun(spec, on_done=self._ended)
-        else:
-            if self.dry_run and self._fault is not None:
-                from .simulated import faulty
-
-                spec = faulty(spec, self._fault)
-            run = AcquisitionRun(spec, self.folder, self._sink, self._on_event, echo=self._echo, on_done=self._ended)
+        kind = SimulatedRun if self.dry_run and self._fault is None else AcquisitionRun
+        if self.dry_run and self._fault is not None:
+            spec = faulty(spec, self._fault)
+        run = kind(spec, self.folder, self._sink, self._on_event, echo=self._echo, on_done=self._ended)
         self._runs.append(run)
         return run
 
-    def _ended(self, run: Run) -> None:
+    def _ended(self, run: AcquisitionRun) -> None:
         facts = run.facts()
         self.finished.append(facts)
         if self._on_ended is not None:
@@ -204,7 +196,7 @@ class Acquisition:
         self._runs = [other for other in self._runs if other is not run]
 
 
-def _finish(run: Run, check: bool = True) -> AcquisitionFacts:
+def _finish(run: AcquisitionRun, check: bool = True) -> AcquisitionFacts:
     __tracebackhide__ = True
     try:
         return run.wait(check=check)

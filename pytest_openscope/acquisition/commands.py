@@ -160,18 +160,10 @@ def _interpreter(parameters: Parameters) -> str:
 
 
 def _command(parameters: Parameters) -> tuple[str, ...]:
-    command = parameters.get("command")
+    command = _arguments(parameters, "command")
     if not command:
         raise _mistake("command", "launcher 'command' needs a command", "give the program and its arguments as a list")
-    if not isinstance(command, (str, list, tuple)):
-        raise _mistake("command", f"{command!r} is no command", "give the program and its arguments as a list")
-    try:
-        parts = split_command(command)
-    except ValueError as error:
-        raise _mistake("command", f"{command!r}: {error}", "close the quote, or give a list") from None
-    if not parts:
-        raise _mistake("command", "the command is empty", "give the program and its arguments as a list")
-    return (*parts, *_arguments(parameters, "script_arguments"))
+    return (*command, *_arguments(parameters, "script_arguments"))
 
 
 def _bonsai(parameters: Parameters, session_folder: Path) -> tuple[str, ...]:
@@ -182,11 +174,8 @@ def _bonsai(parameters: Parameters, session_folder: Path) -> tuple[str, ...]:
     ]
     if mistakes:
         raise ConfigurationError(mistakes)
-    given = parameters.get("script_parameters") or {}
-    if not isinstance(given, Mapping):
-        raise _mistake("script_parameters", f"{given!r} is no mapping", "give name/value pairs")
     properties: list[str] = []
-    for name, value in given.items():
+    for name, value in (parameters.get("script_parameters") or {}).items():
         properties += ["-p", f"{name}={_property(str(name), value, session_folder)}"]
     return (
         str(_in_repository(parameters, str(parameters["bonsai_exe_path"]))),
@@ -201,36 +190,29 @@ def _bonsai(parameters: Parameters, session_folder: Path) -> tuple[str, ...]:
 
 
 def _property(name: str, value: Any, session_folder: Path) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
     if isinstance(value, str) and value and name.lower().endswith(("_path", "_file")) and not _is_absolute(value):
         return str(session_folder / native_path(value))
-    return text
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _matlab(parameters: Parameters, session_folder: Path) -> str:
     function = parameters.get("matlab_entrypoint") or parameters.get("matlab_function") or "slap2_launcher"
     arguments: list[Any] = ["execute", str(session_folder), *(parameters.get("matlab_entrypoint_args") or ())]
     for pairs in (parameters.get("script_parameters"), parameters.get("matlab_entrypoint_kwargs")):
-        for name, value in (pairs or {}).items() if isinstance(pairs or {}, Mapping) else ():
+        for name, value in (pairs or {}).items():
             arguments += [str(name), value]
     engine = parameters.get("matlab_engine_name") or "any"
     return f"MATLAB engine {engine}: {function}({', '.join(repr(argument) for argument in arguments)})"
 
 
 def _arguments(parameters: Parameters, key: str) -> list[str]:
-    value = parameters.get(key)
-    if value is None or value == "":
-        return []
+    value = parameters.get(key) or ()
     if isinstance(value, str):
         try:
             return list(split_command(value))
         except ValueError as error:
             raise _mistake(key, f"{value!r}: {error}", "close the quote, or give a list") from None
-    if isinstance(value, (list, tuple)):
-        return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
-    raise _mistake(key, f"{value!r} is no list of arguments", "give a list")
+    return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
 
 
 def _in_repository(parameters: Parameters, text: str) -> Path:

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Self
+
 from ..records import AcquisitionFacts
 from ..system import Latch, StopReport, find_tree, name_of, stop_tree
-from . import spawn
-from .child import Child
-from .output import BLOCK_BYTES
-from .spec import LOGGER, AcquisitionSpec, Block, command_line, output_logger
-from .streams import Sink, StreamFollower
-from .verdict import Ending, last_line
+from .failures import Ending, last_line, reason_of
+from .output import BLOCK_BYTES, Sink, StreamFollower
+from .process import Child, OutputFiles, explain
+from .spec import LOGGER, AcquisitionSpec, command_line, output_logger
 
 logger = logging.getLogger(LOGGER)
 
@@ -36,13 +36,13 @@ _LEFTOVER_POLL_S = 0.1
 _YOUNG_S = 0.5
 
 
-class AcquisitionRun(Block):
-    """One run of an acquisition process.
+class AcquisitionRun:
+    """One run of an acquisition process, and a context manager: leaving the block stops it.
 
     Args:
         spec: what to run.
         folder: the session folder; its name is the session's.
-        sink: gets the output lines, from the watching thread (see :data:`.streams.Sink`).
+        sink: gets the output lines, from the watching thread (see :data:`.output.Sink`).
         on_event: gets the journal's events ``acquisition_starting``, ``acquisition_started`` (or ``acquisition_not_started``),
             ``acquisition_batch`` and ``acquisition_finished``.
         echo: gets the lines too, when the spec asks for it.
@@ -86,7 +86,7 @@ class AcquisitionRun(Block):
 
     # What callers do -------------------------------------------------------------------------------------------------
 
-    def start(self) -> AcquisitionRun:
+    def start(self) -> Self:
         """Start the process; returns when it runs.
 
         Raises:
@@ -158,7 +158,7 @@ class AcquisitionRun(Block):
             wait: False returns at once; the stop goes on by itself.
         """
         self._ask("asked", reason)
-        if wait and (self._thread.ident is not None or self._thread.is_alive()):
+        if wait and self._thread.ident is not None:
             self._done.wait()
 
     def postpone(self, seconds: float) -> None:
@@ -169,7 +169,6 @@ class AcquisitionRun(Block):
         """Return what is known by now."""
         child = self._child
         end_s = child.ended_s if child and child.ended_s is not None else time.monotonic()
-        usage = child.usage if child else None
         tails = {follower.stream: follower.tail_text() for follower in self._followers}
         return AcquisitionFacts(
             name=self.name,
@@ -177,12 +176,7 @@ class AcquisitionRun(Block):
             pid=self.pid,
             returncode=self.returncode,
             duration_s=round(end_s - child.started_s, 3) if child else None,
-            peak_memory_mb=usage.peak_memory_mb if usage else None,
-            peak_memory_main_mb=usage.main_peak_mb if usage else None,
-            peak_memory_tree_mb=usage.tree_peak_mb if usage else None,
-            cpu_s=_rounded(usage.cpu_s) if usage else None,
-            cpu_counted_s=_rounded(usage.counted_cpu_s) if usage else None,
-            cpu_sampled_s=_rounded(usage.sampled_cpu_s) if usage else None,
+            **(child.usage.facts() if child else {}),
             stdout_tail=tails.get("stdout", []),
             stderr_tail=tails.get("stderr", []),
             stop_reason=self.stop_reason,
@@ -208,6 +202,15 @@ class AcquisitionRun(Block):
         if error is not None and not self._judged:
             self._judged = True
             raise error from (ending.start_error[1] if ending.start_error else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
+        self.stop(reason_of(error) if error is not None else "the step no longer needs it")
+        if error is None:
+            self.check(stopped_is_failure=False)
 
     # What the watching thread does -----------------------------------------------------------------------------------
 
@@ -236,7 +239,7 @@ class AcquisitionRun(Block):
         try:
             if self._requests:
                 raise RuntimeError(f"it was stopped before: {self._requests[0][1]}")
-            files = spawn.OutputFiles(self.folder, self.spec.name)
+            files = OutputFiles(self.folder, self.spec.name)
             self.name = files.name
             facts = {
                 "command": list(self.spec.command),
@@ -248,7 +251,7 @@ class AcquisitionRun(Block):
             self._event("acquisition_starting", **facts)
             self._child = child = Child(self.spec, self.folder, files)
         except Exception as error:
-            text = spawn.explain(self.spec, error)
+            text = explain(self.spec, error)
             self._ending.start_error = (text, error)
             if files is not None:
                 self._event("acquisition_not_started")
@@ -393,7 +396,3 @@ class AcquisitionRun(Block):
                 self._guarded.add(what)
                 logger.exception("%s of acquisition %r failed; the acquisition goes on", what, self.name)
             return False
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+
+from typing_extensions import Self
 
 from ..records import AcquisitionFacts
 from ..system import parse_duration_s
-from .spec import LOGGER, AcquisitionSpec, Block, command_line
+from .run import AcquisitionRun
+from .spec import LOGGER, AcquisitionSpec, command_line
 
 logger = logging.getLogger(LOGGER)
 
@@ -86,61 +86,33 @@ def faulty(spec: AcquisitionSpec, fault: Fault) -> AcquisitionSpec:
     return replace(spec, command=fault.command(), cwd=None, process_start_timeout_s=None)
 
 
-class SimulatedRun(Block):
-    """Has the methods of :class:`.run.AcquisitionRun`; runs nothing and ends well when it is waited for or stopped."""
+class SimulatedRun(AcquisitionRun):
+    """Runs nothing, and ends well when it is waited for or stopped."""
 
-    pid: int | None = None
-    create_time: float | None = None
-    stdout_path: Path | None = None
-    stderr_path: Path | None = None
-
-    def __init__(self, spec: AcquisitionSpec, on_done: Callable[[Any], Any] | None = None) -> None:
-        self.spec = spec
-        self.name = spec.name
-        self.returncode: int | None = None
-        self.stop_reason = ""
-        self._on_done = on_done
-
-    def start(self) -> SimulatedRun:
+    def start(self) -> Self:
         """Log what would have run."""
         logger.info("dry run: acquisition %r is simulated, would have run: %s", self.name, command_line(self.spec.command))
         return self
 
     @property
-    def done(self) -> bool:
-        """True once it was waited for or stopped."""
-        return self.returncode is not None
-
-    def poll(self) -> int | None:
-        """Return None before the end, then 0."""
-        return self.returncode
+    def returncode(self) -> int | None:
+        """0 once it was waited for or stopped."""
+        return 0 if self.done else None
 
     def wait(self, timeout_s: float | None = None, *, check: bool = True) -> AcquisitionFacts:
         """End at once."""
-        if self.returncode is None:
-            self.returncode = 0
+        if not self.done:
+            self._done.open()
             if self._on_done is not None:
                 self._on_done(self)
         return self.facts()
 
     def stop(self, reason: str = "asked to stop", wait: bool = True) -> None:
         """End at once."""
-        if self.returncode is None:
-            self.stop_reason = reason
+        if not self.done:
+            self._ending.reason = reason
             self.wait()
-
-    def postpone(self, seconds: float) -> None:
-        """Do nothing: there are no limits of time."""
-
-    def check(self, *, stopped_is_failure: bool = True) -> None:
-        """Do nothing: it never fails."""
 
     def facts(self) -> AcquisitionFacts:
         """Return the command, and that it took no time."""
-        return AcquisitionFacts(
-            name=self.name,
-            command=list(self.spec.command),
-            returncode=self.returncode,
-            duration_s=0.0,
-            stop_reason=self.stop_reason,
-        )
+        return replace(super().facts(), duration_s=0.0)

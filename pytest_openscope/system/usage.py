@@ -37,36 +37,31 @@ class TreeUsage:
         self._due_at_s = 0.0
         self._samples = 0
 
-    @property
-    def peak_memory_mb(self) -> float | None:
-        """The larger of the two peaks: samples miss what is short, and the system does not sum over a tree."""
-        return max((peak for peak in (self.main_peak_mb, self.tree_peak_mb) if peak is not None), default=None)
+    def facts(self) -> dict[str, float | None]:
+        """Return what a session's record keeps: of each two numbers the larger one too.
 
-    @property
-    def sampled_cpu_s(self) -> float | None:
-        """User and system time of the whole tree as the samples saw it."""
-        return sum(self._cpu_s.values()) if self._cpu_s else None
-
-    @property
-    def cpu_s(self) -> float | None:
-        """The larger of the two: a sample knows processes for which nobody waited."""
-        return max((value for value in (self.counted_cpu_s, self.sampled_cpu_s) if value is not None), default=None)
+        Samples miss what is short, and the system neither sums memory over a tree nor counts processes for which nobody waited.
+        """
+        sampled_cpu_s = sum(self._cpu_s.values()) if self._cpu_s else None
+        return {
+            "peak_memory_mb": _larger(self.main_peak_mb, self.tree_peak_mb),
+            "peak_memory_main_mb": self.main_peak_mb,
+            "peak_memory_tree_mb": self.tree_peak_mb,
+            "cpu_s": _larger(self.counted_cpu_s, sampled_cpu_s),
+            "cpu_counted_s": _larger(self.counted_cpu_s),
+            "cpu_sampled_s": _larger(sampled_cpu_s),
+        }
 
     def look(self) -> None:
         """Ask the system for the main process's peak; cheap enough for every turn of a loop (30 microseconds on Linux)."""
-        if sys.platform == "linux":
-            try:
-                status = Path(f"/proc/{self.pid}/status").read_bytes()
-            except OSError:
-                return
-            _, found, rest = status.partition(b"VmHWM:")
-            if found:
-                self._main_peak(int(rest.split(None, 1)[0]) * 1.024e-3)
-        elif sys.platform == "win32":
-            try:
+        try:
+            if sys.platform == "linux":
+                _, _, rest = Path(f"/proc/{self.pid}/status").read_bytes().partition(b"VmHWM:")
+                self._main_peak(int(rest.split()[0]) * 1.024e-3 if rest else 0.0)
+            elif sys.platform == "win32":
                 self._main_peak(psutil.Process(self.pid).memory_info().peak_wset / 1e6)
-            except (psutil.Error, OSError):
-                return
+        except (psutil.Error, OSError):
+            return
 
     def sample_if_due(self) -> None:
         """Take a sample when it is time for one: often in the first second, then about every second."""
@@ -117,3 +112,7 @@ class TreeUsage:
     def counted(self, cpu_s: float) -> None:
         """Add CPU time that the system counted."""
         self.counted_cpu_s = (self.counted_cpu_s or 0.0) + cpu_s
+
+
+def _larger(*values: float | None) -> float | None:
+    return max((round(value, 3) for value in values if value is not None), default=None)

@@ -13,8 +13,9 @@ from pytest_openscope.acquisition.commands import check_parameters as check
 from pytest_openscope.acquisition.commands import default_spec as defaults
 from pytest_openscope.acquisition.commands import describe_command as describe
 from pytest_openscope.acquisition.commands import repository_folder
-from pytest_openscope.acquisition.spawn import change_environment, explain, program_on_windows
-from pytest_openscope.acquisition.spec import AcquisitionSpec, describe_returncode, split_command, split_windows
+from pytest_openscope.acquisition.failures import describe_returncode
+from pytest_openscope.acquisition.process import change_environment, explain, program_on_windows
+from pytest_openscope.acquisition.spec import AcquisitionSpec, split_command, split_windows
 from pytest_openscope.records import Mistake
 from pytest_openscope.records.failures import ConfigurationError
 
@@ -146,10 +147,8 @@ def test_limits_come_from_the_parameters() -> None:
     [
         ({"launcher": "python"}, "script_path"),
         ({"launcher": "command"}, "command"),
-        ({"launcher": "command", "command": 7}, "command"),
         ({"launcher": "command", "command": " "}, "command"),
         ({"launcher": "command", "command": "a 'b"}, "command"),
-        ({"launcher": "command", "command": "a", "script_arguments": 7}, "script_arguments"),
         ({"launcher": "bonsai", "bonsai_exe_path": "x"}, "script_path"),
     ],
 )

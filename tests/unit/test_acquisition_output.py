@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openscope.acquisition import output
-from pytest_openscope.acquisition.output import CONTINUES, LineSplitter, replay
-from pytest_openscope.acquisition.streams import StreamFollower
+from pytest_openscope.acquisition.output import CONTINUES, LineSplitter, StreamFollower, replay
 
 PIECES = st.sampled_from([b"a", b"b", b" ", b"\r", b"\n", b"\r\n", b"\xc3\xa9", b"\xff", b"xyzxyzxyzxyz"])
 OUTPUT = st.lists(PIECES, max_size=30).map(b"".join)

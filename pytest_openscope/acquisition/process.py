@@ -1,20 +1,20 @@
-"""Starting an acquisition process: its files, its environment, and what to tell an operator when it does not start."""
+"""The main process of an acquisition, from its start to its exit code, and what to tell an operator when it does not start."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..records import METADATA, safe_name
-from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION
+from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION, Job, ProcessWatch, TreeUsage, create_time
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
-
-if TYPE_CHECKING:
-    import subprocess
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
@@ -103,8 +103,6 @@ def program_on_windows(program: str, cwd: Path | None, path: str | None) -> str:
         cwd: the child's working directory, from which a relative path counts.
         path: the child's PATH.
     """
-    import shutil
-
     if Path(program).is_absolute() or not program:
         return program
     if Path(program).name != program:
@@ -119,8 +117,6 @@ def spawn(spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> subprocess
         OSError: it did not start; see :func:`explain`.
         ValueError: a NUL character in the command.
     """
-    import subprocess
-
     arguments: dict[str, Any] = {}
     command, environ = list(spec.command), environment(spec, folder, files.name)
     if sys.platform == "win32":
@@ -171,15 +167,115 @@ def _explain_missing(spec: AcquisitionSpec, program: str) -> str:
     return f"there is no file {program!r}; correct the path"
 
 
-def become_subreaper() -> bool:
+class Child:
+    """Starts the process and takes its exit code.
+
+    Raises:
+        OSError, ValueError: it did not start.
+
+    Attributes:
+        create_time: seconds since the epoch.
+        returncode: negative for a signal; None before the end, or when something else took it.
+        ended_s: monotonic time of its end, else None.
+        usage: memory and CPU of its tree.
+        job: its job object (Windows).
+    """
+
+    def __init__(self, spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> None:
+        self._subreaper = _become_subreaper()
+        self.started_s = time.monotonic()
+        try:
+            self._popen: subprocess.Popen[bytes] = spawn(spec, folder, files)
+        except BaseException:
+            self.resign()
+            raise
+        self.pid = self._popen.pid
+        self.create_time = create_time(self.pid) or time.time()
+        self.returncode: int | None = None
+        self.ended_s: float | None = None
+        self.usage = TreeUsage(self.pid)
+        self.job = Job()
+        self._watch: ProcessWatch | None = None
+
+    def attach(self) -> None:
+        """Take hold of it, once it is known to the journal.
+
+        Raises:
+            OSError: Windows has no job for it.
+        """
+        self._watch = ProcessWatch(self.pid, self.create_time)
+        self.job.add(self.pid)
+
+    @property
+    def pgid(self) -> int | None:
+        """Its process group and session, which it leads; None on Windows."""
+        return None if sys.platform == "win32" else self.pid
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but not beyond its end where the system can tell."""
+        if self.ended_s is None and self._watch is not None:
+            self._watch.wait(seconds)
+        else:
+            time.sleep(seconds)
+
+    def reap(self) -> bool:
+        """Take its exit code, and those of orphans that came to this process; True when it has ended."""
+        if sys.platform == "win32":
+            if self.ended_s is None and self._popen.poll() is not None:
+                self.usage.look()
+                self.usage.counted(self.job.cpu_s() or 0.0)
+                self._end(self._popen.returncode)
+        elif self.ended_s is None:
+            try:
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                self._end(None)
+            else:
+                if pid:
+                    self.usage.reaped(usage)
+                    self._end(os.waitstatus_to_exitcode(status))
+        if self.ended_s is not None:
+            self.reap_orphans(self.usage.pids)
+        return self.ended_s is not None
+
+    def reap_orphans(self, seen: Collection[int]) -> None:
+        """Wait for dead processes of the group (their number says whose they were) and for others known from the tree.
+
+        Only once the main process's own exit code is taken, which a wait for the group could take away.
+        """
+        if sys.platform == "win32" or not self._subreaper or self.ended_s is None:
+            return
+        for number in (-self.pid, *tuple(seen)):
+            try:
+                while os.wait4(number, os.WNOHANG)[0] and number < 0:
+                    pass
+            except ChildProcessError:
+                continue
+
+    def _end(self, returncode: int | None) -> None:
+        self.returncode = returncode
+        self.ended_s = time.monotonic()
+
+    def resign(self) -> None:
+        """Take no more orphans."""
+        if self._subreaper:
+            self._subreaper = False
+            _subreaper(0)
+
+    def close(self) -> None:
+        """Let go of everything but the process."""
+        self.reap()
+        self.resign()
+        self.job.close()
+        if self._watch is not None:
+            self._watch.close()
+        if self._popen.returncode is None:  # or its destructor would warn, and wait where others may have taken the pid
+            self._popen.returncode = self.returncode if self.returncode is not None else 0
+
+
+def _become_subreaper() -> bool:
     """Let orphans of the acquisition become children of this process (Linux); True when that was not so before."""
     return sys.platform == "linux" and _subreaper(None) == 0 and _subreaper(1) == 0
-
-
-def resign_subreaper() -> None:
-    """Undo :func:`become_subreaper`."""
-    if sys.platform == "linux":
-        _subreaper(0)
 
 
 def _subreaper(value: int | None) -> int:

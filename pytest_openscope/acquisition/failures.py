@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from .spec import LOGGER, AcquisitionFailed, AcquisitionTimeout, describe_returncode
-
-if TYPE_CHECKING:
-    from ..records import AcquisitionFacts
-    from ..system import StopReport
+from ..records import AcquisitionFacts
+from ..system import StopReport
+from .spec import LOGGER
 
 logger = logging.getLogger(LOGGER)
+
+_WINDOWS_STATUS = {
+    0xC0000005: "access violation",
+    0xC0000017: "out of memory",
+    0xC00000FD: "stack overflow",
+    0xC0000135: "a DLL was not found",
+    0xC0000142: "a DLL could not be initialised",
+    0xC000013A: "Ctrl-C or a closed console",
+    0xC0000374: "heap corruption",
+    0xC0000409: "stack buffer overrun or abort",
+}
+
+
+class AcquisitionFailed(Exception):  # noqa: N818 - it says what happened
+    """An acquisition process did not start, failed, or had to be stopped; the message is for the operator."""
+
+    #: What a session's record calls such a failure (``record.Failure.kind``).
+    openscope_kind = "acquisition"
+
+    def __init__(self, message: str, facts: AcquisitionFacts) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+class AcquisitionTimeout(AcquisitionFailed):
+    """It ran for longer than it may."""
+
+    openscope_kind = "timeout"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a program is stopped whose step was left by an exception."""
+    text = str(error)
+    return f"the step was left by {type(error).__name__}" + (f": {text[:200]}" if text else "")
 
 
 @dataclass
@@ -89,3 +122,19 @@ class Ending:
 def last_line(lines: list[str]) -> str:
     """Return the last line that is not blank, cut at 500 characters; "" when there is none."""
     return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
+
+
+def describe_returncode(returncode: int) -> str:
+    """Say in words how a process ended: ``ended with exit code 3``, ``was killed by SIGSEGV (Segmentation fault)``."""
+    if returncode < 0:
+        try:
+            name, meaning = signal.Signals(-returncode).name, signal.strsignal(-returncode)
+        except ValueError:
+            name, meaning = f"signal {-returncode}", None
+        text = f"was killed by {name}" + (f" ({meaning})" if meaning else "")
+        return text + (", perhaps because memory ran out" if name == "SIGKILL" else "")
+    if returncode in _WINDOWS_STATUS:
+        return f"ended with exit code 0x{returncode:08X} ({_WINDOWS_STATUS[returncode]})"
+    meaning = {126: "a program that cannot be executed", 127: "a program that was not found"}.get(returncode)
+    hint = f" (of a shell: {meaning})" if meaning and sys.platform != "win32" else ""
+    return f"ended with exit code {returncode}{hint}"
