@@ -105,7 +105,8 @@ def _methods(entry: Any, rig_dir: Path) -> Collection[str] | None:
     if not isinstance(driver, type):
         return None
     surface = surface_of(driver)
-    return None if surface.dynamic else surface.names()
+    names = surface.names()
+    return None if surface.dynamic else names
 
 
 def _parse(value: str, devices: Collection[str]) -> Fault:

@@ -28,14 +28,15 @@ class Member:
     """One name of a driver: ``kind`` is method, property, constant or attribute (set in ``self`` by its code).
 
     ``value`` is the function behind a method or property, or the value of a constant; what an attribute holds is not known.
+    ``signature`` is that of a method, without ``self``; None for one that does not tell.
     """
 
     name: str
     kind: str
-    value: Any
+    value: Any = None
     annotation: Any = None
     is_async: bool = False
-    skips_self: bool = True
+    signature: inspect.Signature | None = None
 
 
 class Surface:
@@ -44,9 +45,7 @@ class Surface:
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.dynamic = any("__getattr__" in vars(base) or "__getattribute__" in vars(base) for base in cls.__mro__[:-1])
-        self._attributes: dict[str, Member] | None = None
         self._members: dict[str, Member | None] = {}
-        self._signatures: dict[str, inspect.Signature | None] = {}
 
     def find(self, name: str) -> Member | None:
         """Return the member, or None where the driver has none of that name."""
@@ -82,94 +81,76 @@ class Surface:
 
     def names(self) -> list[str]:
         """Return all public names, methods first."""
-        public = [name for name in dir(self.cls) if not name.startswith("_")]
-        return public + [name for name in self._found_attributes() if not name.startswith("_") and name not in public]
+        return [name for name in dict.fromkeys([*dir(self.cls), *self._attributes]) if not name.startswith("_")]
 
-    def bind(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def bind(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the driver's signature.
 
         Raises:
             TypeError: as the real call would.
         """
         member = self.find(name)
-        if member is None or member.kind != "method":
+        if member is None or member.signature is None:
             return
-        signature = self.signature(name)
-        if signature is None:
-            return
-        first = (None,) if member.skips_self else ()
         try:
-            signature.bind(*first, *args, **kwargs)
+            member.signature.bind(*args, **kwargs)
         except TypeError as error:
-            shown = describe_signature(signature, skip_first=member.skips_self)
-            raise TypeError(f"{self.cls.__name__}.{name}{shown}: {error}") from None
-
-    def signature(self, name: str) -> inspect.Signature | None:
-        """Return the signature of a method (``self`` included), or None for one that does not tell."""
-        if name not in self._signatures:
-            member = self.find(name)
-            try:
-                self._signatures[name] = inspect.signature(member.value) if member and callable(member.value) else None
-            except (TypeError, ValueError):
-                self._signatures[name] = None
-        return self._signatures[name]
-
-    def constructor(self) -> inspect.Signature | None:
-        """Return what the class is called with, or None for one that does not tell."""
-        return callable_signature(self.cls)
+            plain = [item.replace(annotation=inspect.Parameter.empty) for item in member.signature.parameters.values()]
+            raise TypeError(f"{self.cls.__name__}.{name}{inspect.Signature(plain)}: {error}") from None
 
     def _look_up(self, name: str) -> Member | None:
         try:
             raw = inspect.getattr_static(self.cls, name)
         except AttributeError:
-            return self._found_attributes().get(name)
+            return self._attributes.get(name)
         if isinstance(raw, property):
-            return Member(name, "property", raw.fget, return_type(raw.fget, self.cls))
-        function, skips_self = raw, True
+            return Member(name, "property", raw.fget, self._return_type(raw.fget))
         if isinstance(raw, (functools.partialmethod, functools.singledispatchmethod)):
-            return Member(name, "method", getattr(self.cls, name), return_type(raw.func, self.cls), _is_coroutine(raw.func))
-        if isinstance(raw, (staticmethod, classmethod)):
-            function, skips_self = raw.__func__, isinstance(raw, classmethod)
+            return self._method(name, getattr(self.cls, name), raw.func)
+        if isinstance(raw, staticmethod):
+            return self._method(name, raw.__func__, raw.__func__, skips_self=False)
+        function = raw.__func__ if isinstance(raw, classmethod) else raw
         if callable(function) and not isinstance(function, type):
-            return Member(name, "method", function, return_type(function, self.cls), _is_coroutine(function), skips_self)
+            return self._method(name, function, function)
         if inspect.ismemberdescriptor(raw):
-            return self._found_attributes().get(name) or Member(name, "attribute", None)
+            return self._attributes.get(name) or Member(name, "attribute")
         if hasattr(type(raw), "__get__") and not isinstance(raw, type):
-            return Member(name, "property", getattr(raw, "func", None), return_type(getattr(raw, "func", None), self.cls))
+            function = getattr(raw, "func", None)
+            return Member(name, "property", function, self._return_type(function))
         return Member(name, "constant", raw)
 
-    def _found_attributes(self) -> dict[str, Member]:
-        if self._attributes is None:
-            found: dict[str, Member] = {}
-            for base in reversed(self.cls.__mro__[:-1]):
-                members, makes_up_names = _assigned_in(base)
-                found.update(members)
-                self.dynamic = self.dynamic or makes_up_names
-            self._attributes = found
-        return self._attributes
+    def _method(self, name: str, function: Any, inner: Any, *, skips_self: bool = True) -> Member:
+        signature = callable_signature(function)
+        if signature is not None and skips_self:
+            signature = _without_first(signature)
+        is_async = inspect.iscoroutinefunction(inspect.unwrap(inner))
+        return Member(name, "method", function, self._return_type(inner), is_async, signature)
+
+    def _return_type(self, function: Any) -> Any:
+        """Resolve a return annotation; one that cannot be resolved counts as none."""
+        function = inspect.unwrap(function) if function is not None else None
+        annotation = getattr(function, "__annotations__", {}).get("return", None)
+        return _resolved(annotation, {**getattr(function, "__globals__", {}), self.cls.__name__: self.cls})
+
+    @functools.cached_property
+    def _attributes(self) -> dict[str, Member]:
+        """What the code of the class and its bases sets in ``self``."""
+        found: dict[str, Member] = {}
+        for base in reversed(self.cls.__mro__[:-1]):
+            members, makes_up_names = _assigned_in(base)
+            found.update(members)
+            self.dynamic = self.dynamic or makes_up_names
+        return found
 
 
+@functools.cache
 def surface_of(cls: Any) -> Surface:
     """Return the surface of a class; devices of one class share it, since reading its source takes milliseconds."""
-    return _cached_surface(cls)
-
-
-@functools.lru_cache(maxsize=256)
-def _cached_surface(cls: Any) -> Surface:
     return Surface(cls)
 
 
 def callable_signature(target: Any) -> inspect.Signature | None:
     """Return the signature of a class or function without ``self``, or None where it cannot be told."""
-    return _cached_signature(target) if getattr(type(target), "__hash__", None) else _signature(target)
-
-
-@functools.lru_cache(maxsize=256)
-def _cached_signature(target: Any) -> inspect.Signature | None:
-    return _signature(target)
-
-
-def _signature(target: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(target)
     except (TypeError, ValueError):
@@ -185,22 +166,12 @@ def fits(target: Any, params: Mapping[str, Any]) -> bool:
         return False
 
 
-def describe_signature(signature: inspect.Signature, *, skip_first: bool) -> str:
-    """Return ``(frames, timeout_s=1.0)`` for a message."""
-    parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
-    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
-    return str(inspect.Signature(plain))
-
-
-def _is_coroutine(function: Any) -> bool:
-    return inspect.iscoroutinefunction(inspect.unwrap(function))
-
-
-def return_type(function: Any, cls: type) -> Any:
-    """Resolve a return annotation; one that cannot be resolved counts as none."""
-    function = inspect.unwrap(function) if function is not None else None
-    annotation = getattr(function, "__annotations__", {}).get("return", None)
-    return _resolved(annotation, {**getattr(function, "__globals__", {}), cls.__name__: cls})
+def _without_first(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature without ``self``, however it is written."""
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+        del parameters[0]
+    return signature.replace(parameters=parameters)
 
 
 def _resolved(annotation: Any, scope: Mapping[str, Any]) -> Any:
@@ -219,21 +190,23 @@ def _assigned_in(cls: type) -> tuple[dict[str, Member], bool]:
         The attributes, and whether its code makes up names for others (``setattr(self, ...)``).
     """
     scope = {**vars(sys.modules.get(cls.__module__, typing)), cls.__name__: cls}
-    hints = vars(cls).get("__annotations__", {})
-    found = {name: Member(name, "attribute", None, _resolved(kind, scope)) for name, kind in hints.items()}
+
+    def attribute(name: str, annotation: Any = None) -> Member:
+        return Member(name, "attribute", annotation=_resolved(annotation, scope))
+
+    found = {name: attribute(name, kind) for name, kind in vars(cls).get("__annotations__", {}).items()}
     slots = vars(cls).get("__slots__", ())
     for name in (slots,) if isinstance(slots, str) else slots:
-        found.setdefault(name, Member(name, "attribute", None))
+        found.setdefault(name, attribute(name))
     try:
         nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))))
     except (OSError, TypeError, SyntaxError):
         return found, False
     for node in nodes:
         if isinstance(node, ast.AnnAssign) and _is_own(node.target):
-            name = node.target.attr
-            found[name] = Member(name, "attribute", None, _resolved(ast.unparse(node.annotation), scope))
+            found[node.target.attr] = attribute(node.target.attr, ast.unparse(node.annotation))
         elif _is_own(node) and isinstance(node.ctx, ast.Store):
-            found.setdefault(node.attr, Member(node.attr, "attribute", None))
+            found.setdefault(node.attr, attribute(node.attr))
     return found, any(_makes_up_names(node) for node in nodes)
 
 
