@@ -10,14 +10,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from .answers import Answers
 from .calls import Call, Watch, make_in_turn, make_side_by_side
-from .driver import did_you_mean
+from .driver import did_you_mean, load
 from .event_loop import EventLoopThread
 from .failures import DeviceFailure, DevicesFailed
 from .faults import Fault
-from .opening import DeviceMaker, OpenDevice
-from .proxy import unwrap
+from .opening import OpenDevice
+from .proxy import Hooks, tap, unwrap
 from .safe_commands import SafeCommands
+from .simulate import Simulation, choose, connects_in_mock_mode
 from .spec import DeviceSpec
 
 #: For all devices together, which are read side by side: until then none is made safe.
@@ -64,7 +66,7 @@ class Devices(Mapping[str, Any]):
         self._released = threading.Event()
         self._lock = threading.RLock()
         self._open: dict[str, OpenDevice] = {}
-        self._maker = DeviceMaker(rig_dir, self._loop, self._released, self._log, injections if dry_run else None, watch)
+        self._simulations: dict[str, Simulation] = {}
         self._closed = False
         #: Devices that nothing made safe, by what failed.
         self._not_safe: dict[str, str] = {}
@@ -129,10 +131,10 @@ class Devices(Mapping[str, Any]):
         """Return in words what stands in for each device, by name; nothing outside of dry runs."""
         found: dict[str, str] = {}
         for spec in self.specs.values() if self.dry_run else ():
-            if self._closed and spec.name not in self._maker.simulations:
+            if self._closed and spec.name not in self._simulations:
                 continue
             try:
-                found[spec.name] = self._maker.simulation(spec).words
+                found[spec.name] = self._simulation(spec).words
             except Exception as error:
                 found[spec.name] = f"cannot be simulated: {error}"
         return found
@@ -200,7 +202,7 @@ class Devices(Mapping[str, Any]):
                 self._commands.unsure(opened.spec)
             if failed and not self._commands.has(opened.spec):
                 self._not_safe[name] = "safe_state"
-            self._maker.simulations.pop(name, None)
+            self._simulations.pop(name, None)
             self._call(opened, "close").result_in_time()
         if opened.is_safe:
             self._commands.done(opened.spec)
@@ -234,7 +236,8 @@ class Devices(Mapping[str, Any]):
                 self._not_safe[opened.spec.name] = "safe_state"
         for name in self._commands.failed:
             self._not_safe.setdefault(name, "safe-state command")
-        self._maker.close()
+        for simulation in self._simulations.values():
+            simulation.close()
         self._loop.close()
         return problems
 
@@ -277,16 +280,71 @@ class Devices(Mapping[str, Any]):
                 raise RuntimeError("the session's devices are closed already")
             self._commands.promise(spec)
             started = time.monotonic()
-            return self._maker.make(spec)
+            return self._make(spec)
 
         def keep(opened: OpenDevice) -> None:
             self._open[spec.name] = opened
             self._not_safe.pop(spec.name, None)
             self._commands.opened(spec)
-            how = f" ({self._maker.simulations[spec.name].words})" if self.dry_run else ""
+            how = f" ({self._simulations[spec.name].words})" if self.dry_run else ""
             self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
 
-        return Call(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._maker.put_away, watch=self._watch)
+        return Call(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._put_away, watch=self._watch)
+
+    def _simulation(self, spec: DeviceSpec) -> Simulation:
+        """Return what stands in for a device; chosen once."""
+        if spec.name not in self._simulations:
+            self._simulations[spec.name] = choose(spec, self.rig_dir)
+        return self._simulations[spec.name]
+
+    def _make(self, spec: DeviceSpec) -> OpenDevice:
+        """Construct a device and open it; one that fails is closed again.
+
+        Raises:
+            Exception: what driver or mock raised.
+        """
+        hooks = Hooks(spec.name, self._log.getChild(spec.name), self._released, log_io=spec.log_io)
+        hooks.call_timeout_s, hooks.watch = spec.call_timeout_s, self._watch
+        opened = self._simulated(spec, hooks) if self.dry_run else self._real(spec, hooks)
+        try:
+            opened.open()
+        except BaseException:
+            # What simulated it is closed with it; the next try needs another one.
+            self._simulations.pop(spec.name, None)
+            try:
+                opened.close()
+            except Exception as error:
+                self._log.debug("closing %s after its open failed: %s: %s", spec.name, type(error).__name__, error)
+            raise
+        if hooks.log_io:
+            tap(opened.target, hooks.log)
+        return opened
+
+    def _real(self, spec: DeviceSpec, hooks: Hooks) -> OpenDevice:
+        driver = load(spec.driver, self.rig_dir)
+        made = self._loop.run(driver, **spec.params) if connects_in_mock_mode(driver) else driver(**spec.params)
+        # What a function returns is open, unless it is a context manager and nothing else.
+        has_close = callable(getattr(made, "close", None))
+        made_open = not isinstance(driver, type) and (has_close or not hasattr(type(made), "__enter__"))
+        return OpenDevice(spec, made, hooks, self._loop, is_made_open=made_open)
+
+    def _simulated(self, spec: DeviceSpec, hooks: Hooks) -> OpenDevice:
+        simulation = self._simulation(spec)
+        hooks.answers, hooks.contract = Answers(spec.returns), simulation.contract
+        hooks.faults = tuple(fault for fault in self._injections if fault.aims_at(spec.name))
+        # ophyd-async's own methods go unwrapped: it looks into its devices.
+        hooks.calls = None if simulation.connect_mock else []
+        made = self._loop.run(simulation.build) if simulation.connect_mock else simulation.build()
+        return OpenDevice(spec, made, hooks, self._loop, simulation)
+
+    def _put_away(self, opened: OpenDevice) -> None:
+        """A device that opened after its time was up is of no use to anybody: make it safe and close it."""
+        self._log.warning("%s opened after its time was up; it is made safe and closed", opened.spec.name)
+        for action in (opened.safe_state, opened.close):
+            try:
+                action()
+            except Exception:
+                self._log.exception("%s, which opened too late, could not be put away", opened.spec.name)
 
     def _end(self, opened: Sequence[OpenDevice], what: str, deadline: float) -> list[str]:
         """Do one thing with each device, in this order, and return what went wrong."""

@@ -1,23 +1,17 @@
-"""One device from its entry in the rig file to its end: its driver, or in a dry run what simulates it, opened and closed."""
+"""One device from its construction to its end, opened, checked, described, made safe and closed as its driver offers it."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from .answers import Answers
 from .autospec import Simulated
-from .calls import Watch
-from .driver import LIFECYCLE, load
+from .driver import LIFECYCLE
 from .event_loop import EventLoopThread
-from .faults import Fault
-from .proxy import Hooks, shown, tap, wrap
-from .simulate import Simulation, choose, connects_in_mock_mode
+from .proxy import Hooks, shown, wrap
+from .simulate import Simulation
 from .spec import DeviceSpec
 
 
@@ -157,92 +151,6 @@ class OpenDevice:
         self.hooks.strike(method)
         answered = method in self.hooks.answers
         return answered, self.hooks.answers.answer(method) if answered else None
-
-
-class DeviceMaker:
-    """Makes and opens single devices, in whatever thread it is called.
-
-    Args:
-        rig_dir: directory of the rig file.
-        loop: where coroutines run.
-        released: set when the devices are closed, so that injected hangs let go.
-        injections: faults; None when this is no dry run.
-        watch: gets the limit of each call of a device that has a ``call_timeout_s``.
-    """
-
-    def __init__(
-        self,
-        rig_dir: Path,
-        loop: EventLoopThread,
-        released: threading.Event,
-        log: logging.Logger,
-        injections: Sequence[Fault] | None,
-        watch: Watch | None = None,
-    ) -> None:
-        self._rig_dir, self._loop, self._released, self._log = rig_dir, loop, released, log
-        self._injections, self._watch = injections, watch
-        self.simulations: dict[str, Simulation] = {}
-
-    def simulation(self, spec: DeviceSpec) -> Simulation:
-        """Return what stands in for a device; chosen once."""
-        if spec.name not in self.simulations:
-            self.simulations[spec.name] = choose(spec, self._rig_dir)
-        return self.simulations[spec.name]
-
-    def make(self, spec: DeviceSpec) -> OpenDevice:
-        """Construct a device and open it; one that fails is closed again.
-
-        Raises:
-            Exception: what driver or mock raised.
-        """
-        hooks = Hooks(spec.name, self._log.getChild(spec.name), self._released, log_io=spec.log_io)
-        hooks.call_timeout_s, hooks.watch = spec.call_timeout_s, self._watch
-        opened = self._real(spec, hooks) if self._injections is None else self._simulated(spec, hooks, self._injections)
-        try:
-            opened.open()
-        except BaseException:
-            # What simulated it is closed with it; the next try needs another one.
-            self.simulations.pop(spec.name, None)
-            try:
-                opened.close()
-            except Exception as error:
-                self._log.debug("closing %s after its open failed: %s: %s", spec.name, type(error).__name__, error)
-            raise
-        if hooks.log_io:
-            tap(opened.target, hooks.log)
-        return opened
-
-    def _real(self, spec: DeviceSpec, hooks: Hooks) -> OpenDevice:
-        driver = load(spec.driver, self._rig_dir)
-        made = self._loop.run(driver, **spec.params) if connects_in_mock_mode(driver) else driver(**spec.params)
-        # What a function returns is open, unless it is a context manager and nothing else.
-        has_close = callable(getattr(made, "close", None))
-        made_open = not isinstance(driver, type) and (has_close or not hasattr(type(made), "__enter__"))
-        return OpenDevice(spec, made, hooks, self._loop, is_made_open=made_open)
-
-    def _simulated(self, spec: DeviceSpec, hooks: Hooks, injections: Sequence[Fault]) -> OpenDevice:
-        simulation = self.simulation(spec)
-        hooks.answers = Answers(spec.returns)
-        hooks.faults = tuple(fault for fault in injections if fault.aims_at(spec.name))
-        hooks.contract = simulation.contract
-        # ophyd-async's own methods go unwrapped: it looks into its devices.
-        hooks.calls = None if simulation.connect_mock else []
-        made = self._loop.run(simulation.build) if simulation.connect_mock else simulation.build()
-        return OpenDevice(spec, made, hooks, self._loop, simulation)
-
-    def put_away(self, opened: OpenDevice) -> None:
-        """A device that opened after its time was up is of no use to anybody: make it safe and close it."""
-        self._log.warning("%s opened after its time was up; it is made safe and closed", opened.spec.name)
-        for action in (opened.safe_state, opened.close):
-            try:
-                action()
-            except Exception:
-                self._log.exception("%s, which opened too late, could not be put away", opened.spec.name)
-
-    def close(self) -> None:
-        """Close what simulated the devices."""
-        for simulation in self.simulations.values():
-            simulation.close()
 
 
 def _method(target: Any, name: str) -> Any:

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import socket
 import threading
@@ -51,11 +50,13 @@ class Script:
         self.heard: list[str] = []
         self.values: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._rules: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str | None]]] = []
+        self._rules: list[tuple[re.Pattern[str], Callable[[re.Match[str]], Any], float]] = []
         for entry in content.get("dialogues") or ():
             if not isinstance(entry, dict) or "q" not in entry:
                 raise ValueError(f"{name}: a dialogue needs 'q': {entry!r}")
-            self._rules.append((re.compile(re.escape(str(entry["q"]))), _dialogue(entry)))
+            self._rules.append(
+                (re.compile(re.escape(str(entry["q"]))), _dialogue(entry.get("r")), float(entry.get("delay_s", 0)))
+            )
         for key, entry in (content.get("properties") or {}).items():
             self._add_property(str(key), entry)
 
@@ -69,59 +70,47 @@ class Script:
         """
         if isinstance(source, Mapping):
             return cls(source, "written out")
-        return cls(_content(source.name, source.read_text(encoding="utf-8")), source.name)
+        import yaml
+
+        try:
+            content = yaml.load(source.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{source.name}: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{source.name}: no mapping of dialogues and properties")
+        return cls(content, source.name)
 
     def _add_property(self, key: str, entry: dict[str, Any]) -> None:
         self.values[key] = str(entry.get("default", ""))
         getter, setter = entry.get("getter"), entry.get("setter")
         if getter:
             answer = str(getter.get("r", "{}"))
-            self._rules.append((_pattern(str(getter["q"])), lambda _: _PLACE.sub(lambda _m: self.values[key], answer)))
+            self._rules.append(
+                (_pattern(str(getter["q"])), lambda _: _PLACE.sub(lambda _m: self.values[key], answer), 0.0),
+            )
         if setter:
             pattern = _pattern(str(setter["q"]))
             if not pattern.groups:
                 raise ValueError(f"properties.{key}.setter.q: {setter['q']!r} has no {{}} where the value stands")
-            low, high = entry.get("min"), entry.get("max")
 
-            def change(match: re.Match[str]) -> str | None:
-                value = match[1]
-                if not _within(value, low, high):
-                    error = setter.get("e", self.error)
-                    return None if error is None else str(error)
-                self.values[key] = value
-                return None if setter.get("r") is None else str(setter["r"])
+            def change(match: re.Match[str]) -> Any:
+                if not _within(match[1], entry.get("min"), entry.get("max")):
+                    return setter.get("e", self.error)
+                self.values[key] = match[1]
+                return setter.get("r")
 
-            self._rules.append((pattern, change))
+            self._rules.append((pattern, change, 0.0))
 
     def answer(self, query: str) -> str | None:
         """Return the answer to one line, or None where the peer keeps silent."""
         with self._lock:
             self.heard.append(query)
-            for pattern, rule in self._rules:
-                match = pattern.fullmatch(query)
-                if match:
-                    text, delay_s = rule(match), getattr(rule, "delay_s", 0.0)
-                    break
-            else:
-                text, delay_s = query if self.echo else self.error, 0.0
+            matches = ((pattern.fullmatch(query), rule, delay_s) for pattern, rule, delay_s in self._rules)
+            said = ((rule(match), delay_s) for match, rule, delay_s in matches if match)
+            text, delay_s = next(said, (query if self.echo else self.error, 0.0))
         # Outside the lock: a slow answer to one question holds up no other.
-        if delay_s:
-            time.sleep(delay_s)
+        time.sleep(delay_s)
         return None if text is None else str(text)
-
-
-@functools.lru_cache(maxsize=64)
-def _content(name: str, text: str) -> Mapping[str, Any]:
-    """Parse a script; it is read when it is checked, and again for each device that it plays."""
-    import yaml
-
-    try:
-        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{name}: no mapping of dialogues and properties")
-    return content
 
 
 _PLACE = re.compile(r"\{[^{}]*\}")
@@ -131,19 +120,10 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile("(.*?)".join(re.escape(part) for part in _PLACE.split(text)))
 
 
-def _dialogue(entry: dict[str, Any]) -> Callable[[re.Match[str]], str | None]:
-    answers = entry.get("r")
-    listed = answers if isinstance(answers, list) else [answers]
-    count = 0
-
-    def rule(_: re.Match[str]) -> str | None:
-        nonlocal count
-        text = listed[min(count, len(listed) - 1)]
-        count += 1
-        return None if text is None else str(text)
-
-    rule.delay_s = float(entry.get("delay_s", 0))  # type: ignore[attr-defined]
-    return rule
+def _dialogue(answers: Any) -> Callable[[re.Match[str]], Any]:
+    *first, last = answers if isinstance(answers, list) else [answers]
+    left = iter(first)
+    return lambda _: next(left, last)
 
 
 def _within(value: str, low: float | None, high: float | None) -> bool:
@@ -206,8 +186,7 @@ class SocketPeer:
     def __init__(self, script: Script) -> None:
         self.script = script
         self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        self.url = f"{register_scheme()}://127.0.0.1:{self.port}"
+        self.url = f"socket://127.0.0.1:{self._server.getsockname()[1]}"
         self._open: list[tuple[socket.socket, LinePeer]] = []
         threading.Thread(target=self._accept, name=f"peer-{script.name}-accepts", daemon=True).start()
 
@@ -226,19 +205,6 @@ class SocketPeer:
         for connection, peer in self._open:
             peer.close()
             shut(connection)
-
-
-def register_scheme() -> str:
-    """Let pyserial know how to open a peer's URL, and return its scheme.
-
-    pyserial's own ``socket://`` does the same, and then waits 0.3 s at each close for the sake of servers that take one client.
-    """
-    import serial
-
-    package = f"{__package__}.urlhandlers"
-    if package not in serial.protocol_handler_packages:
-        serial.protocol_handler_packages.append(package)
-    return "openscope"
 
 
 def shut(channel: socket.socket) -> None:

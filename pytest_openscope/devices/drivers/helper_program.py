@@ -8,6 +8,7 @@ import queue
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ class SubprocessDevice(Talker):
         check_query: str | None = None,
         check_answer: str | None = None,
         safe_command: str | None = None,
-        _peer: Any = None,
+        _script: Script | None = None,
     ) -> None:
         super().__init__(check_query, check_answer)
         self.command = [command] if isinstance(command, str) else list(command)
         self.timeout_s = timeout_s
         self._cwd, self._env, self._encoding = cwd, dict(env or {}), encoding
         self._ready_line, self._quit_command, self._safe_command = ready_line, quit_command, safe_command
-        self._peer = _peer
+        self._script = _script
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._lock = threading.RLock()
         self._stdin: Any = None
@@ -63,29 +64,34 @@ class SubprocessDevice(Talker):
 
     def open(self) -> None:
         """Start the program and wait for its ``ready_line``."""
-        if self._peer is not None:
-            self._stdin, output = self._peer.streams()
+        if self._script is not None:
+            self._stdin = _ScriptedInput(self._script, self._take)
+            if self._ready_line is not None:
+                self._lines.put(self._ready_line)
         else:
-            environment = {**os.environ, **self._env}
-            pipe = subprocess.PIPE
-            flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-            # In a group of its own: a Ctrl-C for the experiment must not end it before it got its safe_command.
-            process = subprocess.Popen(
-                self.command,
-                cwd=self._cwd,
-                env=environment,
-                stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
-                creationflags=flags,
-                start_new_session=not flags,
-            )
-            self.process, self._stdin, output = process, process.stdin, process.stdout
-            threading.Thread(target=self._log_stderr, args=(process.stderr,), name="helper-stderr", daemon=True).start()
-        threading.Thread(target=self._read, args=(output,), name="helper-stdout", daemon=True).start()
+            self._start()
         if self._ready_line is not None:
             while self._ready_line not in self.read_line():
                 pass
+
+    def _start(self) -> None:
+        environment = {**os.environ, **self._env}
+        pipe = subprocess.PIPE
+        flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+        # In a group of its own: a Ctrl-C for the experiment must not end it before it got its safe_command.
+        process = subprocess.Popen(
+            self.command,
+            cwd=self._cwd,
+            env=environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            creationflags=flags,
+            start_new_session=not flags,
+        )
+        self.process, self._stdin = process, process.stdin
+        threading.Thread(target=self._log_stderr, args=(process.stderr,), name="helper-stderr", daemon=True).start()
+        threading.Thread(target=self._read, args=(process.stdout,), name="helper-stdout", daemon=True).start()
 
     def close(self) -> None:
         """Ask it to end, close its input, then terminate and at last kill it."""
@@ -168,10 +174,13 @@ class SubprocessDevice(Talker):
     def _read(self, stream: Any) -> None:
         try:
             for line in stream:
-                self._lines.put(line.decode(self._encoding, "replace").rstrip("\r\n"))
+                self._take(line)
         except (OSError, ValueError):
             pass
         self._lines.put(None)
+
+    def _take(self, line: bytes) -> None:
+        self._lines.put(line.decode(self._encoding, "replace").rstrip("\r\n"))
 
     def _log_stderr(self, stream: Any) -> None:
         log = logging.getLogger(f"pytest_openscope.devices.{Path(self.command[0]).stem}")
@@ -180,35 +189,22 @@ class SubprocessDevice(Talker):
 
     @classmethod
     def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
-        """A scripted peer at the other end of two pipes, without a process."""
+        """A scripted peer in place of the program, without a process."""
         played = Script.read(script) if script else Script({"echo": True}, "echo")
-        peer = _PipePeer(played, options.get("ready_line"))
-        return {**options, "_peer": peer}, peer, f"scripted peer {played.name}"
+        return {**options, "_script": played}, None, f"scripted peer {played.name}"
 
 
-class _PipePeer:
-    def __init__(self, script: Script, ready_line: str | None) -> None:
-        self._script, self._ready_line = script, ready_line
-        self._player: LinePeer | None = None
-        self._answers: Any = None
+class _ScriptedInput:
+    """Stands for the program's standard input: a scripted peer hears what is written."""
 
-    def streams(self) -> tuple[Any, Any]:
-        heard_fd, told_fd = os.pipe()
-        given_fd, answer_fd = os.pipe()
-        heard, self._answers = os.fdopen(heard_fd, "rb", 0), os.fdopen(answer_fd, "wb", 0)
-        if self._ready_line is not None:
-            self._answers.write((self._ready_line + "\n").encode("utf-8"))
+    def __init__(self, script: Script, take: Callable[[bytes], None]) -> None:
+        heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.write = heard.put
+        self._player = LinePeer(script, heard.get, take)
 
-        def receive() -> bytes:
-            data: bytes = heard.read(4096)
-            if not data:
-                heard.close()
-            return data
-
-        self._player = LinePeer(self._script, receive, self._answers.write)
-        return os.fdopen(told_fd, "wb"), os.fdopen(given_fd, "rb")
+    def flush(self) -> None:
+        pass
 
     def close(self) -> None:
-        if self._player is not None:
-            self._player.close()
-            self._answers.close()
+        self._player.close()
+        self.write(b"")

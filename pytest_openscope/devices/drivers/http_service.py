@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import os
 import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
-from ..peer import Script, shut
+from ..peer import Script
 from .base import ScriptSource, Talker
+
+#: How often the simulated server looks whether it shall end.
+_END_S = 0.02
 
 
 class HttpDevice(Talker):
@@ -47,8 +55,6 @@ class HttpDevice(Talker):
 
     def open(self) -> None:
         """Prepare; a connection is made for each request."""
-        import urllib.request
-
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def close(self) -> None:
@@ -85,10 +91,6 @@ class HttpDevice(Talker):
             RuntimeError: the device answered with an error status; its text is in the message.
             OSError: no connection.
         """
-        import urllib.error
-        import urllib.parse
-        import urllib.request
-
         url = f"{self.url}/{path.lstrip('/')}" if path else self.url
         if query:
             url += "?" + urllib.parse.urlencode(query)
@@ -131,9 +133,6 @@ class HttpDevice(Talker):
 
 class _HttpPeer:
     def __init__(self, script: Script) -> None:
-        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-        from socketserver import TCPServer
-
         class Handler(BaseHTTPRequestHandler):
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode("utf-8", "replace")
@@ -163,16 +162,8 @@ class _HttpPeer:
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._serve, name=f"peer-{script.name}", daemon=True).start()
-
-    def _serve(self) -> None:
-        """Accept until the socket is shut: ``serve_forever`` would look for its end twenty times a second only."""
-        while True:
-            try:
-                request, address = self._server.get_request()
-            except OSError:
-                return
-            self._server.process_request(request, address)
+        threading.Thread(target=self._server.serve_forever, args=(_END_S,), name=f"peer-{script.name}", daemon=True).start()
 
     def close(self) -> None:
-        shut(self._server.socket)
+        self._server.shutdown()
+        self._server.server_close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from ..driver import require
@@ -68,8 +69,6 @@ class SerialDevice(Talker):
         serial = require("serial", "serial")
         self.line = serial.serial_for_url(self.port, **self._settings)
         if self._settle_s:
-            import time
-
             time.sleep(self._settle_s)
         self.line.reset_input_buffer()
 

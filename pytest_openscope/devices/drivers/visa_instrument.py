@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import tempfile
 import threading
 from pathlib import Path
@@ -11,26 +11,6 @@ from typing import Any
 
 from ..driver import require
 from .base import ScriptSource, Talker
-
-_GENERIC_SIMULATION = """\
-spec: "1.0"
-devices:
-  simulated:
-    eom:
-      {interface}:
-        q: "{write_end}"
-        r: "{read_end}"
-    dialogues:
-      - {{q: "*IDN?", r: "pytest-openscope,simulated,0,0"}}
-      - {{q: "*RST"}}
-      - {{q: "*CLS"}}
-      - {{q: "*OPC?", r: "1"}}
-      - {{q: "{on}"}}
-      - {{q: "{off}"}}
-resources:
-  "{resource}":
-    device: simulated
-"""
 
 
 class VisaDevice(Talker):
@@ -126,40 +106,29 @@ class VisaDevice(Talker):
         """pyvisa-sim: the file given, else a generic instrument that knows ``*IDN?`` and the output commands."""
         if isinstance(script, Path):
             return {**options, "backend": f"{script}@sim"}, None, f"pyvisa-sim {script.name}"
-        path = _temporary_yaml(_generic_simulation(options) if script is None else json.dumps(dict(script)))
         words = "a generic instrument" if script is None else "written out"
-        return {**options, "backend": f"{path}@sim"}, _TemporaryFile(path), f"pyvisa-sim, {words}"
+        folder = contextlib.ExitStack()
+        path = Path(folder.enter_context(tempfile.TemporaryDirectory(prefix="openscope_visa_"))) / "simulation.yaml"
+        # JSON is YAML.
+        path.write_text(json.dumps(_generic_simulation(options) if script is None else dict(script)), encoding="utf-8")
+        return {**options, "backend": f"{path}@sim"}, folder, f"pyvisa-sim, {words}"
 
 
-class _TemporaryFile:
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-
-    def close(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-def _generic_simulation(options: dict[str, Any]) -> str:
+def _generic_simulation(options: dict[str, Any]) -> dict[str, Any]:
     resource = str(options.get("resource", ""))
     head, _, kind = resource.rpartition("::")
     interface = "".join(char for char in head.partition("::")[0] if char.isalpha())
-    escaped = {"\r": "\\r", "\n": "\\n"}
-
-    def end(key: str, default: str) -> str:
-        return "".join(escaped.get(char, char) for char in str(options.get(key) or default))
-
-    return _GENERIC_SIMULATION.format(
-        interface=f"{interface} {kind}",
-        resource=resource,
-        write_end=end("write_termination", "\r\n"),
-        read_end=end("read_termination", "\n"),
-        on=options.get("on_command", "OUTP ON"),
-        off=options.get("off_command", "OUTP OFF"),
-    )
-
-
-def _temporary_yaml(text: str) -> str:
-    handle, path = tempfile.mkstemp(prefix="openscope_visa_", suffix=".yaml")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    return path
+    ends = {"q": options.get("write_termination") or "\r\n", "r": options.get("read_termination") or "\n"}
+    dialogues = [
+        {"q": "*IDN?", "r": "pytest-openscope,simulated,0,0"},
+        {"q": "*RST"},
+        {"q": "*CLS"},
+        {"q": "*OPC?", "r": "1"},
+        {"q": options.get("on_command", "OUTP ON")},
+        {"q": options.get("off_command", "OUTP OFF")},
+    ]
+    return {
+        "spec": "1.0",
+        "devices": {"simulated": {"eom": {f"{interface} {kind}": ends}, "dialogues": dialogues}},
+        "resources": {resource: {"device": "simulated"}},
+    }

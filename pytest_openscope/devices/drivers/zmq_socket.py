@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
+import time
 from typing import Any
 
 from ..driver import require
@@ -135,6 +137,8 @@ class ZmqDevice(Talker):
 
 #: A ROUTER, unlike a REP, may leave a question unanswered and hear the next one.
 _COUNTERPART = {"req": "ROUTER", "sub": "PUB", "pub": "SUB", "push": "PULL", "pull": "PUSH", "dealer": "ROUTER", "pair": "PAIR"}
+#: How often the peer looks whether it shall end.
+_END_S = 0.02
 
 
 class _ZmqPeer:
@@ -151,11 +155,7 @@ class _ZmqPeer:
         else:
             self.address = f"tcp://127.0.0.1:{_free_port()}"
             self._socket.connect(self.address)
-        # Closing it wakes the thread at once: sockets belong to one thread, and a poll is not otherwise interrupted.
         self._closed = threading.Event()
-        self._wake, self._woken = (self._context.socket(zmq.PAIR) for _ in range(2))
-        self._woken.bind("inproc://close")
-        self._wake.connect("inproc://close")
         self._thread = threading.Thread(target=self._serve, name=f"peer-{script.name}", daemon=True)
         self._thread.start()
 
@@ -163,34 +163,25 @@ class _ZmqPeer:
         try:
             self._play()
         finally:
-            # An open socket would let the context's destructor wait for ever.
+            # An open socket would let the context's destructor wait for ever; sockets belong to one thread.
             self._socket.close(0)
-            self._woken.close(0)
-            self._closed.wait()
             self._context.term()
 
     def _play(self) -> None:
-        import time
-
         zmq = require("zmq", "zmq")
         hears, tells = self._kind not in ("sub", "pull"), self._kind in ("sub", "pull", "dealer", "pair")
-        poller = zmq.Poller()
-        poller.register(self._woken, zmq.POLLIN)
-        if hears:
-            poller.register(self._socket, zmq.POLLIN)
-        said = self._script.unsolicited if tells else ()
-        due: list[list[Any]] = [[time.monotonic() + every_s, every_s, text] for every_s, text in said]
-        while True:
-            wait_ms = max(0.0, min(entry[0] for entry in due) - time.monotonic()) * 1000 if due else None
-            ready = dict(poller.poll(wait_ms))
-            if self._woken in ready:
-                return
-            if self._socket in ready:
+        due: list[list[Any]] = [
+            [time.monotonic() + every_s, every_s, text] for every_s, text in self._script.unsolicited if tells
+        ]
+        while not self._closed.is_set():
+            wait_s = min([_END_S, *(entry[0] - time.monotonic() for entry in due)])
+            if self._socket.poll(max(0.0, wait_s) * 1000, zmq.POLLIN if hears else 0):
                 self._hear()
             for entry in due:
                 if time.monotonic() >= entry[0]:
                     entry[0] += entry[1]
-                    self._tell(entry[2])
+                    with contextlib.suppress(zmq.Again):
+                        self._socket.send_string(entry[2], flags=zmq.NOBLOCK)
 
     def _hear(self) -> None:
         parts = self._socket.recv_multipart()
@@ -198,28 +189,12 @@ class _ZmqPeer:
         if self._kind in ("req", "dealer", "pair") and answer is not None:
             self._socket.send_multipart([*parts[:-1], answer.encode("utf-8")])
 
-    def _tell(self, text: str) -> None:
-        zmq = require("zmq", "zmq")
-        try:
-            self._socket.send_string(text, flags=zmq.NOBLOCK)
-        except zmq.Again:
-            return
-
     def close(self) -> None:
-        if self._closed.is_set():
-            return
-        zmq = require("zmq", "zmq")
-        # A thread that a mistake in its script has ended takes no message any more.
-        with contextlib.suppress(zmq.Again):
-            self._wake.send(b"", zmq.DONTWAIT)
-        self._wake.close()
         self._closed.set()
         self._thread.join(1.0)
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

@@ -1,1 +1,0 @@
-"""URL schemes for pyserial; it imports ``protocol_<scheme>`` from here by itself."""
