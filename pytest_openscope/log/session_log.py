@@ -18,9 +18,8 @@ from threading import RLock
 from typing import Any
 
 from ..system import clock, time_field
-from .levels import Levels
 from .lines import Damage, LogEntry, encode_batch, head, last_lines, read_log, record_text
-from .tap import Tap
+from .tap import Levels, Tap
 from .writer import LogWriter, repair_tail
 
 __all__ = ["Damage", "LogEntry", "LogWriter", "SessionLog", "last_lines", "read_log", "repair_tail"]
@@ -81,16 +80,12 @@ class SessionLog:
     # -- where records come from -------------------------------------------------------------------------------------
 
     def install(self) -> None:
-        """Begin to take records and lower the loggers' levels; logs of sessions within sessions may be nested."""
+        """Begin to take records; logs of sessions within sessions may be nested."""
         self._tap.install()
 
     def uninstall(self) -> None:
-        """Undo :meth:`install`: levels and ``logging`` are as they were."""
+        """Undo :meth:`install`: ``logging`` is as it was."""
         self._tap.uninstall()
-
-    def apply_levels(self) -> None:
-        """Lower the levels of the root logger and of the loggers named in ``levels`` (again, after imports changed them)."""
-        self._tap.apply_levels()
 
     def set_levels(self, level: int | str, levels: Mapping[str, int | str] | None = None) -> None:
         """Use other thresholds from now on, also for the records that wait in memory."""
@@ -102,8 +97,8 @@ class SessionLog:
     def ensure_attached(self) -> None:
         """Mend what others did to ``logging``; cheap enough for every hook (about 0.2 µs when all is well).
 
-        Enables again what ``dictConfig`` disabled, lowers levels that were raised, and takes records again if somebody
-        put another function in the place where they are taken.
+        Enables again what ``dictConfig`` disabled, and takes records again if somebody put another function in the place where
+        they are taken.
         """
         self._tap.ensure()
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.log.levels import Lease, LoweredLevel
 from pytest_openscope.log.masking import ExactMasker
 from pytest_openscope.log.session_log import LogEntry, SessionLog, read_log
 
@@ -31,14 +30,14 @@ log = logging.getLogger("my.camera")
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
-    before = (root.level, root.handlers[:], logging.Logger.callHandlers, logging.root.manager.disable, logging.Logger.setLevel)
+    before = (root.level, root.handlers[:], logging.Logger.callHandlers, logging.root.manager.disable)
     yield
     for name in ("my", "my.camera", "quiet", "noisy"):
         logger = logging.getLogger(name)
         logger.setLevel(0)
         logger.propagate, logger.disabled, logger.handlers[:] = True, False, []
     assert logging.Logger.callHandlers is before[2]
-    assert logging.Logger.setLevel is before[4]
+    assert not hasattr(logging.Logger.getEffectiveLevel, "__wrapped__")
     root.handlers[:] = before[1]
     root.setLevel(before[0])
     logging.disable(before[3])
@@ -159,15 +158,13 @@ def test_an_unknown_level_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("root_level", [logging.WARNING, logging.DEBUG, logging.ERROR, 0])
-def test_levels_are_given_back(tmp_path: Path, root_level: int) -> None:
+def test_levels_are_left_alone(tmp_path: Path, root_level: int) -> None:
     logging.getLogger().setLevel(root_level)
     session = Fixture(tmp_path / "a.log", levels={"my.camera": "DEBUG"})
     log.debug("x")
     session.log.uninstall()
     session.log.uninstall()
-    assert type(logging.getLogger().level) is int
-    assert logging.getLogger().level == root_level
-    assert type(log.level) is int
+    assert logging.getLogger().level == logging.getLogger().getEffectiveLevel() == root_level
     assert log.level == 0
     log.error("not logged any more")
     session.log.close()
@@ -193,7 +190,7 @@ def test_whoever_makes_the_root_logger_quieter_does_so_for_others_only(session: 
 
 def test_other_handlers_see_what_they_would_see_without(session: Fixture) -> None:
     _, stream = foreign()
-    logging.getLogger().setLevel(LoweredLevel(logging.INFO, logging.WARNING, Lease()))
+    logging.getLogger().setLevel(logging.WARNING)
     log.info("for the session log alone")
     log.warning("for all")
     log.setLevel(logging.DEBUG)
@@ -262,7 +259,7 @@ def test_basic_config_force_and_cleared_handlers(session: Fixture) -> None:
 def test_dict_config_that_disables_everybody(session: Fixture) -> None:
     asleep = logging.getLogger("asleep")
     asleep.disabled = True
-    session.log.apply_levels()
+    session.log.set_levels("INFO")
     logging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})
     log.info("lost: it never came to logging")
     session.log.ensure_attached()
@@ -320,9 +317,8 @@ def test_sessions_within_sessions(tmp_path: Path, inner_first: bool) -> None:
     if not inner_first:  # a tap below another one's cannot be taken out, but it takes nothing any more
         while hasattr(logging.Logger.callHandlers, "__openscope__"):
             logging.Logger.callHandlers = logging.Logger.callHandlers.__wrapped__  # type: ignore[method-assign, attr-defined]
-            logging.Logger.setLevel = logging.Logger.setLevel.__wrapped__  # type: ignore[method-assign, attr-defined]
-    assert logging.getLogger().level == logging.WARNING
-    assert type(logging.getLogger().level) is int
+            logging.Logger.getEffectiveLevel = logging.Logger.getEffectiveLevel.__wrapped__  # type: ignore[method-assign, attr-defined]
+    assert logging.getLogger().getEffectiveLevel() == logging.WARNING
     first, second = outer.messages(), inner.messages()
     assert first == ["outer only", "both", *(["one of them"] if inner_first else [])]
     assert second == ["fine", "both", *([] if inner_first else ["one of them"])]
@@ -582,15 +578,3 @@ def test_ensuring_costs_next_to_nothing(session: Fixture) -> None:
     cost_s = min(timeit.repeat(session.log.ensure_attached, number=2000, repeat=10)) / 2000
     empty_s = min(timeit.repeat(lambda: None, number=2000, repeat=10)) / 2000
     assert cost_s < 20 * empty_s
-
-
-def test_lowered_level_passes_for_the_original_in_min_only() -> None:
-    level = LoweredLevel(logging.INFO, logging.WARNING, Lease())
-    assert type(min(level, logging.INFO)) is int
-    assert min(level, logging.WARNING) is level
-    assert min(level, logging.DEBUG) == logging.DEBUG
-    assert level == logging.INFO
-    assert level <= logging.INFO
-    assert not level <= logging.DEBUG
-    assert logging.getLevelName(level) == "INFO"
-    assert {level: 1}[logging.INFO] == 1
