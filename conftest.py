@@ -17,6 +17,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the tests in the background ignores Ctrl-C for them, and so for everything that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests start hundreds of Python processes. Where the environment forbids them to keep compiled modules, each would compile
+# pytest, its dependencies and this package anew, which takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 pytest_plugins = ["pytester"]
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
