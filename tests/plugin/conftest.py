@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_openscope.log.session_log import LogEntry, read_log
+
+# pytester forgets what a run in this process imported. These take longest to import, and are not to be imported twice.
+for _module in ("config.configuration", "session.run", "session.steps", "session.attempts", "checks.suite", "plugin"):
+    importlib.import_module(f"pytest_openscope.{_module}")
+for _module in ("rapidfuzz.fuzz", "rapidfuzz.process", "psutil", "yaml"):
+    importlib.import_module(_module)
 
 FLAGS = ("-p", "pytest_openscope.plugin", "-p", "pytest_timeout")
 IDS = ("--subject-id", "mouse7", "--user-id", "ada", "--no-input")
@@ -21,9 +30,9 @@ IDS = ("--subject-id", "mouse7", "--user-id", "ada", "--no-input")
 class Rig:
     """Runs experiments in a process of their own."""
 
-    def __init__(self, pytester: pytest.Pytester) -> None:
+    def __init__(self, pytester: pytest.Pytester, path: Path | None = None) -> None:
         self.pytester = pytester
-        self.path: Path = pytester.path
+        self.path = path or pytester.path
         self.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n")
 
     def write(self, name: str, text: str) -> Path:
@@ -42,7 +51,39 @@ class Rig:
         return [sys.executable, "-m", "pytest", *FLAGS, *given, *map(str, arguments)]
 
     def run(self, *arguments: object, ids: bool = True, rig: bool = True) -> pytest.RunResult:
-        return self.pytester.run(*self.command(*arguments, ids=ids, rig=rig), timeout=60)
+        """Run an experiment to its end; several rigs may do so at once, in threads."""
+        began = time.monotonic()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]])}
+        # To files: a process that an experiment leaves behind would hold a pipe open.
+        files = [self.path / "stdout", self.path / "stderr"]
+        with open(files[0], "wb") as out, open(files[1], "wb") as err:
+            command = self.command(*arguments, ids=ids, rig=rig)
+            code = subprocess.run(
+                command, cwd=self.path, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=60
+            ).returncode
+        printed, told = (path.read_text(encoding="utf-8", errors="replace").splitlines() for path in files)
+        print(*printed, *told, sep="\n")
+        return pytest.RunResult(code, printed, told, time.monotonic() - began)
+
+    def run_here(self, *arguments: object, ids: bool = True, rig: bool = True) -> pytest.RunResult:
+        """Run in this process: for what ends before there is a session, and so before anything could outlive it."""
+        _, _, _, *line = self.command(*arguments, ids=ids, rig=rig)
+        return self.pytester.runpytest_inprocess(*line)
+
+    def beside(self, name: str) -> Rig:
+        """Return another rig, in a folder below this one."""
+        path = self.path / name
+        path.mkdir()
+        return Rig(self.pytester, path)
+
+    def at_once(self, check: Callable[[Rig, Any], None], cases: Sequence[Any]) -> None:
+        """Check every case on a rig of its own, all at the same time: for sessions that do little but wait."""
+        rigs = [self.beside(f"rig{number}") for number in range(len(cases))]
+        with ThreadPoolExecutor(len(cases)) as pool:
+            checked = [pool.submit(check, rig, case) for rig, case in zip(rigs, cases, strict=True)]
+        for case, one in zip(cases, checked, strict=True):
+            if error := one.exception():
+                raise AssertionError(f"{case}: {error}") from error
 
     @property
     def folders(self) -> list[Path]:

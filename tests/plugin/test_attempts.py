@@ -165,7 +165,7 @@ def test_entries_of_a_parameter_file(bench: Any) -> None:
 )
 def test_a_wrong_retry_is_a_usage_error(bench: Any, given: str) -> None:
     bench.steps(f"@pytest.mark.acquisition({given})\ndef test_record(): pass\n")
-    result = bench.run()
+    result = bench.run_here()
     assert result.ret == 4
     assert f"test_record: @pytest.mark.acquisition({given.split(', ')[-1]}) -> give " in result.stderr.str()
     assert not bench.folders

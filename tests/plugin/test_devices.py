@@ -449,7 +449,7 @@ class TestInject:
         }
         lab.steps("def test_acquire(): pass\n")
         flags = [word for fault in ["laser.output=OSError", "acquisition=exit:3", *wrong] for word in ("--inject", fault)]
-        result = lab.run("--dry-run", *flags)
+        result = lab.run_here("--dry-run", *flags)
         assert result.ret == 4
         printed = result.stderr.str()
         for fault, words in wrong.items():
@@ -460,7 +460,7 @@ class TestInject:
 
     def test_never_in_a_real_session(self, lab: Any) -> None:
         lab.steps("def test_acquire(): pass\n")
-        result = lab.run("--inject", "acquisition=chatty:5")
+        result = lab.run_here("--inject", "acquisition=chatty:5")
         assert result.ret == 4
         assert "add --dry-run" in result.stderr.str()
         assert not (lab.path / "sessions").exists()

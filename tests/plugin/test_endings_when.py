@@ -145,9 +145,13 @@ def laser():
 """
 
 
-@pytest.mark.parametrize("body", ["assert False, 'no signal'", "os.kill(os.getpid(), signal.SIGINT); time.sleep(30)"])
-def test_hung_finalizers_are_interrupted_and_all_others_run(bench: Any, body: str) -> None:
+def test_hung_finalizers_are_interrupted_and_all_others_run(bench: Any) -> None:
     """Whatever their scope and kind, after a failed setup, a failed step, Ctrl-C: none keeps another one from running."""
+    bodies = ["assert False, 'no signal'", "os.kill(os.getpid(), signal.SIGINT); time.sleep(30)"]
+    bench.at_once(hung_finalizers_are_interrupted, bodies)
+
+
+def hung_finalizers_are_interrupted(bench: Any, body: str) -> None:
     bench.steps(LASER + HANGING.format(body=body))
     interrupted = "SIGINT" in body
     assert bench.run("--timeout=0.5", "--param", "grace_s=1").ret == (2 if interrupted else 1)
@@ -174,9 +178,12 @@ def test_a_finalizer_that_does_not_come_back_is_killed_and_its_step_is_on_record
     assert bench.outcomes()["test_acquire"] == "timeout"
 
 
-@pytest.mark.parametrize("option", ["--session-timeout=0.8", "--timeout=0.8"])
-def test_a_step_that_came_back_from_its_timeout_has_time_for_its_teardown(bench: Any, option: str) -> None:
+def test_a_step_that_came_back_from_its_timeout_has_time_for_its_teardown(bench: Any) -> None:
     """The teardown makes the hardware safe: it has ``grace_s``, whatever is left of the step's own time."""
+    bench.at_once(a_teardown_has_its_own_time, ["--session-timeout=0.8", "--timeout=0.8"])
+
+
+def a_teardown_has_its_own_time(bench: Any, option: str) -> None:
     write_stage(bench, "time.sleep(30)", "time.sleep(1.2)")
     assert bench.run(option, "--param", "grace_s=3").ret == 1
     assert_whole(bench, "timeout")
@@ -227,15 +234,16 @@ def test_another_plugin_that_fails_the_run_is_told(bench: Any, hook: str, told: 
     assert not processes_of(bench.path)
 
 
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
+def test_a_process_that_does_not_leave_is_ended_with_its_exit_code(bench: Any) -> None:
+    reasons = [
         ("threading.Thread(target=time.sleep, args=(300,), name='camera').start()", "threads that do not end: camera"),
         ("import atexit; atexit.register(time.sleep, 300)", "an exit handler (atexit) does not return"),
-    ],
-    ids=["thread", "atexit"],
-)
-def test_a_process_that_does_not_leave_is_ended_with_its_exit_code(bench: Any, body: str, told: str) -> None:
+    ]
+    bench.at_once(a_process_that_does_not_leave_is_ended, reasons)
+
+
+def a_process_that_does_not_leave_is_ended(bench: Any, reason: tuple[str, str]) -> None:
+    body, told = reason
     write_steps(bench, body)
     result = bench.run("--param", "grace_s=1")
     assert result.ret == 0
@@ -252,9 +260,12 @@ def test_ctrl_c_after_the_summary_changes_nothing(bench: Any, when: str) -> None
     assert_whole(bench, "passed")
 
 
-@pytest.mark.parametrize("method", ["__init__", "open", "safe_state", "power"])
-def test_a_device_that_lets_nothing_else_run_is_ended_without_a_timeout(bench: Any, method: str) -> None:
+def test_a_device_that_lets_nothing_else_run_is_ended_without_a_timeout(bench: Any) -> None:
     """A C call that holds the GIL: neither its thread can be left behind nor can the session's own clock act."""
+    bench.at_once(a_device_that_lets_nothing_else_run_is_ended, ["__init__", "open", "safe_state", "power"])
+
+
+def a_device_that_lets_nothing_else_run_is_ended(bench: Any, method: str) -> None:
     bench.write("lab.py", f"import ctypes\nclass Laser:\n    def {method}(self): ctypes.PyDLL(None).sleep(300)\n")
     limits = "open_timeout_s: 0.3, safe_state_timeout_s: 0.3, call_timeout_s: 0.3"
     rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")

@@ -139,12 +139,15 @@ def mend(path: Path, how: str) -> None:
     path.mkdir(parents=True, exist_ok=True)
 
 
-@pytest.mark.parametrize("how", ["missing", "a file is in its place", "read-only"])
-def test_no_share_at_the_start(bench: Any, how: str) -> None:
+def test_no_share_at_the_start(bench: Any) -> None:
     """The experiment does not notice; the sidecar, which is still there, finishes the copy when the share comes.
 
     The warning comes while the session runs, or (``missing``) while it waits for the mirror, its log being complete.
     """
+    bench.at_once(no_share_at_the_start, ["missing", "a file is in its place", "read-only"])
+
+
+def no_share_at_the_start(bench: Any, how: str) -> None:
     late = how == "missing"
     share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=4 if late else 1)
     spoil(share, how)
@@ -201,7 +204,11 @@ def test_recover_finishes_the_copy_by_hand(bench: Any) -> None:
     assert_mirrored(share, ("bench", bench.folder))
 
 
-def test_the_share_appears_in_the_middle(bench: Any) -> None:
+def test_the_share_comes_and_goes(bench: Any) -> None:
+    bench.at_once(lambda rig, check: check(rig), [the_share_appears_in_the_middle, the_share_goes_and_comes_back])
+
+
+def the_share_appears_in_the_middle(bench: Any) -> None:
     share = use_share(bench, bench.path / "server" / "share")
     bench.steps(UNTIL_STOP)
     process = start(bench)
@@ -217,7 +224,9 @@ def test_the_share_appears_in_the_middle(bench: Any) -> None:
     assert_mirrored(share, ("bench", bench.folder))
 
 
-def test_the_share_goes_and_comes_back(bench: Any, share: Path) -> None:
+def the_share_goes_and_comes_back(bench: Any) -> None:
+    share = use_share(bench, bench.path / "share")
+    share.mkdir()
     bench.steps(UNTIL_STOP)
     process = start(bench)
     bench.wait_for(lambda: own_folder(share, bench.folder) / "launcher.log")

@@ -39,7 +39,7 @@ def keep(lab: Rig, *, age_s: float = 60, rig_id: str = "bench", **results: Any) 
 
 
 def refused(lab: Rig, *words: str) -> None:
-    result = lab.run()
+    result = lab.run_here()
     assert result.ret == 4
     message = result.stderr.str()
     assert "the rig is not ready: " in message
@@ -139,7 +139,7 @@ def test_override_survives_the_death_of_the_session(lab: Rig) -> None:
 
 @pytest.mark.parametrize("reason", ["", "  "])
 def test_an_empty_reason_is_none(lab: Rig, reason: str) -> None:
-    result = lab.run(f"--override-readiness={reason}")
+    result = lab.run_here(f"--override-readiness={reason}")
     assert result.ret == 4
     assert "--override-readiness: the reason is empty" in result.stderr.str()
     assert not (lab.path / "sessions").exists()

@@ -75,7 +75,7 @@ def test_the_log_has_everything_in_order(bench: Any) -> None:
 def test_files_that_cannot_be_run_are_told_before_the_session_folder_exists(bench: Any) -> None:
     bench.write("test_day1.py", "def test_it(): pass\n")
     bench.write("day1.yaml", "subject_id: mouse7\n")
-    result = bench.run("test_day2.py::test_it", "test_day1.py::test_it[a/b]", "day1.yaml", "nowhere/test_day1.py")
+    result = bench.run_here("test_day2.py::test_it", "test_day1.py::test_it[a/b]", "day1.yaml", "nowhere/test_day1.py")
     assert result.ret == 4
     message = result.stderr.str()
     assert "3 mistakes, nothing was started" in message
@@ -114,7 +114,7 @@ def test_a_misspelt_phase_is_refused_before_any_step(bench: Any) -> None:
         "@pytest.mark.acquisition_rack\ndef test_rack(): open('ran', 'w')\n"
     )
     bench.write("pytest.ini", "[pytest]\nmarkers =\n    acquisition_rack(bay): where it stands\n")
-    result = bench.run("-m", "acquisition_rack")
+    result = bench.run_here("-m", "acquisition_rack")
     assert result.ret == 4
     (told,) = [line for line in result.stderr.lines if line.startswith("ERROR")]
     assert "test_experiment.py::test_shutter: @pytest.mark.pre_aquisition is no phase of an experiment" in told
@@ -217,13 +217,13 @@ def test_without_a_rig_the_plugin_is_inert(bench: Any) -> None:
 def test_informational_options_create_nothing(bench: Any, option: str) -> None:
     bench.steps("def test_acquire(): pass\n")
     before = {path.name for path in bench.path.iterdir()}
-    result = bench.run(option, ids=False)
+    result = bench.run_here(option, ids=False)
     assert result.ret == 0
     assert {path.name for path in bench.path.iterdir()} - before <= {"__pycache__", ".pytest_cache", "stdout", "stderr"}
 
 
 def test_fixtures_are_documented(bench: Any) -> None:
-    output = bench.run("--fixtures", ids=False).stdout.str()
+    output = bench.run_here("--fixtures", ids=False).stdout.str()
     for name in ("rig", "experiment", "acquisition", "devices", "operator"):
         assert f"\n{name} [session scope]" in output
 
@@ -265,7 +265,7 @@ def test_prompt_without_an_operator_aborts(bench: Any) -> None:
 
 def test_a_wrong_policy_is_a_usage_error(bench: Any) -> None:
     bench.steps("@pytest.mark.pre_acquisition(on_failure='abbort')\ndef test_shutter(): pass\n")
-    result = bench.run()
+    result = bench.run_here()
     assert result.ret == 4
     assert "abbort" in result.stderr.str()
     assert not bench.folders
@@ -348,7 +348,7 @@ def test_a_collection_error(bench: Any) -> None:
 
 def test_missing_ids_are_named(bench: Any) -> None:
     bench.steps("def test_acquire(): pass\n")
-    result = bench.run("--no-input", ids=False)
+    result = bench.run_here("--no-input", ids=False)
     assert result.ret == 4
     assert "subject_id" in result.stderr.str()
     assert "user_id" in result.stderr.str()
@@ -361,7 +361,7 @@ def test_all_mistakes_at_once(bench: Any) -> None:
     bench.write("rig.yaml", "rig_idd: bench\noutput_root_folder: [1]\n")
     bench.write("day1.json", '{"launcher": "pythn", "log_level": "LOUD"}')
     bench.steps("def test_acquire(): pass\n")
-    result = bench.run("day1.json")
+    result = bench.run_here("day1.json")
     text = result.stderr.str()
     assert result.ret == 4
     assert "Traceback" not in text
@@ -372,7 +372,7 @@ def test_all_mistakes_at_once(bench: Any) -> None:
 
 def test_xdist_is_refused(bench: Any) -> None:
     bench.steps("def test_acquire(): pass\n")
-    result = bench.run("-p", "xdist", "-n", "2")
+    result = bench.run_here("-p", "xdist", "-n", "2")
     assert result.ret == 4
     assert "xdist" in result.stderr.str()
 
@@ -452,7 +452,7 @@ def test_a_dry_run_refuses_what_the_rig_refuses(bench: Any) -> None:
     script = {"module_type": "script_module", "module_path": "gone.py"}
     content = {"pre_acquisition_pipeline": ["disk_space_chek", script], "launcher": "python", "script_path": "run.py"}
     bench.write("day1.json", json.dumps(content))
-    real, dry = bench.run("day1.json"), bench.run("--dry-run", "day1.json")
+    real, dry = bench.run_here("day1.json"), bench.run_here("--dry-run", "day1.json")
     assert (real.ret, dry.ret) == (4, 4)
     assert real.stderr.str() == dry.stderr.str()
     assert dry.stderr.str().startswith("ERROR: 3 mistakes, nothing was started:")
@@ -509,25 +509,35 @@ def test_caplog_keeps_its_meaning(bench: Any) -> None:
     assert "a quiet" in bench.messages
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "logging.getLogger().handlers.clear()",
-        "logging.shutdown()",
-        "logging.basicConfig(force=True)",
-        "sys.stdout.close()",
-        "logging.config.dictConfig({'version': 1})",
-    ],
-)
-def test_the_log_survives_hostile_steps(bench: Any, hostile: str) -> None:
-    bench.steps(
-        f"import logging.config\ndef test_acquire():\n    {hostile}\n    logging.getLogger('lab').info('still there')\n"
-        "def test_after():\n    logging.getLogger('lab').info('after')\n"
+HOSTILE = [
+    "logging.getLogger().handlers.clear()",
+    "logging.shutdown()",
+    "logging.basicConfig(force=True)",
+    "logging.getLogger().handlers[:] = [logging.NullHandler()]",
+    "logging.config.dictConfig({'version': 1})",
+    "os.close(2)",
+    "sys.stdout.close()",
+]
+
+
+def test_the_log_survives_hostile_steps(bench: Any) -> None:
+    """Each of them, and then all that came before: a step after each one finds the log whole."""
+    steps = "".join(
+        f"def test_hostile_{number}():\n    {hostile}\n    logging.getLogger('lab.{number}').info('still there')\n"
+        f"def test_after_{number}():\n    logging.getLogger('lab.{number}').info('after')\n"
+        for number, hostile in enumerate(HOSTILE)
     )
-    bench.run()
-    assert "lab still there" in bench.messages
-    assert "lab after" in bench.messages
-    assert bench.log[-1].message.startswith("outcome:")
+    bench.steps(f"import logging.config\n{steps}@pytest.mark.post_acquisition\ndef test_save(): pass\n")
+    assert bench.run().ret == 0
+    assert bench.end["outcome"] == "passed"
+    assert set(bench.outcomes().values()) == {"passed"}
+    assert not bench.has_debug
+    for number, hostile in enumerate(HOSTILE):
+        # A logger of its own, since dictConfig() turns off those that are there.
+        assert f"lab.{number} still there" in bench.messages, hostile
+        assert f"lab.{number} after" in bench.messages, hostile
+    assert bench.log[-1].message.startswith("outcome: passed")
+    bench.wait_for(lambda: not processes_of(bench.path))
 
 
 def test_uncaught_exceptions_are_in_the_log(bench: Any) -> None:
@@ -690,7 +700,7 @@ def test_steps_run_as_plain_tests_say_what_is_missing(bench: Any) -> None:
 
 def test_an_empty_rig_option_is_no_plain_run(bench: Any) -> None:
     bench.steps("def test_acquire(): pass\n")
-    result = bench.run("--rig-config", "", rig=False, ids=False)
+    result = bench.run_here("--rig-config", "", rig=False, ids=False)
     assert result.ret == 4
     assert "--rig-config: the path is empty" in result.stderr.str()
 
@@ -713,7 +723,7 @@ def test_a_mistake_on_the_command_line_leaves_no_session(
     bench.write("day1", "notes")
     bench.write("test_misspelt.py", "import pytest\n@pytest.mark.pre_aquisition\ndef test_a(): pass\n")
     bench.steps("def test_a(): pass\n")
-    result = bench.run(*arguments, *dry_run)
+    result = bench.run_here(*arguments, *dry_run)
     assert result.ret == 4
     assert re.search(told, result.stdout.str() + result.stderr.str())
     assert "session folder" not in result.stdout.str()

@@ -492,7 +492,7 @@ def test_own_checks_with_the_suite_and_by_name(own: Rig, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("mark", ["expires='a while'", "expires=-1", "expires=0", "'7d'", "expire='7d'"])
 def test_wrong_marks_are_usage_errors(own: Rig, mark: str) -> None:
     own.write("own/test_own.py", OWN.replace("expires='7d'", mark).replace('expires="7d"', mark))
-    result = validate(own, "own", "-k", "water")
+    result = own.run_here("--validate-rig", "own", "-k", "water")
     assert result.ret == 4
     assert "own/test_own.py::test_water: @pytest.mark.rig_check" in result.stderr.str()
     assert not (own.path / "state" / "validation.json").exists()
