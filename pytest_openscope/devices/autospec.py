@@ -25,6 +25,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from .driver import LIFECYCLE
 from .surface import SPECIAL, Member, Surface, callable_signature, surface_of
 
 #: A call whose name tells of trouble answers False.
@@ -90,7 +91,8 @@ def stand_in(cls: type, given: dict[str, Any]) -> Any:
     if "__getitem__" in defined:
         # Python would ask for one item after the other until there is an IndexError, which a stand-in never raises.
         defined.add("__iter__")
-    namespace = {name: _special(name) for name in ("__enter__", *SPECIAL) if name in defined}
+    methods = [name for name in (*LIFECYCLE, "disconnect") if callable(inspect.getattr_static(cls, name, None))]
+    namespace = {name: _special(name) for name in ("__enter__", *SPECIAL, *methods) if name in {*defined, *methods}}
     return type(f"Simulated{cls.__name__}", (Simulated,), namespace)(surface_of(cls), given)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .autospec import Simulated
 from .driver import LIFECYCLE
 from .event_loop import EventLoopThread
 from .proxy import Hooks, shown, wrap
@@ -155,8 +154,6 @@ class OpenDevice:
 
 def _method(target: Any, name: str) -> Any:
     """Return a method that the driver really defines: proxies of remote objects would make one up for any name."""
-    if issubclass(type(target), Simulated):
-        return getattr(target, name) if target._simulated_surface.has_method(name) else None
     if not hasattr(type(target), name) and name not in getattr(target, "__dict__", {}):
         return None
     method = getattr(target, name)

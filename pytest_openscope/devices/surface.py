@@ -53,10 +53,6 @@ class Surface:
             self._members[name] = self._look_up(name)
         return self._members[name]
 
-    def has_method(self, name: str) -> bool:
-        """Tell whether the class itself defines a method; its source is not read for this."""
-        return callable(inspect.getattr_static(self.cls, name, None)) and name not in vars(object)
-
     def require(self, name: str) -> Member | None:
         """Return the member; None means that the driver makes its names up as it goes.
 

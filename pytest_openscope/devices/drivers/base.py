@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,11 @@ class Talker(ABC):
     A driver offers its own simulation by ``simulate``: it returns the options to use instead and what to close afterwards.
     """
 
-    #: Name of the option that a simulated transport replaces, shown to the operator.
-    transport = ""
-
     def __init__(self, check_query: str | None, check_answer: str | None) -> None:
         self.on_io: IoListener | None = None
         self._check_query = check_query
         self._check_answer = check_answer
+        self._lock = threading.RLock()
 
     @abstractmethod
     def query(self, text: str) -> str:
@@ -45,6 +45,15 @@ class Talker(ABC):
             raise RuntimeError(f"{self._check_query!r} was answered {answer!r}, which does not match {self._check_answer!r}")
         return answer
 
+    def _ask(self, text: str, send: Callable[[str], None], receive: Callable[[], str]) -> str:
+        """Send a text and return what comes next; a ``TimeoutError`` names the question."""
+        with self._lock:
+            send(text)
+            try:
+                return receive()
+            except TimeoutError as error:
+                raise TimeoutError(f"no answer to {text!r}: {error}") from None
+
     def _io(self, direction: str, content: object) -> None:
         if self.on_io is not None:
             self.on_io(direction, content)
@@ -53,3 +62,36 @@ class Talker(ABC):
     @abstractmethod
     def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """Return options that lead to an in-process peer, an object to ``close``, and words for the operator."""
+
+
+class LineTalker(Talker):
+    """A device that is told and answers in lines."""
+
+    def __init__(self, check_query: str | None, check_answer: str | None, safe_command: str | None) -> None:
+        super().__init__(check_query, check_answer)
+        self._safe_command = safe_command
+
+    @abstractmethod
+    def write(self, text: str) -> None:
+        """Send one line."""
+
+    @abstractmethod
+    def read_line(self, timeout_s: float | None = None) -> str:
+        """Return the next line, without its end.
+
+        Raises:
+            TimeoutError: it did not come within ``timeout_s`` (default: the device's).
+        """
+
+    def query(self, text: str, timeout_s: float | None = None) -> str:
+        """Send a line and return the next one that comes.
+
+        Raises:
+            TimeoutError: as :meth:`read_line`, naming the question.
+        """
+        return self._ask(text, self.write, partial(self.read_line, timeout_s))
+
+    def safe_state(self) -> None:
+        """Send ``safe_command``, if one is declared."""
+        if self._safe_command is not None:
+            self.write(self._safe_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..peer import LinePeer, Script
-from .base import ScriptSource, Talker
+from .base import LineTalker, ScriptSource
 
 #: On Windows a signal is handled only between two waits.
 _SLICE_S = 0.2
 
 
-class SubprocessDevice(Talker):
+class SubprocessDevice(LineTalker):
     """One helper program, started at ``open`` and ended at ``close`` (or by end of file, should the experiment die).
 
     Args:
@@ -33,8 +34,6 @@ class SubprocessDevice(Talker):
         check_query, check_answer: what ``check()`` asks, and a regular expression that the answer must match.
         safe_command: line that ``safe_state()`` sends.
     """
-
-    transport = "command"
 
     def __init__(
         self,
@@ -51,14 +50,13 @@ class SubprocessDevice(Talker):
         safe_command: str | None = None,
         _script: Script | None = None,
     ) -> None:
-        super().__init__(check_query, check_answer)
+        super().__init__(check_query, check_answer, safe_command)
         self.command = [command] if isinstance(command, str) else list(command)
         self.timeout_s = timeout_s
         self._cwd, self._env, self._encoding = cwd, dict(env or {}), encoding
-        self._ready_line, self._quit_command, self._safe_command = ready_line, quit_command, safe_command
+        self._ready_line, self._quit_command = ready_line, quit_command
         self._script = _script
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._lock = threading.RLock()
         self._stdin: Any = None
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -141,22 +139,11 @@ class SubprocessDevice(Talker):
         self._io("answered", line)
         return line
 
-    def query(self, text: str, timeout_s: float | None = None) -> str:
-        """Send a line and return the next one."""
-        with self._lock:
-            self.write(text)
-            return self.read_line(timeout_s)
-
     def check(self) -> str:
         """Find the program alive, then ask as the other drivers do."""
         if self.process is not None and self.process.poll() is not None:
             raise RuntimeError(f"{self.command[0]} has ended{self._how()}")
         return super().check()
-
-    def safe_state(self) -> None:
-        """Send ``safe_command``, if one is declared."""
-        if self._safe_command is not None and self._stdin is not None:
-            self.write(self._safe_command)
 
     def read_state(self) -> dict[str, Any]:
         """Return command, process id and exit code."""
@@ -166,9 +153,8 @@ class SubprocessDevice(Talker):
     def _how(self) -> str:
         if self.process is None:
             return ""
-        deadline = time.monotonic() + 0.5
-        while self.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.5)
         return f" with exit code {self.process.returncode}"
 
     def _read(self, stream: Any) -> None:

@@ -31,8 +31,6 @@ class HttpDevice(Talker):
         safe_path: where ``safe_state()`` posts ``safe_body``.
     """
 
-    transport = "url"
-
     def __init__(
         self,
         url: str,
@@ -116,7 +114,7 @@ class HttpDevice(Talker):
 
     def safe_state(self) -> None:
         """Post ``safe_body`` to ``safe_path``, if one is declared."""
-        if self._safe_path is not None and self._opener is not None:
+        if self._safe_path is not None:
             self.post(self._safe_path, self._safe_body)
 
     def read_state(self) -> dict[str, Any]:

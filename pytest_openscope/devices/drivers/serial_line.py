@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
 from ..driver import require
 from ..peer import Script, SocketPeer
-from .base import ScriptSource, Talker
+from .base import LineTalker, ScriptSource
 
 
-class SerialDevice(Talker):
+class SerialDevice(LineTalker):
     """One serial port.
 
     Args:
@@ -26,8 +25,6 @@ class SerialDevice(Talker):
         check_query, check_answer: what ``check()`` asks, and a regular expression that the answer must match.
         safe_command: text that ``safe_state()`` sends.
     """
-
-    transport = "port"
 
     def __init__(
         self,
@@ -50,7 +47,7 @@ class SerialDevice(Talker):
         check_answer: str | None = None,
         safe_command: str | None = None,
     ) -> None:
-        super().__init__(check_query, check_answer)
+        super().__init__(check_query, check_answer, safe_command)
         self.port = port
         self.timeout_s = timeout_s
         self._settings = {"baudrate": baud, "bytesize": bytesize, "parity": parity, "stopbits": stopbits}
@@ -60,8 +57,6 @@ class SerialDevice(Talker):
         self._read_end = (terminator if read_terminator is None else read_terminator).encode(encoding)
         self._encoding = encoding
         self._settle_s = settle_s
-        self._safe_command = safe_command
-        self._lock = threading.RLock()
         self.line: Any = None
 
     def open(self) -> None:
@@ -98,19 +93,6 @@ class SerialDevice(Talker):
             raise TimeoutError(f"{self.port} sent no whole line within {wait_s:g} s{part}")
         return data[: len(data) - len(self._read_end)].decode(self._encoding, "replace").rstrip("\r")
 
-    def query(self, text: str, timeout_s: float | None = None) -> str:
-        """Send a text and return the next one that comes.
-
-        Raises:
-            TimeoutError: as :meth:`read_line`, naming the question.
-        """
-        with self._lock:
-            self.write(text)
-            try:
-                return self.read_line(timeout_s)
-            except TimeoutError as error:
-                raise TimeoutError(f"no answer to {text!r}: {error}") from None
-
     def write_bytes(self, data: bytes) -> None:
         """Send bytes as they are."""
         self._io("told", data)
@@ -128,11 +110,6 @@ class SerialDevice(Talker):
     def clear_input(self) -> None:
         """Throw away what has come and was not read."""
         self.line.reset_input_buffer()
-
-    def safe_state(self) -> None:
-        """Send ``safe_command``, if one is declared."""
-        if self._safe_command is not None and self.line is not None:
-            self.write(self._safe_command)
 
     def read_state(self) -> dict[str, Any]:
         """Return port, settings and whether the port is open."""

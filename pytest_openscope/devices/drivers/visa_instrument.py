@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ class VisaDevice(Talker):
         on_command, off_command: what :meth:`output` sends.
         check_query, check_answer: what ``check()`` asks, and a regular expression that the answer must match.
     """
-
-    transport = "resource"
 
     def __init__(
         self,
@@ -48,7 +45,6 @@ class VisaDevice(Talker):
         self._on, self._off = on_command, off_command
         self._attributes: dict[str, Any] = {"timeout": timeout_s * 1000, "baud_rate": baud}
         self._attributes |= {"read_termination": read_termination, "write_termination": write_termination}
-        self._lock = threading.RLock()
         self.instrument: Any = None
         self._manager: Any = None
 
@@ -75,22 +71,24 @@ class VisaDevice(Talker):
             self.instrument.write(text)
 
     def read(self) -> str:
-        """Return the next answer."""
-        with self._lock:
-            answer: str = self.instrument.read()
+        """Return the next answer.
+
+        Raises:
+            TimeoutError: none came in time.
+        """
+        try:
+            with self._lock:
+                answer: str = self.instrument.read()
+        except Exception as error:
+            if "TMO" in str(error):
+                raise TimeoutError(f"{self.resource}: {error}") from error
+            raise
         self._io("answered", answer)
         return answer.strip()
 
     def query(self, text: str) -> str:
-        """Send a text and return the answer; a VISA timeout names the question."""
-        with self._lock:
-            self.write(text)
-            try:
-                return self.read()
-            except Exception as error:
-                if "TMO" in str(error):
-                    raise TimeoutError(f"{self.resource} gave no answer to {text!r}: {error}") from error
-                raise
+        """Send a text and return the answer; a timeout names the question."""
+        return self._ask(text, self.write, self.read)
 
     def output(self, on: bool) -> None:
         """Switch the output by ``on_command``/``off_command``."""

@@ -32,8 +32,6 @@ class ZmqDevice(Talker):
         ValueError: the kind is none of these.
     """
 
-    transport = "address"
-
     def __init__(
         self,
         address: str,
@@ -52,7 +50,6 @@ class ZmqDevice(Talker):
         self.address, self.kind = address, kind
         self.timeout_s = timeout_s
         self._bind, self._topic, self._safe_command = bind, topic, safe_command
-        self._lock = threading.RLock()
         self.socket: Any = None
         self._context: Any = None
 
@@ -103,9 +100,7 @@ class ZmqDevice(Talker):
 
     def query(self, text: str) -> str:
         """Send a text and return the next message."""
-        with self._lock:
-            self.send(text)
-            return self.receive()
+        return self._ask(text, self.send, self.receive)
 
     def request(self, message: dict[str, Any]) -> Any:
         """Send a mapping as JSON and return the answer, parsed."""
@@ -113,8 +108,8 @@ class ZmqDevice(Talker):
 
     def safe_state(self) -> None:
         """Send ``safe_command``, if one is declared; a ``req`` waits for the answer."""
-        if self._safe_command is not None and self.socket is not None:
-            self.query(self._safe_command) if self.kind == "req" else self.send(self._safe_command)
+        if self._safe_command is not None:
+            (self.query if self.kind == "req" else self.send)(self._safe_command)
 
     def read_state(self) -> dict[str, Any]:
         """Return address and kind."""
