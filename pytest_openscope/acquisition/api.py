@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Union
 
 from ..records import AcquisitionFacts
+from ..system import split_command
 from .failures import reason_of
 from .output import Sink
 from .run import AcquisitionRun
 from .simulated import Fault, SimulatedRun, faulty
-from .spec import AcquisitionSpec, name_of_command, split_command
+from .spec import AcquisitionSpec, name_of_command
 
 Command = Union[str, "os.PathLike[str]", Sequence[object]]
 

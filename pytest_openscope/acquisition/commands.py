@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..records import ConfigurationError, Mistake
-from ..system import StopPolicy, native_path
-from .spec import AcquisitionSpec, command_line, name_of_command, split_command
+from ..system import StopPolicy, command_line, native_path, split_command
+from .spec import AcquisitionSpec, name_of_command
 
 Parameters = Mapping[str, Any]
 

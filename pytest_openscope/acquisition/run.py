@@ -16,11 +16,11 @@ from typing import Any
 from typing_extensions import Self
 
 from ..records import AcquisitionFacts
-from ..system import Latch, StopReport, find_tree, name_of, stop_tree
+from ..system import Latch, StopReport, command_line, find_tree, name_of, stop_tree
 from .failures import Ending, last_line, reason_of
 from .output import BLOCK_BYTES, Sink, StreamFollower
 from .process import Child, OutputFiles, explain
-from .spec import LOGGER, AcquisitionSpec, command_line, output_logger
+from .spec import LOGGER, AcquisitionSpec, output_logger
 
 logger = logging.getLogger(LOGGER)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing_extensions import Self
 
 from ..records import AcquisitionFacts
-from ..system import parse_duration_s
+from ..system import command_line, parse_duration_s
 from .run import AcquisitionRun
-from .spec import LOGGER, AcquisitionSpec, command_line
+from .spec import LOGGER, AcquisitionSpec
 
 logger = logging.getLogger(LOGGER)
 

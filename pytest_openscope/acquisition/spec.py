@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,42 +47,6 @@ def output_logger(name: str, stream: str) -> str:
     return f"acquisition.{name}.{stream}"
 
 
-def split_command(command: str | os.PathLike[str] | Sequence[object]) -> tuple[str, ...]:
-    """Return program and arguments; no shell is involved.
-
-    A text is split as the platform's shell would split it (quotes group; on Windows a backslash is just a character).
-
-    Raises:
-        ValueError: the text has an open quote.
-    """
-    if isinstance(command, os.PathLike):
-        return (os.fspath(command),)
-    if not isinstance(command, str):
-        return tuple(os.fspath(part) if isinstance(part, os.PathLike) else str(part) for part in command)
-    if sys.platform != "win32":
-        return tuple(shlex.split(command))
-    return tuple(split_windows(command))
-
-
-def split_windows(text: str) -> list[str]:
-    r"""Split a text at blanks; double quotes group, also within a word (``--out="D:\my data"``), single ones a whole word.
-
-    A backslash is just a character, so that a quoted folder may end in one.
-
-    Raises:
-        ValueError: a double quote is not closed.
-    """
-    parts = re.findall(r"""\s+|'[^']*'(?!\S)|(?:[^\s"]|"[^"]*")+|".*""", text, re.DOTALL)
-    words = []
-    for part in parts:
-        if part.count('"') % 2:
-            raise ValueError("No closing quotation")
-        if not part.isspace():
-            whole = len(part) > 1 and part[0] == part[-1] == "'"
-            words.append(part[1:-1] if whole else part.replace('"', ""))
-    return words
-
-
 #: Programs that run what an argument names.
 _INTERPRETER = re.compile(r"(?i)(?:python|pythonw|py|pypy)[\d.]*t?|bonsai")
 #: Options of Python that take the next argument as their value.
@@ -120,10 +80,3 @@ def name_of_command(command: Sequence[str]) -> str:
 def _stem(path: str) -> str:
     name = re.split(r"[\\/]", path)[-1]
     return re.sub(r"(?i)\.(?:exe|com|bat|cmd|pyw?|bonsai|sh)$", "", name)
-
-
-def command_line(command: Sequence[str]) -> str:
-    """Return the command as one would type it."""
-    if sys.platform == "win32":
-        return subprocess.list2cmdline(command)
-    return shlex.join(command)

@@ -60,11 +60,14 @@ def _read_entry(
     name, problem = _name(entry, module_type, module_path)
     if problem:
         found.append(Mistake(where, problem, "rename it, or give the entry a name", path))
+    given = entry.module_parameters
+    arguments = entry.function_args or entry.kwargs or given.get("function_args") or given.get("kwargs") or {}
+    if not isinstance(arguments, Mapping):
+        problem = f"function_args must be name/value pairs, not {show(arguments)}"
+        found.append(Mistake(where, problem, "write {name: value}", f"{path}.module_parameters.function_args"))
     if found:
         mistakes.extend(found)
         return None
-    given = entry.module_parameters
-    arguments = entry.function_args or entry.kwargs or given.get("function_args")
     return PipelineEntry(
         name=_unique(name, taken),
         phase=phase,
@@ -73,7 +76,7 @@ def _read_entry(
         parameters=dict(given),
         on_failure=_policy(entry),
         function=entry.function or given.get("function"),
-        function_args=dict(arguments) if isinstance(arguments, Mapping) else None,
+        function_args=dict(arguments) or None,
         timeout_s=entry.timeout_s,
         attempts=entry.attempts,
         retry_delay_s=entry.retry_delay_s,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -17,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..config import GithubIssueSettings
 from ..records import METADATA, Failure, Outcome, Phase, failures_in
-from ..system import now_iso
+from ..system import command_line, now_iso
 from .fingerprint import Sources, fingerprint_of
 from .privacy import Machine, Privacy
 from .text import IssueContext, body, clean, first_line, plain, title
@@ -206,7 +203,7 @@ def command_text(command: tuple[str, ...]) -> str:
     """Return a command line that the rig's shell takes; one that is a single text already stays as it is."""
     if len(command) == 1:
         return command[0]
-    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+    return command_line(command)
 
 
 def version_of(session_folder: Path, facts: SessionFacts, mask: Any) -> str:

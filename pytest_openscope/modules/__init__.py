@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from .context import (
-    ModuleContext,
-    ModuleFailed,
-)
-from .contract import (
-    check_entries,
-    run_entry,
-    simulates,
-)
-from .scripts import (
-    ScriptImports,
-)
+from .context import ModuleContext, ModuleFailed
+from .contract import check_entries, run_entry
+from .scripts import ScriptImports
 
-__all__ = [
-    "ModuleContext",
-    "ModuleFailed",
-    "ScriptImports",
-    "check_entries",
-    "run_entry",
-    "simulates",
-]
+__all__ = ["ModuleContext", "ModuleFailed", "ScriptImports", "check_entries", "run_entry"]

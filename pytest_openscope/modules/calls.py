@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import numbers
 from collections.abc import Callable, Mapping
@@ -34,12 +35,12 @@ def call(function: Callable[..., Any], context: ModuleContext, step: str, *, rea
         judge(_finish(function, arguments, keywords), context)
 
 
-def call_with(function: Callable[..., Any], given: Mapping[str, Any], context: ModuleContext, output: str | None) -> None:
+def call_with(function: Callable[..., Any], given: Mapping[str, Any], context: ModuleContext) -> None:
     """Call a script's ``function`` with the keyword arguments that its entry gives (``function_args``, ``kwargs``).
 
-    Relative values of names that end in ``_path`` or ``_file`` lie in the session folder, and so does ``output``
-    (``output_filename``, of the entry or among the arguments), which becomes the argument ``output_path`` where the function
-    has one that is not given. Arguments that the function does not have are left out, with a line in the log.
+    Relative values of names that end in ``_path`` or ``_file`` lie in the session folder, and so does ``output_filename``
+    (of the entry or among the arguments), which becomes the argument ``output_path`` where the function has one that is not
+    given. Arguments that the function does not have are left out, with a line in the log.
 
     Raises:
         ModuleFailed: as in :func:`call`.
@@ -50,7 +51,7 @@ def call_with(function: Callable[..., Any], given: Mapping[str, Any], context: M
     names = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
     keywords = {name: _resolved(name, value, context) for name, value in given.items()}
     if "output_path" in names and "output_path" not in keywords:
-        filename = keywords.get("output_filename") or output
+        filename = keywords.get("output_filename") or context.parameters.get("output_filename")
         if filename:
             keywords["output_path"] = str(context.path(str(filename)))
     for name in [name for name in keywords if not takes_any and name not in names]:
@@ -92,8 +93,6 @@ def _finish(function: Callable[..., Any], arguments: list[Any], keywords: dict[s
     try:
         result = function(*arguments, **keywords)
         if inspect.iscoroutine(result):
-            import asyncio
-
             return asyncio.run(result)
         return result
     except SystemExit as leaving:
@@ -135,15 +134,10 @@ def _wants_dictionary(parameter: inspect.Parameter) -> bool:
 
 def _annotation_text(parameter: inspect.Parameter) -> str:
     """The annotation as it would be written, without the module in front of its first name."""
-    annotation = parameter.annotation
-    if annotation is _EMPTY:
+    if parameter.annotation is _EMPTY:
         return ""
-    text = annotation if isinstance(annotation, str) else None
-    if text is None:
-        text = (
-            annotation.__name__ if isinstance(annotation, type) and not getattr(annotation, "__args__", ()) else str(annotation)
-        )
-    text = text.strip(" \"'")
+    text = parameter.annotation
+    text = (text if isinstance(text, str) else inspect.formatannotation(text)).strip(" \"'")
     for package in ("typing.", "collections.abc.", "t."):
         text = text.replace(package, "")
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..log import mask_json
-from ..records import METADATA, Phase, safe_name
+from ..records import METADATA, safe_name
 from ..system import json_bytes, native_path, write_atomic, write_json
 from .scripts import ScriptImports
 
@@ -34,51 +35,16 @@ class Operator(Protocol):
         ...
 
 
-class Entry(Protocol):
-    """What this package reads of a pipeline entry (``config.PipelineEntry`` has it all)."""
+@dataclass(frozen=True)
+class ReadyMade:
+    """A step that comes with the package; ``would`` says what a dry run leaves out, None runs it there too."""
 
-    @property
-    def name(self) -> str:
-        """Name of the step, unique in its phase."""
-        ...
-
-    @property
-    def phase(self) -> Phase:
-        """Where the step runs."""
-        ...
-
-    @property
-    def module_type(self) -> str:
-        """``launcher_module``, ``script_module`` or ``repo_module``."""
-        ...
-
-    @property
-    def module_path(self) -> str:
-        """Name of a ready-made module, or path of a script, with either slash."""
-        ...
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The entry's own ``module_parameters``, before expansion."""
-        ...
-
-    @property
-    def function(self) -> str | None:
-        """Function that a script entry names."""
-        ...
-
-    @property
-    def where(self) -> str:
-        """File and key of the entry, for messages."""
-        ...
+    run: Callable[..., object]
+    would: Callable[[dict[str, Any]], str] | None = None
 
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 @dataclass(repr=False)
@@ -98,7 +64,6 @@ class ModuleContext:
         record: keeps a measurement: ``name, value, unit``, and ``minimum, maximum, passed`` where it has limits.
         attach: registers a file as a result of the session.
         set_experiment_notes: the text for ``experiment_data.experiment_notes`` of ``end_state.json``.
-        expand: fills placeholders in whatever of an entry is not in ``parameters``.
         scripts: imported scripts; one object for the whole session, so that two steps of one script share its state.
     """
 
@@ -114,7 +79,6 @@ class ModuleContext:
     record: Callable[..., object] = _nothing
     attach: Callable[[Path], object] = _nothing
     set_experiment_notes: Callable[[str], object] = _nothing
-    expand: Callable[[Any], Any] = _same
     scripts: ScriptImports = field(default_factory=ScriptImports)
 
     def __repr__(self) -> str:
@@ -180,8 +144,6 @@ class ModuleContext:
         if json_bytes(masked) == json_bytes(parameters):
             yield kept
             return
-        import tempfile
-
         with tempfile.TemporaryDirectory(prefix="openscope-") as private:
             path = Path(private) / kept.name
             write_atomic(path, json_bytes(parameters))

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from .context import ModuleContext, ModuleFailed
+from .context import ModuleContext, ModuleFailed, ReadyMade
 
 GIB = 1024**3
 
@@ -72,8 +72,7 @@ def _wants_another_look(context: ModuleContext, found: str) -> bool:
     return answer.strip().lower() not in ("q", "quit", "n", "no")
 
 
-run_pre_acquisition = run
-run_post_acquisition = run
+STEPS = {"disk_space_check": ReadyMade(run, would)}
 
 
 def _place(parameters: dict[str, Any]) -> str:

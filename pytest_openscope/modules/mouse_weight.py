@@ -1,35 +1,51 @@
-"""Asking for the animal's weight, before and after: the common part of the two ready-made steps."""
+"""Ready-made steps: ask for the animal's weight before and after the experiment.
+
+Parameters: ``mouse_weight_g`` (answers for the operator), ``mouse_weight_minimum_g`` and ``mouse_weight_maximum_g`` (what is
+plausible).
+"""
 
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import Any
 
-from .context import ModuleContext, ModuleFailed
+from .context import ModuleContext, ModuleFailed, ReadyMade
 
 FILE_NAME = "mouse_weight.csv"
 _HEAD = "timestamp,stage,weight_g\n"
 _ATTEMPTS = 5
 _PLAUSIBLE_G = (5.0, 100.0)
+_QUESTION = {stage: f"Enter animal weight {when} the experiment [g]" for stage, when in (("pre", "before"), ("post", "after"))}
 
 
-def question(stage: str) -> str:
-    """Return the prompt of a stage (``pre`` or ``post``)."""
-    return f"Enter animal weight {'before' if stage == 'pre' else 'after'} the experiment [g]"
-
-
-def ask_and_record(context: ModuleContext, stage: str) -> None:
-    """Ask until the answer is plausible, then record it as ``mouse_weight_<stage>`` and append it to ``mouse_weight.csv``.
-
-    ``mouse_weight_g`` answers for the operator; ``mouse_weight_minimum_g`` and ``mouse_weight_maximum_g`` say what is
-    plausible.
+def ask_before(context: ModuleContext) -> None:
+    """Ask and record.
 
     Raises:
         ModuleFailed: nobody is there to answer, or none of five answers was plausible.
     """
-    from datetime import datetime
+    _ask_and_record(context, "pre")
 
-    weight_g = _weight_g(context, stage)
+
+def ask_after(context: ModuleContext) -> None:
+    """Ask and record.
+
+    Raises:
+        ModuleFailed: nobody is there to answer, or none of five answers was plausible.
+    """
+    _ask_and_record(context, "post")
+
+
+STEPS = {
+    "mouse_weight_pre_prompt": ReadyMade(ask_before, lambda _: f"ask the operator: {_QUESTION['pre']}"),
+    "mouse_weight_post_prompt": ReadyMade(ask_after, lambda _: f"ask the operator: {_QUESTION['post']}"),
+}
+
+
+def _ask_and_record(context: ModuleContext, stage: str) -> None:
+    """Ask until the answer is plausible, record it as ``mouse_weight_<stage>`` and append it to ``mouse_weight.csv``."""
+    weight_g = _weight_g(context, _QUESTION[stage])
     path = context.session_folder / FILE_NAME
     with open(path, "a", encoding="utf-8", newline="") as stream:
         stream.write(("" if path.stat().st_size else _HEAD) + f"{datetime.now().isoformat()},{stage},{weight_g:g}\n")
@@ -37,7 +53,7 @@ def ask_and_record(context: ModuleContext, stage: str) -> None:
     context.logger.info("the animal weighs %g g (%s)", weight_g, stage)
 
 
-def _weight_g(context: ModuleContext, stage: str) -> float:
+def _weight_g(context: ModuleContext, question: str) -> float:
     low_g = _limit(context.parameters, "mouse_weight_minimum_g", _PLAUSIBLE_G[0])
     high_g = _limit(context.parameters, "mouse_weight_maximum_g", _PLAUSIBLE_G[1])
     given = context.parameters.get("mouse_weight_g")
@@ -49,9 +65,9 @@ def _weight_g(context: ModuleContext, stage: str) -> float:
     problem = ""
     for _ in range(_ATTEMPTS):
         try:
-            answer = context.ask(f"{problem}. {question(stage)}" if problem else question(stage))
+            answer = context.ask(f"{problem}. {question}" if problem else question)
         except EOFError as nobody:
-            raise ModuleFailed(f"nobody is there to answer: {question(stage)} (give it as mouse_weight_g)") from nobody
+            raise ModuleFailed(f"nobody is there to answer: {question} (give it as mouse_weight_g)") from nobody
         weight_g, problem = parse(answer, low_g, high_g)
         if not problem:
             return weight_g

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .context import ModuleContext, ModuleFailed
+from .context import ModuleContext, ModuleFailed, ReadyMade
 
 DEFAULT_PROMPT = "Confirm that the rig is ready, then press Enter to continue."
 
@@ -36,8 +36,7 @@ def run(context: ModuleContext) -> None:
     context.logger.info("the operator goes on%s", f": {answer}" if answer else "")
 
 
-run_pre_acquisition = run
-run_post_acquisition = run
+STEPS = {"wait_for_user_input": ReadyMade(run, would)}
 
 
 def _prompt(parameters: dict[str, Any]) -> str:

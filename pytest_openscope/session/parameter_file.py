@@ -132,11 +132,7 @@ def _entry_body(entry: PipelineEntry) -> Any:
 
 def run_step(session: SessionState, entry: PipelineEntry) -> None:
     """Run one pipeline entry under the module contract."""
-    from ..modules import run_entry, simulates
+    from ..modules import run_entry
 
-    context = module_context_of(session, entry)
-    if session.dry_run:
-        simulated = simulates(session.expanded_entry(entry), context)
-        if simulated is not None:
-            session.keep("simulated", entry.name)
-    run_entry(session.expanded_entry(entry), context)
+    if not run_entry(session.expanded_entry(entry), module_context_of(session, entry)):
+        session.keep("simulated", entry.name)

@@ -126,6 +126,5 @@ def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleCont
         record=record,
         attach=session.attach,
         set_experiment_notes=set_notes,
-        expand=session.configuration.expander(session.folder.name, session.folder),
         scripts=session.scripts,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .command_lines import command_line, split_command
 from .files import (
     count_lines,
     is_deleted,
@@ -26,6 +27,7 @@ from .processes import (
     is_stopped,
     light_command,
     memory_mb,
+    same_process,
     spawn_detached,
     step_back,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "StopReport",
     "TreeUsage",
     "clock",
+    "command_line",
     "count_lines",
     "create_time",
     "find_main",
@@ -72,7 +75,9 @@ __all__ = [
     "read_json",
     "replace_file",
     "run_probe",
+    "same_process",
     "spawn_detached",
+    "split_command",
     "step_back",
     "stop_tree",
     "time_field",

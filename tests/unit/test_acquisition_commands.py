@@ -15,9 +15,10 @@ from pytest_openscope.acquisition.commands import describe_command as describe
 from pytest_openscope.acquisition.commands import repository_folder
 from pytest_openscope.acquisition.failures import describe_returncode
 from pytest_openscope.acquisition.process import change_environment, explain, program_on_windows
-from pytest_openscope.acquisition.spec import AcquisitionSpec, split_command, split_windows
+from pytest_openscope.acquisition.spec import AcquisitionSpec
 from pytest_openscope.records import Mistake
 from pytest_openscope.records.failures import ConfigurationError
+from pytest_openscope.system.command_lines import split_command, split_windows
 
 FOLDER = Path("/data/m1_2025-01-01_10-00-00")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="paths and quoting of POSIX")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import sys
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_openscope.modules.contract import READY_MADE, ModuleContext, ModuleFailed, run_entry
+from pytest_openscope.modules import ModuleContext, ModuleFailed, run_entry
+from pytest_openscope.modules.contract import READY_MADE
 from pytest_openscope.records.phases import Phase
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -18,10 +20,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_every_ready_made_module_is_described_with_its_parameters() -> None:
     page = (DOCS / "reference" / "modules.md").read_text(encoding="utf-8")
-    folder = Path(sys.modules["pytest_openscope.modules.contract"].__file__ or "").parent
-    for name in READY_MADE:
+    for name, step in READY_MADE.items():
         assert f"`{name}`" in page
-        source = (folder / f"{name}.py").read_text(encoding="utf-8")
+        source = inspect.getsource(sys.modules[step.run.__module__])
         for parameter in re.findall(r'parameters\.get\(\s*"(\w+)"', source):
             assert parameter in page, f"{parameter} of {name}"
 
@@ -38,7 +39,14 @@ def test_the_scripts_of_the_guide_run(tmp_path: Path, caplog: pytest.LogCaptureF
 
     def run(path: str, phase: Phase) -> None:
         entry = SimpleNamespace(
-            name="x", phase=phase, module_type="script_module", module_path=path, parameters={}, function=None, where=""
+            name="x",
+            phase=phase,
+            module_type="script_module",
+            module_path=path,
+            parameters={},
+            function=None,
+            function_args=None,
+            where="",
         )
         run_entry(entry, context)
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.modules.contract import ModuleContext, ModuleFailed, run_entry
+from pytest_openscope.modules import ModuleContext, ModuleFailed, run_entry
 from pytest_openscope.modules.mouse_weight import parse
 from pytest_openscope.records.phases import Phase
 
