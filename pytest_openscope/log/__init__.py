@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from .lines import (
-    LogEntry,
-    encode_batch,
-    head,
-    last_lines,
-    read_log,
-)
-from .masking import (
-    REFERENCE,
-    ExactMasker,
-    collect_secrets,
-    is_secret_key,
-    mask_json,
-    mask_text,
-    weak_secret_keys,
-)
+from .lines import LogEntry, encode_batch, head, last_lines, read_log
+from .masking import REFERENCE, ExactMasker, collect_secrets, is_secret_key, mask_json, mask_text, weak_secret_keys
 from .secret_shapes import MASK
-from .session_log import (
-    SessionLog,
-)
-from .writer import (
-    LogWriter,
-    repair_tail,
-)
+from .session_log import SessionLog
+from .writer import LogWriter, repair_tail
 
 __all__ = [
     "MASK",

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ..system import time_field
 
@@ -25,7 +25,6 @@ _UNSAFE_FIELD = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\\\(?
 _ESCAPE = re.compile(r"\\x\{(10[0-9a-f]{4}|[0-9a-f]{1,5})\}")
 #: Every byte that stands for itself in a batch of child output.
 _PLAIN_BYTES = bytes([9, 10, *range(0x20, 0x7F)])
-_BLOCK = 64 * 1024
 #: Shorter than this no record's first field can be: ``YYYY-MM-DDTHH:MM:SS.ffffff+HH:MM``.
 _TIME_LENGTH = 32
 
@@ -240,21 +239,6 @@ def read_log(
         reader.abandon(offset)
 
 
-def _tail(stream: BinaryIO, newlines: int, limit: int) -> bytes:
-    """Return the end of a file with at least ``newlines`` newlines in it, at most ``limit`` bytes."""
-    position = stream.seek(0, os.SEEK_END)
-    floor = max(0, position - limit)
-    blocks: list[bytes] = []
-    found = 0
-    while position > floor and found < newlines:
-        size = min(_BLOCK, position - floor)
-        position -= size
-        stream.seek(position)
-        blocks.append(stream.read(size))
-        found += blocks[-1].count(b"\n")
-    return b"".join(reversed(blocks))
-
-
 def last_lines(path: str | os.PathLike[str], count: int, limit_bytes: int = 1024 * 1024) -> list[str]:
     """Return the last ``count`` lines as they stand in the file, a torn one included.
 
@@ -266,5 +250,6 @@ def last_lines(path: str | os.PathLike[str], count: int, limit_bytes: int = 1024
     if count <= 0:
         return []
     with open(path, "rb") as stream:
-        text = _tail(stream, count + 1, limit_bytes).decode("utf-8", "replace")
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - limit_bytes))
+        text = stream.read().decode("utf-8", "replace")
     return text.removesuffix("\n").split("\n")[-count:] if text else []

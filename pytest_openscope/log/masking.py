@@ -71,10 +71,11 @@ def is_secret_key(key: str) -> bool:
     return False
 
 
-def is_public_part(key: str) -> bool:
-    """Tell whether an entry inside a secret mapping (``credentials: {user: …}``) may be shown."""
-    words = [word.lower() for word in _WORDS.findall(key)]
-    return bool(words) and words[-1] in _PUBLIC and not is_secret_key(key)
+def _is_hidden(key: str, secret: bool) -> bool:
+    """Tell whether an entry of a mapping is secret; in a secret one (``credentials: {user: …}``) all but public parts are."""
+    words = _WORDS.findall(key)
+    is_public = bool(words) and words[-1].lower() in _PUBLIC
+    return is_secret_key(key) or (secret and not is_public)
 
 
 def collect_secrets(value: Any, environ: Mapping[str, str] | None = None) -> frozenset[str]:
@@ -92,8 +93,7 @@ def collect_secrets(value: Any, environ: Mapping[str, str] | None = None) -> fro
 def _collect(value: Any, secret: bool, environ: Mapping[str, str], found: set[str]) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            name = str(key)
-            _collect(item, is_secret_key(name) or (secret and not is_public_part(name)), environ, found)
+            _collect(item, _is_hidden(str(key), secret), environ, found)
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             _collect(item, secret, environ, found)
@@ -138,12 +138,12 @@ _OWN_WORDS = _set(
 )
 
 
-def is_own_word(secret: str) -> bool:
+def _is_own_word(secret: str) -> bool:
     """Tell whether a secret is a word of this package's own, which is hidden nowhere but under its key."""
     return secret.strip().lower() in _OWN_WORDS
 
 
-def is_ordinary_word(secret: str) -> bool:
+def _is_ordinary_word(secret: str) -> bool:
     """Tell whether a secret is so weak that names of steps, devices and keys may hold it by chance."""
     text = secret.strip()
     return text.isalpha() and text.isascii() and len(text) <= 12 and text in (text.lower(), text.upper(), text.title())
@@ -153,10 +153,8 @@ def weak_secret_keys(value: Any, prefix: str = "", secret: bool = False) -> Iter
     """Yield the dotted keys of a configuration whose secret is an ordinary word."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            name = str(key)
-            hidden = is_secret_key(name) or (secret and not is_public_part(name))
-            yield from weak_secret_keys(item, f"{prefix}.{name}" if prefix else name, hidden)
-    elif secret and isinstance(value, str) and _worth_masking(value) and (is_own_word(value) or is_ordinary_word(value)):
+            yield from weak_secret_keys(item, f"{prefix}.{key}" if prefix else str(key), _is_hidden(str(key), secret))
+    elif secret and isinstance(value, str) and _worth_masking(value) and (_is_own_word(value) or _is_ordinary_word(value)):
         yield prefix
 
 
@@ -170,11 +168,11 @@ class ExactMasker:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.secrets = frozenset(secret for secret in secrets if _worth_masking(secret) and not is_own_word(secret))
+        self.secrets = frozenset(secret for secret in secrets if _worth_masking(secret) and not _is_own_word(secret))
         forms = {form for secret in self.secrets for form in _spellings(secret)}
         self._spellings = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, self._spellings))) if self._spellings else None
-        strong = frozenset(secret for secret in self.secrets if not is_ordinary_word(secret))
+        strong = frozenset(secret for secret in self.secrets if not _is_ordinary_word(secret))
         self._names = self if strong == self.secrets else ExactMasker(strong)
 
     def __call__(self, text: str) -> str:
@@ -219,25 +217,7 @@ def _key_and_value() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 _QUOTES = ('"', "'", '\\"')
-_PLAIN_VALUES = frozenset(
-    {
-        "none",
-        "null",
-        "true",
-        "false",
-        "str",
-        "int",
-        "bytes",
-        "bool",
-        "any",
-        "optional",
-        "string",
-        "missing",
-        "unset",
-        "\\",
-        MASK,
-    }
-)
+_PLAIN_VALUES = _set("none null true false str int bytes bool any optional string missing unset \\") | {MASK}
 
 
 def _mask_key_values(text: str) -> str:
@@ -319,9 +299,7 @@ def _mask_value(value: Any, secret: bool, masker: ExactMasker) -> Any:
     if isinstance(value, Mapping):
         masked = {}
         for key, item in value.items():
-            name = key if isinstance(key, str) else str(key)
-            hidden = is_secret_key(name) or (secret and not is_public_part(name))
-            masked[mask_text(name, masker.names)] = _mask_value(item, hidden, masker)
+            masked[mask_text(str(key), masker.names)] = _mask_value(item, _is_hidden(str(key), secret), masker)
         return masked
     if isinstance(value, (list, tuple)):
         return _mask_arguments([_mask_value(item, secret, masker) for item in value])

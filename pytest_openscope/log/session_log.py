@@ -18,11 +18,9 @@ from threading import RLock
 from typing import Any
 
 from ..system import clock, time_field
-from .lines import Damage, LogEntry, encode_batch, head, last_lines, read_log, record_text
+from .lines import encode_batch, head, record_text
 from .tap import Levels, Tap
-from .writer import LogWriter, repair_tail
-
-__all__ = ["Damage", "LogEntry", "LogWriter", "SessionLog", "last_lines", "read_log", "repair_tail"]
+from .writer import LogWriter
 
 Masker = Callable[[str], str]
 #: Distinct pairs of logger and level whose line head is kept; loggers named after objects must not fill the memory.
@@ -240,10 +238,6 @@ class SessionLog:
     def first_error(self) -> OSError | None:
         """Why the first record was lost."""
         return self._writer.first_error if self._writer else None
-
-    def retry(self) -> bool:
-        """After losses, try to note them in the log; True when nothing is owed."""
-        return self._writer is None or self._writer.retry()
 
     def close(self) -> None:
         """Close the file, on the disk; records that come later are dropped."""

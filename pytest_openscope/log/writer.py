@@ -35,7 +35,6 @@ class LogWriter:
     def __init__(self, path: str | os.PathLike[str], on_lost: Callable[[OSError], None] | None = None) -> None:
         self.path = Path(path)
         self.lost_records = 0
-        self.lost_bytes = 0
         self.first_error: OSError | None = None
         self._on_lost = on_lost
         self._fd = keep_apart(os.open(self.path, _FLAGS, 0o644))
@@ -60,11 +59,6 @@ class LogWriter:
             return self._size if self._closed else os.fstat(self._fd).st_size
         except OSError:
             return self._size
-
-    @property
-    def closed(self) -> bool:
-        """True after :meth:`close`; later records are dropped uncounted."""
-        return self._closed
 
     def write(self, data: bytes, records: int = 1) -> bool:
         """Append whole records; False when they are lost."""
@@ -93,31 +87,26 @@ class LogWriter:
         with self._lock:
             return self._clean or self._write_slowly(b"", 0, 0, None)
 
-    def sync(self) -> bool:
-        """Wait until the file is on the disk; False (and the error kept) when the disk refuses."""
-        with self._lock:
-            try:
-                if not self._closed:
-                    os.fsync(self._fd)
-            except OSError as error:
-                self.first_error = self.first_error or error
-                return False
-        return True
-
     def close(self) -> None:
-        """Write what is owed, wait for the disk, close the file; a file that was deleted meanwhile is written once more."""
+        """Write what is owed, wait for the disk, close the file; a file that was deleted meanwhile is written once more.
+
+        Later records are dropped uncounted.
+        """
         with self._lock:
             if not self._closed:
                 self.retry()
-                self.sync()
+                self._note_error(os.fsync, self._fd)
                 self._put_back()
                 self._size = self.size
                 self._closed, self._clean = True, False
                 fd, self._fd = self._fd, -1
-                try:
-                    os.close(fd)
-                except OSError as error:
-                    self.first_error = self.first_error or error
+                self._note_error(os.close, fd)
+
+    def _note_error(self, do: Callable[[int], None], fd: int) -> None:
+        try:
+            do(fd)
+        except OSError as error:
+            self.first_error = self.first_error or error
 
     def _write_in_fork(self, data: bytes, records: int = 1) -> bool:
         """Stand in for :meth:`write` in a forked child: once the file's owner is dead, somebody else has finished the file."""
@@ -160,12 +149,10 @@ class LogWriter:
     def _lose(self, records: int, size: int, error: OSError) -> None:
         self._clean = False
         self.lost_records += records
-        self.lost_bytes += size
         self._owed_records += records
         self._owed_bytes += size
         self._owed_error = self._owed_error or error
-        if self.first_error is None:
-            self.first_error = error
+        self.first_error = self.first_error or error
 
     def _take_back(self, payload: bytes) -> None:
         """Cut off the part of ``payload`` that reached the file; what another process appended stays."""
@@ -189,7 +176,6 @@ class LogWriter:
                 put_back(self._fd, self.path)
         except OSError as error:
             self.first_error = self.first_error or error
-            self.lost_bytes += self.size
             try:
                 self.lost_records += count_lines(self._fd)
             except OSError:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.log.session_log import LogEntry, read_log
+from pytest_openscope.log.lines import LogEntry, read_log
 
 # pytester forgets what a run in this process imported. These take longest to import, and are not to be imported twice.
 for _module in ("config.configuration", "session.run", "session.steps", "session.attempts", "checks.suite", "plugin"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openscope.log.session_log import read_log
+from pytest_openscope.log.lines import read_log
 
 CONFTEST = """
     import pytest

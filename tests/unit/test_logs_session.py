@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
+from pytest_openscope.log.lines import LogEntry, read_log
 from pytest_openscope.log.masking import ExactMasker
-from pytest_openscope.log.session_log import LogEntry, SessionLog, read_log
+from pytest_openscope.log.session_log import SessionLog
 
 log = logging.getLogger("my.camera")
 
