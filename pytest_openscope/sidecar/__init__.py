@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from .client import (
+from .link import (
     SidecarClient,
 )
-from .late_reports import (
-    LateAnswers,
-)
-from .markers import (
+from .recovery import (
     crashed,
     mark_unfinished,
-)
-from .recovery import (
     recover,
+)
+from .reports import (
+    LateAnswers,
 )
 
 __all__ = [

@@ -1,25 +1,32 @@
-"""What the sidecar runs beside its watch: the mirror, the resource samples, the reports, and the note of what is owed."""
+"""What the sidecar runs beside its watch: the mirror, the resource samples, the reports, and the note of what is owed.
+
+Each is guarded alone, so that a fault in one costs neither the others nor the watch.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..mirror import MirrorJob, MirrorSupervisor
-from ..records import END_STATE, METADATA
+from ..log import ExactMasker, LogWriter
+from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
+from ..records import END_STATE, METADATA, Journal
 from ..system import update_json
-from .markers import mark_unfinished, unmark
+from .link import Link
+from .reconstruct import SessionView
+from .recovery import mark_unfinished, unmark
+from .reports import send_reports, send_waiting, wanted
 from .samples import RESOURCE_USAGE, ResourceSampler
 
-if TYPE_CHECKING:
-    from ..mirror import MirrorStatus
-    from .loop import Sidecar
-
+LOGGER = "pytest_openscope.sidecar"
 MIRROR_LOGGER = "pytest_openscope.mirror"
+ISSUES_LOGGER = "pytest_openscope.issues"
 MIRROR_FINISH_S = 600.0
 RESOURCE_INTERVAL_S = 5.0
 #: The copies of the states, which tell of the mirror itself, are brought up to date for so long.
@@ -34,11 +41,16 @@ _REPORTS_TICK_S = 0.2
 _MAX_FAULTS = 3
 
 
-class SessionHelpers:
-    """The sidecar's helpers; whatever one of them raises is the caller's to guard."""
+class Helpers:
+    """The sidecar's helpers, and its voice: :meth:`say` and :meth:`guard`.
 
-    def __init__(self, sidecar: Sidecar) -> None:
-        self.sidecar, self.view = sidecar, sidecar.view
+    Attributes:
+        secrets: exact values to mask.
+    """
+
+    def __init__(self, view: SessionView, journal: Journal, link: Link, dead: threading.Event) -> None:
+        self.view, self.journal, self.link, self.dead = view, journal, link, dead
+        self.secrets: frozenset[str] = frozenset()
         self.mirror: MirrorSupervisor | None = None
         self.sampler: ResourceSampler | None = None
         self._reports: threading.Thread | None = None
@@ -46,24 +58,52 @@ class SessionHelpers:
         self._faults = 0
         self._last: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
 
-    def start(self) -> None:
-        """Start everything, each guarded alone."""
-        guard = self.sidecar.guard
-        guard("noting the unfinished session", self._mark)
-        if self.view.collected or self.sidecar.finish_only:
-            guard("starting the mirror", self._start_mirror)
-        if not self.sidecar.finish_only:
-            guard("starting the resource samples", self._start_samples)
-            guard("starting earlier reports", self._start_old_reports)
+    # -- what it says ------------------------------------------------------------------------------------------------
+
+    def guard(self, what: str, action: Callable[[], object]) -> None:
+        """Run one part's action; what it raises goes to the sidecar's log and to the session, and nowhere else."""
+        try:
+            action()
+        except Exception as error:
+            print(f"{what} failed\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            self.say("ERROR", f"{what} failed: {type(error).__name__}: {error}")
+
+    def say(self, level: str, text: str, logger: str = LOGGER, terminal: bool = False) -> None:
+        """Let the session log a line; without a session it goes to the sidecar's own log, a warning into the session's too."""
+        ended = self.view.ended is not None
+        if self.dead.is_set() or ended:
+            print(f"{level} {logger}: {text}", file=sys.stderr, flush=True)
+        if not self.dead.is_set():
+            self.link.send(type="say", level=level, logger=logger, text=text, terminal=terminal)
+        # A copy that is verified must stay true.
+        if ended and level != "INFO" and self._last["status"] != "verified":
+            try:
+                self._append(level, text, logger)
+            except OSError as error:
+                print(f"the session log cannot be written: {error}", file=sys.stderr, flush=True)
+
+    def _append(self, level: str, text: str, logger: str) -> None:
+        """Append a record to the log of the session that has ended, which is the sidecar's now; the mirror's copy follows."""
+        log = LogWriter(self.view.log_path)
+        try:
+            log.record(level, logger, ExactMasker(self.secrets)(text))
+        finally:
+            log.close()
+
+    # -- on the way --------------------------------------------------------------------------------------------------
+
+    def start(self, finish_only: bool) -> None:
+        """Start all of them; for a session whose process is gone only the mirror."""
+        self.guard("noting the unfinished session", self._mark)
+        if self.view.collected or finish_only:
+            self.guard("starting the mirror", self._start_mirror)
+        if not finish_only:
+            self.guard("starting the resource samples", self._start_samples)
+            self.guard("starting earlier reports", self._start_old_reports)
 
     def _mark(self) -> None:
-        state = self.view.state_directory
-        if state is not None:
-            mark_unfinished(state, self._uuid, self.view.folder, self.view.value("mirror_directory"))
-
-    @property
-    def _uuid(self) -> str:
-        return str(self.view.value("session_uuid", self.view.folder.name))
+        if self.view.state_directory is not None:
+            mark_unfinished(self.view.state_directory, self.view.uuid, self.view.folder, self.view.value("mirror_directory"))
 
     def _start_mirror(self) -> None:
         view, directory, state = self.view, self.view.value("mirror_directory"), self.view.state_directory
@@ -74,7 +114,7 @@ class SessionHelpers:
             log_path=str(view.log_path),
             mirror_directory=str(directory),
             rig_id=str(view.value("rig_id", "")),
-            session_uuid=self._uuid,
+            session_uuid=view.uuid,
             started=str(view.value("started", "")),
             state_directory=str(state),
         )
@@ -82,15 +122,15 @@ class SessionHelpers:
         self.mirror.start()
 
     def _start_samples(self) -> None:
-        view, say = self.view, self.sidecar.say
-        started = view.value("create_time")
+        view = self.view
+        pid, started = view.process
         self.sampler = ResourceSampler(
             view.folder / METADATA / RESOURCE_USAGE,
-            int(view.value("pid", 0)),
-            float(started) if started is not None else None,
+            pid,
+            started,
             float(view.value("resource_interval_s", RESOURCE_INTERVAL_S)),
             str(view.value("resource_disk", view.folder)),
-            lambda level, text, logger, terminal: say(level, text, logger, terminal),
+            self.say,
             low_disk_gb=float(view.value("low_disk_gb", 5.0)),
             low_memory_percent=float(view.value("low_memory_percent", 95.0)),
             summary_s=float(view.value("resource_summary_s", 300.0)),
@@ -100,8 +140,12 @@ class SessionHelpers:
                 self.sampler.acquisition_started(acquisition.name, acquisition.pid, acquisition.create_time)
         self.sampler.start()
 
-    def on_events(self, events: Iterable[dict[str, Any]]) -> None:
-        """Take what the samples need from the journal."""
+    def follow(self, events: Iterable[dict[str, Any]]) -> None:
+        """Take in new events of the journal and go on a little; called about every 0.2 s, never waits."""
+        self.guard("following the session", partial(self._sample, events))
+        self.guard("supervising the mirror", self._tick)
+
+    def _sample(self, events: Iterable[dict[str, Any]]) -> None:
         sampler = self.sampler
         if sampler is None:
             return
@@ -112,16 +156,16 @@ class SessionHelpers:
             elif event["event"] == "acquisition_finished":
                 sampler.acquisition_finished(str(event["name"]))
 
-    def tick(self) -> None:
-        """See to the mirror's worker; called about every 0.2 s, never touches the share itself."""
-        if self.mirror is None and self.view.collected:
+    def _tick(self) -> None:
+        """See to the mirror's worker; never touches the share itself."""
+        if self.view.collected:
             # Not before: what a mistyped command line began is taken back, and nothing of it may be in the mirror.
             self._start_mirror()
         if self.mirror is None or self._faults >= _MAX_FAULTS:
             return
         try:
             for notice in self.mirror.tick():
-                self.sidecar.say(notice.level, notice.text, MIRROR_LOGGER, notice.terminal)
+                self.say(notice.level, notice.text, MIRROR_LOGGER, notice.terminal)
         except Exception:
             self._faults += 1
             raise
@@ -130,17 +174,6 @@ class SessionHelpers:
         """Return pid and start time of each process seen alive in an acquisition's tree."""
         return self.sampler.known_processes() if self.sampler is not None else []
 
-    def log_late(self, level: str, text: str, logger: str) -> None:
-        """Put a warning into the log of the session that has ended, unless its copy is verified, which must stay true."""
-        if self._last["status"] == "verified":
-            return
-        from .late import append_late
-
-        try:
-            append_late(self.view, level, logger, text, self.sidecar.secrets)
-        except OSError as error:
-            print(f"the session log cannot be written: {error}", file=sys.stderr, flush=True)
-
     def stop_samples(self) -> None:
         """Complete ``resource_usage.json``."""
         if self.sampler is not None:
@@ -148,23 +181,32 @@ class SessionHelpers:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def finish_mirror(self) -> None:
+    def conclude(self) -> None:
+        """See mirror and reports through, and take the note away when nothing is owed; say ``done`` in between."""
+        if self.view.discarded:
+            self.guard("taking the session back", self._unmark)
+            self.link.send(type="done")
+            return
+        self.guard("starting reports", self._start_reports)
+        self.guard("finishing the mirror", self._finish_mirror)
+        self._wait_for_reports()
+        self.link.send(type="done")
+        self.guard("closing the books", self._close)
+
+    def _finish_mirror(self) -> None:
         """Bring the mirror to its end within ``mirror_finish_s``, telling the session how it stands meanwhile."""
         self._start_mirror()
         mirror = self.mirror
-        if mirror is None:
-            self._tell({"status": "off", "bytes_behind": 0, "reason": ""})
-            return
-        mirror.finish_soon()
-        limit_s = float(self.view.value("mirror_finish_s", MIRROR_FINISH_S))
-        status = self._settle(mirror, limit_s, partial(self._still_pending, mirror))
-        self._note(mirror, status)
-        self._tell(self._last)
+        if mirror is not None:
+            mirror.finish_soon()
+            limit_s = float(self.view.value("mirror_finish_s", MIRROR_FINISH_S))
+            self._note(mirror, self._settle(mirror, limit_s, partial(self._still_pending, mirror)))
+        self.link.send(type="mirror", **self._last)
 
     def _settle(self, mirror: MirrorSupervisor, limit_s: float, tell: Callable[[MirrorStatus], None]) -> MirrorStatus:
         start = told = time.monotonic()
         while time.monotonic() - start < limit_s and self._faults < _MAX_FAULTS:
-            self.sidecar.guard("supervising the mirror", self.tick)
+            self.guard("supervising the mirror", self._tick)
             status = mirror.status()
             if status.settled:
                 break
@@ -176,80 +218,64 @@ class SessionHelpers:
 
     def _still_pending(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
         """Say it on the pipe, and once per reason in ``end_state.json``, which may stand like that for minutes."""
-        self._tell({"status": status.status, "bytes_behind": status.bytes_behind, "reason": status.reason})
+        self.link.send(type="mirror", **asdict(status))
         if status.reason != self._last["reason"] or status.bytes_behind > self._last["bytes_behind"]:
-            self.sidecar.guard("noting the mirror's status", partial(self._note, mirror, status))
+            self.guard("noting the mirror's status", partial(self._note, mirror, status))
 
     def _note(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
         """Write the mirror's status into ``end_state.json``."""
-        self._last = {"status": status.status, "bytes_behind": status.bytes_behind, "reason": status.reason}
-        if mirror.sha256:
-            self._last["sha256"] = mirror.sha256
+        self._last = asdict(status) | ({"sha256": mirror.sha256} if mirror.sha256 else {})
         update_json(self.view.folder / METADATA / END_STATE, lambda state: state.update(mirror=self._last))
-
-    def _tell(self, status: dict[str, Any]) -> None:
-        self.sidecar.link.send(type="mirror", **status)
 
     def _start_old_reports(self) -> None:
         """Send what earlier sessions left; the drain at the end waits for this one."""
-        from .reports import send_waiting, wanted
-
-        state = self.view.state_directory
-        if state is None or not wanted(self.view):
+        if self.view.state_directory is None or not wanted(self.view):
             return
         from ..issues import waiting
 
-        if waiting(state):
-            drain = partial(send_waiting, self.view, self.sidecar.secrets, REPORTS_S)
-            send = partial(self.sidecar.guard, "sending earlier reports", drain)
-            threading.Thread(target=send, name="earlier-reports", daemon=True).start()
+        if waiting(self.view.state_directory):
+            self._in_thread("sending earlier reports", lambda: send_waiting(self.view, self.secrets, REPORTS_S))
 
-    def start_reports(self) -> None:
-        """Send what the outbox holds, in a thread: GitHub and the share do not wait for each other."""
-        from .reports import wanted
+    def _in_thread(self, what: str, action: Callable[[], object]) -> threading.Thread:
+        """GitHub and the share do not wait for each other."""
+        thread = threading.Thread(target=self.guard, args=(what, action), name=what, daemon=True)
+        thread.start()
+        return thread
 
-        if not wanted(self.view):
+    def _start_reports(self) -> None:
+        """Send what the outbox holds."""
+        if wanted(self.view):
+            self._reports = self._in_thread("sending reports", self._drain)
+        else:
             self._tell_left(0)
-            return
-        self._reports = threading.Thread(
-            target=lambda: self.sidecar.guard("sending reports", self._drain), name="reports", daemon=True
-        )
-        self._reports.start()
 
     def _drain(self) -> None:
-        from .reports import log_answer, send_reports
+        send_reports(self.view, self.journal, self.secrets, REPORTS_S, self._tell_answer, self._tell_left)
 
-        def tell(answer: dict[str, Any]) -> None:
-            self.sidecar.guard("logging the report", partial(log_answer, self.view, answer, self.sidecar.secrets))
-            self._logged.set()
-            self.sidecar.link.send(**{**answer, "type": "report"})
-
-        assert self.sidecar.journal is not None
-        send_reports(self.view, self.sidecar.journal, self.sidecar.secrets, REPORTS_S, tell, self._tell_left)
+    def _tell_answer(self, answer: dict[str, Any]) -> None:
+        status, url, reason = answer.get("status"), answer.get("issue_url"), answer.get("reason")
+        text = f"report {answer.get('fingerprint')}: {status} {url or ''}".rstrip() + (f" ({reason})" if reason else "")
+        self.guard("logging the report", lambda: self._append("INFO" if url else "WARNING", text, ISSUES_LOGGER))
+        self._logged.set()
+        self.link.send(**{**answer, "type": "report"})
 
     def _tell_left(self, count: int) -> None:
-        self.sidecar.link.send(type="reports", left=count)
+        self.link.send(type="reports", left=count)
 
-    def wait_for_reports(self) -> None:
+    def _wait_for_reports(self) -> None:
         """Give the reports a bounded time; what is left stays in the outbox. A line on them goes into the mirror as well."""
         deadline = time.monotonic() + REPORTS_S + _REPORTS_SPARE_S
-        while self._reports is not None and self._reports.is_alive() and time.monotonic() < deadline:
-            self._reports.join(_REPORTS_TICK_S)
-            self._mirror_the_answers()
-        self._mirror_the_answers()
+        waiting = True
+        while waiting:
+            if self._reports is not None:
+                self._reports.join(_REPORTS_TICK_S)
+            waiting = self._reports is not None and self._reports.is_alive() and time.monotonic() < deadline
+            if self._logged.is_set() and self._last["status"] != "pending":
+                self._logged.clear()
+                if self.mirror is not None:
+                    self.guard("mirroring the line on the report", self._finish_mirror)
 
-    def _mirror_the_answers(self) -> None:
-        if self._logged.is_set() and self._last["status"] != "pending":
-            self._logged.clear()
-            if self.mirror is not None:
-                self.sidecar.guard("mirroring the line on the report", self.finish_mirror)
-
-    def discard(self) -> None:
-        """Take the note of the session away: nothing is owed."""
-        if self.view.state_directory is not None:
-            unmark(self.view.state_directory, self._uuid)
-
-    def close(self) -> None:
+    def _close(self) -> None:
         """Bring the copied states up to date, end the worker, and take the note away when nothing is owed."""
         settled = self._last["status"] != "pending"
         if self.mirror is not None:
@@ -257,9 +283,11 @@ class SessionHelpers:
                 self.mirror.refresh_metadata()
                 self._settle(self.mirror, _REFRESH_S, lambda _: None)
             self.mirror.stop()
-        if self.view.ended is None:
-            return  # Its ending could not be written: that is owed to the next session on this rig.
-        if settled and self.sidecar.journal is not None:
-            self.sidecar.journal.write("finished", mirror=self._last["status"])
-            if self.view.state_directory is not None:
-                unmark(self.view.state_directory, self._uuid)
+        # An ending that could not be written is owed to the next session on this rig.
+        if settled and self.view.ended is not None:
+            self.journal.write("finished", mirror=self._last["status"])
+            self._unmark()
+
+    def _unmark(self) -> None:
+        if self.view.state_directory is not None:
+            unmark(self.view.state_directory, self.view.uuid)

@@ -1,21 +1,279 @@
-"""The sidecar's end of the pipes: nudges and the greeting come in, messages go out; neither can ever hold it up."""
+"""The pipe between an experiment process and its sidecar, both ends; neither can hold up the other.
+
+Down the sidecar's stdin go lines: first a greeting (JSON: secrets, import paths), then an empty line per journal event, so
+that the sidecar reads the journal at once. Up its stdout come JSON messages. Both are conveniences: the sidecar finds
+everything else in the journal, and watches the process itself, since a forked worker can keep the pipe open.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+from ..records import METADATA, Journal
+from ..system import light_command, lines_of, spawn_detached
+
+SIDECAR_LOG = "sidecar.log"
+#: How often a sidecar that cannot start or dies is started again.
+RESTARTS = 1
 #: Messages kept for an experiment process that does not read; the oldest go first.
 _MAX_QUEUED = 1000
 
 
+def _spawn(folder: Path, stdout: int, *options: str) -> subprocess.Popen[bytes]:
+    arguments = ["--folder", str(folder.absolute()), *options]
+    with open(folder / METADATA / SIDECAR_LOG, "ab") as log:
+        command = light_command("pytest_openscope.sidecar.__main__", arguments)
+        return spawn_detached(command, stdin=subprocess.PIPE, stdout=stdout, stderr=log)
+
+
+def _greet(process: subprocess.Popen[bytes], **greeting: Any) -> int:
+    """Send what the sidecar needs first, blocking until it is read; return the pipe's descriptor."""
+    assert process.stdin is not None
+    fd = process.stdin.fileno()
+    _write_all(fd, {"type": "hello", "pid": os.getpid(), **greeting})
+    return fd
+
+
+def _write_all(fd: int, message: dict[str, Any]) -> None:
+    data = memoryview(json.dumps(message, default=str).encode("ascii") + b"\n")
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def start_finisher(folder: Path, secrets: Iterable[str] = ()) -> None:
+    """Start a sidecar that finishes a session whose process is gone.
+
+    Raises:
+        OSError: the process cannot be created.
+    """
+    process = _spawn(folder, subprocess.DEVNULL, "--finish")
+    assert process.stdin is not None
+    try:
+        path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
+        _greet(process, secrets=sorted(secrets), sys_path=path)
+        process.stdin.close()
+    except OSError:
+        print(f"the sidecar for {folder.name} did not take its greeting", file=sys.stderr)
+    # It outlives this process by design; Popen's finalizer would warn that it does.
+    process.returncode = 0
+
+
+class SidecarClient:
+    """One session's sidecar as its experiment process sees it: starts it, wakes it, hears it.
+
+    Start it after the journal has its ``session`` event. ``on_message`` is called in a daemon thread with each message of the
+    sidecar, and with ``{"type": "restarted" | "gave_up", "reason": …}`` from here; what it raises changes nothing. In a forked
+    child every method does nothing.
+
+    Args:
+        secrets: exact values to mask; they travel through the pipe, never over a command line or a file.
+        terminal_fd: the terminal's stderr, to which the sidecar says how a session whose process died has ended; ignored
+            unless it is a terminal, since a pipe's reader would wait for the sidecar.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        folder: Path,
+        on_message: Callable[[dict[str, Any]], None],
+        *,
+        secrets: Iterable[str] = (),
+        terminal_fd: int | None = None,
+        start: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.on_message = on_message
+        self.pid: int | None = None
+        self.memory_mb: float | None = None
+        self.ready_after_s: float | None = None
+        self.restarts = 0
+        self.gave_up = ""
+        self.mirror: dict[str, Any] | None = None
+        self.reports_left: int | None = None
+        self._secrets = list(secrets)
+        self._terminal_fd = terminal_fd
+        self._started_at = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._input: int | None = None
+        self._input_id: tuple[int, int] | None = None
+        self._leaving = False
+        self._ready, self._done = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+        if start:
+            self.start()
+        journal.nudge = self.nudge
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``ready``, ``done``, ``gave_up`` or ``off`` (not started, or let go)."""
+        if self.gave_up:
+            return "gave_up"
+        if self._done.is_set():
+            return "done"
+        if self._process is None:
+            return "off"
+        return "ready" if self._ready.is_set() else "starting"
+
+    def start(self) -> bool:
+        """Start the sidecar; False when the system cannot create the process even at the second attempt."""
+            while True:
+            self._started_at = time.monotonic()
+            try:
+                process = _spawn(self.folder, subprocess.PIPE)
+            except OSError as error:
+                if not self._may_restart(f"it cannot be started: {error}"):
+                    return False
+                continue
+            self._process, self.pid = process, process.pid
+            threading.Thread(target=self._converse, args=(process,), name="openscope-sidecar", daemon=True).start()
+            return True
+
+    def _converse(self, process: subprocess.Popen[bytes]) -> None:
+        """Greet the sidecar, hand on what it says, and see to it when it dies."""
+        assert process.stdout is not None
+        # Where the pipe breaks: what that means is settled below.
+        with contextlib.suppress(OSError, ValueError):
+            self._open_nudges(_greet(process, secrets=self._secrets, terminal=_terminal_name(self._terminal_fd)))
+            for line in lines_of(process.stdout.fileno()):
+                self._handle(line)
+        if self._process is not process:
+            return
+        code = process.wait()
+        process.stdout.close()
+        if self._leaving or self._done.is_set():
+            return
+        self._close_input()
+        if self._may_restart(f"it ended unexpectedly with code {code}"):
+            self.start()
+
+    def _handle(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return  # Something that a library printed there.
+        kind = message["type"]
+        if kind == "ready":
+            self.memory_mb, self.pid = message["memory_mb"], message["pid"]
+            self.ready_after_s = time.monotonic() - self._started_at
+            self._ready.set()
+        elif kind == "mirror":
+            self.mirror = message
+        elif kind == "reports":
+            self.reports_left = message["left"]
+        self._tell(message)
+        if kind == "done":
+            self._done.set()
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        # A handler that fails must not take the conversation with it.
+        with contextlib.suppress(Exception):
+            self.on_message(message)
+
+    def _may_restart(self, reason: str) -> bool:
+        if self._leaving:
+            return False
+        if self.restarts >= RESTARTS:
+            self.gave_up = reason
+            self._ready.set()
+            self._done.set()
+            self._tell({"type": "gave_up", "reason": reason})
+            return False
+        self.restarts += 1
+        self._ready.clear()
+        self._tell({"type": "restarted", "reason": reason})
+        return True
+
+    def _open_nudges(self, fd: int) -> None:
+        _set_nonblocking(fd)
+        facts = os.fstat(fd)
+        with self._lock:
+            self._input, self._input_id = fd, (facts.st_dev, facts.st_ino)
+
+    def nudge(self) -> None:
+        """Wake the sidecar; a full pipe wakes it as well, so that the byte can be dropped."""
+        fd = self._input
+        if fd is None:
+            return
+        with contextlib.suppress(OSError):
+            # A step may have closed all descriptors and opened a file of its own under this number.
+            facts = os.fstat(fd)
+            if (facts.st_dev, facts.st_ino) == self._input_id:
+                os.write(fd, b"\n")
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the sidecar holds its lock and watches this process."""
+        return self._ready.wait(timeout_s) and not self.gave_up
+
+    def wait_done(self, timeout_s: float) -> bool:
+        """After the journal's ``ended``: wait until the sidecar has nothing more to say; False when the time is up."""
+        return self._done.wait(timeout_s) and not self.gave_up
+
+    def goodbye(self) -> None:
+        """Let the sidecar finish by itself; call it after the journal's ``bye``."""
+        self._leaving = True
+        self._close_input()
+        process = self._process
+        if process is not None and process.poll() is None:
+            # It lives on by design; Popen's finalizer would warn that it does.
+            process.returncode = 0
+
+    def _close_input(self) -> None:
+        with self._lock:
+            self._input = None
+            process = self._process
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+
+    def _forget(self) -> None:
+        """In a forked child: neither wake nor hold the sidecar."""
+        process, self._process = self._process, None
+        self._input, self._leaving = None, True
+        self._lock = threading.Lock()
+        if process is None:
+            return
+        process.returncode = 0
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    os.close(stream.fileno())
+
+
+def _terminal_name(fd: int | None) -> str:
+    """Return the device of a terminal, empty for anything else and on Windows."""
+    if sys.platform == "win32" or fd is None:
+        return ""
+    try:
+        return os.ttyname(fd)
+    except OSError:
+        return ""
+
+
+def _set_nonblocking(fd: int) -> None:
+    if sys.platform != "win32" or sys.version_info >= (3, 12):
+        os.set_blocking(fd, False)
+        return
+    import ctypes
+    import msvcrt
+
+    no_wait = ctypes.c_ulong(1)
+    ctypes.windll.kernel32.SetNamedPipeHandleState(ctypes.c_void_p(msvcrt.get_osfhandle(fd)), ctypes.byref(no_wait), None, None)
+
+
 class Link:
-    """Talks to the experiment process over stdin and stdout.
+    """The sidecar's end, on its stdin and stdout.
 
     Attributes:
         greeting: what the experiment process said first; empty until then (see :meth:`wait_greeting`).
@@ -25,9 +283,8 @@ class Link:
         self.greeting: dict[str, Any] = {}
         self._on_nudge = on_nudge
         self._greeted = threading.Event()
-        self._queue: deque[bytes] = deque(maxlen=_MAX_QUEUED)
-        self._work = threading.Event()
-        self._idle = threading.Event()
+        self._queue: deque[dict[str, Any]] = deque(maxlen=_MAX_QUEUED)
+        self._work, self._idle = threading.Event(), threading.Event()
         self._idle.set()
         self._closed = False
 
@@ -48,7 +305,7 @@ class Link:
         """Queue a message; dropped when nobody is left to read it."""
         if not self._closed:
             self._idle.clear()
-            self._queue.append(json.dumps(message, default=str).encode("ascii") + b"\n")
+            self._queue.append(message)
             self._work.set()
 
     def flush(self, timeout_s: float) -> bool:
@@ -56,28 +313,16 @@ class Link:
         return self._idle.wait(timeout_s)
 
     def _listen(self) -> None:
-        rest = b""
         try:
-            while block := os.read(0, 65536):
+            for line in lines_of(0):
                 if not self._greeted.is_set():
-                    rest += block
-                    line, newline, _ = rest.partition(b"\n")
-                    if newline:
-                        self._greet(line)
+                    self.greeting = json.loads(line)
+                    self._greeted.set()
                 self._on_nudge()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             print(f"the pipe from the experiment broke: {error}", file=sys.stderr)
         self._greeted.set()
         self._on_nudge()
-
-    def _greet(self, line: bytes) -> None:
-        try:
-            greeting = json.loads(line)
-        except ValueError:
-            greeting = {}
-        if isinstance(greeting, dict):
-            self.greeting = greeting
-        self._greeted.set()
 
     def _talk(self) -> None:
         while not self._closed:
@@ -85,12 +330,8 @@ class Link:
             self._work.clear()
             while self._queue:
                 try:
-                    self._write(self._queue.popleft())
+                    _write_all(1, self._queue.popleft())
                 except OSError:
                     self._closed = True
                     self._queue.clear()
             self._idle.set()
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(1, data) :]

@@ -1,28 +1,103 @@
 """Finishing what nobody finished: after a power cut, or when the sidecar was killed as well.
 
-The next session on a rig calls :func:`recover` before it starts anything; ``python -m pytest_openscope recover`` does it by
-hand. A session is left alone while its experiment process or its sidecar lives, and when it belongs to another rig or
-another computer.
+Notes in the rig's state directory tell of sessions that are not finished, and of those that died. The next session on a rig
+calls :func:`recover` before it starts anything; ``python -m pytest_openscope recover`` does it by hand. A session is left
+alone while its experiment process or its sidecar lives, and when it belongs to another rig or another computer.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from ..records import JOURNAL, METADATA, Journal, boot_is_same
-from ..system import FileLock, is_alive, light_command, spawn_detached
-from .client import SIDECAR_LOG
-from .markers import marked, unmark
+from ..records import JOURNAL, METADATA, Journal
+from ..system import FileLock, read_json, write_json
+from .link import start_finisher
+from .reconstruct import WITNESS_JOURNAL, SessionView, is_running
 from .samples import RESOURCE_USAGE, repair
-from .view import WITNESS_JOURNAL, SessionView
 
+UNFINISHED = "unfinished"
+CRASHED = "crashed"
 #: Copies of earlier sessions that are brought up to date at one time, a process each; more wait for the next session.
 REFRESHED_AT_ONCE = 8
+
+
+def mark_unfinished(
+    state_directory: Path,
+    session_uuid: str,
+    session_folder: Path,
+    mirror_directory: str | None = None,
+    session: Mapping[str, Any] | None = None,
+) -> Path:
+    """Leave a note of a session that is not finished; written at its start, and again by its sidecar.
+
+    Args:
+        session: fields of the journal's ``session`` event, for a session that dies before it has a journal.
+
+    Raises:
+        OSError: the state directory cannot be written.
+    """
+    facts: dict[str, Any] = {"session_folder": str(session_folder), "mirror_directory": mirror_directory}
+    return _leave(state_directory / UNFINISHED, session_uuid, facts if session is None else {**facts, "session": dict(session)})
+
+
+def unmark(state_directory: Path, session_uuid: str) -> None:
+    """Take the note away: nothing of this session is owed to anybody."""
+    with contextlib.suppress(OSError):
+        (state_directory / UNFINISHED / f"{session_uuid}.json").unlink(missing_ok=True)
+
+
+def mark_crashed(state_directory: Path, session_uuid: str, outcome: str, unsafe: Iterable[str], see: Path) -> None:
+    """Leave a note of a session that died, for the people at the rig; devices in an earlier note of it stay.
+
+    Args:
+        unsafe: names of devices that may not be safe.
+        see: the file or folder that tells more.
+
+    Raises:
+        OSError: the state directory cannot be written.
+    """
+    earlier = (read_json(state_directory / CRASHED / f"{session_uuid}.json") or {}).get("unsafe", ())
+    facts = {
+        "session_uuid": session_uuid,
+        "outcome": outcome,
+        "unsafe": list(dict.fromkeys([*earlier, *unsafe])),
+        "see": str(see),
+    }
+    _leave(state_directory / CRASHED, session_uuid, facts)
+
+
+def crashed(state_directory: Path) -> list[tuple[Path, str]]:
+    """Return each note of a session that died with what it says, oldest first; the caller removes what it has told."""
+    found = []
+    for path, facts in _notes(state_directory / CRASHED):
+        told = f"; {', '.join(facts['unsafe'])} may not be safe" if facts.get("unsafe") else ""
+        found.append((path, f"session {facts.get('session_uuid')} {facts.get('outcome')}{told}: see {facts.get('see')}"))
+    return found
+
+
+def _leave(folder: Path, name: str, facts: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    write_json(path, facts)
+    return path
+
+
+def _notes(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each note with its content, oldest first; unreadable ones are passed over."""
+    try:
+        paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    except OSError:
+        return
+    for path in paths:
+        facts = read_json(path)
+        if facts is not None:
+            yield path, facts
 
 
 def recover(state_directory: Path | None, output_root: Path | None = None, *, secrets: Iterable[str] = ()) -> list[str]:
@@ -36,17 +111,19 @@ def recover(state_directory: Path | None, output_root: Path | None = None, *, se
     Returns:
         One line per session that was finished.
     """
+    secrets = frozenset(secrets)
     folders: dict[Path, Path] = {}
     noted: dict[Path, object] = {}
-    for path, facts in marked(state_directory) if state_directory is not None else ():
-        folder = Path(facts["session_folder"])
+    for path, facts in _notes(state_directory / UNFINISHED) if state_directory is not None else ():
+        folder = Path(facts.get("session_folder", path))
         if folder.is_dir():
             folders[folder.resolve()] = folder
             noted[folder.resolve()] = facts.get("session")
-        elif folder.parent.is_dir():
+        elif folder.parent.is_dir() and folder != path:
             # Somebody removed the folder. A disk that is not plugged in would lack the parent too.
             unmark(path.parent.parent, path.stem)
-    for folder in _with_journal(output_root):
+    for journal in sorted(output_root.glob(f"*/{METADATA}/{JOURNAL}")) if output_root is not None else ():
+        folder = journal.parent.parent
         folders.setdefault(folder.resolve(), folder)
     lines: list[str] = []
     refreshed = 0
@@ -54,73 +131,31 @@ def recover(state_directory: Path | None, output_root: Path | None = None, *, se
         try:
             if resolved in noted:
                 _complete_journal(folder, noted[resolved])
-            if resolved in noted and refreshed < REFRESHED_AT_ONCE and _refresh(folder, state_directory, frozenset(secrets)):
+            view = SessionView.of(folder)
+            if not _is_ours(view, state_directory):
+                continue
+            if not view.finished:
+                lines += _recover_one(view, secrets)
+            elif resolved in noted and refreshed < REFRESHED_AT_ONCE:
+                # Its report was answered after its mirror's end.
+                start_finisher(folder, secrets)
                 refreshed += 1
-            line = _recover_one(folder, state_directory, frozenset(secrets))
         except Exception as error:
             # One damaged session must keep neither the others nor the new session from going on.
             print(traceback.format_exc(), file=sys.stderr)
-            line = f"session {folder.name} could not be recovered: {type(error).__name__}: {error}"
-        if line:
-            lines.append(line)
+            lines.append(f"session {folder.name} could not be recovered: {type(error).__name__}: {error}")
     return lines
 
 
 def _complete_journal(folder: Path, session: object) -> None:
     """Give a session that died before its first event the event that it could not write."""
-    view = SessionView(folder)
-    view.read()
-    if view.session is not None or not isinstance(session, dict) or session.get("host") != socket.gethostname():
-        return
-    started = session.get("create_time")
-    if is_alive(int(session.get("pid") or 0), float(started) if started is not None else None):
+    known = SessionView.of(folder).session is not None
+    if known or not isinstance(session, dict) or session.get("host") != socket.gethostname() or is_running(session):
         return
     (folder / METADATA).mkdir(exist_ok=True)
     journal = Journal(folder / METADATA / JOURNAL)
-    try:
-        journal.write("session", **session)
-    finally:
-        journal.close()
-
-
-def _with_journal(output_root: Path | None) -> list[Path]:
-    if output_root is None:
-        return []
-    try:
-        return sorted(path.parent.parent for path in output_root.glob(f"*/{METADATA}/{JOURNAL}"))
-    except OSError:
-        return []
-
-
-def _refresh(folder: Path, state_directory: Path | None, secrets: frozenset[str]) -> bool:
-    """Start a sidecar for a finished session that is noted all the same: its report was answered after its mirror's end."""
-    view = SessionView(folder)
-    view.read()
-    if not view.finished or not _is_ours(view, state_directory):
-        return False
-    start_finisher(folder, secrets)
-    return True
-
-
-def _recover_one(folder: Path, state_directory: Path | None, secrets: frozenset[str]) -> str:
-    view = SessionView(folder)
-    view.read()
-    if view.finished or not _is_ours(view, state_directory) or _is_running(view):
-        return ""
-    taken = FileLock(folder / METADATA / WITNESS_JOURNAL)
-    if not taken.acquire():
-        return ""
-    try:
-        view.read()
-        if view.finished:
-            return ""
-        found_ended = view.ended is not None
-        if not found_ended:
-            _finish(view, taken.path, secrets)
-        repair(folder / METADATA / RESOURCE_USAGE)
-    finally:
-        taken.release()
-    return _hand_over(view, found_ended, secrets)
+    journal.write("session", **session)
+    journal.close()
 
 
 def _is_ours(view: SessionView, state_directory: Path | None) -> bool:
@@ -133,13 +168,31 @@ def _is_ours(view: SessionView, state_directory: Path | None) -> bool:
     return own.is_dir()
 
 
-def _is_running(view: SessionView) -> bool:
-    """Tell whether the experiment process lives; after ``ended`` only its sidecar counts, whose lock is asked for."""
-    session = view.session or {}
-    if view.ended is not None or not boot_is_same(float(session.get("mono", 0.0)), str(session.get("at", ""))):
-        return False
-    started = session.get("create_time")
-    return is_alive(int(session.get("pid") or 0), float(started) if started is not None else None)
+def _recover_one(view: SessionView, secrets: frozenset[str]) -> list[str]:
+    """Finish a session unless somebody is at it; a sidecar of its own sees to mirror and reports, and is not waited for."""
+    # After ``ended`` only its sidecar counts, whose lock is asked for.
+    if view.ended is None and view.same_boot and is_running(view.session or {}):
+        return []
+    taken = FileLock(view.folder / METADATA / WITNESS_JOURNAL)
+    if not taken.acquire():
+        return []
+    try:
+        view.read()
+        if view.finished:
+            return []
+        found_ended = view.ended is not None
+        if not found_ended:
+            _finish(view, taken.path, secrets)
+        repair(view.folder / METADATA / RESOURCE_USAGE)
+    finally:
+        taken.release()
+    start_finisher(view.folder, secrets)
+    outcome = (view.ended or {}).get("outcome")
+    owes = [what for what, key in (("its mirror", "mirror_directory"), ("its report", "report")) if view.value(key)]
+    rest = f"; {' and '.join(owes)} {'are' if len(owes) > 1 else 'is'} being completed" if owes else ""
+    if found_ended:
+        return [f"session {view.uuid} had ended ({outcome}) without its sidecar{rest}"]
+    return [f"session {view.uuid} had no ending and was finished as {outcome}{rest}"]
 
 
 def _finish(view: SessionView, witness_journal: Path, secrets: frozenset[str]) -> None:
@@ -150,41 +203,3 @@ def _finish(view: SessionView, witness_journal: Path, secrets: frozenset[str]) -
         finish_session(view, journal, secrets=secrets, recovered=True)
     finally:
         journal.close()
-
-
-def _hand_over(view: SessionView, found_ended: bool, secrets: frozenset[str]) -> str:
-    """Let a sidecar of its own finish mirror and reports; the caller goes on at once."""
-    uuid, outcome = view.value("session_uuid", view.folder.name), (view.ended or {}).get("outcome")
-    owes = [what for what, key in (("its mirror", "mirror_directory"), ("its report", "report")) if view.value(key)]
-    rest = f"; {' and '.join(owes)} {'are' if len(owes) > 1 else 'is'} being completed" if owes else ""
-    start_finisher(view.folder, secrets)
-    if found_ended:
-        return f"session {uuid} had ended ({outcome}) without its sidecar{rest}"
-    return f"session {uuid} had no ending and was finished as {outcome}{rest}"
-
-
-def start_finisher(folder: Path, secrets: Iterable[str] = ()) -> int:
-    """Start a sidecar that finishes a session whose process is gone; return its pid.
-
-    Raises:
-        OSError: the process cannot be created.
-    """
-    import json
-    import subprocess
-
-    arguments = ["--folder", str(folder.absolute()), "--finish"]
-    with open(folder / METADATA / SIDECAR_LOG, "ab") as log:
-        command = light_command("pytest_openscope.sidecar.__main__", arguments)
-        process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
-    path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
-    greeting = {"type": "hello", "secrets": sorted(secrets), "sys_path": path, "pid": os.getpid(), "terminal": ""}
-    assert process.stdin is not None
-    try:
-        process.stdin.write(json.dumps(greeting).encode("ascii") + b"\n")
-        process.stdin.close()
-    except OSError:
-        print(f"the sidecar for {folder.name} did not take its greeting", file=sys.stderr)
-    pid = process.pid
-    # It outlives this process by design; Popen's finalizer would warn that it does.
-    process.returncode = 0
-    return pid

@@ -1,8 +1,14 @@
-"""Reports of a session that has ended: built from ``debug_state.json``, put into the rig's outbox, sent from there."""
+"""Reports of a session that has ended: built from ``debug_state.json``, put into the rig's outbox, sent from there.
+
+Where a report is answered after its session's mirror was complete, the copy of ``debug_state.json`` in it must follow. Only a
+sidecar of that session touches the share, never this module: until that is done a note stands in ``unfinished/``, so that the
+rig's next session takes it up again.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -10,8 +16,9 @@ from typing import Any
 
 from ..records import DEBUG_STATE, METADATA, Journal
 from ..system import read_json
-from .late import append_late
-from .view import SessionView
+from .link import start_finisher
+from .reconstruct import SessionView
+from .recovery import REFRESHED_AT_ONCE, mark_unfinished
 
 #: Name of the part of the work that puts the reports into the outbox; done once, whoever finishes the session.
 QUEUED = "reports queued"
@@ -45,30 +52,31 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
         return []
     facts, rig = dict(view.session or {}), view.value("rig_config")
     reports = build_report(state, settings, facts=facts, session_folder=view.folder, secrets=frozenset(secrets), rig_config=rig)
-    met = {report["fingerprint"] for report in reports if is_known(directory, report)}
     answers = [result(report, "queued", reason=NOT_SENT) for report in reports]
+    new = [position for position, report in enumerate(reports) if not is_known(directory, report)]
     for position, answer in enumerate(answers):
-        if answer["fingerprint"] in met:
-            answers[position] = told_before(state, answer)
-        else:
+        if position in new:
             write_back(path, answer)
+        else:
+            answers[position] = _told_before(state, answer)
     # From here on another session's sidecar may send them and write into the same file.
-    for position, report in enumerate(reports):
-        if report["fingerprint"] in met:
-            continue
+    for position in new:
         try:
-            enqueue(directory, report)
+            enqueue(directory, reports[position])
         except OSError as error:
-            answers[position] = result(report, "refused", reason=f"the outbox cannot be written: {error}")
+            answers[position] = result(reports[position], "refused", reason=f"the outbox cannot be written: {error}")
             write_back(path, answers[position])
     journal.write("witness_done", part=QUEUED)
     return answers
 
 
-def told_before(state: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+def _reports_in(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    return ((state or {}).get("github") or {}).get("reports") or []
+
+
+def _told_before(state: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     """Return what ``debug_state.json`` says of a report already; ``answer`` where it says nothing."""
-    told = (state.get("github") or {}).get("reports") or []
-    found = next((item for item in told if item.get("fingerprint") == answer["fingerprint"]), answer)
+    found = next((item for item in _reports_in(state) if item.get("fingerprint") == answer["fingerprint"]), answer)
     return {key: found.get(key) for key in answer}
 
 
@@ -87,12 +95,12 @@ def send_reports(
     Raises:
         Exception: the reports could not be made; ``on_result`` has said so.
     """
-    own: list[dict[str, Any]] = []
+    own: dict[str, dict[str, Any]] = {}
     try:
-        answers = queue_reports(view, journal, secrets)
-        own = [answer for answer in answers if answer["status"] == "queued"]
-        for answer in answers:
-            if answer not in own:
+        for answer in queue_reports(view, journal, secrets):
+            if answer["status"] == "queued":
+                own[answer["fingerprint"]] = answer
+            else:
                 on_result(answer)
     except Exception as error:
         reason = f"the report could not be made: {type(error).__name__}: {error}"
@@ -100,27 +108,49 @@ def send_reports(
         raise
     finally:
         on_left(len(own))
-    if view.state_directory is None:
-        return
     over = threading.Event()
-    watch = _Watch(view.folder / METADATA / DEBUG_STATE, own, on_result, on_left)
-    thread = threading.Thread(target=watch.follow, args=(over,), name="report-answers", daemon=True)
-    if own:
-        thread.start()
+    arguments = (view.folder / METADATA / DEBUG_STATE, own, over, on_result, on_left)
+    thread = threading.Thread(target=_follow, args=arguments, name="report-answers", daemon=True)
+    thread.start()
     try:
         send_waiting(view, secrets, limit_s)
     finally:
         over.set()
-        if own:
-            thread.join()
+        thread.join()
+
+
+def _follow(
+    path: Path,
+    own: dict[str, dict[str, Any]],
+    over: threading.Event,
+    on_result: Callable[[dict[str, Any]], None],
+    on_left: Callable[[int], None],
+) -> None:
+    """Read in ``debug_state.json`` what becomes of the own reports, since an earlier session's sidecar may send them."""
+    left, before, last = set(own), None, not own
+    while not last:
+        last = over.wait(_LOOK_S)
+        stamp = path.stat().st_mtime_ns if path.exists() else None
+        if stamp == before:
+            continue
+        before = stamp
+        for answer in _reports_in(read_json(path)):
+            fingerprint = str(answer.get("fingerprint"))
+            known = own.get(fingerprint)
+            if known is None or all(answer.get(key) == known.get(key) for key in ("status", "issue_url", "reason")):
+                continue
+            own[fingerprint] = answer
+            left.discard(fingerprint)
+            on_result(answer)
+            on_left(len(left))
 
 
 def send_waiting(view: SessionView, secrets: Iterable[str], limit_s: float) -> None:
     """Send what the rig's outbox holds; copies of earlier sessions in the central mirror follow the answers."""
     from ..issues import drain
-    from .late_reports import LateAnswers
 
-    assert view.state_directory is not None
+    if view.state_directory is None:
+        return
     late = LateAnswers(secrets, own=view.folder)
     try:
         drain(view.state_directory, limit_s, on_written=late.written)
@@ -128,52 +158,53 @@ def send_waiting(view: SessionView, secrets: Iterable[str], limit_s: float) -> N
         late.close()
 
 
-def log_answer(view: SessionView, answer: dict[str, Any], secrets: Iterable[str]) -> None:
-    """Write into the session log, which is the sidecar's now, what became of a report.
+class LateAnswers:
+    """Lets the copies of sessions follow whose ``debug_state.json`` changed after their mirror was complete.
 
-    Raises:
-        OSError: the log cannot be written.
+    Args:
+        own: folder of a session that sees to its own copy.
+
+    Attributes:
+        started: names of the sessions whose copy is on its way; the others are left to the rig's next session.
     """
-    status, url, reason = answer.get("status"), answer.get("issue_url"), answer.get("reason")
-    text = f"report {answer.get('fingerprint')}: {status} {url or ''}".rstrip() + (f" ({reason})" if reason else "")
-    append_late(view, "INFO" if url else "WARNING", "pytest_openscope.issues", text, secrets)
 
+    def __init__(self, secrets: Iterable[str] = (), own: Path | None = None) -> None:
+        self.secrets = frozenset(secrets)
+        self.own = own
+        self.started: list[str] = []
+        self._again: list[Path] = []
 
-class _Watch:
-    """Reads in ``debug_state.json`` what becomes of the own reports, since an earlier session's sidecar may send them."""
-
-    def __init__(
-        self,
-        path: Path,
-        own: list[dict[str, Any]],
-        on_result: Callable[[dict[str, Any]], None],
-        on_left: Callable[[int], None],
-    ) -> None:
-        self.path, self.on_result, self.on_left = path, on_result, on_left
-        self._known = {answer["fingerprint"]: answer for answer in own}
-        self._left = set(self._known)
-        self._stamp: object = None
-
-    def follow(self, over: threading.Event) -> None:
-        while not over.wait(_LOOK_S):
-            self.look()
-        self.look()
-
-    def look(self) -> None:
+    def written(self, debug_state: Path, answer: Mapping[str, Any]) -> None:
+        """Take up a change; that a report still waits is not worth a copy."""
+        folder = debug_state.parent.parent
+        if folder == self.own or answer.get("status") == "queued":
+            return
+        view = SessionView.of(folder)
+        state, mirror = view.state_directory, view.value("mirror_directory")
+        if state is None or not mirror or not view.finished:
+            return
         try:
-            facts = self.path.stat()
-        except OSError:
+            mark_unfinished(state, view.uuid, folder, mirror)
+        except OSError as error:
+            print(f"{folder.name}: the note on its mirror cannot be written: {error}", file=sys.stderr)
+        if folder.name not in self.started:
+            self._start(folder)
+        elif folder not in self._again:
+            self._again.append(folder)
+
+    def close(self) -> None:
+        """See to the sessions that changed once more after theirs had begun."""
+        for folder in self._again:
+            self.started.remove(folder.name)
+            self._start(folder)
+        self._again.clear()
+
+    def _start(self, folder: Path) -> None:
+        if len(self.started) >= REFRESHED_AT_ONCE:
             return
-        stamp = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
-        if stamp == self._stamp:
+        try:
+            start_finisher(folder, self.secrets)
+        except OSError as error:
+            print(f"{folder.name}: its mirror is left to the next session: {error}", file=sys.stderr)
             return
-        self._stamp = stamp
-        github = (read_json(self.path) or {}).get("github") or {}
-        for answer in github.get("reports") or []:
-            known = self._known.get(answer.get("fingerprint"))
-            if known is None or all(answer.get(key) == known.get(key) for key in ("status", "issue_url", "reason")):
-                continue
-            self._known[answer["fingerprint"]] = answer
-            self._left.discard(answer["fingerprint"])
-            self.on_result(answer)
-            self.on_left(len(self._left))
+        self.started.append(folder.name)

@@ -7,18 +7,19 @@ disk tore is mended by :func:`repair`: one sample stands on one line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..system import now_iso
+import psutil
 
-if TYPE_CHECKING:
-    import psutil
+from ..system import SAME_START_S, now_iso, write_atomic
 
 RESOURCE_USAGE = "resource_usage.json"
 LOGGER = "pytest_openscope.resources"
@@ -38,8 +39,6 @@ def append(path: Path, sample: dict[str, Any]) -> None:
     """
     data = json.dumps(sample).encode("ascii")
     if not path.exists():
-        from ..system import write_atomic
-
         write_atomic(path, b"[" + _END)
     elif not _ends_well(path):
         repair(path)
@@ -71,28 +70,52 @@ def repair(path: Path) -> bool:
     Raises:
         OSError: the file cannot be written.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists() or _is_json(data := path.read_bytes()):
         return False
-    try:
-        json.loads(data)
-        return False
-    except ValueError:
-        pass
-    whole = []
-    for line in data.split(b"\n"):
-        text = line.strip(b"\0 \r").rstrip(b",")
-        if text.startswith(b"{"):
-            try:
-                json.loads(text)
-            except ValueError:
-                continue
-            whole.append(text)
-    from ..system import write_atomic
-
+    lines = [line.strip(b"\0 \r").rstrip(b",") for line in data.split(b"\n")]
+    whole = [line for line in lines if line.startswith(b"{") and _is_json(line)]
     write_atomic(path, b"[" + (b"\n" + b",\n".join(whole) if whole else b"") + _END)
     return True
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
+
+
+def io_rates(
+    folder: str, before: tuple[float, dict[str, Any]] | None
+) -> tuple[dict[str, dict[str, float]], str, tuple[float, dict[str, Any]]]:
+    """Return rates per disk since ``before``, the name of the folder's disk, and the counters for the next call.
+
+    Rates are in MB/s (10**6 bytes), empty at the first call. The name is empty where the system does not tell it.
+    """
+    now, counters = time.monotonic(), psutil.disk_io_counters(perdisk=True) or {}
+    rates: dict[str, dict[str, float]] = {}
+    if before is not None:
+        passed_s = max(now - before[0], 1e-3)
+        for name, counter in counters.items():
+            last = before[1].get(name)
+            if last is not None and not name.startswith(("loop", "ram")):
+                rates[name] = {
+                    "read_mb_per_s": round(max(0, counter.read_bytes - last.read_bytes) / passed_s / _MB, 3),
+                    "write_mb_per_s": round(max(0, counter.write_bytes - last.write_bytes) / passed_s / _MB, 3),
+                }
+    return rates, disk_of(folder, counters), (now, counters)
+
+
+def disk_of(folder: str, counters: dict[str, Any]) -> str:
+    """Return the name under which the system counts the folder's disk; the only disk where there is but one."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            device = Path(folder).stat().st_dev
+            name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+            if name in counters:
+                return name
+    return next(iter(counters)) if len(counters) == 1 else ""
 
 
 class Tree:
@@ -109,8 +132,6 @@ class Tree:
 
     def look(self) -> dict[str, Any] | None:
         """Return ``cpu_percent`` (100 is one core), ``memory_mb`` and ``processes``; None when nothing is alive."""
-        import psutil
-
         self._find()
         now = time.monotonic()
         passed_s = max(now - self._looked, 1e-3)
@@ -140,25 +161,15 @@ class Tree:
         }
 
     def _find(self) -> None:
-        import psutil
-
-        from ..system import SAME_START_S
-
         if self.pid not in self.members:
-            try:
+            with contextlib.suppress(psutil.Error, OSError):
                 root = psutil.Process(self.pid)
                 if self.started is None or abs(root.create_time() - self.started) <= SAME_START_S:
                     self.members[self.pid] = root
-            except (psutil.Error, OSError):
-                pass
-        if not self.descendants:
-            return
-        for process in list(self.members.values()):
-            try:
+        for process in list(self.members.values()) if self.descendants else ():
+            with contextlib.suppress(psutil.Error, OSError):
                 for child in process.children(recursive=process.pid == self.pid):
                     self.members.setdefault(child.pid, child)
-            except (psutil.Error, OSError):
-                continue
 
 
 class ResourceSampler:
@@ -192,11 +203,10 @@ class ResourceSampler:
         self.low_disk_gb, self.low_memory_percent = low_disk_gb, low_memory_percent
         self.failed = ""
         self._experiment = Tree(pid, started, descendants=False)
-        self._acquisitions: dict[str, Tree] = {}
+        self._acquisitions: dict[str, tuple[Tree, Period]] = {}
         self._wake, self._stop = threading.Event(), threading.Event()
         self._warned: set[str] = set()
         self._period = Period()
-        self._runs: dict[str, Period] = {}
         self._io: tuple[float, dict[str, Any]] | None = None
         self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
 
@@ -213,28 +223,22 @@ class ResourceSampler:
 
     def acquisition_started(self, name: str, pid: int, started: float | None) -> None:
         """Include a process tree, with a sample at once."""
-        self._runs[name] = Period()
-        self._acquisitions[name] = Tree(pid, started, descendants=True)
+        self._acquisitions[name] = (Tree(pid, started, descendants=True), Period())
         self._wake.set()
 
     def acquisition_finished(self, name: str) -> None:
         """Drop a process tree and say what it used."""
-        self._acquisitions.pop(name, None)
-        period = self._runs.pop(name, None)
-        if period is not None and period.samples:
-            self.say("INFO", f"{name}: {period.text()}", LOGGER, False)
+        if name in self._acquisitions:
+            _, period = self._acquisitions.pop(name)
+            self._summarise(period, f"{name}: ")
 
     def known_processes(self) -> list[tuple[int, float]]:
         """Return pid and start time of each process seen alive in an acquisition's tree."""
-        import psutil
-
         found = []
-        for tree in list(self._acquisitions.values()):
+        for tree, _ in list(self._acquisitions.values()):
             for process in list(tree.members.values()):
-                try:
+                with contextlib.suppress(psutil.Error, OSError):
                     found.append((process.pid, process.create_time()))
-                except (psutil.Error, OSError):
-                    continue
         return found
 
     def _run(self) -> None:
@@ -252,19 +256,18 @@ class ResourceSampler:
                 self.failed = text
             if time.monotonic() >= summary_at:
                 summary_at = time.monotonic() + self.summary_s
-                if self._period.samples:
-                    self.say("INFO", self._period.text(), LOGGER, False)
+                self._summarise(self._period)
                 self._period = Period()
             self._wake.wait(self.interval_s)
 
+    def _summarise(self, period: Period, prefix: str = "") -> None:
+        if period.samples:
+            self.say("INFO", prefix + period.text(), LOGGER, False)
+
     def _take(self) -> None:
-        import psutil
-
-        from .disks import io_rates
-
         experiment = self._experiment.look()
-        trees = {name: tree.look() for name, tree in list(self._acquisitions.items())}
-        found = [sample for sample in trees.values() if sample]
+        runs = [(tree.look(), period) for tree, period in list(self._acquisitions.values())]
+        found = [look for look, _ in runs if look]
         acquisition = {key: round(sum(one[key] for one in found), 1) for key in found[0]} if found else None
         memory, usage = psutil.virtual_memory(), psutil.disk_usage(self.disk)
         rates, session_disk, self._io = io_rates(self.disk, self._io)
@@ -291,9 +294,8 @@ class ResourceSampler:
         }
         append(self.path, sample)
         self._period.add(experiment, acquisition, disk["free_gb"])
-        for name, one in trees.items():
-            if name in self._runs:
-                self._runs[name].add(experiment, one, disk["free_gb"])
+        for look, period in runs:
+            period.add(experiment, look, disk["free_gb"])
         self._judge(disk["free_gb"], memory.percent)
 
     def _judge(self, free_gb: float, memory_percent: float) -> None:

@@ -7,6 +7,9 @@ parts that are complete are marked as done.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -14,22 +17,30 @@ import traceback
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ..log import ExactMasker, LogWriter, encode_batch, head, read_log, repair_tail
-from ..records import METADATA, Failure, Journal, Outcome, SessionRecord, boot_is_same, drop_empty_spare
-from ..system import now_iso, read_json, time_field, write_json
-from .cause import failure_of_death
-from .states import debug_of, record_of
-from .view import AcquisitionView, SessionView
+from ..records import (
+    END_STATE,
+    METADATA,
+    Failure,
+    Journal,
+    Outcome,
+    SessionRecord,
+    drop_empty_spare,
+    end_state,
+)
+from ..system import StopPolicy, find_main, is_alive, now_iso, read_json, stop_tree, time_field, write_json
+from .reconstruct import AcquisitionView, SessionView, failure_of_death, record_of, write_debug_state
+from .recovery import mark_crashed
 
 LOGGER = "pytest_openscope.witness"
 FOOTER_LOGGER = "pytest_openscope.session"
 #: Kept free by the session for its final states.
 RESERVE = ".reserved_for_the_end"
 SAFE_STATE_LOG = "safe_state.log"
-_STOP_DELAYS = ("graceful_s", "terminate_s", "kill_s")
 _STOP_SPARE_S = 10.0
 _DEFAULT_SAFE_STATE_S = 10.0
 #: A process that was being started when its session died shows its mark within this time.
@@ -88,12 +99,12 @@ class Witness:
             exit_code = view.died.get("exit_code")
         failure = failure_of_death(view, exit_code)
         self._guard("looking for unannounced processes", self._find_unannounced)
-        stopping: list[tuple[threading.Thread, float]] = []
+        stopping: list[threading.Thread] = []
         self._guard("stopping the acquisition", lambda: stopping.extend(self._begin_to_stop(list(known))))
         self._guard("opening the session log", self._open_log)
         self.say("died", "ERROR", self._story(failure))
-        for thread, limit_s in stopping:
-            thread.join(limit_s)
+        for thread in stopping:
+            thread.join(self._policy.longest_s + _STOP_SPARE_S)
         for acquisition in view.acquisitions.values():
             self._guard(f"reading the output of {acquisition.name}", partial(self._take_output, acquisition))
             self._tell_stop(acquisition)
@@ -144,100 +155,72 @@ class Witness:
 
     def _last_sign(self) -> str:
         """Return when the session was last heard of: the newest change of its log and journal."""
-        newest = 0.0
-        for path in (self.view.log_path, self.view.path):
-            try:
-                newest = max(newest, path.stat().st_mtime)
-            except OSError:
-                continue
-        return datetime.fromtimestamp(newest).astimezone().isoformat(timespec="microseconds") if newest else now_iso()
+        changed = [path.stat().st_mtime for path in (self.view.log_path, self.view.path) if path.exists()]
+        return time_field(max(changed)) if changed else now_iso()
 
     # -- the hardware ------------------------------------------------------------------------------------------------
-
-    def _same_boot(self) -> bool:
-        session = self.view.session or {}
-        return boot_is_same(float(session.get("mono", 0.0)), str(session.get("at", "")))
 
     def _find_unannounced(self) -> None:
         """Find the processes that the session was about to start when it died, and had not yet named in its journal."""
         unannounced = {name: view for name, view in self.view.acquisitions.items() if "pid" not in view.started}
         if not unannounced:
             return
-        import psutil
-
-        from ..system import find_main
-
         mark = str(self.view.value("session_folder", self.view.folder))
-        until = time.monotonic() + (_UNANNOUNCED_S if self._same_boot() and not self.recovered else 0.0)
+        until = time.monotonic() + (_UNANNOUNCED_S if self.view.same_boot and not self.recovered else 0.0)
         while unannounced:
             for name, view in list(unannounced.items()):
-                try:
-                    process = find_main(mark, name) if self._same_boot() else None
+                with contextlib.suppress(psutil.Error, OSError):
+                    process = find_main(mark, name) if self.view.same_boot else None
                     if process is not None:
                         view.started.update(pid=process.pid, create_time=process.create_time())
                         del unannounced[name]
-                except (psutil.Error, OSError):
-                    continue
             if time.monotonic() >= until:
                 break
             time.sleep(_LOOK_AGAIN_S)
         for name, view in unannounced.items():
-            if not any(self._size_of(view, stream) for stream in ("stdout", "stderr")):
+            raw = [self.view.folder / str(view.started.get(stream)) for stream in ("stdout", "stderr")]
+            if not any(path.is_file() and path.stat().st_size for path in raw):
                 del self.view.acquisitions[name]
 
-    def _size_of(self, acquisition: AcquisitionView, stream: str) -> int:
-        try:
-            return (self.view.folder / str(acquisition.started.get(stream))).stat().st_size
-        except OSError:
-            return 0
-
-    def _begin_to_stop(self, known: list[tuple[int, float]]) -> list[tuple[threading.Thread, float]]:
+    def _begin_to_stop(self, known: list[tuple[int, float]]) -> list[threading.Thread]:
         """Begin to stop the trees of the acquisitions that nobody saw end, all at once."""
-        if self.view.value("on_crash", "stop") == "leave" or not self._same_boot():
+        if self.view.value("on_crash", "stop") == "leave" or not self.view.same_boot:
             return []
-        given = dict(self.view.value("stop", {}))
-        delays = {key: float(given[key]) for key in _STOP_DELAYS if given.get(key) is not None}
-        limit_s = sum(delays.values()) + _STOP_SPARE_S
         threads = []
         for acquisition in self.view.acquisitions.values():
             if acquisition.finished is None and acquisition.pid > 0:
-                arguments = (acquisition, delays, known)
-                thread = threading.Thread(target=self._stop, args=arguments, name=f"stop {acquisition.name}", daemon=True)
-                thread.start()
-                threads.append((thread, limit_s))
+                what, stop = f"stopping {acquisition.name}", partial(self._stop, acquisition, known)
+                threads.append(threading.Thread(target=self._guard, args=(what, stop), name=what, daemon=True))
+                threads[-1].start()
         return threads
 
-    def _stop(self, acquisition: AcquisitionView, delays: dict[str, float], known: list[tuple[int, float]]) -> None:
-        def stop() -> None:
-            from ..system import StopPolicy, stop_tree
+    @property
+    def _policy(self) -> StopPolicy:
+        given = self.view.value("stop", {})
+        return StopPolicy(**{key: float(given[key]) for key in StopPolicy.__dataclass_fields__ if given.get(key) is not None})
 
-            policy = StopPolicy(**delays)
-            mark = str(self.view.value("session_folder", self.view.folder))
-            report = stop_tree(
-                acquisition.pid,
-                acquisition.create_time,
-                pgid=acquisition.pid if sys.platform != "win32" else None,
-                session_mark=mark,
-                name=acquisition.name,
-                policy=policy,
-            )
-            stopped, survivors = list(report.stopped), list(report.survivors)
-            for pid, started in known:
-                rest = stop_tree(pid, started, policy=policy)
-                stopped += rest.stopped
-                survivors += rest.survivors
-            self.stops[acquisition.name] = {"stopped": stopped, "survivors": survivors, "request": report.request}
-
-        self._guard(f"stopping {acquisition.name}", stop)
+    def _stop(self, acquisition: AcquisitionView, known: list[tuple[int, float]]) -> None:
+        report = stop_tree(
+            acquisition.pid,
+            acquisition.create_time,
+            pgid=acquisition.pid if sys.platform != "win32" else None,
+            session_mark=str(self.view.value("session_folder", self.view.folder)),
+            name=acquisition.name,
+            policy=self._policy,
+        )
+        stopped, survivors = list(report.stopped), list(report.survivors)
+        for pid, started in known:
+            rest = stop_tree(pid, started, policy=self._policy)
+            stopped += rest.stopped
+            survivors += rest.survivors
+        self.stops[acquisition.name] = {"stopped": stopped, "survivors": survivors, "request": report.request}
 
     def _tell_stop(self, acquisition: AcquisitionView) -> None:
         if acquisition.finished is not None or acquisition.pid <= 0:
             return
         name, found = acquisition.name, self.stops.get(acquisition.name)
         if found is None:
-            if self._same_boot() and self.view.value("on_crash", "stop") == "leave":
-                from ..system import is_alive
-
+            if self.view.same_boot and self.view.value("on_crash", "stop") == "leave":
                 state = "goes on" if is_alive(acquisition.pid, acquisition.create_time) else "is gone"
                 self.say(f"left {name}", "WARNING", f"{name} (pid {acquisition.pid}) {state}: on_crash is leave")
             return
@@ -262,8 +245,6 @@ class Witness:
         self.view.read()
 
     def _run_safe_state(self, event: dict[str, Any]) -> None:
-        import subprocess
-
         device, timeout_s = str(event["device"]), float(event.get("timeout_s") or _DEFAULT_SAFE_STATE_S)
         command = [str(part) for part in event["command"]]
         cwd = event.get("cwd") or str(self.view.folder)
@@ -322,9 +303,7 @@ class Witness:
 
     def _write_end(self, failure: Failure, exit_code: int | None) -> None:
         view = self.view
-        record = SessionRecord(
-            str(view.value("session_uuid", view.folder.name)), None, None, "", str(view.value("started", ""))
-        )
+        record = SessionRecord(view.uuid, None, None, "", str(view.value("started", "")))
         try:
             record = record_of(view, failure, exit_code, self.stops, self.helper_failures)
         except Exception:
@@ -339,7 +318,7 @@ class Witness:
         self.say("footer", "INFO", f"outcome: {record.outcome}, exit code {exit_code}, lost log records {lost}", FOOTER_LOGGER)
         if self.log is not None:
             self._guard("closing the session log", self.log.close)
-        self._guard("writing debug_state.json", lambda: debug_of(view, record, self.secrets))
+        self._guard("writing debug_state.json", lambda: write_debug_state(view, record, self.secrets))
         self._guard("writing end_state.json", lambda: self._write_end_state(record))
         if self.unsafe or not self.recovered:
             self._guard("leaving a note for the next session", partial(self._leave_note, record.outcome))
@@ -351,18 +330,14 @@ class Witness:
 
     def _leave_note(self, outcome: Outcome) -> None:
         """Let the next session on this rig tell its people of this one, and of what may still be on."""
-        from .markers import mark_crashed
-
         state = self.view.state_directory
         if state is None or self.view.value("dry_run"):
             return
         see = self.view.folder / METADATA / SAFE_STATE_LOG if self.unsafe else self.view.folder
-        mark_crashed(state, str(self.view.value("session_uuid", self.view.folder.name)), str(outcome), self.unsafe, see)
+        mark_crashed(state, self.view.uuid, str(outcome), self.unsafe, see)
 
     def _write_end_state(self, record: SessionRecord) -> None:
-        from ..records import END_STATE, end_state
-
-        path: Path = self.view.folder / METADATA / END_STATE
+        path = self.view.folder / METADATA / END_STATE
         before = read_json(path) or {}
         mirror = {"status": "off", "bytes_behind": 0, "reason": ""}
         if self.view.value("mirror_directory"):
@@ -372,8 +347,6 @@ class Witness:
         write_json(path, end_state(record, rig_config=rig, mirror=mirror, secrets=self.secrets, written_by=by))
 
     def _tell_operator(self, terminal: str, failure: Failure) -> None:
-        import os
-
         text = f"\npytest-openscope: {failure.message}\noutcome: {failure.outcome}\nsession folder: {self.view.folder}\n"
         fd = os.open(terminal, os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0))
         try:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,20 @@ def spawn_detached(command: Sequence[str], **options: Any) -> subprocess.Popen[b
         return subprocess.Popen(command, **options, creationflags=flags | subprocess.CREATE_BREAKAWAY_FROM_JOB)
     except PermissionError:
         return subprocess.Popen(command, **options, creationflags=flags)
+
+
+def lines_of(fd: int) -> Iterator[bytes]:
+    """Yield the lines that come through a pipe, read from the descriptor itself.
+
+    A daemon thread that holds the lock of a buffered stream is a fatal error when the interpreter shuts down.
+
+    Raises:
+        OSError: the pipe broke.
+    """
+    rest = b""
+    while block := os.read(fd, 65536):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
 
 
 class ProcessWatch:

@@ -12,9 +12,9 @@ import pytest
 from pytest_openscope.issues.outbox import drop, enqueue, list_reports
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import Journal
-from pytest_openscope.sidecar import late_reports, recovery
-from pytest_openscope.sidecar.reports import queue_reports, send_reports
-from pytest_openscope.sidecar.view import SessionView
+from pytest_openscope.sidecar import recovery, reports
+from pytest_openscope.sidecar.reconstruct import SessionView
+from pytest_openscope.sidecar.reports import LateAnswers, queue_reports, send_reports
 from pytest_openscope.system.files import read_json, write_json
 
 from .fake_github import REPO, FakeGithub
@@ -152,7 +152,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(folder.name)
         return 1
 
-    monkeypatch.setattr(late_reports, "start_finisher", start)
+    monkeypatch.setattr(reports, "start_finisher", start)
     monkeypatch.setattr(recovery, "start_finisher", start)
     return names
 
@@ -171,7 +171,7 @@ def finished_session(home: Path, name: str, mirror: str | None = "/share", finis
 
 
 def test_only_finished_sessions_with_a_mirror_and_news_are_mirrored_again(tmp_path: Path, started: list[str]) -> None:
-    late = late_reports.LateAnswers(own=tmp_path / "own")
+    late = LateAnswers(own=tmp_path / "own")
     news = {"status": "created"}
     late.written(finished_session(tmp_path, "own"), news)
     late.written(finished_session(tmp_path, "without", mirror=None), news)
@@ -189,7 +189,7 @@ def test_only_finished_sessions_with_a_mirror_and_news_are_mirrored_again(tmp_pa
 
 
 def test_many_sessions_are_mirrored_again_a_few_at_a_time(tmp_path: Path, started: list[str]) -> None:
-    late = late_reports.LateAnswers()
+    late = LateAnswers()
     for number in range(11):
         late.written(finished_session(tmp_path, f"s{number:02}"), {"status": "created"})
     late.close()

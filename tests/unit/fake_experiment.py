@@ -20,7 +20,7 @@ from typing import Any
 from pytest_openscope.log.writer import LogWriter
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import JOURNAL, Journal
-from pytest_openscope.sidecar.client import SidecarClient
+from pytest_openscope.sidecar.link import SidecarClient
 from pytest_openscope.system.processes import create_time
 from pytest_openscope.system.times import now_iso
 

@@ -16,7 +16,7 @@ import psutil
 
 from pytest_openscope.log.lines import LogEntry, read_log
 from pytest_openscope.records.folder import METADATA
-from pytest_openscope.sidecar.view import WITNESS_JOURNAL, SessionView
+from pytest_openscope.sidecar.reconstruct import WITNESS_JOURNAL, SessionView
 from pytest_openscope.system.locks import FileLock
 
 SCRIPT = Path(__file__).with_name("fake_experiment.py")
@@ -52,9 +52,7 @@ class Run:
 
     @property
     def view(self) -> SessionView:
-        view = SessionView(self.folder)
-        view.read()
-        return view
+        return SessionView.of(self.folder)
 
     def finished(self, timeout_s: float = 20.0) -> Run:
         """Wait until the sidecar has done all, and is gone."""

@@ -11,8 +11,7 @@ import pytest
 from pytest_openscope.config.roots import default_state_directory
 from pytest_openscope.mirror.files import folder_name
 from pytest_openscope.records.folder import is_folder_name, is_reserved, safe_name, session_name
-from pytest_openscope.sidecar.cause import failure_of_death
-from pytest_openscope.sidecar.view import SessionView
+from pytest_openscope.sidecar.reconstruct import SessionView, failure_of_death
 from pytest_openscope.system import make_private_folder, write_json
 
 START = datetime(2026, 3, 4, 5, 6, 7)

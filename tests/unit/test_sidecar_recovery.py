@@ -20,9 +20,8 @@ from pytest_openscope.cli import main
 from pytest_openscope.log.writer import LogWriter
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import JOURNAL, Journal
-from pytest_openscope.sidecar.markers import mark_unfinished
-from pytest_openscope.sidecar.recovery import recover
-from pytest_openscope.sidecar.view import SessionView
+from pytest_openscope.sidecar.reconstruct import SessionView
+from pytest_openscope.sidecar.recovery import mark_unfinished, recover
 from pytest_openscope.sidecar.witness import finish_session
 
 if sys.platform == "win32":
@@ -188,8 +187,7 @@ def test_a_witness_that_is_killed_is_repeated_without_doubling(tmp_path: Path, s
     monkeypatch.setattr(LogWriter, "write", counted(real_log))
     monkeypatch.setattr(Journal, "write", counted(real_journal))
     witness_path = folder / METADATA / "witness.jsonl"
-    view = SessionView(folder)
-    view.read()
+    view = SessionView.of(folder)
     try:
         finish_session(view, Journal(witness_path), exit_code=-9)
     except Interrupted:
@@ -217,8 +215,7 @@ def test_a_damaged_journal_still_gives_an_ending(tmp_path: Path) -> None:
     journal.write("acquisition_started", name="camera", pid="?")
     journal.write("kept", field="failures", values=[{"outcome": "nonsense"}])
     (folder / METADATA / "end_state.json").write_text('{"experiment_data": [1], "lost_records": "many", "notes": 5}')
-    view = SessionView(folder)
-    view.read()
+    view = SessionView.of(folder)
     finish_session(view, Journal(folder / METADATA / "witness.jsonl"), exit_code=-9)
     assert json.loads((folder / METADATA / "end_state.json").read_text())["outcome"] == "crashed"
     assert json.loads((folder / METADATA / "debug_state.json").read_text())["failure"]["signal"] == "SIGKILL"
@@ -229,8 +226,7 @@ def test_the_operator_is_told_on_the_terminal(tmp_path: Path) -> None:
     (folder / METADATA).mkdir(parents=True)
     journal = Journal(folder / METADATA / JOURNAL)
     journal.write("session", session_uuid="s1", started="2026-01-01T10:00:00+00:00", pid=1)
-    view = SessionView(folder)
-    view.read()
+    view = SessionView.of(folder)
     controller, terminal = os.openpty()
     finish_session(view, Journal(folder / METADATA / "witness.jsonl"), exit_code=-11, terminal=os.ttyname(terminal))
     shown = os.read(controller, 4096).decode()

@@ -11,8 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_openscope.sidecar.disks import disk_of
-from pytest_openscope.sidecar.samples import ResourceSampler, Tree, append, repair
+from pytest_openscope.sidecar.samples import ResourceSampler, Tree, append, disk_of, repair
 from pytest_openscope.system.processes import create_time
 
 BURN = "import time\nend=time.time()+30\nwhile time.time()<end: pass"

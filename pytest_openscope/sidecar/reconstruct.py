@@ -1,0 +1,453 @@
+"""From a session's journal to its record: what happened, why its process died, and the states that it would have written.
+
+Used by whoever works on a session from outside: the sidecar, the witness, the recovery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..log import last_lines
+from ..records import (
+    DEBUG_STATE,
+    JOURNAL,
+    METADATA,
+    AcquisitionFacts,
+    Failure,
+    JournalReader,
+    OnFailure,
+    Outcome,
+    Phase,
+    SessionRecord,
+    StepRecord,
+    boot_is_same,
+    debug_state,
+    from_json,
+)
+from ..system import is_alive, now_iso, read_json, write_json
+
+#: The sidecar's own journal, beside the session's: each file has one writer, since Windows has no atomic append. It is also
+#: the file that a sidecar or a recovery locks as long as it sees to a session.
+WITNESS_JOURNAL = "witness.jsonl"
+FAULT_LOG = "faulthandler.log"
+MAX_FAULT_BYTES = 100_000
+LAST_LOG_LINES = 200
+LAST_SAMPLES = 12
+#: Above it, an exit code is what Windows calls an exception.
+_LARGEST_PLAIN_CODE = 0xFFFF
+_FATAL = re.compile(r"^(?:Fatal Python error|Windows fatal exception): (.+)$", re.MULTILINE)
+#: What faulthandler calls the signals that it catches.
+_FAULTHANDLER_SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Floating point exception": "SIGFPE",
+    "Floating-point exception": "SIGFPE",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Illegal instruction": "SIGILL",
+}
+
+
+class AcquisitionView:
+    """One acquisition process: its ``acquisition_started`` event, the last mark of each stream, and how it ended."""
+
+    def __init__(self, started: dict[str, Any]) -> None:
+        self.started = started
+        self.name = str(started.get("name") or "acquisition")
+        self.marks: dict[str, dict[str, Any]] = {}
+        self.finished: dict[str, Any] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The main process; 0 when it is not known."""
+        value = self.started.get("pid")
+        return value if isinstance(value, int) else 0
+
+    @property
+    def create_time(self) -> float | None:
+        """When it started, in seconds since the epoch."""
+        return _seconds(self.started.get("create_time"))
+
+
+class SessionView:
+    """Follows one session's journal and the witness's.
+
+    Attributes:
+        session: the ``session`` event; None until it is there. Likewise ``killed``, ``exiting``, ``ending`` and ``ended``.
+        collected: the session's steps are known, so that it will stay.
+        discarded: it was a mistake of its command line, told and taken back: nothing is to be left of it.
+        finished: nothing is owed to anybody, its mirror included.
+        died: the first ``died`` event.
+        running: the ``step_started`` event of the step that runs, else None; ``last_step`` stays after its end.
+        kept: fields of the session's record and what was taken into them, in order.
+        deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
+        said: position in the session log of each line that a witness was about to write, by its key.
+        done: names of the parts of a witness's work that are complete.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / METADATA / JOURNAL
+        self._readers = [JournalReader(self.path), JournalReader(folder / METADATA / WITNESS_JOURNAL)]
+        self.session: dict[str, Any] | None = None
+        self.killed: dict[str, Any] | None = None
+        self.exiting: dict[str, Any] | None = None
+        self.ending: dict[str, Any] | None = None
+        self.ended: dict[str, Any] | None = None
+        self.collected = self.discarded = self.finished = False
+        self.steps: list[dict[str, Any]] = []
+        self.running: dict[str, Any] | None = None
+        self.last_step: dict[str, Any] | None = None
+        self.deadline: dict[str, Any] | None = None
+        self.acquisitions: dict[str, AcquisitionView] = {}
+        self.safe_states: list[dict[str, Any]] = []
+        self.kept: list[tuple[str, list[Any]]] = []
+        self.died: dict[str, Any] | None = None
+        self.said: dict[str, int] = {}
+        self.done: set[str] = set()
+
+    @classmethod
+    def of(cls, folder: Path) -> SessionView:
+        """Return what a session's journals say now."""
+        view = cls(folder)
+        view.read()
+        return view
+
+    def read(self) -> list[dict[str, Any]]:
+        """Take in the events that came since the last call and return them."""
+        events = [event for reader in self._readers for event in reader.read()]
+        for event in events:
+            # An event of another version may lack what this one needs.
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                self._take(str(event["event"]), event)
+        return events
+
+    def _take(self, kind: str, event: dict[str, Any]) -> None:
+        if kind in ("session", "killed", "exiting", "ending", "ended"):
+            setattr(self, kind, event)
+        elif kind in ("collected", "discarded", "finished"):
+            setattr(self, kind, True)
+        elif (take := getattr(self, f"_on_{kind}", None)) is not None:
+            take(event)
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Return a field of the ``session`` event; ``default`` also where it is null."""
+        found = (self.session or {}).get(key)
+        return default if found is None else found
+
+    @property
+    def uuid(self) -> str:
+        """The session's name."""
+        return str(self.value("session_uuid", self.folder.name))
+
+    @property
+    def log_path(self) -> Path:
+        """The session log."""
+        return self.folder / str(self.value("session_log", f"{METADATA}/launcher.log"))
+
+    @property
+    def state_directory(self) -> Path | None:
+        """Where the rig keeps what outlives its sessions."""
+        found = self.value("state_directory")
+        return Path(found) if found else None
+
+    @property
+    def process(self) -> tuple[int, float | None]:
+        """Pid and start time of the experiment process."""
+        return process_of(self.session or {})
+
+    @property
+    def same_boot(self) -> bool:
+        """True when the session began since the computer was started."""
+        return boot_is_same(float(self.value("mono", 0.0)), str(self.value("at", "")))
+
+    def _on_step_started(self, event: dict[str, Any]) -> None:
+        self.running = self.last_step = dict(event)
+        self.steps.append(self.running)
+
+    def _on_step_resumed(self, event: dict[str, Any]) -> None:
+        """A fixture's part is over; the step around it goes on."""
+        self.last_step = self.running or event
+
+    def _on_step_finished(self, event: dict[str, Any]) -> None:
+        named = [
+            step for step in self.steps if (step.get("step"), step.get("phase")) == (event.get("step"), event.get("phase"))
+        ]
+        for step in [step for step in named if "outcome" not in step][-1:] or named[-1:]:
+            step.update(outcome=event.get("outcome"), skipped=event.get("skipped"), duration_s=event.get("duration_s"))
+        # A fixture's part runs within a step, which goes on when it is done.
+        self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
+
+    def _on_deadline(self, event: dict[str, Any]) -> None:
+        self.deadline = event if isinstance(event.get("kill_at"), (int, float)) else None
+
+    def _on_acquisition_started(self, event: dict[str, Any]) -> None:
+        self.acquisitions[str(event["name"])] = AcquisitionView(event)
+
+    _on_acquisition_starting = _on_acquisition_started
+
+    def _on_acquisition_not_started(self, event: dict[str, Any]) -> None:
+        self.acquisitions.pop(str(event["name"]), None)
+
+    def _on_acquisition_batch(self, event: dict[str, Any]) -> None:
+        self.acquisitions[str(event["name"])].marks[str(event["stream"])] = event
+
+    def _on_acquisition_finished(self, event: dict[str, Any]) -> None:
+        self.acquisitions[str(event["name"])].finished = event
+
+    def _on_safe_state(self, event: dict[str, Any]) -> None:
+        self._on_safe_state_done(event)
+        self.safe_states.append(event)
+
+    def _on_safe_state_done(self, event: dict[str, Any]) -> None:
+        self.safe_states = [other for other in self.safe_states if other.get("device") != event["device"]]
+
+    def _on_attempt_ended(self, event: dict[str, Any]) -> None:
+        for step in reversed(self.steps):
+            if (step.get("step"), step.get("nodeid")) == (event.get("step"), event.get("nodeid")):
+                step.setdefault("attempts", []).append(event["attempt"])
+                break
+        # Failures of an attempt that another one followed are not the session's.
+        self.kept = [
+            (field, [one for one in values if field != "failures" or one.get("nodeid") != event["nodeid"]])
+            for field, values in self.kept
+        ]
+
+    def _on_kept(self, event: dict[str, Any]) -> None:
+        self.kept.append((str(event["field"]), list(event["values"])))
+
+    def _on_died(self, event: dict[str, Any]) -> None:
+        self.died = self.died or event
+
+    def _on_witness_line(self, event: dict[str, Any]) -> None:
+        self.said[str(event["key"])] = int(event["log_size"])
+
+    def _on_witness_done(self, event: dict[str, Any]) -> None:
+        self.done.add(str(event["part"]))
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def process_of(session: dict[str, Any]) -> tuple[int, float | None]:
+    """Return pid and start time of the experiment process that a ``session`` event names; pid 0 when it names none."""
+    return int(session.get("pid") or 0), _seconds(session.get("create_time"))
+
+
+def is_running(session: dict[str, Any]) -> bool:
+    """Tell whether the experiment process that a ``session`` event names lives."""
+    return is_alive(*process_of(session))
+
+
+# -- why the process died ------------------------------------------------------------------------------------------------
+
+
+def failure_of_death(view: SessionView, exit_code: int | None) -> Failure:
+    """Describe the death as a failure: ``timeout`` when the sidecar ended the process for a deadline, else ``crash``.
+
+    Told from the exit code (a signal negative), the journal and the faulthandler file.
+    """
+    step = view.running or {}
+    faults = _fault_text(view.folder)
+    place: dict[str, Any] = {
+        "phase": _phase(step.get("phase")),
+        "step": str(step.get("step") or ""),
+        "nodeid": str(step.get("nodeid") or ""),
+        "at": now_iso(),
+        "faulthandler": faults,
+    }
+    where = _where(view)
+    if view.killed is not None:
+        text = f"{view.killed.get('what') or 'a step'}: the experiment process did not come back and was killed{where}"
+        return Failure("timeout", Outcome.TIMEOUT, text, traceback=faults, **place)
+    if view.exiting is not None:
+        text = f"os._exit({view.exiting.get('code')}) was called{where}"
+        stack = str(view.exiting.get("text") or "")
+        return Failure("crash", Outcome.CRASHED, text, traceback=stack or faults, **place)
+    name = _signal(exit_code, faults)
+    text = _how(view, exit_code, name, faults) + where
+    return Failure("crash", Outcome.CRASHED, text, traceback=faults, signal=name, **place)
+
+
+def _fault_text(folder: Path) -> str:
+    """Return what faulthandler wrote, bounded."""
+    try:
+        with open(folder / METADATA / FAULT_LOG, "rb") as stream:
+            data = stream.read(MAX_FAULT_BYTES)
+    except OSError:
+        return ""
+    return data.decode("utf-8", "replace").replace("\0", "").strip()
+
+
+def _signal(exit_code: int | None, faults: str) -> str:
+    """Return ``SIGKILL`` for -9; without an exit code what faulthandler says, empty for no signal."""
+    if exit_code is None or exit_code >= 0:
+        fatal = _FATAL.search(faults)
+        return _FAULTHANDLER_SIGNALS.get(fatal[1].strip(), "") if fatal else ""
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
+
+
+def _how(view: SessionView, exit_code: int | None, name: str, faults: str) -> str:
+    fatal = _FATAL.search(faults)
+    if fatal and fatal[0].startswith("Windows") and exit_code is not None and 0 <= exit_code <= _LARGEST_PLAIN_CODE:
+        # faulthandler notes also what a library (COM, a driver) catches and mends; the exit code tells what was fatal.
+        fatal = None
+    if name:
+        return f"the experiment process was ended by {name}"
+    if fatal:
+        return f"the experiment process died: {fatal[1].strip()}"
+    if exit_code is not None:
+        shown = f"{exit_code:#010x}" if exit_code > _LARGEST_PLAIN_CODE else str(exit_code)
+        return f"the experiment process ended with exit code {shown} before its session had ended"
+    if not view.same_boot:
+        return "the computer was restarted or lost power"
+    return "the experiment process is gone, how is not known"
+
+
+def _where(view: SessionView) -> str:
+    if view.ending is not None:
+        return f" while the session was ending (its outcome was {view.ending.get('outcome')})"
+    if view.running is not None:
+        return f" in {view.running.get('phase')} step {view.running.get('step')}"
+    if view.last_step is not None:
+        return f" after {view.last_step.get('phase')} step {view.last_step.get('step')}"
+    return " before the first step"
+
+
+def _phase(value: object) -> Phase | None:
+    try:
+        return Phase(str(value))
+    except ValueError:
+        return None
+
+
+# -- what the session would have written ---------------------------------------------------------------------------------
+
+
+def record_of(
+    view: SessionView, death: Failure, exit_code: int | None, stops: dict[str, Any], helper_failures: Iterable[str]
+) -> SessionRecord:
+    """Rebuild the session's record from its journal, the death as its last failure."""
+    died = view.died or {}
+    record = SessionRecord(
+        session_uuid=view.uuid,
+        subject_id=view.value("subject_id"),
+        user_id=view.value("user_id"),
+        rig_id=str(view.value("rig_id", "")),
+        started=str(view.value("started", "")),
+        dry_run=bool(view.value("dry_run", False)),
+        stopped=str(died.get("stopped") or died.get("at") or ""),
+        exit_code=exit_code,
+        readiness_override=view.value("readiness_override"),
+        continues=view.value("continues"),
+    )
+    record.steps = [step for event in view.steps if (step := _step(view, event, death)) is not None]
+    for field, values in view.kept:
+        # A field of another version is passed over.
+        with contextlib.suppress(AttributeError, TypeError, ValueError, KeyError):
+            record.take(field, [from_json(field, value) for value in values])
+    record.take("failures", [death])
+    record.take("helper_failures", helper_failures)
+    ended = {facts.name for facts in record.acquisitions}
+    running = {name: one for name, one in view.acquisitions.items() if name not in ended}
+    record.take("acquisitions", [_facts(acquisition, stops.get(name) or {}) for name, acquisition in running.items()])
+    return record
+
+
+def _step(view: SessionView, event: dict[str, Any], death: Failure) -> StepRecord | None:
+    try:
+        step = StepRecord(str(event["step"]), str(event.get("nodeid") or ""), Phase(event["phase"]))
+        step.on_failure = OnFailure(event.get("on_failure") or OnFailure.ABORT)
+    except (KeyError, ValueError):
+        return None
+    step.kind, step.started = str(event.get("kind") or "test"), str(event.get("started") or event.get("at") or "")
+    step.attempts = list(event.get("attempts") or [])
+    if "outcome" in event:
+        step.skipped = str(event.get("skipped") or "")
+        step.duration_s = float(event.get("duration_s") or 0.0)
+        try:
+            step.outcome = Outcome(event["outcome"]) if event["outcome"] else None
+        except ValueError:
+            step.skipped = step.skipped or str(event["outcome"])
+        return step
+    # It was running: a step, and perhaps the fixture that it was being torn down with.
+    step.outcome = death.outcome
+    if view.died:
+        step.duration_s = max(0.0, _between(event, view.died) or 0.0)
+    return step
+
+
+def _facts(acquisition: AcquisitionView, stop: dict[str, Any]) -> AcquisitionFacts:
+    finished = acquisition.finished or {}
+    return AcquisitionFacts(
+        name=acquisition.name,
+        command=[str(part) for part in acquisition.started.get("command") or []],
+        pid=acquisition.pid or None,
+        returncode=finished.get("returncode"),
+        duration_s=_between(acquisition.started, finished) if finished else None,
+        survivors=list(stop.get("survivors") or []),
+        stop_reason="" if finished else "the experiment process died",
+    )
+
+
+def _between(first: dict[str, Any], last: dict[str, Any]) -> float | None:
+    """Return the seconds between two events, None unless the computer has been on since."""
+    return float(last["mono"]) - float(first["mono"]) if boot_is_same(float(first["mono"]), str(first["at"])) else None
+
+
+def write_debug_state(view: SessionView, record: SessionRecord, secrets: Iterable[str]) -> None:
+    """Write ``debug_state.json``.
+
+    Raises:
+        OSError: the disk is full or the folder is gone.
+    """
+    try:
+        lines = last_lines(view.log_path, LAST_LOG_LINES)
+    except OSError:
+        lines = []
+    path = view.folder / METADATA / DEBUG_STATE
+    state = debug_state(
+        session_uuid=record.session_uuid,
+        failures=record.failures,
+        launcher_state={
+            "session_folder": str(view.folder),
+            "pid": view.value("pid"),
+            "last_step": view.last_step,
+            "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in record.steps],
+            "lost_records": record.lost_records,
+        },
+        last_log_lines=lines,
+        parameters=read_json(view.folder / METADATA / "processed_parameters.json"),
+        resource_samples=_last_samples(view),
+        secrets=secrets,
+        rig_id=record.rig_id,
+        subject_id=record.subject_id,
+        user_id=record.user_id,
+        dry_run=record.dry_run,
+        session_outcome=str(record.outcome),
+        exit_code=record.exit_code,
+        signal=record.failures[-1].signal,
+        faulthandler=record.failures[-1].faulthandler,
+    )
+    before = read_json(path) or {}
+    if isinstance(before.get("github"), dict):
+        state["github"] = before["github"]
+    write_json(path, state)
+
+
+def _last_samples(view: SessionView) -> list[Any]:
+    """Return the newest resource samples, none when the file is missing or damaged."""
+    try:
+        samples = json.loads((view.folder / METADATA / "resource_usage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return samples[-LAST_SAMPLES:] if isinstance(samples, list) else []
