@@ -128,7 +128,7 @@ class SidecarClient:
 
     def start(self) -> bool:
         """Start the sidecar; False when the system cannot create the process even at the second attempt."""
-            while True:
+        while True:
             self._started_at = time.monotonic()
             try:
                 process = _spawn(self.folder, subprocess.PIPE)

@@ -1,6 +1,6 @@
 """A mirror worker on a faulty share: ``os`` calls on files below the central directory fail as a control file says.
 
-Run as ``python -I -S mirror_faults.py <package parent> <control file> <job>``. The control file holds JSON, read at every call:
+Run as ``python -I mirror_faults.py <package parent> <control file> <job>``. The control file holds JSON, read at every call:
 
 * ``all``: what every call does now: ``hang``, ``missing``, ``erofs``, or a number of seconds to wait.
 * ``faults``: a list of ``{"op", "file", "nth", "do"}``: what the ``nth`` call (from 0, counted per process) of ``op``

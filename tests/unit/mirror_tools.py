@@ -50,7 +50,7 @@ class Bench:
         self.write(b"".join(f"{tag} {i} {'x' * chooser.randrange(120)}\n".encode() for i in range(count)))
 
     def start(self, faulty: bool = False, tuning: MirrorTuning = FAST) -> MirrorSupervisor:
-        command = [sys.executable, "-I", "-S", str(FAULTY), package_parent(), str(self.control)] if faulty else None
+        command = [sys.executable, "-I", str(FAULTY), package_parent(), str(self.control)] if faulty else None
         self.supervisor = MirrorSupervisor(self.job, tuning, command)
         self.supervisor.start()
         return self.supervisor

@@ -400,7 +400,7 @@ def test_a_worker_goes_when_its_sidecar_dies(bench: Bench) -> None:
     )
     bench.chat(10)
     root = str(Path(__file__).parents[2])
-    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", code, root, bench.job.to_json()], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-I", "-c", code, root, bench.job.to_json()], stdout=subprocess.PIPE)
     assert process.stdout is not None
     worker = psutil.Process(int(process.stdout.readline()))
     process.kill()
