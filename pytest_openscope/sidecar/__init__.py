@@ -5,9 +5,11 @@ from __future__ import annotations
 from .link import (
     SidecarClient,
 )
-from .recovery import (
+from .notes import (
     crashed,
     mark_unfinished,
+)
+from .recovery import (
     recover,
 )
 from .reports import (

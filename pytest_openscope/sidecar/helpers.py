@@ -19,8 +19,8 @@ from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal
 from ..system import update_json
 from .link import Link
+from .notes import mark_unfinished, unmark
 from .reconstruct import SessionView
-from .recovery import mark_unfinished, unmark
 from .reports import send_reports, send_waiting, wanted
 from .samples import RESOURCE_USAGE, ResourceSampler
 

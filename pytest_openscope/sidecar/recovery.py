@@ -1,103 +1,28 @@
 """Finishing what nobody finished: after a power cut, or when the sidecar was killed as well.
 
-Notes in the rig's state directory tell of sessions that are not finished, and of those that died. The next session on a rig
-calls :func:`recover` before it starts anything; ``python -m pytest_openscope recover`` does it by hand. A session is left
-alone while its experiment process or its sidecar lives, and when it belongs to another rig or another computer.
+The next session on a rig calls :func:`recover` before it starts anything; ``python -m pytest_openscope recover`` does it by
+hand. A session is left alone while its experiment process or its sidecar lives, and when it belongs to another rig or
+another computer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..records import JOURNAL, METADATA, Journal
-from ..system import FileLock, read_json, write_json
+from ..system import FileLock
 from .link import start_finisher
+from .notes import UNFINISHED, notes, unmark
 from .reconstruct import WITNESS_JOURNAL, SessionView, is_running
 from .samples import RESOURCE_USAGE, repair
+from .witness import finish_session
 
-UNFINISHED = "unfinished"
-CRASHED = "crashed"
 #: Copies of earlier sessions that are brought up to date at one time, a process each; more wait for the next session.
 REFRESHED_AT_ONCE = 8
-
-
-def mark_unfinished(
-    state_directory: Path,
-    session_uuid: str,
-    session_folder: Path,
-    mirror_directory: str | None = None,
-    session: Mapping[str, Any] | None = None,
-) -> Path:
-    """Leave a note of a session that is not finished; written at its start, and again by its sidecar.
-
-    Args:
-        session: fields of the journal's ``session`` event, for a session that dies before it has a journal.
-
-    Raises:
-        OSError: the state directory cannot be written.
-    """
-    facts: dict[str, Any] = {"session_folder": str(session_folder), "mirror_directory": mirror_directory}
-    return _leave(state_directory / UNFINISHED, session_uuid, facts if session is None else {**facts, "session": dict(session)})
-
-
-def unmark(state_directory: Path, session_uuid: str) -> None:
-    """Take the note away: nothing of this session is owed to anybody."""
-    with contextlib.suppress(OSError):
-        (state_directory / UNFINISHED / f"{session_uuid}.json").unlink(missing_ok=True)
-
-
-def mark_crashed(state_directory: Path, session_uuid: str, outcome: str, unsafe: Iterable[str], see: Path) -> None:
-    """Leave a note of a session that died, for the people at the rig; devices in an earlier note of it stay.
-
-    Args:
-        unsafe: names of devices that may not be safe.
-        see: the file or folder that tells more.
-
-    Raises:
-        OSError: the state directory cannot be written.
-    """
-    earlier = (read_json(state_directory / CRASHED / f"{session_uuid}.json") or {}).get("unsafe", ())
-    facts = {
-        "session_uuid": session_uuid,
-        "outcome": outcome,
-        "unsafe": list(dict.fromkeys([*earlier, *unsafe])),
-        "see": str(see),
-    }
-    _leave(state_directory / CRASHED, session_uuid, facts)
-
-
-def crashed(state_directory: Path) -> list[tuple[Path, str]]:
-    """Return each note of a session that died with what it says, oldest first; the caller removes what it has told."""
-    found = []
-    for path, facts in _notes(state_directory / CRASHED):
-        told = f"; {', '.join(facts['unsafe'])} may not be safe" if facts.get("unsafe") else ""
-        found.append((path, f"session {facts.get('session_uuid')} {facts.get('outcome')}{told}: see {facts.get('see')}"))
-    return found
-
-
-def _leave(folder: Path, name: str, facts: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    write_json(path, facts)
-    return path
-
-
-def _notes(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield each note with its content, oldest first; unreadable ones are passed over."""
-    try:
-        paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    except OSError:
-        return
-    for path in paths:
-        facts = read_json(path)
-        if facts is not None:
-            yield path, facts
 
 
 def recover(state_directory: Path | None, output_root: Path | None = None, *, secrets: Iterable[str] = ()) -> list[str]:
@@ -114,7 +39,7 @@ def recover(state_directory: Path | None, output_root: Path | None = None, *, se
     secrets = frozenset(secrets)
     folders: dict[Path, Path] = {}
     noted: dict[Path, object] = {}
-    for path, facts in _notes(state_directory / UNFINISHED) if state_directory is not None else ():
+    for path, facts in notes(state_directory / UNFINISHED) if state_directory is not None else ():
         folder = Path(facts.get("session_folder", path))
         if folder.is_dir():
             folders[folder.resolve()] = folder
@@ -196,8 +121,6 @@ def _recover_one(view: SessionView, secrets: frozenset[str]) -> list[str]:
 
 
 def _finish(view: SessionView, witness_journal: Path, secrets: frozenset[str]) -> None:
-    from .witness import finish_session
-
     journal = Journal(witness_journal)
     try:
         finish_session(view, journal, secrets=secrets, recovered=True)

@@ -17,8 +17,9 @@ from typing import Any
 from ..records import DEBUG_STATE, METADATA, Journal
 from ..system import read_json
 from .link import start_finisher
+from .notes import mark_unfinished
 from .reconstruct import SessionView
-from .recovery import REFRESHED_AT_ONCE, mark_unfinished
+from .recovery import REFRESHED_AT_ONCE
 
 #: Name of the part of the work that puts the reports into the outbox; done once, whoever finishes the session.
 QUEUED = "reports queued"

@@ -33,8 +33,8 @@ from ..records import (
     end_state,
 )
 from ..system import StopPolicy, find_main, is_alive, now_iso, read_json, stop_tree, time_field, write_json
+from .notes import mark_crashed
 from .reconstruct import AcquisitionView, SessionView, failure_of_death, record_of, write_debug_state
-from .recovery import mark_crashed
 
 LOGGER = "pytest_openscope.witness"
 FOOTER_LOGGER = "pytest_openscope.session"

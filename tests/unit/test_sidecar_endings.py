@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from sidecar_kit import Run, Start, children_marked, eventually
 
-from pytest_openscope.sidecar.recovery import crashed, mark_crashed
+from pytest_openscope.sidecar.notes import crashed, mark_crashed
 
 if sys.platform == "win32":
     pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
