@@ -10,16 +10,7 @@ import pytest
 
 from .recorder import PLUGIN_NAME
 from .result import CheckResult
-from .suite import NAME, RigChecks, report
-
-_REPEATED = {
-    "device_name": "devices",
-    "executable": "executables",
-    "repository": "repositories",
-    "serial_port": "serial_ports",
-    "tcp_port": "tcp_ports",
-    "variable": "environment",
-}
+from .suite import NAME, REPEATED, RigChecks, report
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +33,14 @@ def pytest_pycollect_makeitem(collector: object, name: str, obj: object) -> list
     if name.startswith("test_") and inspect.isfunction(obj):
         found = _found(collector.config) if isinstance(collector, pytest.Collector) else None
         for fixture in inspect.signature(obj).parameters:
-            if fixture in _REPEATED and (found is None or not found.things(_REPEATED[fixture])):
+            if fixture in REPEATED and (found is None or not found.things(REPEATED[fixture])):
                 return []
     return None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat a check for everything that the rig file declares."""
-    for fixture, kind in _REPEATED.items():
+    for fixture, kind in REPEATED.items():
         if fixture in metafunc.fixturenames:
             found = _found(metafunc.config)
             metafunc.parametrize(fixture, found.things(kind) if found is not None else [], ids=str)
@@ -68,7 +59,7 @@ def _check_name(item: pytest.Function) -> str:
     plain = item.originalname.removeprefix("test_")
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     for parameter, value in parameters.items():
-        return f"{_REPEATED[parameter]}[{value}]" if parameter in _REPEATED else f"{plain}.{value}"
+        return f"{REPEATED[parameter]}[{value}]" if parameter in REPEATED else f"{plain}.{value}"
     return plain
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
+import socket
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..system import run_probe
+import psutil
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from ..system import MARK_SESSION, run_probe
 from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, failed_all
 
 Requirements = Mapping[str, Any]
 #: Longest wait for a disk, a share or a server, where the requirements do not say.
 TIMEOUT_S = 20.0
+_HELPER = "pytest_openscope.sidecar"
+#: Windows says EACCES for a port that another program holds for itself alone.
+_TAKEN = {errno.EADDRINUSE, 10048} | ({errno.EACCES, 10013} if sys.platform == "win32" else set())
+#: The Windows Time service does not run: nobody sets the clock.
+_NO_SERVICE = "0x80070426"
 
 
 def check_disk(root: Path, requirements: Requirements, *, size_mb: int = 64) -> list[CheckResult]:
@@ -65,8 +78,6 @@ def check_python(specifier: str | None) -> CheckResult:
     version = ".".join(map(str, sys.version_info[:3]))
     if not specifier:
         return CheckResult("python", PASS, f"Python {version}")
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
     try:
         fits = SpecifierSet(specifier).contains(version)
     except InvalidSpecifier as error:
@@ -76,8 +87,6 @@ def check_python(specifier: str | None) -> CheckResult:
 
 def check_memory(limit_gb: float | None) -> CheckResult:
     """Measure the free memory."""
-    import psutil
-
     return at_least("memory", psutil.virtual_memory().available / 1e9, limit_gb, "GB", "free memory", "close other programs")
 
 
@@ -87,6 +96,215 @@ def check_environment(name: str) -> CheckResult:
     if os.environ.get(name):
         return CheckResult(check, PASS, "set")
     return CheckResult(check, FAIL, "not set", remedy=f"set {name} for the account that runs the rig")
+
+
+def check_clock(required: bool | None) -> CheckResult:
+    """Ask the operating system whether its clock is synchronised; one that cannot tell is skipped, or a warning if required."""
+    synchronised, words = clock_synchronised()
+    remedy = "switch on time synchronisation (Windows: w32tm /resync; Linux: timedatectl set-ntp true)"
+    if synchronised is None:
+        return CheckResult(
+            "clock", WARN if required else SKIP, f"the system cannot tell: {' '.join(words.split())}", remedy=remedy
+        )
+    if synchronised:
+        return CheckResult("clock", PASS, words)
+    return CheckResult("clock", FAIL if required else WARN, words, remedy=remedy)
+
+
+def clock_synchronised() -> tuple[bool | None, str]:
+    """Return whether the clock is synchronised (None: unknown), and the system's words."""
+    if sys.platform == "win32":
+        command = ["w32tm", "/query", "/status"]
+    else:
+        command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    if done.returncode and _NO_SERVICE in done.stdout + done.stderr:
+        return False, "the Windows Time service does not run"
+    return read_clock_status(done.stdout if not done.returncode else "", done.stderr.strip() or f"exit code {done.returncode}")
+
+
+def read_clock_status(output: str, otherwise: str) -> tuple[bool | None, str]:
+    """Read what ``timedatectl`` or ``w32tm`` printed; the latter's words are in the language of the system, not its numbers."""
+    text = output.strip()
+    if text in ("yes", "no"):
+        return text == "yes", "synchronised" if text == "yes" else "not synchronised"
+    stratum = re.search(r"stratum\s*:\s*(\d+)", text, re.IGNORECASE)
+    if stratum is None:
+        return None, otherwise
+    lowered = text.lower()
+    loose = stratum[1] in ("0", "16") or "local cmos clock" in lowered or "free-running" in lowered
+    source = next((line.partition(":")[2].strip() for line in text.splitlines() if line.lower().startswith("source")), "")
+    return not loose, f"stratum {stratum[1]}" + (f", source {source}" if source else "")
+
+
+# Programs and repositories
+
+
+def check_executable(name: str, folder: Path) -> CheckResult:
+    """Find a program by name or path (relative ones are beside the rig file)."""
+    check = f"executables[{name}]"
+    found = shutil.which(name) or shutil.which(str(folder / name))
+    if found:
+        return CheckResult(check, PASS, found)
+    if (folder / name).is_file():
+        return CheckResult(check, FAIL, f"{folder / name} cannot be executed", remedy="make it executable: chmod +x")
+    return CheckResult(check, FAIL, f"{name} is not there", remedy="install it, put it on the PATH, or correct the path")
+
+
+def check_repository(path: str, folder: Path) -> CheckResult:
+    """Find a git repository, and say which commit it is at and whether it was changed."""
+    check, place = f"repositories[{path}]", folder / path
+    if not place.is_dir():
+        return CheckResult(check, FAIL, f"{place} does not exist", remedy="clone it, or correct the path")
+    try:
+        top = _git(place, "rev-parse", "--show-toplevel")
+        head = _git(place, "rev-parse", "HEAD")
+        status = _git(place, "status", "--porcelain")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return CheckResult(check, WARN, f"git cannot tell: {error}", remedy="install git, and put it on the PATH")
+    if top.returncode:
+        text = f"{place}: {top.stderr.strip()}"
+        if "dubious ownership" in top.stderr:
+            return CheckResult(check, FAIL, text, remedy="make it this account's own, or add it to git's safe.directory")
+        return CheckResult(check, FAIL, f"no git repository: {text}", remedy="clone it again")
+    if Path(top.stdout.strip()).resolve() != place.resolve():
+        text = f"{place} is no repository of its own, it lies in that of {top.stdout.strip()}"
+        return CheckResult(check, FAIL, text, remedy="clone it, or name the repository's top folder")
+    if head.returncode:
+        return CheckResult(check, FAIL, f"{place} has no commit yet", remedy="clone it again")
+    if status.stdout.strip():
+        changed = f"{len(status.stdout.splitlines())} changed files"
+        return CheckResult(check, WARN, f"{changed} in {place}", head.stdout.strip(), remedy="commit or discard them")
+    return CheckResult(check, PASS, f"clean, at {head.stdout.strip()[:12]}", head.stdout.strip())
+
+
+def _git(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    return subprocess.run(
+        ["git", "-C", str(place), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=TIMEOUT_S,
+        check=False,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
+    """Find acquisition processes that an earlier session left behind, by its mark in their environment or by their names."""
+    wanted = {_program(name) for name in names}
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    own |= {child.pid for child in psutil.Process().children(recursive=True)}
+    found = []
+    for process in psutil.process_iter(["pid", "name", "status"]):
+        if process.pid in own or process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        by_name = _program(process.info["name"] or "") in wanted
+        session = "" if by_name else _session_mark(process)
+        if by_name or (session and session != own_session and _is_orphan(process, session)):
+            found.append(f"{process.info['name']} (pid {process.pid}" + (f", session {session})" if session else ")"))
+    if found:
+        text = "still running: " + ", ".join(found)
+        return CheckResult("processes", FAIL, text, len(found), "processes", 0, "end them: they hold hardware")
+    return CheckResult("processes", PASS, "nothing left from earlier sessions", 0, "processes", 0)
+
+
+def _program(name: str) -> str:
+    return Path(name).name.lower().removesuffix(".exe")
+
+
+def _is_orphan(process: psutil.Process, session: str) -> bool:
+    """Tell whether the experiment that started a process is gone; another rig's session on this PC is nobody's mistake."""
+    try:
+        parent = process.parent()
+        while parent is not None and _session_mark(parent) == session:
+            parent = parent.parent()
+        return parent is None or parent.pid == 1 or parent.name() in ("systemd", "init", "launchd")
+    except (psutil.Error, OSError):
+        return False
+
+
+def _session_mark(process: psutil.Process) -> str:
+    try:
+        session = str(process.environ().get(MARK_SESSION, ""))
+        # The helper of an earlier session may still be copying its log.
+        helper = bool(session) and any(_HELPER in part for part in process.cmdline())
+    except (psutil.Error, OSError, ValueError):
+        return ""
+    return "" if helper else session
+
+
+# Ports
+
+
+def check_serial_port(port: str) -> CheckResult:
+    """Find a serial port."""
+    check = f"serial_ports[{port}]"
+    if "://" in port:
+        return CheckResult(check, SKIP, "a URL, not a port of this PC")
+    try:
+        from serial.tools import list_ports
+    except ImportError:
+        if sys.platform == "win32":
+            return CheckResult(check, SKIP, "pyserial is not installed", remedy="pip install pytest-openscope[serial]")
+        present = []
+    else:
+        present = [item.device for item in list_ports.comports()]
+    if _is_among(port, present) or (sys.platform != "win32" and Path(port).exists()):
+        return CheckResult(check, PASS, "present")
+    there = ", ".join(present) or "none"
+    return CheckResult(check, FAIL, f"{port} is not there (ports: {there})", remedy="plug it in; look in the device manager")
+
+
+def _is_among(port: str, present: list[str]) -> bool:
+    if sys.platform == "win32":
+        return port.removeprefix("\\\\.\\").upper() in {name.upper() for name in present}
+    return port in present
+
+
+def check_tcp_port(port: int | str) -> CheckResult:
+    """Find out whether a TCP port (``5555`` or ``host:5555``) can be listened on."""
+    check = f"tcp_ports[{port}]"
+    host, _, digits = str(port).rpartition(":")
+    host = host.strip("[]")
+    number = int(digits) if digits.isascii() and digits.isdigit() else 0
+    if not 0 < number < 65536:
+        return CheckResult(check, FAIL, f"{port!r} is no port", remedy="write a number from 1 to 65535, or host:number")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as listener:
+            if sys.platform == "win32":
+                # Otherwise Windows lets two programs listen, where one of them listens on a single address.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            else:
+                # Without it a port whose last connection ended a minute ago counts as taken.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, number))
+    except OSError as error:
+        words = error.strerror or str(error)
+        if error.errno in _TAKEN:
+            remedy = "end the program that holds it, or choose another port"
+            return CheckResult(check, FAIL, f"taken{_holder(number)} ({words})", remedy=remedy)
+        return CheckResult(check, FAIL, f"cannot be listened on ({words})", remedy="is the host an address of this PC?")
+    return CheckResult(check, PASS, "free")
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr[1] == port and connection.status == psutil.CONN_LISTEN and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return ""
+
+
+# Devices
 
 
 def check_safe_command(name: str, devices: Any) -> CheckResult | None:
@@ -146,6 +364,9 @@ def _put_away(name: str, devices: Any) -> None:
             devices.close(name)
         except Exception:
             return
+
+
+# GitHub
 
 
 def check_github(settings: Any, requirements: Requirements, *, why_not: str = "") -> CheckResult:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
 
 from .result import FAIL, PASS, SKIP, CheckResult
 
@@ -36,8 +46,6 @@ def check_packages(lock_file: str | None, folder: Path) -> CheckResult:
         wanted = read_lock(path)
     except (OSError, ValueError) as error:
         return CheckResult("packages", FAIL, f"{path}: {error}", remedy="make it: pip freeze > requirements.lock")
-    import importlib.metadata
-
     wrong = []
     for name, locked in wanted.items():
         try:
@@ -56,8 +64,6 @@ def check_packages(lock_file: str | None, folder: Path) -> CheckResult:
 
 
 def _same(present: str, wanted: str) -> bool:
-    from packaging.version import InvalidVersion, Version
-
     try:
         return present == wanted or Version(present) == Version(wanted)
     except InvalidVersion:
@@ -73,10 +79,6 @@ def read_lock(path: Path) -> dict[str, Locked]:
     """
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix in (".toml", ".lock") and "[[package" in text:
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
         content = tomllib.loads(text)
         found = _uv_lock(content["package"]) if content.get("package") else _pylock(content.get("packages") or [])
     else:
@@ -89,11 +91,13 @@ def read_lock(path: Path) -> dict[str, Locked]:
 def _requirements(text: str) -> dict[str, Locked]:
     found: dict[str, Locked] = {}
     for line in text.replace("\\\n", " ").splitlines():
-        requirement, _, marker = line.partition("#")[0].partition(" --hash")[0].partition(";")
-        name, equals, version = requirement.partition("==")
-        name = name.partition("[")[0].strip()
-        if equals and not name.startswith("-") and _applies(marker):
-            found[name] = Locked((version.strip().lstrip("=").strip(),))
+        try:
+            requirement = Requirement(line.partition("#")[0].partition(" --hash")[0])
+        except InvalidRequirement:  # a blank line, an option, a path
+            continue
+        pins = [one.version for one in requirement.specifier if one.operator in ("==", "===")]
+        if pins and _applies(str(requirement.marker or "")):
+            found[requirement.name] = Locked((pins[0],))
     return found
 
 
@@ -140,8 +144,6 @@ def _applies(marker: str) -> bool:
     """Tell whether an environment marker is true here; one that asks for an extra, or cannot be read, is not."""
     if not marker.strip():
         return True
-    from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
-
     try:
         return Marker(marker).evaluate({"extra": ""})
     except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system import format_duration, make_private_folder, parse_duration_s, read_json, write_json
+from .result import group_of
 
 VALIDATION = "validation.json"
 #: Groups of the ready-made checks.
@@ -53,11 +54,6 @@ class Readiness:
     refuse: bool = False
     problems: tuple[str, ...] = ()
     message: str = ""
-
-
-def group_of(check: str) -> str:
-    """Return what stands before the first ``.`` or ``[``."""
-    return check.partition("[")[0].partition(".")[0]
 
 
 def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:

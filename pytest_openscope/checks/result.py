@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,6 +41,11 @@ class CheckResult:
         return asdict(self)
 
 
+def group_of(check: str) -> str:
+    """Return what stands before the first ``.`` or ``[``."""
+    return check.partition("[")[0].partition(".")[0]
+
+
 def at_least(check: str, value: float, limit: float | None, unit: str, what: str, remedy: str) -> CheckResult:
     """Hold a value against a minimum; without one it is measured and passes."""
     status = FAIL if limit is not None and value < limit else PASS
@@ -54,8 +58,8 @@ def at_most(check: str, value: float, limit: float | None, unit: str, what: str,
     return CheckResult(check, status, what, value, unit, limit, remedy)
 
 
-def failed_all(checks: Iterator[str] | list[str], message: str, remedy: str) -> list[CheckResult]:
+def failed_all(checks: list[str], message: str, remedy: str) -> list[CheckResult]:
     """Return a failure of the first check, and skips of those that depend on it."""
-    first, *rest = list(checks)
+    first, *rest = checks
     skips = [CheckResult(check, SKIP, f"not measured: {first} failed", blocked_by=first) for check in rest]
     return [CheckResult(first, FAIL, message, remedy=remedy), *skips]

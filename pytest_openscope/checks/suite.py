@@ -12,14 +12,21 @@ from typing import Any
 import pytest
 
 from ..config import Requirements, check, reread
-from .result import FAIL, SKIP, WARN, CheckResult
+from .result import FAIL, SKIP, WARN, CheckResult, group_of
 
 #: Set by the ready-made checks, which know more than that they passed.
 RESULT = pytest.StashKey["CheckResult"]()
 #: What a ready-made check is called, whatever becomes of it.
 NAME = pytest.StashKey[str]()
-#: Checks that are repeated for everything that the rig file declares.
-REPEATED = ("devices", "executables", "repositories", "serial_ports", "tcp_ports", "environment")
+#: Checks that are repeated for everything that the rig file declares: argument of the test, and group.
+REPEATED = {
+    "device_name": "devices",
+    "executable": "executables",
+    "repository": "repositories",
+    "serial_port": "serial_ports",
+    "tcp_port": "tcp_ports",
+    "variable": "environment",
+}
 #: What a dry run fails for; it runs on another PC than the rig's, whose disk and programs say nothing about the rig.
 _OF_ANY_PC = ("configuration", "devices", "python")
 _log = logging.getLogger("pytest_openscope.checks")
@@ -80,8 +87,7 @@ class RigChecks:
 
     def judge(self, result: CheckResult) -> CheckResult:
         """Return a result as it counts here: in a dry run, what this PC lacks is a warning."""
-        group = result.check.partition("[")[0].partition(".")[0]
-        if self.dry_run and result.status == FAIL and group not in _OF_ANY_PC:
+        if self.dry_run and result.status == FAIL and group_of(result.check) not in _OF_ANY_PC:
             return replace(result, status=WARN, message=f"{result.message} (on this PC; a dry run does not need it)")
         return result
 
@@ -91,7 +97,7 @@ def things_of(configuration: Any) -> dict[str, list[Any]]:
     from ..config import expand_rig
 
     checks = RigChecks(configuration, rig=expand_rig(configuration.rig, configuration.expander()))
-    return {kind: checks.things(kind) for kind in REPEATED}
+    return {kind: checks.things(kind) for kind in REPEATED.values()}
 
 
 def report(request: pytest.FixtureRequest, result: CheckResult) -> None:

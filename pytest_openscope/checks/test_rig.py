@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from . import clock, measure, packages, ports, programs
+from . import measure, packages
 from .result import FAIL, PASS, SKIP, WARN, CheckResult
 from .suite import RigChecks
 
@@ -45,24 +45,24 @@ def test_mirror(part: str, rig_checks: RigChecks, said: Said) -> None:
 
 def test_executable(executable: str, rig_checks: RigChecks, said: Said) -> None:
     """Declared programs."""
-    said(programs.check_executable(executable, rig_checks.folder))
+    said(measure.check_executable(executable, rig_checks.folder))
 
 
 def test_repository(repository: str, rig_checks: RigChecks, said: Said) -> None:
     """Declared repositories."""
-    said(programs.check_repository(repository, rig_checks.folder))
+    said(measure.check_repository(repository, rig_checks.folder))
 
 
 def test_serial_port(serial_port: str, rig_checks: RigChecks, said: Said) -> None:
     """Serial ports of the requirements and of the devices."""
     if rig_checks.dry_run:
         said(CheckResult(f"serial_ports[{serial_port}]", SKIP, _DRY))
-    said(ports.check_serial_port(serial_port))
+    said(measure.check_serial_port(serial_port))
 
 
 def test_tcp_port(tcp_port: int | str, said: Said) -> None:
     """Ports that the rig's own programs will listen on."""
-    said(ports.check_tcp_port(tcp_port))
+    said(measure.check_tcp_port(tcp_port))
 
 
 def test_environment(variable: str, said: Said) -> None:
@@ -72,7 +72,7 @@ def test_environment(variable: str, said: Said) -> None:
 
 def test_processes(rig_checks: RigChecks, said: Said) -> None:
     """Nothing runs that an earlier session should have ended."""
-    said(programs.check_processes(rig_checks.things("no_processes"), rig_checks.session_uuid))
+    said(measure.check_processes(rig_checks.things("no_processes"), rig_checks.session_uuid))
 
 
 def test_packages(rig_checks: RigChecks, said: Said) -> None:
@@ -92,7 +92,7 @@ def test_memory(rig_checks: RigChecks, said: Said) -> None:
 
 def test_clock(rig_checks: RigChecks, said: Said) -> None:
     """Clock of this PC."""
-    said(clock.check_clock(rig_checks.requirements.get("clock_synchronised")))
+    said(measure.check_clock(rig_checks.requirements.get("clock_synchronised")))
 
 
 def test_github(rig_checks: RigChecks, said: Said) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.checks import clock, measure, packages, ports, programs
+from pytest_openscope.checks import measure, packages
 from pytest_openscope.checks.result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most
 from pytest_openscope.system.probe import run_probe
 
@@ -75,30 +75,30 @@ class TestMirror:
 
 class TestPrograms:
     def test_executables(self, tmp_path: Path) -> None:
-        assert programs.check_executable(sys.executable, tmp_path).status == PASS
+        assert measure.check_executable(sys.executable, tmp_path).status == PASS
         (tmp_path / "tool").write_text("x", encoding="utf-8")
         if sys.platform != "win32":
-            assert "chmod" in programs.check_executable("tool", tmp_path).remedy
+            assert "chmod" in measure.check_executable("tool", tmp_path).remedy
             (tmp_path / "tool").chmod(0o755)
-            assert programs.check_executable("tool", tmp_path).status == PASS
-        missing = programs.check_executable("no_such_bonsai", tmp_path)
+            assert measure.check_executable("tool", tmp_path).status == PASS
+        missing = measure.check_executable("no_such_bonsai", tmp_path)
         assert (missing.check, missing.status) == ("executables[no_such_bonsai]", FAIL)
 
     def test_repositories(self, tmp_path: Path) -> None:
         place = tmp_path / "repo"
-        assert programs.check_repository("repo", tmp_path).status == FAIL
+        assert measure.check_repository("repo", tmp_path).status == FAIL
         place.mkdir()
-        assert "no git repository" in programs.check_repository("repo", tmp_path).message
+        assert "no git repository" in measure.check_repository("repo", tmp_path).message
         git = ["git", "-C", str(place), "-c", "user.name=x", "-c", "user.email=x@y"]
         subprocess.run([*git, "init", "-q"], check=True)
         subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-        result = programs.check_repository("repo", tmp_path)
+        result = measure.check_repository("repo", tmp_path)
         assert result.status == PASS
         assert len(result.value) == 40
         (place / "new").mkdir()
         (place / "new" / "file").write_text("x")
-        assert programs.check_repository("repo", tmp_path).status == WARN
-        inner = programs.check_repository("repo/new", tmp_path)
+        assert measure.check_repository("repo", tmp_path).status == WARN
+        inner = measure.check_repository("repo/new", tmp_path)
         assert inner.status == FAIL
         assert "no repository of its own" in inner.message
 
@@ -109,10 +109,10 @@ class TestPrograms:
         done = subprocess.run([sys.executable, "-c", start], env=environment, stdout=subprocess.PIPE, text=True, check=True)
         pid = int(done.stdout)
         try:
-            result = programs.check_processes([], "another")
+            result = measure.check_processes([], "another")
             assert result.status == FAIL
             assert f"pid {pid}, session mouse_2026-01-01_10-00-00" in result.message
-            assert f"pid {pid}" not in programs.check_processes([], "mouse_2026-01-01_10-00-00").message
+            assert f"pid {pid}" not in measure.check_processes([], "mouse_2026-01-01_10-00-00").message
         finally:
             os.kill(pid, 9)
 
@@ -135,33 +135,33 @@ class TestPorts:
     def test_tcp(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            taken = ports.check_tcp_port(f"127.0.0.1:{port}")
+            taken = measure.check_tcp_port(f"127.0.0.1:{port}")
             assert taken.status == FAIL
             assert f"pid {os.getpid()}" in taken.message
-        assert ports.check_tcp_port(f"127.0.0.1:{port}").status == PASS
-        assert ports.check_tcp_port("http").status == FAIL
+        assert measure.check_tcp_port(f"127.0.0.1:{port}").status == PASS
+        assert measure.check_tcp_port("http").status == FAIL
 
     @pytest.mark.parametrize("port", [0, 70000, -1, "lab:", "5 5", "²"])
     def test_no_port(self, port: int | str) -> None:
-        assert "is no port" in ports.check_tcp_port(port).message
+        assert "is no port" in measure.check_tcp_port(port).message
 
     def test_not_an_address_of_this_pc(self) -> None:
-        result = ports.check_tcp_port("192.0.2.1:5555")
+        result = measure.check_tcp_port("192.0.2.1:5555")
         assert result.status == FAIL
         assert "cannot be listened on" in result.message
 
     def test_a_listener_on_one_address_takes_the_port(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
-            assert ports.check_tcp_port(server.getsockname()[1]).status == FAIL
+            assert measure.check_tcp_port(server.getsockname()[1]).status == FAIL
 
     def test_serial(self, tmp_path: Path) -> None:
-        missing = ports.check_serial_port("/dev/tty_none")
+        missing = measure.check_serial_port("/dev/tty_none")
         assert missing.status == FAIL
         assert "not there (ports:" in missing.message
-        assert ports.check_serial_port("socket://1.2.3.4:5").status == SKIP
+        assert measure.check_serial_port("socket://1.2.3.4:5").status == SKIP
         if sys.platform != "win32":
             (tmp_path / "tty").touch()
-            assert ports.check_serial_port(str(tmp_path / "tty")).status == PASS
+            assert measure.check_serial_port(str(tmp_path / "tty")).status == PASS
 
 
 class TestPackages:
@@ -245,18 +245,18 @@ class TestClock:
         ],
     )
     def test_what_systems_say(self, output: str, expected: bool | None) -> None:
-        assert clock.read_clock_status(output, "unknown")[0] is expected
+        assert measure.read_clock_status(output, "unknown")[0] is expected
 
     @pytest.mark.parametrize(
         ("known", "required", "status"),
         [(True, True, PASS), (False, True, FAIL), (False, None, WARN), (None, True, WARN), (None, None, SKIP)],
     )
     def test_results(self, known: bool | None, required: bool | None, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(clock, "clock_synchronised", lambda: (known, "words"))
-        assert clock.check_clock(required).status == status
+        monkeypatch.setattr(measure, "clock_synchronised", lambda: (known, "words"))
+        assert measure.check_clock(required).status == status
 
     def test_here(self) -> None:
-        assert clock.check_clock(None).status in (PASS, WARN, SKIP)
+        assert measure.check_clock(None).status in (PASS, WARN, SKIP)
 
 
 class TestGithub:

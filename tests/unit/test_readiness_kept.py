@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.checks.readiness import VALIDATION, evaluate, group_of, keep_results, keeper, read_results
+from pytest_openscope.checks.readiness import VALIDATION, evaluate, keep_results, keeper, read_results
+from pytest_openscope.checks.result import group_of
 
 NOW = datetime(2026, 5, 4, 9, 0, tzinfo=timezone.utc)
 
