@@ -171,6 +171,7 @@ class Settings(Section):
     repository_url: Text | None = key(None, "git repository of the experiment's code")
     repository_commit_hash: Id = key("main", "commit, tag or branch to check out")
     local_repository_path: PathText | None = key(None, "folder that holds the repository's folder")
+    repository_timeout_s: Seconds = seconds(600.0, "longest clone, fetch or checkout of the repository", 0.1)
     pre_acquisition_pipeline: List = key((), "steps before the acquisition")
     post_acquisition_pipeline: List = key((), "steps after the acquisition")
     parameters_model: Text | None = key(

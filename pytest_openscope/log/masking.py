@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from .secret_shapes import MASK, OPTION, SIGNS, STEMS, is_password_option, patterns, url_credentials
+from .secret_shapes import MASK, OPTION, SIGNS, STEMS, is_password_option, patterns, url_credentials, url_token
 
 #: Shorter values are no secrets worth the damage: masking ``abc`` would tear words apart everywhere.
 MIN_SECRET_CHARS = 4
@@ -116,6 +116,10 @@ def _secrets_in_text(text: str, secret: bool, environ: Mapping[str, str]) -> Ite
         for match in url_credentials().finditer(expanded):
             if match[3]:
                 yield match[3]
+            if _mask_patterns(match[2]) != match[2]:
+                yield match[2]
+        for match in url_token().finditer(expanded):
+            yield match[2]
     if secret and REFERENCE.sub("", expanded).strip():
         yield expanded
         if "\n" in expanded:

@@ -81,13 +81,19 @@ def url_credentials() -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=1)
+def url_token() -> re.Pattern[str]:
+    """``scheme://token@``: a name without password that is as long as a token, group 2."""
+    return re.compile(r"""([A-Za-z][A-Za-z0-9+.\-]{0,30}://)([\w\-.~%]{20,512})@""")
+
+
+@lru_cache(maxsize=1)
 def patterns() -> list[tuple[re.Pattern[str], str]]:
     """Return the patterns with their replacements."""
     return [
         (re.compile(_PRIVATE_KEY), "PRIVATE KEY " + MASK),
         (url_credentials(), r"\1\2:" + MASK + "@"),
         *((re.compile(shape), r"\1" + MASK) for shape in WEBHOOKS.values()),
-        (re.compile(r"""([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[\w\-.~%]{20,512}@"""), r"\1" + MASK + "@"),
+        (url_token(), r"\1" + MASK + "@"),
         (re.compile(rf"""(?i)([?&](?:{URL_PARAMETERS})=)[^&\s"'<>\\]{{6,4096}}"""), r"\1" + MASK),
         (re.compile(f"{_BEFORE}(?:{'|'.join(TOKENS.values())}){_AFTER}"), MASK),
         (re.compile(r"(?<![\w\-])eyJ[\w\-]{4,4096}\.[\w\-]{4,8192}(?:\.[\w\-]{0,4096})?"), MASK),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .failures import ConfigurationError, Mistake, failure_from_exception
 from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
 from .journal import JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
+from .packages import freeze, package_revisions
 from .phases import Gate, OnFailure, Outcome, Phase
 from .record import (
     AcquisitionFacts,
@@ -17,7 +18,7 @@ from .record import (
     from_json,
     to_json,
 )
-from .revisions import git_revisions, installed_versions
+from .revisions import describe_repository, git_revisions, installed_versions
 from .snapshot import DEBUG_STATE, END_STATE, debug_state, end_state, json_safe
 
 __all__ = [
@@ -42,10 +43,12 @@ __all__ = [
     "boot_is_same",
     "create_session_folder",
     "debug_state",
+    "describe_repository",
     "drop_empty_spare",
     "end_state",
     "failure_from_exception",
     "failures_in",
+    "freeze",
     "from_json",
     "git_revisions",
     "installed_versions",
@@ -53,6 +56,7 @@ __all__ = [
     "is_reserved",
     "json_safe",
     "name_problem",
+    "package_revisions",
     "safe_name",
     "session_name",
     "to_json",

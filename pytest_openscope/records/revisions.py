@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..system import Git, GitFailed
 
-GIT_TIMEOUT_S = 5.0
+#: A work tree so large that git takes longer is described without ``dirty``.
+GIT_TIMEOUT_S = 10.0
 _MAX_LINKS = 10
 
 
@@ -53,7 +55,7 @@ def repository_root(folder: Path) -> Path | None:
 
 
 def describe_repository(root: Path, name: str) -> dict[str, Any]:
-    """Return ``name``, ``path``, ``commit`` (None when unknown), ``branch`` and ``repository_url`` where there are any."""
+    """Return ``name``, ``path``, ``commit`` and ``dirty`` (None when unknown), and ``branch`` and ``repository_url`` if any."""
     facts: dict[str, Any] = {"name": name, "path": str(root), "commit": None}
     git = _git_folder(root)
     if git is None:
@@ -68,6 +70,7 @@ def describe_repository(root: Path, name: str) -> dict[str, Any]:
         facts["commit"] = head
     if facts["commit"] is None:
         facts["commit"] = _ask_git(root)
+    facts["dirty"] = is_dirty(root)
     url = _origin(_read(common / "config"))
     if url:
         from ..log import mask_text
@@ -129,22 +132,20 @@ def _origin(config: str) -> str:
 
 def _ask_git(root: Path) -> str | None:
     """Ask the git program: for storages that are not plain files (reftable)."""
-    import subprocess
-
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
-            capture_output=True,
-            timeout=GIT_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
-    except (OSError, subprocess.SubprocessError):
+        text = Git().answers(root, "rev-parse", "HEAD") or ""
+    except GitFailed:
         return None
-    text = done.stdout.decode("ascii", "replace").strip()
-    return text if done.returncode == 0 and _is_hash(text) else None
+    return text if _is_hash(text) else None
+
+
+def is_dirty(root: Path) -> bool | None:
+    """Tell whether a work tree has local changes or new files (Python's caches are none); None when git cannot tell."""
+    try:
+        status = Git()(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal", timeout_s=GIT_TIMEOUT_S)
+    except GitFailed:
+        return None
+    return any(entry and "__pycache__/" not in entry and not entry.endswith(".pyc") for entry in status.split("\0"))
 
 
 def _read(path: Path) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from .. import LAUNCHER_FORMAT_VERSION, __version__
 from ..config import source_of
-from ..log import ExactMasker, mask_json
+from ..log import ExactMasker, mask_json, mask_text
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
 from ..system import create_time, keep_apart, write_atomic, write_holder
 from .continuing import link_back
@@ -59,6 +59,10 @@ def open_session(session: SessionState) -> None:
     _begin_journal(session, facts)
     _write_inputs(session)
     session.guard("starting the sidecar", partial(_start_sidecar, session))
+    if session.settings.repository_url:
+        from .repository import prepare_repository
+
+        prepare_repository(session)
     _describe_devices(session)
     if not session.dry_run:
         session.guard("looking for sessions that died", partial(tell_of_crashes, session))
@@ -238,7 +242,7 @@ def _header(session: SessionState) -> list[str]:
     record, settings, configuration = session.record, session.settings, session.configuration
     files = {"rig configuration": configuration.rig_file, "parameter file": configuration.parameter_file}
     repository, commit = settings.repository_url, settings.repository_commit_hash
-    code = {"script": settings.script_path, "repository": f"{repository} at {commit}" if repository and commit else repository}
+    code = {"script": settings.script_path, "repository": f"{mask_text(repository)} at {commit}" if repository else None}
     lines = [
         f"session {record.session_uuid} started {record.started}{' (DRY RUN)' if session.dry_run else ''}",
         *([f"continues {record.continues['session_uuid']} as number {record.continues['number']}"] if record.continues else []),
@@ -262,7 +266,7 @@ def _begin_journal(session: SessionState, facts: dict[str, Any]) -> None:
 
 
 def _write_inputs(session: SessionState) -> None:
-    from ..records import git_revisions
+    from .repository import write_revisions
 
     arguments = command_line()
     parameter_file = session.configuration.parameter_file
@@ -281,10 +285,7 @@ def _write_inputs(session: SessionState) -> None:
     }
     for name, content in files.items():
         session.guard(f"writing {name}", partial(session.save, name, mask_json(content, session.secrets)))
-    session.guard(
-        "writing git_revisions.json",
-        lambda: session.save("git_revisions.json", git_revisions([session.config.rootpath])),
-    )
+    session.guard("writing git_revisions.json", partial(write_revisions, session))
 
 
 def _start_sidecar(session: SessionState) -> None:

@@ -77,6 +77,11 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--override-readiness", metavar="REASON", help="run although the rig's validation is stale or failed; logged"
     )
+    group.addoption(
+        "--allow-dirty",
+        action="store_true",
+        help="run although the experiment's repository has local changes; they are recorded in the session folder",
+    )
     parser.addini("rig_config", "rig configuration, relative to this file", default="")
     parser.addini("openscope_params", "parameter file, relative to this file", default="")
     parser.addini("openscope_param", "parameters, one KEY=VALUE a line", type="linelist", default=[])
@@ -109,6 +114,7 @@ class Options:
     override_readiness: str | None
     continue_session: str | None
     informational: bool
+    allow_dirty: bool = False
 
     @property
     def acquisition_faults(self) -> tuple[str, ...]:
@@ -178,6 +184,7 @@ def read_options(config: pytest.Config) -> Options:
         override_readiness=config.getoption("--override-readiness"),
         continue_session=config.getoption("--continue-session"),
         informational=any(getattr(config.option, name, False) for name in _INFORMATIONAL),
+        allow_dirty=bool(config.getoption("--allow-dirty")),
     )
 
 

@@ -297,32 +297,10 @@ def _check_parts(configuration: Configuration, options: Options, unknown: list[M
     """
     mistakes: list[Mistake] = []
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
-    if entries:
-        from ..acquisition import repository_folder
-        from ..modules import check_entries
+    if entries or configuration.parameter_file is not None or configuration.parameters.get("repository_url"):
+        from .repository import check_code
 
-        folders = [configuration.cwd]
-        if configuration.parameter_file is not None:
-            folders.insert(0, configuration.parameter_file.parent)
-        repository = repository_folder(configuration.parameters)
-        fetched = bool(configuration.parameters.get("repository_url"))
-        mistakes += check_entries(
-            entries,
-            repository=repository,
-            folders=folders,
-            dry_run=configuration.dry_run,
-            elsewhere=fetched,
-            unknown=unknown,
-        )
-    if configuration.parameter_file is not None:
-        from ..acquisition import check_parameters
-        from ..config import source_of
-
-        not_here: list[Mistake] = []
-        for found in (*check_parameters(configuration.parameters, configuration.dry_run, unknown=not_here), *not_here):
-            where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
-            target = unknown if found in not_here else mistakes
-            target.append(Mistake(where, found.problem, found.remedy, found.key))
+        mistakes += check_code(configuration, options.allow_dirty, unknown)
     if configuration.rig.devices:
         from ..config import expand_rig
         from ..devices import check_safe_commands, check_specs

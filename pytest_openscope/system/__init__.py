@@ -17,6 +17,7 @@ from .files import (
     write_atomic,
     write_json,
 )
+from .git import GIT_TIMEOUT_S, Git, GitFailed
 from .locks import FileLock, try_lock_byte, unlock_byte, write_holder
 from .probe import run_probe
 from .processes import (
@@ -39,12 +40,15 @@ from .usage import TreeUsage
 from .windows import Job
 
 __all__ = [
+    "GIT_TIMEOUT_S",
     "MARK_FOLDER",
     "MARK_NAME",
     "MARK_SESSION",
     "SAME_START_S",
     "ConsoleClose",
     "FileLock",
+    "Git",
+    "GitFailed",
     "Job",
     "Latch",
     "ProcessWatch",

@@ -193,7 +193,9 @@ def test_the_log_begins_with_what_there_is(bench: Any) -> None:
     told = [entry.message for entry in bench.log]
     assert f"rig configuration {bench.path / 'rig.yaml'}" in told
     assert not [line for line in told if " None" in line or line.startswith(("script", "repository"))]
-    repository = "parameters: {repository_url: 'https://host/lab.git', repository_commit_hash: abc123}\n"
+    repository = (
+        "parameters: {repository_url: 'https://host/lab.git', repository_commit_hash: abc123, local_repository_path: r}\n"
+    )
     rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
     bench.write("rig.yaml", rig.replace("sessions", "others") + repository)
     bench.run("--dry-run")
@@ -468,10 +470,15 @@ def test_what_cannot_be_known_in_a_dry_run_is_listed_and_refused_by_strict(bench
     result = bench.run("--dry-run", "day1.json")
     assert result.ret == 0
     listed = bench.end["not_checked"]
-    assert [("colour_calibration_2031" in text, "code/make.py" in text) for text in listed] == [(True, False), (False, True)]
+    words = ("repositories/lab is not cloned on this computer", "colour_calibration_2031", "code/make.py")
+    assert [[word in text for word in words] for text in listed] == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
     for text in listed:
         assert f"not checked here: {text}" in result.stdout.str().replace(" (--strict makes it a mistake)", "")
-    assert bench.end["simulated"] == ["colour_calibration_2031", "make", "acquisition"]
+    assert bench.end["simulated"] == ["repository", "colour_calibration_2031", "make", "acquisition"]
     strict = bench.run("--dry-run", "--strict", "day1.json")
     assert strict.ret == 4
     for words in ("colour_calibration_2031", "code/make.py", "repository_url"):

@@ -462,7 +462,7 @@ def test_real_parameter_files_in_a_dry_run(lab: Lab, path: Path) -> None:
         assert f"{folder}\\" not in text.replace("\\\\", "\\")
     if "\\\\\\\\allen" in path.read_text(encoding="utf-8"):
         assert "\\\\\\\\allen\\\\aind" in text
-    unfit = {"launcher": ("bonsai", "matlab"), "repository_url": None, "session_sync_role": None}
+    unfit = {"launcher": ("bonsai", "matlab"), "session_sync_role": None}
     expected = {key for key, kinds in unfit.items() if written.get(key) and (kinds is None or written[key] in kinds)}
     real = lab.load(path, options={"output_root_folder": ("out", "--output-root")})
     assert {mistake.key for mistake in real.mistakes} == expected

@@ -1,0 +1,228 @@
+"""The experiment's repository in a session: looked at before anything is created, checked out before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from ..acquisition import (
+    Repository,
+    RepositoryError,
+    changes_as_diff,
+    check_out,
+    check_parameters,
+    check_repository,
+    examine,
+    repository_of,
+)
+from ..config import source_of
+from ..log import ExactMasker
+from ..modules import check_entries
+from ..records import (
+    ConfigurationError,
+    Mistake,
+    Outcome,
+    describe_repository,
+    failure_from_exception,
+    git_revisions,
+    package_revisions,
+)
+from ..system import GitFailed, write_atomic
+from .interrupts import StepInterrupted
+from .operator import say_at_once
+
+if TYPE_CHECKING:
+    from ..config import Configuration
+    from .state import SessionState
+
+_LOGGER = "pytest_openscope.repository"
+#: The local changes that a session ran with.
+CHANGES_DIFF = "repository_changes.diff"
+_KEYS = ("repository_url", "local_repository_path", "repository_commit_hash")
+#: Whose packages take part in a session.
+_GROUPS = ("pytest_openscope.modules", "pytest_openscope.acquisition")
+
+
+def check_code(configuration: Configuration, allow_dirty: bool, unknown: list[Mistake]) -> list[Mistake]:
+    """Return what is wrong with the repository and with the scripts that parameters name, as far as it is known by now.
+
+    Scripts of a repository whose commit is not checked out yet are looked at once it is.
+
+    Args:
+        unknown: gets what a dry run cannot know on this computer.
+    """
+    mistakes, ready = _check_repository(configuration, allow_dirty, unknown)
+    return mistakes + check_scripts(configuration, unknown, ready)
+
+
+def _check_repository(configuration: Configuration, allow_dirty: bool, unknown: list[Mistake]) -> tuple[list[Mistake], bool]:
+    """Return the mistakes, and whether the folder holds exactly the wanted commit."""
+    if configuration.validating:
+        return [], False
+    parameters = configuration.expander().all(configuration.parameters)
+    if any("{" in str(parameters.get(key) or "") for key in _KEYS):
+        return [], False  # known once the session has its name
+    repository, mistakes = repository_of(parameters, configuration.cwd, configuration.secrets)
+    not_here: list[Mistake] = []
+    ready = False
+    if repository is not None:
+        try:
+            if repository.foreign:
+                raise RepositoryError([_foreign(repository)])
+            tree = examine(repository)
+            ready = tree.ready
+            mistakes += check_repository(repository, tree, allow_dirty, "repository")
+            if configuration.dry_run and not ready:
+                what = "is not cloned on this computer" if not tree.exists else f"is not at {repository.wanted}"
+                remedy = "a dry run clones and checks out nothing"
+                not_here.append(Mistake("", f"{repository.folder} {what}", remedy, "repository_url"))
+        except RepositoryError as error:
+            (not_here if repository.foreign and configuration.dry_run else mistakes).extend(error.mistakes)
+        except GitFailed as failure:
+            mistake = Mistake("", str(failure), "install git, or put it on the PATH", "repository_url")
+            (not_here if configuration.dry_run else mistakes).append(mistake)
+    unknown += _located(configuration, not_here)
+    return _located(configuration, mistakes), ready
+
+
+def _foreign(repository: Repository) -> Mistake:
+    problem = f"{repository.folder.name} belongs on a drive of another computer"
+    return Mistake("", problem, "give a path of this one: --param local_repository_path=PATH", "local_repository_path")
+
+
+def _located(configuration: Configuration, mistakes: list[Mistake]) -> list[Mistake]:
+    """Return mistakes with what set the key; a key that nobody gave is named by the repository's."""
+    fallback = source_of(configuration.sources, "repository_url")
+    return [replace(one, where=source_of(configuration.sources, one.key, fallback)) for one in mistakes]
+
+
+def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: bool) -> list[Mistake]:
+    """Return what is wrong with the scripts of pipelines and acquisition.
+
+    Args:
+        configuration: names them.
+        unknown: gets what a dry run cannot know on this computer.
+        ready: the repository's commit is checked out.
+    """
+    from ..acquisition import repository_folder
+
+    mistakes: list[Mistake] = []
+    fetched = bool(configuration.parameters.get("repository_url"))
+    pending = fetched and not ready and not configuration.dry_run
+    entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
+    if entries:
+        folders = [configuration.cwd]
+        if configuration.parameter_file is not None:
+            folders.insert(0, configuration.parameter_file.parent)
+        mistakes += check_entries(
+            entries,
+            repository=None if pending else repository_folder(configuration.parameters),
+            folders=folders,
+            dry_run=configuration.dry_run,
+            elsewhere=fetched and not ready,
+            unknown=unknown,
+        )
+    if configuration.parameter_file is not None:
+        not_here: list[Mistake] = []
+        for found in (*check_parameters(configuration.parameters, configuration.dry_run, unknown=not_here), *not_here):
+            if pending and found.key == "script_path":
+                continue
+            where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
+            target = unknown if found in not_here else mistakes
+            target.append(Mistake(where, found.problem, found.remedy, found.key))
+    return mistakes
+
+
+def prepare_repository(session: SessionState) -> None:
+    """Check the wanted commit out, look at the scripts in it, and write down what will run.
+
+    What goes wrong is a failure of the session: no step runs. An interrupt ends git, and is raised by who holds it.
+    """
+    configuration = session.configuration
+    repository, _ = repository_of(session.parameters, configuration.cwd, session.secrets)
+    if repository is None or session.validating:
+        return
+    if session.dry_run:
+        session.simulate("repository", f"check out {repository.wanted} of {repository.url} in {repository.folder}")
+        return
+
+    def confirm(question: str) -> bool:
+        if not session.operator.available:
+            return False
+        try:
+            with session.interrupts.window():
+                return session.operator.confirm(question, default=False)
+        except (EOFError, StepInterrupted):
+            return False
+
+    try:
+        found = check_out(
+            repository,
+            allow_dirty=session.options.allow_dirty,
+            say=partial(session.log.write, "INFO", _LOGGER),
+            announce=partial(say_at_once, session.config),
+            stopped=lambda: session.interrupts.count > 0,
+            confirm=confirm,
+        )
+        session.log.write("INFO", _LOGGER, f"{repository.folder} is at {found.commit} ({repository.wanted})")
+        for change in found.changes:
+            session.log.write("WARNING", _LOGGER, f"local change: {change}")
+        if found.changes:
+            session.notices.append(f"{repository.folder} has {len(found.changes)} local changes, kept in {CHANGES_DIFF}")
+            _keep_changes(session, repository)
+        mistakes = check_scripts(configuration, [], ready=True)
+        if mistakes:
+            raise ConfigurationError(mistakes)
+    except (RepositoryError, ConfigurationError, GitFailed) as error:
+        if isinstance(error, GitFailed) and error.kind == "stopped":
+            return
+        _refuse(session, error)
+    session.guard("writing git_revisions.json", partial(write_revisions, session))
+
+
+def _keep_changes(session: SessionState, repository: Repository) -> None:
+    def keep() -> None:
+        patch, large = changes_as_diff(repository)
+        text = ExactMasker(session.secrets)(patch.decode("utf-8", "surrogateescape"))
+        write_atomic(session.metadata / CHANGES_DIFF, text.encode("utf-8", "surrogateescape"))
+        for name in large:
+            session.log.write("WARNING", _LOGGER, f"too large for {CHANGES_DIFF}: {name}")
+
+    session.guard(f"writing {CHANGES_DIFF}", keep)
+
+
+def _refuse(session: SessionState, error: Exception) -> None:
+    text = f"the experiment's code cannot be had as wanted, no step runs: {error}"
+    session.log.write("ERROR", _LOGGER, text)
+    say_at_once(session.config, ExactMasker(session.secrets)(text))
+    session.fail(failure_from_exception(error, outcome=Outcome.ERROR))
+    session.gate.stop("the experiment's code cannot be had as wanted", everything=True)
+
+
+def write_revisions(session: SessionState) -> None:
+    """Write ``git_revisions.json``: the experiment's repository first, then all other code that takes part."""
+    session.save("git_revisions.json", _revisions(session))
+
+
+def _revisions(session: SessionState) -> list[dict[str, Any]]:
+    configuration = session.configuration
+    repository, _ = repository_of(session.parameters, configuration.cwd, session.secrets)
+    found: list[dict[str, Any]] = []
+    if repository is not None and (repository.folder / ".git").exists():
+        own = {**describe_repository(repository.folder.resolve(), repository.folder.name), "wanted": repository.wanted}
+        own["experiment"] = True
+        if own["dirty"] and not session.dry_run:
+            own["changes"] = [str(change) for change in examine(repository).changes]
+        found.append(own)
+    folders = [session.config.rootpath, configuration.cwd, configuration.rig_file.parent]
+    if configuration.parameter_file is not None:
+        folders.append(configuration.parameter_file.parent)
+    known = {one["path"] for one in found}
+    found += [one for one in git_revisions(folders) if one["path"] not in known or "package_version" in one]
+    drivers = [str(device.get("driver") or "") for device in session.rig.devices.values()]
+    modules = [driver.partition(":")[0] for driver in drivers if ":" in driver]
+    for group in _GROUPS:
+        modules += [point.value.partition(":")[0] for point in entry_points(group=group)]
+    return [*found, *package_revisions(modules, [one["path"] for one in found])]
