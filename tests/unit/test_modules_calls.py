@@ -319,7 +319,7 @@ def test_neighbours_of_the_same_name_do_not_mix(bench: Bench) -> None:
         text = "import helper_of_scripts\ndef run(): SEEN.append(helper_of_scripts.WHO)"
         assert bench.run(text, module_path=f"{folder}/step.py") == [folder]
     assert "helper_of_scripts" not in sys.modules
-    assert not any("repository" in entry for entry in sys.path)
+    assert not any(entry.startswith(str(bench.repository)) for entry in sys.path)
 
 
 def test_late_imports_and_packages_of_neighbours(bench: Bench) -> None:
