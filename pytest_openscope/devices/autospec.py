@@ -100,73 +100,35 @@ class Simulated:
     """One simulated device, or object that a driver is made of; ``isinstance`` takes it for what it stands for."""
 
     def __init__(self, surface: Surface, given: dict[str, Any]) -> None:
-        object.__setattr__(self, "_simulated_surface", surface)
-        object.__setattr__(self, "_simulated_given", given)
-        object.__setattr__(self, "_simulated_plausible", _Plausible(self, surface.cls))
+        object.__setattr__(self, "_simulated", _Plausible(self, surface, given))
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return typing.cast("type", self._simulated_surface.cls)
+        return typing.cast("type", self._simulated.surface.cls)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_simulated_") or (name.startswith("__") and name.endswith("__")):
+        if name == "_simulated" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
-        surface: Surface = self._simulated_surface
-        member = surface.require(name)
-        if member is None or member.kind == "method":
-            value: Any = _method(self, name, member)
-        elif member.kind == "property":
-            return self._simulated_plausible.of(member.annotation, name)
-        elif member.kind == "constant":
-            is_field = name in self._simulated_given and dataclasses.is_dataclass(surface.cls)
-            return self._simulated_given[name] if is_field else member.value
-        else:
-            value = self._simulated_attribute(member)
-        object.__setattr__(self, name, value)
+        member = self._simulated.surface.require(name)
+        value = _method(self, name, member) if member is None or member.kind == "method" else self._simulated.held(member)
+        if member is None or member.kind != "property":
+            object.__setattr__(self, name, value)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._simulated_surface.require_settable(name)
+        self._simulated.surface.require_settable(name)
         object.__setattr__(self, name, value)
 
-    def _simulated_attribute(self, member: Member) -> Any:
-        """Return the constructor's argument of this name, or a value of the annotated type.
-
-        Raises:
-            AttributeError: the driver's code sets it, and nothing says what it holds.
-        """
-        if member.name in self._simulated_given:
-            return self._simulated_given[member.name]
-        if member.annotation is None:
-            raise AttributeError(
-                f"{self._simulated_surface.cls.__name__}.{member.name} is set by the driver's own code, which no dry run runs"
-                f" -> give it in the rig file, 'returns: {{{member.name}: VALUE}}', annotate it, or give the device a 'mock:'"
-            )
-        return self._simulated_plausible.of(member.annotation, member.name)
-
-    def _simulated_call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        surface: Surface = self._simulated_surface
-        surface.bind(name, args, kwargs)
-        member = surface.find(name)
-        value = self._simulated_plausible.returned(member) if member else None
-        return _finished(value) if member and member.is_async else value
-
-    def _simulated_items(self, name: str) -> list[Any]:
-        """Return what iterating over the device gives: one value, if it is known of which type."""
-        member = self._simulated_surface.find(name)
-        value = self._simulated_plausible.of(member.annotation, name) if member else None
-        return [] if value is None else [value]
-
     def __dir__(self) -> list[str]:
-        return list(self._simulated_surface.names())
+        return list(self._simulated.surface.names())
 
     def __repr__(self) -> str:
-        return f"<simulated {self._simulated_surface.cls.__name__}>"
+        return f"<simulated {self._simulated.surface.cls.__name__}>"
 
 
 def _method(device: Simulated, name: str, member: Member | None) -> Any:
     def simulated(*args: Any, **kwargs: Any) -> Any:
-        return device._simulated_call(name, args, kwargs)
+        return device._simulated.called(name, args, kwargs)
 
     simulated.__name__ = name
     simulated.__doc__ = getattr(member.value, "__doc__", None) if member else None
@@ -181,16 +143,16 @@ def _special(name: str) -> Any:
             return _FIXED[name]
         if name == "__aexit__":
             return _finished(None)
-        value = self._simulated_call(name, args, kwargs)
+        value = self._simulated.called(name, args, kwargs)
         if name == "__enter__":
             return self if value is None else value
         if name == "__aenter__":
             return _itself_if_none(value, self)
         if name in ("__iter__", "__reversed__"):
-            items = self._simulated_items("__next__") if value is self else value
+            items = self._simulated.items("__next__") if value is self else value
             return iter(items) if isinstance(items, Iterable) else iter(())
         if name == "__aiter__":
-            return _each(self._simulated_items("__anext__")) if value is self or not hasattr(value, "__anext__") else value
+            return _each(self._simulated.items("__anext__")) if value is self or not hasattr(value, "__anext__") else value
         return value
 
     return method
@@ -222,13 +184,48 @@ class _Awaited:
 
 
 class _Plausible:
-    """Values that a simulated call may answer with: of the type that the driver's code names."""
+    """Values that a device may hold or answer with: of the types that the driver's code names."""
 
-    def __init__(self, device: Simulated, cls: type) -> None:
-        self._device, self._own = device, cls.__mro__[:-1]
+    def __init__(self, device: Simulated, surface: Surface, given: dict[str, Any]) -> None:
+        self._device, self.surface, self._given = device, surface, given
+        self._own = surface.cls.__mro__[:-1]
 
-    def returned(self, member: Member) -> Any:
-        """Return what a call of a method answers, the annotation and the kind of its function considered.
+    def held(self, member: Member) -> Any:
+        """Return what an attribute holds: the constructor's argument of its name, or a value of the annotated type.
+
+        Raises:
+            AttributeError: the driver's code sets it, and nothing says what it holds.
+        """
+        if member.name in self._given and member.kind != "property":
+            return self._given[member.name]
+        if member.kind == "constant":
+            return member.value
+        if member.kind == "attribute" and member.annotation is None:
+            raise AttributeError(
+                f"{self.surface.cls.__name__}.{member.name} is set by the driver's own code, which no dry run runs"
+                f" -> give it in the rig file, 'returns: {{{member.name}: VALUE}}', annotate it, or give the device a 'mock:'"
+            )
+        return self.of(member.annotation, member.name)
+
+    def called(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what a method answers.
+
+        Raises:
+            TypeError: the call does not fit the driver's signature.
+        """
+        self.surface.bind(name, args, kwargs)
+        member = self.surface.find(name)
+        value = self._returned(member) if member else None
+        return _finished(value) if member and member.is_async else value
+
+    def items(self, name: str) -> list[Any]:
+        """Return what iterating over the device gives: one value, if it is known of which type."""
+        member = self.surface.find(name)
+        value = self.of(member.annotation, name) if member else None
+        return [] if value is None else [value]
+
+    def _returned(self, member: Member) -> Any:
+        """Answer by the annotation and the kind of the function.
 
         A generator gives one value, a context manager is entered with one, so that what the experiment does with them runs.
         """

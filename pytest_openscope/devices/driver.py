@@ -117,15 +117,3 @@ def _import(module_name: str, rig_dir: Path) -> Any:
     except Exception as error:
         text = f"module {module_name!r} fails on import: {type(error).__name__}: {error}"
         raise LoadError(text, "mend the module, or give the device a 'mock:' for dry runs") from error
-
-
-def require(module_name: str, extra: str) -> Any:
-    """Import the library under a ready-made driver.
-
-    Raises:
-        LoadError: it is not installed; the remedy is the command that installs it.
-    """
-    try:
-        return importlib.import_module(module_name)
-    except ImportError as error:
-        raise LoadError(f"{module_name} is not installed ({error})", f"pip install pytest-openscope[{extra}]") from error

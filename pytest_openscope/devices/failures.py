@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from .spec import DeviceSpec
 _PACKAGE = Path(__file__).parents[1]
 #: Folders that hold nobody's own code.
 _LIBRARIES = frozenset({"site-packages", "dist-packages", Path(os.__file__).parent.name})
+
+
+def _is_own_code(path: Path) -> bool:
+    return _PACKAGE not in path.parents and not _LIBRARIES.intersection(path.parts) and path.is_file()
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,9 @@ class DeviceFailure:
     @property
     def place(self) -> str:
         """The last line of the lab's own code on the way to the error: ``laser.py:12``; "" where a library raised it alone."""
-        found, traceback = "", self.error.__traceback__
-        while traceback is not None:
-            path = Path(traceback.tb_frame.f_code.co_filename)
-            if _PACKAGE not in path.parents and not _LIBRARIES.intersection(path.parts) and path.is_file():
-                found = f"{path.name}:{traceback.tb_lineno}"
-            traceback = traceback.tb_next
-        return found
+        frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(self.error.__traceback__)]
+        own = [f"{path.name}:{line}" for path, line in frames if _is_own_code(path)]
+        return own[-1] if own else ""
 
     @property
     def remedy(self) -> str:
@@ -54,12 +55,7 @@ class DeviceFailure:
             return "mend the device's entry in the rig file"
         text = f"{type(error).__name__} {error}"
         port = str(spec.params.get("port", ""))
-        if (
-            isinstance(error, PermissionError)
-            or "Access is denied" in text
-            or "PermissionError" in text
-            or "Resource busy" in text
-        ):
+        if any(words in text for words in ("Access is denied", "PermissionError", "Resource busy")):
             return "another program holds it: close it (Bonsai, a serial monitor, an earlier session) and try again"
         if port and ("could not open port" in text or isinstance(error, FileNotFoundError)):
             return f"is it plugged in and switched on? ports here: {_ports() or 'none'}"

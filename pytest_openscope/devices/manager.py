@@ -18,7 +18,7 @@ from .failures import DeviceFailure, DevicesFailed
 from .faults import Fault
 from .opening import OpenDevice
 from .proxy import Hooks, tap, unwrap
-from .safe_commands import SafeCommands
+from .safety import Safety
 from .simulate import Simulation, choose, connects_in_mock_mode
 from .spec import DeviceSpec
 
@@ -34,7 +34,7 @@ class Devices(Mapping[str, Any]):
         rig_dir: directory of the rig file.
         dry_run: simulate every device.
         injections: faults; only in dry runs.
-        on_event: takes events for the journal, see :class:`.safe_commands.SafeCommands`.
+        on_event: takes events for the journal, see :class:`.safety.Safety`.
         on_open: called with the names of devices that have just been opened.
         log: parent of the devices' loggers.
         watch: gets the limit of each call that opens, checks, makes safe or closes a device.
@@ -61,15 +61,13 @@ class Devices(Mapping[str, Any]):
         self.rig_dir, self.dry_run = rig_dir, dry_run
         self._injections = tuple(injections)
         self._log = log or logging.getLogger("pytest_openscope.devices")
-        self._commands = SafeCommands(rig_dir, on_event, self._log, dry_run=dry_run)
+        self._safety = Safety(rig_dir, on_event, self._log, dry_run=dry_run)
         self._loop = EventLoopThread()
         self._released = threading.Event()
         self._lock = threading.RLock()
         self._open: dict[str, OpenDevice] = {}
         self._simulations: dict[str, Simulation] = {}
         self._closed = False
-        #: Devices that nothing made safe, by what failed.
-        self._not_safe: dict[str, str] = {}
         self._on_open = on_open
         self._watch = watch
 
@@ -181,7 +179,7 @@ class Devices(Mapping[str, Any]):
     @property
     def unsafe(self) -> list[str]:
         """After :meth:`close_all` one text for each device that neither its driver nor its command made safe."""
-        return [f"{name} may not be safe: its {failed} failed" for name, failed in self._not_safe.items()]
+        return self._safety.unsafe()
 
     def missing_for_safety(self, name: str) -> str:
         """Say what the device's ``safe_state_command`` lacks ("" for nothing); a dry run runs no program."""
@@ -193,19 +191,15 @@ class Devices(Mapping[str, Any]):
         Raises:
             Exception: what its driver raised; it counts as closed all the same, and without a command as unsafe.
         """
-        opened, failed = self._open.pop(name), True
+        opened = self._open.pop(name)
         try:
             self._call(opened, "safe_state").result_in_time()
-            failed = False
         finally:
-            if not opened.is_safe:
-                self._commands.unsure(opened.spec)
-            if failed and not self._commands.has(opened.spec):
-                self._not_safe[name] = "safe_state"
             self._simulations.pop(name, None)
-            self._call(opened, "close").result_in_time()
-        if opened.is_safe:
-            self._commands.done(opened.spec)
+            try:
+                self._call(opened, "close").result_in_time()
+            finally:
+                self._safety.settle(opened)
 
     def close_all(self, deadline_s: float = 20.0) -> list[str]:
         """Make every open device safe, then close every one, each in reverse order of opening. Never raises.
@@ -220,22 +214,12 @@ class Devices(Mapping[str, Any]):
         self._released.set()
         deadline = time.monotonic() + deadline_s
         last_first = list(reversed(self._open.values()))
-        unsafe = [opened for opened in last_first if opened.needs_safety and not opened.is_safe]
-        problems = self._end(unsafe, "safe_state", deadline)
-        for opened in last_first:
-            if not opened.is_safe:
-                self._commands.unsure(opened.spec)
+        problems = self._end([one for one in last_first if one.needs_safety and not one.is_safe], "safe_state", deadline)
         problems += self._end(last_first, "close", deadline)
         for opened in last_first:
             self._open.pop(opened.spec.name, None)
-            if opened.is_safe:
-                self._commands.done(opened.spec)
-        problems += self._commands.run(deadline)
-        for opened in unsafe:
-            if not (opened.is_safe or opened.is_harmless or opened.spec.name in self._commands.rescued):
-                self._not_safe[opened.spec.name] = "safe_state"
-        for name in self._commands.failed:
-            self._not_safe.setdefault(name, "safe-state command")
+            self._safety.settle(opened)
+        problems += self._safety.run_commands(deadline)
         for simulation in self._simulations.values():
             simulation.close()
         self._loop.close()
@@ -278,14 +262,13 @@ class Devices(Mapping[str, Any]):
             nonlocal started
             if self._closed:
                 raise RuntimeError("the session's devices are closed already")
-            self._commands.promise(spec)
+            self._safety.promise(spec)
             started = time.monotonic()
             return self._make(spec)
 
         def keep(opened: OpenDevice) -> None:
             self._open[spec.name] = opened
-            self._not_safe.pop(spec.name, None)
-            self._commands.opened(spec)
+            self._safety.opened(spec)
             how = f" ({self._simulations[spec.name].words})" if self.dry_run else ""
             self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
 

@@ -18,7 +18,7 @@ from .spec import DeviceSpec
 class OpenDevice:
     """A device between its construction and its end; its methods are those of :class:`.driver.Driver`, whatever its driver has.
 
-    ``is_harmless`` is set once it was to be made safe, and neither rig file nor driver knew how: nothing failed.
+    ``is_harmless``: neither rig file nor driver knows how to make it safe, so that nothing can have failed.
     """
 
     spec: DeviceSpec
@@ -29,7 +29,7 @@ class OpenDevice:
     is_made_open: bool = False
     entered: bool = False
     is_safe: bool = False
-    is_harmless: bool = False
+    is_harmless: bool = field(init=False)
     is_closed: bool = False
     device: Any = field(init=False)
 
@@ -39,6 +39,7 @@ class OpenDevice:
             # A ready-made driver tells its traffic itself.
             self.target.on_io = lambda direction, content: hooks.log.info("%s %s", direction, shown(content))
             hooks.log_io = False
+        self.is_harmless = not self.needs_safety
         self.device = wrap(self.target, hooks) if hooks.are_needed() else self.target
 
     def open(self) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.devices.driver import LoadError, require
 from pytest_openscope.devices.manager import Devices, DevicesFailed
 from pytest_openscope.devices.peer import Script
 from pytest_openscope.devices.spec import build_specs, check_specs
@@ -355,12 +354,6 @@ class Stage(StandardReadable):
         assert devices.run(stage.x.get_value) == 2.5
         assert devices.read_states() == {"x": {"x-x": 2.5}}
         assert (stage._mock is not None) is dry_run
-
-
-def test_missing_library_names_the_extra() -> None:
-    with pytest.raises(LoadError) as caught:
-        require("no_such_library", "serial")
-    assert caught.value.remedy == "pip install pytest-openscope[serial]"
 
 
 def test_no_drivers_library_is_imported_with_the_manager() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..driver import require
 from ..peer import Script, SocketPeer
 from .base import LineTalker, ScriptSource
 
@@ -61,7 +60,8 @@ class SerialDevice(LineTalker):
 
     def open(self) -> None:
         """Open the port; what it had sent before is thrown away."""
-        serial = require("serial", "serial")
+        import serial
+
         self.line = serial.serial_for_url(self.port, **self._settings)
         if self._settle_s:
             time.sleep(self._settle_s)

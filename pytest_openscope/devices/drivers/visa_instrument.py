@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..driver import require
 from .base import ScriptSource, Talker
 
 
@@ -50,7 +49,8 @@ class VisaDevice(Talker):
 
     def open(self) -> None:
         """Open the resource."""
-        pyvisa = require("pyvisa", "visa")
+        import pyvisa
+
         self._manager = pyvisa.ResourceManager(self._backend)
         self.instrument = self._manager.open_resource(self.resource)
         for name, value in self._attributes.items():

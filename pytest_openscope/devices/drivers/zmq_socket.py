@@ -9,7 +9,6 @@ import threading
 import time
 from typing import Any
 
-from ..driver import require
 from ..peer import Script
 from .base import ScriptSource, Talker
 
@@ -55,7 +54,8 @@ class ZmqDevice(Talker):
 
     def open(self) -> None:
         """Create the socket; a peer that is not there yet shows in :meth:`check`, not here (so is ZeroMQ)."""
-        zmq = require("zmq", "zmq")
+        import zmq
+
         self._context = zmq.Context()
         self.socket = self._context.socket(getattr(zmq, self.kind.upper()))
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -116,7 +116,8 @@ class ZmqDevice(Talker):
         return {"address": self.address, "kind": self.kind, "is_open": self.socket is not None and not self.socket.closed}
 
     def _within(self, verb: str, function: Any, *args: Any) -> Any:
-        zmq = require("zmq", "zmq")
+        import zmq
+
         try:
             return function(*args)
         except zmq.Again:
@@ -138,7 +139,8 @@ _END_S = 0.02
 
 class _ZmqPeer:
     def __init__(self, script: Script, kind: str, *, bind: bool) -> None:
-        zmq = require("zmq", "zmq")
+        import zmq
+
         self._script, self._kind = script, kind
         self._context = zmq.Context()
         self._socket = self._context.socket(getattr(zmq, _COUNTERPART[kind]))
@@ -163,7 +165,8 @@ class _ZmqPeer:
             self._context.term()
 
     def _play(self) -> None:
-        zmq = require("zmq", "zmq")
+        import zmq
+
         hears, tells = self._kind not in ("sub", "pull"), self._kind in ("sub", "pull", "dealer", "pair")
         due: list[list[Any]] = [
             [time.monotonic() + every_s, every_s, text] for every_s, text in self._script.unsolicited if tells
