@@ -41,7 +41,7 @@ from .yaml_rules import YamlError
 
 REQUIRED = {"subject_id": "--subject-id", "user_id": "--user-id"}
 #: What parameter files may ask for and this version does not do yet: key, value (None: any).
-_NOT_YET = (("launcher", "bonsai"), ("launcher", "matlab"), ("session_sync_role", None))
+_NOT_YET = (("launcher", "bonsai"), ("launcher", "matlab"))
 _RIG_ONLY = ("devices", "requirements", "readiness", "state_directory", "rig_model")
 _OFF = ("", "none", "disabled")
 #: Keys that say which class drives a device: ours, and those of other programs' rig files (happi's ``device_class``).
@@ -473,11 +473,32 @@ class _Loading:
             else:
                 problem, remedy = f"{shown} cannot be honoured by this version yet", f"remove {name}, or use --dry-run"
                 self.wrong(where, name, problem, remedy)
+        self._check_sync()
         kind = str(self.merged.get("launcher") or "base").strip().lower()
         needed = {"python": "script_path", "command": "command"}.get(kind)
         if needed and not self.merged.get(needed) and not any(needed == mistake.key for mistake in self.mistakes):
             where = source_of(self.sources, "launcher")
             self.wrong(where, needed, f"is missing; launcher {kind} needs it", f"give {needed}")
+
+    def _check_sync(self) -> None:
+        """Find what a session over several PCs needs and does not have."""
+        role = str(self.merged.get("session_sync_role") or "").strip().lower()
+        if role not in ("master", "slave"):
+            return
+        where = source_of(self.sources, "session_sync_role")
+        if self.merged.get("session_sync_port") is None:
+            self.wrong(
+                where, "session_sync_port", f"is missing; a {role} needs it", "give the port that all PCs share, e.g. 47001"
+            )
+        if role == "slave" and not self.merged.get("session_sync_master_host"):
+            self.wrong(where, "session_sync_master_host", "is missing; a slave needs it", "give the master's address")
+        key = str(self.merged.get("session_sync_key_param") or "subject_id")
+        if not self.merged.get("session_sync_session_key") and key not in REQUIRED and not self.merged.get(key):
+            problem = f"{show(key)} names no parameter that has a value"
+            where = source_of(self.sources, "session_sync_key_param")
+            self.wrong(
+                where, "session_sync_key_param", problem, "give a parameter that is the same on all PCs, e.g. subject_id"
+            )
 
     def _check_version(self) -> None:
         specifier = self.merged.get("launcher_version")

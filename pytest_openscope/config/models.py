@@ -210,16 +210,23 @@ class Settings(Section):
     session_sync_bind_host: Text = key("0.0.0.0", "address on which the master listens")
     session_sync_expected_slaves: Integer = key(1, "number of slaves the master waits for", minimum=0)
     session_sync_master_host: Text | None = key(None, "the master's address")
-    session_sync_retry_delay_sec: Seconds = seconds(1.0, "between two attempts to connect")
+    session_sync_retry_delay_sec: Seconds = seconds(1.0, "between two attempts to connect", 0.01)
     session_sync_key_param: Text = key("subject_id", "parameter whose value all PCs must share")
     session_sync_session_key: Id | None = key(None, "value that all PCs must share, instead of a parameter's")
     session_sync_session_name: Id | None = key(None, "session name that the master announces")
     session_sync_name_param: Text = key("session_uuid", "parameter that holds the session name")
     session_sync_node_name: Id | None = key(None, "this PC's name; the host's when absent")
-    session_sync_timeout_sec: Seconds = seconds(300.0, "longest wait for the other PCs")
-    session_sync_ack_timeout_sec: Seconds = seconds(300.0, "longest wait for one message")
+    session_sync_timeout_sec: Seconds = seconds(
+        300.0, "longest wait for the other PCs, at the start and before the acquisition", 0.1
+    )
+    session_sync_ack_timeout_sec: Seconds = seconds(300.0, "longest wait for one message", 0.1)
     session_sync_allow_bypass: Flag = key(True, "let the operator go on without the other PCs")
-    session_sync_bypass_prompt: Text | None = key(None, "the question asked then")
+    session_sync_bypass_prompt: Text | None = key(None, "the question asked then; {role} stands for the role, b bypasses")
+    session_sync_on_failure: Annotated[Literal["stop", "continue"], CHOICE] = key(
+        "stop", "what this PC does when another one fails, is stopped or is lost, before its own acquisition has ended"
+    )
+    session_sync_silence_sec: Seconds = seconds(30.0, "after so long without a sign of life another PC counts as silent", 0.1)
+    session_sync_end_wait_sec: Seconds = seconds(60.0, "longest wait at the end for the other PCs' outcomes")
     github_issue: GithubIssueSettings | None = key(None, "failure reports on GitHub")
     collect_mouse_runtime_data: Any = key(None, "recorded")
     protocol_id: Any = key(None, "recorded; a value or a list")

@@ -66,11 +66,13 @@ class Gate:
     """Decides which steps may still run, after what has happened so far.
 
     ``confirm`` asks the operator whether to go on after a failed step whose policy is ``prompt``; it answers False when
-    nobody is there.
+    nobody is there. ``closed`` is told why whenever steps before post-acquisition are held back, also in signal
+    handlers.
     """
 
-    def __init__(self, confirm: Callable[[str], bool]) -> None:
+    def __init__(self, confirm: Callable[[str], bool], closed: Callable[[str], None] = lambda cause: None) -> None:
         self._confirm = confirm
+        self._closed = closed
         self._blocked: dict[Phase, str] = {}
         self._aborted_before_acquisition = ""
         #: True from the moment the body of an acquisition step starts.
@@ -87,6 +89,7 @@ class Gate:
             self._stop_before_post(cause)
         elif phase is Phase.ACQUISITION:
             self._blocked.setdefault(Phase.ACQUISITION, cause)
+            self._closed(cause)
         elif explicit:
             self._blocked.setdefault(Phase.POST_ACQUISITION, cause)
 
@@ -101,6 +104,7 @@ class Gate:
         self._blocked.setdefault(Phase.ACQUISITION, cause)
         if not self.acquisition_begun and not self._aborted_before_acquisition:
             self._aborted_before_acquisition = cause
+        self._closed(cause)
 
     def reason_to_skip(self, phase: Phase) -> str:
         """Return why a step of ``phase`` may not run, naming the step that caused it; empty when it may."""

@@ -145,7 +145,8 @@ class Measurement:
 class SessionRecord:
     """All that a session knows of itself; ``started``/``stopped`` are ISO 8601 with UTC offset.
 
-    ``not_checked`` is what a dry run simulates because this computer cannot know it.
+    ``not_checked`` is what a dry run simulates because this computer cannot know it. ``session_sync`` is this node's part in a
+    session over several PCs: ``role``, ``node`` (its name), ``bypassed``, and ``nodes``, what is known of each.
     """
 
     session_uuid: str
@@ -171,6 +172,7 @@ class SessionRecord:
     exit_code: int | None = None
     readiness_override: dict[str, Any] | None = None
     continues: dict[str, Any] | None = None
+    session_sync: dict[str, Any] | None = None
 
     def take(self, field: str, values: Iterable[Any]) -> None:
         """Add ``values`` to a list, or set another field to the last of them.

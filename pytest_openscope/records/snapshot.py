@@ -136,6 +136,7 @@ def end_state(
         "helper_failures": record.helper_failures,
         "readiness_override": record.readiness_override,
         "continues": record.continues,
+        "session_sync": _with_own_outcome(record, provisional),
         "mirror": dict(mirror or {"status": "off", "bytes_behind": 0, "reason": ""}),
         **more,
     }
@@ -143,6 +144,15 @@ def end_state(
     masked: dict[str, Any] = mask_json(json_safe(state), hidden)
     masked["steps"] = [_step(step, hidden) for step in record.steps]
     return masked
+
+
+def _with_own_outcome(record: SessionRecord, provisional: bool) -> dict[str, Any] | None:
+    """Return what is known of the nodes; how this one ended it knows best, also where its process has died."""
+    sync = record.session_sync
+    if sync is None or provisional:
+        return sync
+    own = {"state": "ended", "outcome": str(record.outcome)}
+    return {**sync, "nodes": [{**node, **own} if node["name"] == sync["node"] else node for node in sync["nodes"]]}
 
 
 def _in_brief(failure: Failure) -> dict[str, Any]:

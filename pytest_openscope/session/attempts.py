@@ -52,6 +52,12 @@ def attempts_of(item: pytest.Item) -> Attempts:
     return item.stash[_ATTEMPTS]
 
 
+def is_last_attempt(item: pytest.Item) -> bool:
+    """Tell whether nobody can have the step tried again, this plugin or pytest-rerunfailures, if it fails now."""
+    again = item.get_closest_marker("flaky") or item.config.getoption("reruns", None)
+    return attempts_of(item).most == 1 and not again
+
+
 def _read(nodeid: str, marker: pytest.Mark) -> Attempts:
     given = marker.kwargs
 

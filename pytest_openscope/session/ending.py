@@ -28,8 +28,13 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     record = session.record
     session.log.set_place(str(Phase.POST_ACQUISITION), None)
     _stop_hardware(session)
+    nodes = session.nodes
+    if nodes is not None:
+        session.guard("telling the other nodes how this one ended", nodes.end)
     session.journal.write("ending", outcome=str(record.outcome))
     _ask_notes(session)
+    if nodes is not None:
+        session.guard("waiting for the other nodes", nodes.wait_for_others)
     record.exit_code = exit_code if exit_code is not None else 2 if record.outcome is Outcome.INTERRUPTED else 1
     if record.failures:
         record.exit_code = record.exit_code or 1
@@ -61,6 +66,8 @@ def discard(session: SessionState) -> None:
 
     What the user put into the folder meanwhile stays, and the folder with it.
     """
+    if session.nodes is not None:
+        session.guard("leaving the other nodes", session.nodes.withdraw)
     session.journal.write("discarded")
     session.log.close()
     sidecar = session.sidecar

@@ -86,6 +86,7 @@ class Interrupts:
         self._raised_at = 0.0
         self._asked_at = 0.0
         self._over_at: float | None = None
+        self._requested = ""
         self.count = 0
         self.cause = ""
         self.console = ConsoleClose()
@@ -166,7 +167,8 @@ class Interrupts:
         before, self._asked_at = self._asked_at, time.monotonic()
         if not self.count or name in ("SIGINT", "SIGBREAK") or self._asked_at - before > SAME_REQUEST_S:
             self.count += 1
-        cause = self.console.cause or _NAMES.get(name, name)
+        requested, self._requested = self._requested, ""
+        cause = self.console.cause or requested or _NAMES.get(name, name)
         self.cause = self.cause or cause
         self._on_interrupt(self.count, cause)
         if self._window or self._raise_at_once:
@@ -181,6 +183,16 @@ class Interrupts:
             raise KeyboardInterrupt
         if self._tearing_down and self._finalizer is not None and _finalizer_of(frame) is self._finalizer:
             raise StepTimedOut(self._timeout, pytrace=True)
+
+    def request(self, cause: str) -> None:
+        """Interrupt the session as Ctrl-C does, from any thread, for another reason; does nothing where Ctrl-C would not."""
+        if signal.SIGINT not in self._mine:
+            return
+        self._requested = cause
+        if sys.platform == "win32":
+            interrupt_main()
+        else:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def time_out(self, message: str, spare_teardown: bool = False) -> bool:
         """Interrupt what runs in the main thread; called by the watchdog's thread until the deadline is cancelled.

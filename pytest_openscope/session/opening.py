@@ -48,15 +48,23 @@ def open_session(session: SessionState) -> None:
     try:
         if not session.dry_run:
             recover_earlier(session)
+        if session.settings.session_sync_role is not None:
+            from .nodes import meet_other_nodes
+
+            session.nodes = meet_other_nodes(session, root, _given_name(session, root))
         session.interrupts.hold()
         _create_folder(session, root)
     except BaseException:
+        if session.nodes is not None:
+            session.nodes.close()
         session.free_rig()
         raise
     facts = _session_facts(session)
     session.guard("noting the unfinished session", partial(_mark, session, facts))
     _open_log(session)
     _begin_journal(session, facts)
+    if session.nodes is not None:
+        session.nodes.begin()
     _write_inputs(session)
     session.guard("starting the sidecar", partial(_start_sidecar, session))
     if session.settings.repository_url:
@@ -120,9 +128,7 @@ def _create_folder(session: SessionState, root: Path) -> None:
     start = _local_now()
     settings, configuration = session.settings, session.configuration
     subject = settings.subject_id or ("validation" if session.validating else "subject")
-    given = settings.session_uuid
-    if session.earlier is not None and not source_of(configuration.sources, "session_uuid").startswith("--"):
-        given = session.earlier.name_in(root)
+    given = (session.nodes.session_name if session.nodes is not None else None) or _given_name(session, root)
     _refuse_a_full_disk(root)
     session.made_roots = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -163,6 +169,13 @@ def _create_folder(session: SessionState, root: Path) -> None:
     session.own_parameters = expanded.own_parameters
     session.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
     session.log_path = session.folder / (session.settings.session_log or f"{METADATA}/launcher.log")
+
+
+def _given_name(session: SessionState, root: Path) -> str | None:
+    """Return the session's name where it is not to be made anew; None where it is."""
+    if session.earlier is not None and not source_of(session.configuration.sources, "session_uuid").startswith("--"):
+        return session.earlier.name_in(root)
+    return session.settings.session_uuid
 
 
 def _refuse_a_full_disk(root: Path) -> None:
@@ -315,6 +328,8 @@ def _describe_devices(session: SessionState) -> None:
         session.log.write("INFO", _LOGGER, f"injected: {text}")
     if devices:
         session.keep("devices", devices)
+    if session.dry_run and session.settings.session_sync_role is not None:
+        session.simulate("session sync", f"meet the other PCs as {session.settings.session_sync_role}")
 
 
 def _list_simulated(session: SessionState, devices: dict[str, dict[str, Any]]) -> None:

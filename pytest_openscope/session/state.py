@@ -84,7 +84,8 @@ class SessionState:
         self.operator = operator
         self.dry_run = configuration.dry_run
         self.validating = options.validate_rig
-        self.gate = Gate(self._confirm)
+        self.gate = Gate(self._confirm, self._tell_nodes)
+        self.nodes: Any = None
         self.notices: list[str] = []
         self.configuration_notices: tuple[str, ...] = ()
         self.readiness_override: dict[str, Any] | None = None
@@ -117,6 +118,10 @@ class SessionState:
             return self.operator.confirm(question, default=False)
         except EOFError:
             return False
+
+    def _tell_nodes(self, cause: str) -> None:
+        if self.nodes is not None:
+            self.nodes.tell_failure(cause)
 
     def free_rig(self) -> None:
         """Let another session have the rig."""

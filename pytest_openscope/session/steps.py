@@ -12,7 +12,7 @@ import pytest
 
 from ..records import Failure, OnFailure, Outcome, Phase, StepRecord, failure_from_exception
 from ..system import now_iso
-from .attempts import Retries, attempts_of
+from .attempts import Retries, attempts_of, is_last_attempt
 from .collecting import NO_PYTEST_RETRY, misspelt_phases, place_of, step_name
 from .fixture_steps import FixtureSteps
 from .interrupts import SESSION, StepExited, StepInterrupted, StepTimedOut
@@ -78,10 +78,12 @@ class StepWindows:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Any:
         session = self._session
-        if place_of(item)[0] is Phase.ACQUISITION:
-            session.gate.acquisition_begun = True
+        begins = place_of(item)[0] is Phase.ACQUISITION
         try:
             with session.interrupts.window():
+                if begins and session.nodes is not None:
+                    session.nodes.wait_for_start()
+                session.gate.acquisition_begun |= begins
                 try:
                     return (yield)
                 except (SystemExit, GeneratorExit) as error:
@@ -290,6 +292,11 @@ class StepKeeper:
         elif report.when != "teardown" or fixture is not None:
             if report.when == "setup":
                 policy = OnFailure.ABORT
+            if phase is Phase.ACQUISITION and session.nodes is not None:
+                tell = partial(session.nodes.tell_failure, f"{phase} step {name!r} failed: {failure.message}")
+                self._consequences.append(tell)
+                if is_last_attempt(item):
+                    tell()  # the step's teardown may take its time
             close = partial(session.gate.step_failed, phase, name, policy, explicit=explicit)
             self._consequences.append(close)
         self._consequences.append(self._count_failure)

@@ -46,6 +46,7 @@ def write_summary(session: Summarised, terminal: Any) -> None:
         terminal.write_line(f"helper failed: {_one_line(text)}", yellow=True)
     if record.lost_records:
         terminal.write_line(f"log records lost: {record.lost_records}", red=True)
+    _write_nodes(record, terminal)
     if session.mirror["status"] != "off":
         behind, why = session.mirror.get("bytes_behind"), str(session.mirror.get("reason"))
         if behind is not None:
@@ -56,6 +57,19 @@ def write_summary(session: Summarised, terminal: Any) -> None:
     for text in session.fresh_notices():
         terminal.write_line(f"openscope: {_one_line(text)}", yellow=True)
     terminal.write_line(f"session folder: {session.folder}")
+
+
+def _write_nodes(record: SessionRecord, terminal: Any) -> None:
+    sync = record.session_sync
+    if sync is None:
+        return
+    if sync["bypassed"]:
+        terminal.write_line("nodes: the operator bypassed the session sync", yellow=True)
+    for node in sync["nodes"]:
+        if node["name"] != sync["node"]:
+            how = node["outcome"] or node["state"]
+            why = f" ({_one_line(node['reason'])})" if node["reason"] else ""
+            terminal.write_line(f"node {node['name']}: {how}{why}", yellow=how not in ("passed", "unknown"))
 
 
 def _as_step(failure: Failure) -> str:
