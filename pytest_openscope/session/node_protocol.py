@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NoReturn
 
 #: A longer line is no message of this protocol, whoever sends it.
 MAX_LINE_BYTES = 256 * 1024
@@ -350,7 +350,7 @@ class _Gathering:
                 selector.register(listener, selectors.EVENT_READ)
                 while len(self.slaves) < sync.expected_slaves:
                     if time.monotonic() > deadline:
-                        raise SyncError(self._who_is_missing())
+                        self._give_up(self._who_is_missing())
                     for key, _ in selector.select(SLICE_S):
                         if key.fileobj is listener:
                             self._accept(listener, selector)
@@ -454,14 +454,19 @@ class _Gathering:
             for peer in self.slaves:
                 self._to(peer, {"status": "complete", "session_name": session_name})
         except SyncError as error:
-            for peer in self.slaves:
-                _try_to_send(peer.channel, {"status": "error", "reason": short(error, _TEXT_CHARS)})
-                peer.channel.leave()
-            raise
+            self._give_up(str(error))
         for peer in self.slaves:
             peer.heard = time.monotonic()
         if self.slaves:
             self._tell("INFO", f"session {session_name} agreed with {', '.join(peer.name for peer in self.slaves)}")
+
+    def _give_up(self, why: str) -> NoReturn:
+        """Let the slaves go, which learn why."""
+        for peer in self.slaves:
+            _try_to_send(peer.channel, {"status": "error", "reason": short(why, _TEXT_CHARS)})
+        for peer in self.slaves:
+            peer.channel.leave()
+        raise SyncError(why)
 
     def _to(self, peer: Peer, message: dict[str, Any]) -> None:
         try:
