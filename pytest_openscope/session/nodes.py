@@ -449,7 +449,11 @@ class OtherNodes:
 
     def tell_failure(self, cause: str) -> None:
         """Tell the others that this node fails or is stopped; the first time counts. May be called in a signal handler."""
-        if self._nodes is None or self._told or self._acquisition_is_over():
+        if not self._acquisition_is_over():
+            self._tell_fault(cause)
+
+    def _tell_fault(self, cause: str) -> None:
+        if self._nodes is None or self._told:
             return
         self._told = True
         fault = "stopped" if self._session.interrupts.count else "failed"
@@ -463,7 +467,7 @@ class OtherNodes:
         failures = session.record.failures
         reason = short(failures[0].message.partition("\n")[0], _REASON_CHARS) if failures else ""
         if session.outcome is not Outcome.PASSED and not session.gate.acquisition_begun:
-            self.tell_failure(reason or "no step ran")
+            self._tell_fault(reason or "no step ran")
         more = {} if self._told else {"reason": reason}
         self._nodes.say(state="ended", outcome=str(session.outcome), **more)
 
@@ -491,7 +495,7 @@ class OtherNodes:
     def withdraw(self) -> None:
         """Leave at once: the session is taken back, since its command line was a mistake."""
         if self._nodes is not None:
-            self.tell_failure("the command line was a mistake; no step ran")
+            self._tell_fault("its command line or its files hold a mistake; no step ran")
             self._nodes.say(state="ended", outcome=str(Outcome.ERROR))
             self._nodes.leave()
 
