@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,44 +47,30 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Ask the system; what it does not tell is left out."""
-        homes, names, hosts = [], [], []
-        try:
+        homes: list[str] = []
+        names: list[str] = []
+        hosts: list[str] = []
+        with suppress(RuntimeError, OSError):
             home = Path.home()
-            homes.append(str(home))
-            names.append(home.name)
-        except (RuntimeError, OSError):
-            homes = []
+            homes, names = [str(home)], [home.name]
         if sys.platform != "win32":
             # HOME may name another folder (a service, sudo); tracebacks show where Python is installed all the same.
-            account_home, account = _account()
-            homes += account_home
-            names += account
-        try:
+            import pwd
+
+            with suppress(KeyError):
+                account = pwd.getpwuid(os.getuid())
+                homes.append(account.pw_dir)
+                names.append(account.pw_name)
+        with suppress(OSError, KeyError, ImportError):
             names.append(getpass.getuser())
-        except (OSError, KeyError, ImportError):
-            names = list(names)
-        try:
+        with suppress(OSError):
             host = socket.gethostname()
-            hosts += [host, host.partition(".")[0]]
-        except OSError:
-            hosts = []
+            hosts = [host, host.partition(".")[0]]
         return cls(
             tuple(dict.fromkeys(home for home in homes if len(home) > 3)),
             tuple(sorted({name for name in names if len(name) > 1})),
             tuple(sorted({host for host in hosts if len(host) > 1 and host.lower() != "localhost"})),
         )
-
-
-if sys.platform != "win32":
-
-    def _account() -> tuple[list[str], list[str]]:
-        import pwd
-
-        try:
-            entry = pwd.getpwuid(os.getuid())
-        except KeyError:
-            return [], []
-        return [entry.pw_dir], [entry.pw_name]
 
 
 class Privacy:

@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,78 +106,60 @@ def build_report(
         session_uuid=facts.session_uuid,
         machine=facts.machine,
     )
-    names, sources = _own_names(facts), Sources(_mapping(debug_state, "platform").get("python", ""))
+    shows_people = settings.include_subject_user
+    mask = privacy.always if shows_people else privacy.private
+    people = {"Session": facts.session_uuid, "Subject": facts.subject_id, "User": facts.user_id}
+    platform = _mapping(debug_state, "platform")
+    shared = IssueContext(
+        fingerprint="",
+        report_id="",
+        rig=mask(privacy.rig_name(facts.rig_id)),
+        occurred_at=str(debug_state.get("timestamp") or now_iso()),
+        version_line=version_of(session_folder, facts, mask),
+        mask=mask,
+        max_chars=settings.body_chars,
+        max_output_lines=settings.max_output_lines,
+        versions=_mapping(debug_state, "versions"),
+        platform=platform,
+        command=mask(command_text(facts.command_line)),
+        rig_config=privacy.mapping(rig_config, private=not shows_people) if settings.include_rig_config else None,
+        people=tuple((key, privacy.always(value)) for key, value in people.items() if value and shows_people),
+        dry_run=facts.dry_run,
+    )
+    names = [*people.values(), facts.rig_id, *facts.machine.hosts, *facts.machine.user_names]
+    private, sources = tuple(filter(None, names)), Sources(platform.get("python", ""))
+    log = _log_excerpts(session_folder, settings, privacy) if settings.include_launcher_log else ("", "", "")
     reports: dict[str, dict[str, Any]] = {}
-    log = _log_excerpts(session_folder, settings, privacy) if settings.include_launcher_log else None
     for failure in failures_in(debug_state):
-        if not is_reportable(failure, settings):
-            continue
-        name = fingerprint_of(failure, names, sources)
-        if name not in reports:
-            reports[name] = _report(failure, name, settings, facts, privacy, debug_state, session_folder, log, rig_config)
+        name = fingerprint_of(failure, private, sources) if is_reportable(failure, settings) else ""
+        if name and name not in reports:
+            report_id, occurred_at = report_id_of(facts, settings, name), failure.at or shared.occurred_at
+            context = replace(shared, fingerprint=name, report_id=report_id, occurred_at=occurred_at)
+            reports[name] = _report(failure, context, log, settings, Path(session_folder) / METADATA)
     return list(reports.values())
 
 
-def _own_names(facts: SessionFacts) -> tuple[str, ...]:
-    names = [facts.session_uuid, facts.subject_id, facts.user_id, facts.rig_id, *facts.machine.hosts, *facts.machine.user_names]
-    return tuple(name for name in names if name)
-
-
 def _report(
-    failure: Failure,
-    name: str,
-    settings: GithubIssueSettings,
-    facts: SessionFacts,
-    privacy: Privacy,
-    debug_state: Mapping[str, Any],
-    session_folder: Path,
-    log: tuple[str, str, str] | None,
-    rig_config: Mapping[str, Any] | None,
+    failure: Failure, context: IssueContext, log: tuple[str, str, str], settings: GithubIssueSettings, metadata: Path
 ) -> dict[str, Any]:
-    mask = privacy.always if settings.include_subject_user else privacy.private
-    occurred_at = failure.at or str(debug_state.get("timestamp") or now_iso())
-    report_id = report_id_of(facts, settings, name)
-    version_line = version_of(session_folder, facts, mask)
-    people = [("Session", facts.session_uuid), ("Subject", facts.subject_id), ("User", facts.user_id)]
-    config = rig_config if settings.include_rig_config else None
-    shared: dict[str, Any] = {
-        "fingerprint": name,
-        "report_id": report_id,
-        "rig": mask(privacy.rig_name(facts.rig_id)),
-        "occurred_at": occurred_at,
-        "version_line": version_line,
-        "mask": mask,
-        "max_chars": settings.body_chars,
-        "max_output_lines": settings.max_output_lines,
-        "versions": _mapping(debug_state, "versions"),
-        "platform": _mapping(debug_state, "platform"),
-        "command": mask(command_text(facts.command_line)),
-        "rig_config": None if config is None else privacy.mapping(config, private=not settings.include_subject_user),
-        "people": tuple((key, privacy.always(value)) for key, value in people if value)
-        if settings.include_subject_user
-        else (),
-        "dry_run": facts.dry_run,
-    }
-    text, text_public, note = log or ("", "", "")
-    made = body(failure, IssueContext(**shared, log=text, log_note=note))
-    public = (
-        body(failure, IssueContext(**shared, log=text_public, log_note=note + ", names masked"))
-        if text_public != text
-        else made
-    )
+    text, text_public, note = log
+    made = public = body(failure, replace(context, log=text, log_note=note))
+    if text_public != text:
+        public = body(failure, replace(context, log=text_public, log_note=note + ", names masked"))
+    name = context.fingerprint
     return {
         "version": 1,
-        "id": report_id,
+        "id": context.report_id,
         "fingerprint": name,
-        "title": title(failure, name, mask),
-        "summary": plain(mask(f"{failure.exception_type or failure.kind}: {first_line(failure)}"), 160),
+        "title": title(failure, name, context.mask),
+        "summary": plain(context.mask(f"{failure.exception_type or failure.kind}: {first_line(failure)}"), 160),
         "body": made,
         "body_public": "" if public == made else public,
-        "rig": shared["rig"],
-        "occurred_at": occurred_at,
-        "version_line": version_line,
-        "debug_state": str(Path(session_folder) / METADATA / "debug_state.json"),
-        "sent_copy": str(Path(session_folder) / METADATA / f"github_report_{name.replace(':', '_')}.md"),
+        "rig": context.rig,
+        "occurred_at": context.occurred_at,
+        "version_line": context.version_line,
+        "debug_state": str(metadata / "debug_state.json"),
+        "sent_copy": str(metadata / f"github_report_{name.replace(':', '_')}.md"),
         "settings": settings.as_json(),
         "state": {"attempts": 0, "next_try": 0.0, "queued_at": now_iso()},
     }

@@ -130,13 +130,12 @@ def _identity(context: IssueContext) -> str:
 
 def _evidence(failure: Failure, context: IssueContext, limit: int) -> list[str]:
     parts = []
-    if failure.traceback.strip():
-        parts.append(
-            "### Traceback\n\n" + _cut_block(context.mask(clean(failure.traceback)), int(limit * SHARES["traceback"]), 0.4)
-        )
-    if failure.faulthandler.strip():
-        text = _cut_block(context.mask(clean(failure.faulthandler)), int(limit * SHARES["faulthandler"]), 0.8)
-        parts.append("### Stack of the process that died\n\n" + text)
+    for heading, text, share, head_share in (
+        ("Traceback", failure.traceback, "traceback", 0.4),
+        ("Stack of the process that died", failure.faulthandler, "faulthandler", 0.8),
+    ):
+        if text.strip():
+            parts.append(f"### {heading}\n\n{_cut_block(context.mask(clean(text)), int(limit * SHARES[share]), head_share)}")
     if failure.acquisition is not None:
         parts.append(_acquisition(failure.acquisition, context, limit))
     parts.append(_versions(context, int(limit * SHARES["versions"])))
@@ -199,11 +198,10 @@ def _cut_block(text: str, max_chars: int, head_share: float) -> str:
     text = text.strip("\n")
     room = max_chars
     for _ in range(6):
-        cut = cut_middle(text, max(0, room), head_share)
-        made = block(cut)
+        made = block(cut_middle(text, max(0, room), head_share))
         if len(made) <= max_chars:
             return made
-        room = max_chars - block_overhead(cut) - (len(made) - max_chars) // 8
+        room -= len(made) - max_chars
     return block("[left out: too large]")
 
 
@@ -282,11 +280,6 @@ def block(text: str) -> str:
         return f"{fence}text\n{text}\n{fence}"
     lines = text.strip("\n").split("\n")
     return "\n".join("    " + line for line in lines)
-
-
-def block_overhead(text: str) -> int:
-    """Characters that :func:`block` adds to a text."""
-    return len(block(text)) - len(text)
 
 
 def _longest(text: str, sign: str) -> int:
