@@ -7,7 +7,7 @@ A plain value answers every call. A list is a sequence: one item a call, the las
 from __future__ import annotations
 
 import builtins
-import importlib
+import pkgutil
 import threading
 import time
 from collections.abc import Mapping
@@ -36,10 +36,9 @@ def make_exception(text: str) -> Exception:
 
 
 def _exception_class(name: str) -> type[Exception]:
-    module, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     try:
-        kind = getattr(importlib.import_module(module) if module else builtins, attribute)
-    except (ImportError, AttributeError):
+        kind = pkgutil.resolve_name(name if {".", ":"} & {*name} else f"builtins:{name}")
+    except (ImportError, AttributeError, ValueError):
         raise ValueError(f"there is no exception {name!r}; write a builtin one (TimeoutError) or module:Class") from None
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         raise ValueError(f"{name!r} is no exception class")

@@ -5,18 +5,15 @@ from __future__ import annotations
 import queue
 from typing import Any
 
-#: How long a read of the transport waits for bytes.
-_READ_S = 0.2
+#: How long a read of the transport waits for bytes; Harp's reader looks after each whether it shall end.
+_READ_S = 0.05
 
 
 def is_harp(cls: Any) -> bool:
     """Tell a class derived from Harp's ``Device`` that is constructed like it; Harp is not imported for this."""
-    if not isinstance(cls, type):
-        return False
-    base = next(
-        (base for base in cls.__mro__ if base.__name__ == "Device" and base.__module__.startswith("harp.device.")), None
-    )
-    return base is not None and cls.__init__ is base.__init__  # type: ignore[misc]
+    bases = cls.__mro__ if isinstance(cls, type) else ()
+    device = [base for base in bases if base.__name__ == "Device" and base.__module__.startswith("harp.device.")]
+    return bool(device) and cls.__init__ is device[0].__init__  # type: ignore[misc]
 
 
 def harp_device(cls: Any) -> Any:
@@ -31,12 +28,6 @@ def harp_device(cls: Any) -> Any:
             # A question does not tell how long the answer is.
             self._simulated_transport.sizes[register.address] = register.payload_class.payload_dtype.itemsize
             return super().read(register, **more)
-
-        def close(self) -> None:
-            # Harp's reader looks whether it shall end after each read of the transport.
-            self._running = False
-            self._simulated_transport.wake()
-            super().close()
 
     Registers.__name__, Registers.__qualname__, Registers.__module__ = cls.__name__, cls.__qualname__, cls.__module__
     return Registers()
@@ -78,10 +69,6 @@ class RegisterTransport:
             return self._replies.get(timeout=_READ_S)
         except queue.Empty:
             return b""
-
-    def wake(self) -> None:
-        """Let a read that waits return at once."""
-        self._replies.put(b"")
 
     def close(self) -> None:
         """There is nothing to close."""
