@@ -8,16 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..records import METADATA, safe_name
 from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION, Job, ProcessWatch, TreeUsage, create_time
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
-
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_GET_CHILD_SUBREAPER = 37
 
 
 class OutputFiles:
@@ -182,13 +179,8 @@ class Child:
     """
 
     def __init__(self, spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> None:
-        self._subreaper = _become_subreaper()
         self.started_s = time.monotonic()
-        try:
-            self._popen: subprocess.Popen[bytes] = spawn(spec, folder, files)
-        except BaseException:
-            self.resign()
-            raise
+        self._popen = spawn(spec, folder, files)
         self.pid = self._popen.pid
         self.create_time = create_time(self.pid) or time.time()
         self.returncode: int | None = None
@@ -219,7 +211,7 @@ class Child:
             time.sleep(seconds)
 
     def reap(self) -> bool:
-        """Take its exit code, and those of orphans that came to this process; True when it has ended."""
+        """Take its exit code; True when it has ended."""
         if sys.platform == "win32":
             if self.ended_s is None and self._popen.poll() is not None:
                 self.usage.look()
@@ -234,60 +226,17 @@ class Child:
                 if pid:
                     self.usage.reaped(usage)
                     self._end(os.waitstatus_to_exitcode(status))
-        if self.ended_s is not None:
-            self.reap_orphans(self.usage.pids)
         return self.ended_s is not None
-
-    def reap_orphans(self, seen: Collection[int]) -> None:
-        """Wait for dead processes of the group (their number says whose they were) and for others known from the tree.
-
-        Only once the main process's own exit code is taken, which a wait for the group could take away.
-        """
-        if sys.platform == "win32" or not self._subreaper or self.ended_s is None:
-            return
-        for number in (-self.pid, *tuple(seen)):
-            try:
-                while os.wait4(number, os.WNOHANG)[0] and number < 0:
-                    pass
-            except ChildProcessError:
-                continue
 
     def _end(self, returncode: int | None) -> None:
         self.returncode = returncode
         self.ended_s = time.monotonic()
 
-    def resign(self) -> None:
-        """Take no more orphans."""
-        if self._subreaper:
-            self._subreaper = False
-            _subreaper(0)
-
     def close(self) -> None:
         """Let go of everything but the process."""
         self.reap()
-        self.resign()
         self.job.close()
         if self._watch is not None:
             self._watch.close()
         if self._popen.returncode is None:  # or its destructor would warn, and wait where others may have taken the pid
             self._popen.returncode = self.returncode if self.returncode is not None else 0
-
-
-def _become_subreaper() -> bool:
-    """Let orphans of the acquisition become children of this process (Linux); True when that was not so before."""
-    return sys.platform == "linux" and _subreaper(None) == 0 and _subreaper(1) == 0
-
-
-def _subreaper(value: int | None) -> int:
-    """Set the attribute (0: done, else an error), or read it with ``value`` None."""
-    import ctypes
-
-    try:
-        prctl = ctypes.CDLL(None).prctl
-        if value is not None:
-            return int(prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(value), 0, 0, 0))
-        current = ctypes.c_int(-1)
-        prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(current), 0, 0, 0)
-        return current.value
-    except (OSError, AttributeError):
-        return -1

@@ -338,7 +338,6 @@ class AcquisitionRun:
                 name=self.name,
                 policy=self.spec.stop,
                 members=child.job.pids,
-                on_poll=child.reap_orphans,
             )
         except Exception:
             logger.exception("stopping acquisition %r failed", self.name)

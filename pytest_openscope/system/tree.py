@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -191,7 +191,6 @@ def stop_tree(
     policy: StopPolicy = StopPolicy(),
     graceful: bool = True,
     members: Callable[[], Iterable[int]] | None = None,
-    on_poll: Callable[[Collection[int]], object] | None = None,
 ) -> StopReport:
     """Stop every process of an acquisition, as gently as it allows; return as soon as all are gone.
 
@@ -207,10 +206,9 @@ def stop_tree(
         policy: the delays.
         graceful: False begins with terminate.
         members: see there.
-        on_poll: called often while waiting, with the pids of the tree; the parent reaps its children there.
     """
     look = partial(find_tree, pid, create_time, pgid=pgid, session_mark=session_mark, name=name, members=members)
-    hunt = _Hunt(pid, look, on_poll)
+    hunt = _Hunt(pid, look)
     request = ""
     for kind, wait_s in (
         ("graceful", policy.graceful_s if graceful else 0.0),
@@ -234,13 +232,8 @@ def stop_tree(
 class _Hunt:
     """One tree that is being stopped; remembers every process that it has seen, since dead parents hide their children."""
 
-    def __init__(
-        self,
-        pid: int,
-        find: Callable[[], list[psutil.Process]],
-        on_poll: Callable[[Collection[int]], object] | None,
-    ) -> None:
-        self.pid, self.find, self.on_poll = pid, find, on_poll
+    def __init__(self, pid: int, find: Callable[[], list[psutil.Process]]) -> None:
+        self.pid, self.find = pid, find
         self.seen: dict[int, str] = {}
         self._known: dict[int, psutil.Process] = {}
         self._asked: dict[int, str] = {}
@@ -249,8 +242,6 @@ class _Hunt:
 
     def look(self, deep: bool) -> list[psutil.Process]:
         """Return what is alive of the tree now."""
-        if self.on_poll is not None:
-            self.on_poll(self.seen)
         if deep:
             for process in self.find():
                 self._remember(process)

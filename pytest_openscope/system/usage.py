@@ -24,7 +24,6 @@ class TreeUsage:
         tree_peak_mb: the largest sum over the tree that a sample met; None before the first.
         counted_cpu_s: user and system time as the system counts it once a process has ended (``wait4`` with the children that
             it waited for; on Windows the job's accounting).
-        pids: every process that a sample has seen.
     """
 
     def __init__(self, pid: int) -> None:
@@ -32,7 +31,6 @@ class TreeUsage:
         self.main_peak_mb: float | None = None
         self.tree_peak_mb: float | None = None
         self.counted_cpu_s: float | None = None
-        self.pids: set[int] = set()
         self._cpu_s: dict[int, float] = {}
         self._due_at_s = 0.0
         self._samples = 0
@@ -88,7 +86,6 @@ class TreeUsage:
                     memory_bytes += process.memory_info().rss
             except (psutil.Error, OSError):
                 continue
-            self.pids.add(process.pid)
             self._cpu_s[process.pid] = times.user + times.system
         if memory_bytes:
             self.tree_peak_mb = round(max(memory_bytes / 1e6, self.tree_peak_mb or 0.0), 1)

@@ -248,10 +248,10 @@ def test_the_rig_lock_is_held_until_the_states_are_written(start: Start) -> None
 
 
 def test_ctrl_c_and_sigterm_do_not_reach_the_sidecar(start: Start) -> None:
-    run = start(["ready"], ["tell"], ["sleep", 0.6], ["end"])
+    run = start(["ready"], ["tell"], ["sleep", 2.0], ["end"])
     pid = eventually(run.sidecars)[0]
     assert os.getsid(pid) == pid
-    time.sleep(0.2)
+    time.sleep(1.0)  # It has begun by then.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(pid, number)
     assert run.wait() == 0
