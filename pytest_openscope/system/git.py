@@ -143,7 +143,7 @@ class Git:
                 continue
             started = create_time(process.pid)
             pgid = process.pid if sys.platform != "win32" else None
-            stop_tree(process.pid, started, pgid=pgid, policy=_STOP, graceful=False, on_poll=lambda _: process.poll())
+            stop_tree(process.pid, started, pgid=pgid, policy=_STOP, graceful=False)
             process.poll()
             follower.read(final=True)
             said = f": {follower.last}" if follower.last else ""
