@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlparse
 
@@ -101,30 +102,26 @@ class Api:
             seconds_between_writes=timing.write_pace_s or None,
             user_agent="pytest-openscope",
         )
-        self._facts: dict[str, Any] | None = None
-        self._login: str | None = None
 
     def close(self) -> None:
         """Close the connections."""
         self._github.close()
 
-    def request(
-        self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None
-    ) -> tuple[dict[str, str], Any]:
-        """Make one request; return headers (lower-case names) and the JSON value.
+    def request(self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None) -> Any:
+        """Make one request; return the JSON value.
 
         Raises:
             GoneError, InvalidError, RefusedError, LimitedError, TransientError: see there.
         """
-        status, headers, text = self._exchange(verb, path, parameters, content)
+        status, _, text = self._exchange(verb, path, parameters, content)
         if status >= 300:
             raise TransientError(f"{status}: the repository has moved", executed=False)
-        return headers, self._json(verb, text)
+        return self._json(verb, text)
 
     def _exchange(
         self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None
     ) -> tuple[int, dict[str, str], str]:
-        """Make one request; return status, headers and text of an answer that is no error, though it may be a redirect."""
+        """Return status, headers (lower-case names) and text of an answer that is no error, though it may be a redirect."""
         import requests
 
         try:
@@ -193,7 +190,7 @@ class Api:
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Return the JSON of a GET below the repository."""
-        return self.request("GET", f"/repos/{self.full_name}{path}", parameters)[1]
+        return self.request("GET", f"/repos/{self.full_name}{path}", parameters)
 
     def send(self, verb: str, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
         """Make a write below the repository and return its JSON object.
@@ -201,23 +198,18 @@ class Api:
         Raises:
             TransientError: also when the answer is no object.
         """
-        value = self.request(verb, f"/repos/{self.full_name}{path}", None, dict(content))[1]
+        value = self.request(verb, f"/repos/{self.full_name}{path}", None, dict(content))
         if not isinstance(value, dict):
             raise TransientError(f"{verb}: the answer is not an object")
         return value
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """The repository's own data, asked for once; a renamed repository is followed on the same server only.
 
         Raises:
             RefusedError: not found, archived, or without issues.
         """
-        if self._facts is None:
-            self._facts = self._look_up()
-        return self._facts
-
-    def _look_up(self) -> dict[str, Any]:
         path = f"/repos/{self.repo}"
         for _ in range(3):
             try:
@@ -262,16 +254,20 @@ class Api:
         rights = self.facts.get("permissions")
         return not isinstance(rights, dict) or bool(rights.get("push") or rights.get("maintain") or rights.get("admin"))
 
-    @property
+    @cached_property
     def login(self) -> str:
-        """The token's user; "" for tokens that have none (installations of an app)."""
-        if self._login is None:
-            try:
-                value = self.request("GET", "/user")[1]
-            except RefusedError:
-                value = None
-            self._login = str(value.get("login") or "") if isinstance(value, dict) else ""
-        return self._login
+        """The token's user; "" for tokens that have none (installations of an app).
+
+        Raises:
+            RefusedError: the server does not accept the token.
+        """
+        try:
+            value = self.request("GET", "/user")
+        except RefusedError as problem:
+            if str(problem).startswith("401"):
+                raise
+            value = None
+        return str(value.get("login") or "") if isinstance(value, dict) else ""
 
     def label(self, name: str) -> Any:
         """Return a label.

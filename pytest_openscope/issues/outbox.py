@@ -12,11 +12,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..system import FileLock, make_private_folder, now_iso, write_atomic, write_json
+from ..system import FileLock, make_private_folder, now_iso, read_json, update_json, write_atomic, write_json
 from .client import Timing
 
 OUTBOX = "outbox"
@@ -164,17 +165,11 @@ class Ledger:
         self._load()
 
     def _load(self) -> None:
-        try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError):
-            data = None
-        if not isinstance(data, dict) or data.get("version") != 1:
-            try:
+        data = read_json(self.path) or {}
+        if data.get("version") != 1:
+            # A damaged one is set aside; mostly there is none yet.
+            with suppress(OSError):
                 self.path.replace(self.path.with_suffix(".damaged.json"))
-            except OSError:
-                return
             return
         for key, default in self.data.items():
             if isinstance(data.get(key), type(default)):
@@ -264,37 +259,26 @@ def write_back(path: Path, answer: Mapping[str, Any]) -> bool:
 
     The documented keys describe the session's first report; every report's answer stands in ``github.reports``.
     """
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if not isinstance(state, dict):
-        return False
-    github = state.get("github")
-    github = dict(github) if isinstance(github, dict) else {}
     entry = {**answer, "reported_at": now_iso() if answer.get("issue_url") else None}
-    known = github.get("reports")
-    reports = [item for item in known if isinstance(item, dict)] if isinstance(known, list) else []
-    for position, item in enumerate(reports):
-        if item.get("fingerprint") == answer["fingerprint"]:
-            reports[position] = entry
-            break
-    else:
-        reports.append(entry)
-    state["github"] = {**github, **reports[0], "reports": reports}
+
+    def put(state: dict[str, Any]) -> None:
+        told = state.get("github")
+        github: dict[str, Any] = told if isinstance(told, dict) else {}
+        known = github.get("reports")
+        reports = [item for item in known if isinstance(item, dict)] if isinstance(known, list) else []
+        same = (position for position, item in enumerate(reports) if item.get("fingerprint") == answer["fingerprint"])
+        position = next(same, len(reports))
+        reports[position : position + 1] = [entry]
+        state["github"] = {**github, **reports[0], "reports": reports}
+
     try:
-        write_json(path, state)
+        return update_json(path, put)
     except OSError:
         return False
-    return True
 
 
-def keep_copy(path: Path, title: str, text: str, issue_url: str = "") -> None:
+def keep_copy(path: Path, title: str, text: str) -> None:
     """Keep what was sent beside ``debug_state.json``; a session folder that is gone keeps nothing."""
-    if not path.parent.is_dir():
-        return
-    head = f"<!-- {issue_url} -->\n" if issue_url else ""
-    try:
-        write_atomic(path, f"{head}# {title}\n\n{text}".encode("utf-8", "replace"), private=True)
-    except OSError:
-        return
+    if path.parent.is_dir():
+        with suppress(OSError):
+            write_atomic(path, f"# {title}\n\n{text}".encode("utf-8", "replace"), private=True)

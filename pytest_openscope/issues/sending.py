@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import now_iso, write_json
+from ..system import now_iso, read_json, write_json
 from .client import Timing
 from .outbox import Ledger, due, list_reports, lock_of, postpone, remove, result, waiting, write_back
 from .worker import AttemptFailedError, Worker
@@ -155,13 +154,12 @@ class _Run:
             return self.attempt(path, token, limit_s)
         except AttemptFailedError as problem:
             reason = str(problem)
-        try:
-            # The file on disk says how far the dead worker came.
-            report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        # The file on disk says how far the dead worker came.
+        current = read_json(path)
+        if current is None:
             return None
-        queued = postpone(report, reason, self.timing, self.clock.now())
-        write_json(path, report)
+        queued = postpone(current, reason, self.timing, self.clock.now())
+        write_json(path, current)
         return queued
 
     def _too_old(self, report: Mapping[str, Any]) -> bool:

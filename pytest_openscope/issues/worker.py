@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,8 @@ class Worker:
         process.kill()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with suppress(OSError):
                     stream.close()
-                except OSError:
-                    continue
         process.wait()
 
 
@@ -271,13 +269,10 @@ Found = Iterator[tuple[str, str, str]]
 
 def _look_at_token(api: Api, settings: GithubIssueSettings) -> Found:
     try:
-        user = api.request("GET", "/user")[1]
+        login = api.login
     except RefusedError as problem:
-        if str(problem).startswith("401"):
-            yield ERROR, "token", f"the server does not accept the token ({problem}) -> make a new one"
-            return
-        user = None
-    login = user.get("login") if isinstance(user, dict) else None
+        yield ERROR, "token", f"the server does not accept the token ({problem}) -> make a new one"
+        return
     yield OK, "token", f"the token belongs to {login}" if login else "the token is accepted; it belongs to no user"
 
 
