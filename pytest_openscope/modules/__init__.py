@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from .archiving.jobs import go_on_with_archives, hand_over_archives, state_of_archives, work_off_archives
 from .context import ModuleContext, ModuleFailed
 from .contract import check_entries, run_entry
 from .scripts import ScriptImports
 
-__all__ = ["ModuleContext", "ModuleFailed", "ScriptImports", "check_entries", "run_entry"]
+__all__ = [
+    "ModuleContext",
+    "ModuleFailed",
+    "ScriptImports",
+    "check_entries",
+    "go_on_with_archives",
+    "hand_over_archives",
+    "run_entry",
+    "state_of_archives",
+    "work_off_archives",
+]

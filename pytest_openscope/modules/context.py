@@ -37,10 +37,16 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class ReadyMade:
-    """A step that comes with the package; ``would`` says what a dry run leaves out, None runs it there too."""
+    """A step that comes with the package.
+
+    Attributes:
+        would: says what a dry run leaves out; None runs it there too.
+        problems: says what is wrong with an entry's own parameters, as pairs of key and problem.
+    """
 
     run: Callable[..., object]
     would: Callable[[dict[str, Any]], str] | None = None
+    problems: Callable[[dict[str, Any]], list[tuple[str, str]]] | None = None
 
 
 def _nothing(*_: Any, **__: Any) -> None:

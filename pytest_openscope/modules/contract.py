@@ -17,7 +17,7 @@ from typing import Any
 
 from ..config import PipelineEntry
 from ..records import Mistake
-from . import disk_space_check, examples, mouse_weight, notes, wait_for_user_input
+from . import disk_space_check, examples, mouse_weight, notes, session_archiver, wait_for_user_input
 from .calls import call, call_with
 from .context import ModuleContext, ModuleFailed, ReadyMade
 from .scripts import ScriptNotFound, find_script
@@ -28,6 +28,7 @@ READY_MADE: Mapping[str, ReadyMade] = {
     **examples.STEPS,
     **mouse_weight.STEPS,
     **notes.STEPS,
+    **session_archiver.STEPS,
     **wait_for_user_input.STEPS,
 }
 
@@ -59,6 +60,10 @@ def check_entries(
                 problem = f"there is no ready-made module {entry.module_path!r} in this version"
                 mistake = Mistake(entry.where, problem, _guess(entry.module_path, READY_MADE), "module_path")
                 (unknown if dry_run and not _is_slip(entry.module_path) else mistakes).append(mistake)
+            elif (find := READY_MADE[entry.module_path].problems) is not None:
+                remedy = f"see {entry.module_path} in the reference of ready-made modules"
+                for key, problem in find(entry.parameters):
+                    mistakes.append(Mistake(entry.where, problem, remedy, f"module_parameters.{key}"))
         elif dry_run and (elsewhere or _is_foreign(entry.module_path)) and _why_missing(entry, repository, folders):
             problem = f"{entry.module_path} is not on this computer"
             unknown.append(Mistake(entry.where, problem, "clone the repository to local_repository_path", "module_path"))

@@ -5,6 +5,7 @@ Each is guarded alone, so that a fault in one costs neither the others nor the w
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal
-from ..system import update_json
+from ..system import create_time, update_json
 from .link import Link
 from .notes import mark_unfinished, unmark
 from .reconstruct import SessionView
@@ -100,6 +101,7 @@ class Helpers:
         if not finish_only:
             self.guard("starting the resource samples", self._start_samples)
             self.guard("starting earlier reports", self._start_old_reports)
+            self.guard("going on with earlier archives", self._go_on_with_archives)
 
     def _mark(self) -> None:
         if self.view.state_directory is not None:
@@ -192,6 +194,7 @@ class Helpers:
         self._wait_for_reports()
         self.link.send(type="done")
         self.guard("closing the books", self._close)
+        self.guard("handing over the archive", self._hand_over_archives)
 
     def _finish_mirror(self) -> None:
         """Bring the mirror to its end within ``mirror_finish_s``, telling the session how it stands meanwhile."""
@@ -287,6 +290,23 @@ class Helpers:
         if settled and self.view.ended is not None:
             self.journal.write("finished", mirror=self._last["status"])
             self._unmark()
+
+    def _go_on_with_archives(self) -> None:
+        """Let earlier sessions' archives be finished, by processes of low priority."""
+        state = self.view.state_directory
+        if state is None or not (state / "archives").is_dir() or self.view.value("dry_run"):
+            return
+        from ..modules import go_on_with_archives
+
+        for line in go_on_with_archives(state):
+            self.say("WARNING", f"an earlier archive is not complete and goes on: {line}", terminal=True)
+
+    def _hand_over_archives(self) -> None:
+        """Let what this session owes be archived: its own files, and everything that was put off or not finished."""
+        if (self.view.folder / METADATA / "archive_jobs").is_dir():
+            from ..modules import hand_over_archives
+
+            hand_over_archives(self.view.folder, self.view.state_directory, (os.getpid(), create_time(os.getpid())))
 
     def _unmark(self) -> None:
         if self.view.state_directory is not None:

@@ -104,16 +104,17 @@ def package_parent() -> str:
     return str(Path(__file__).resolve().parents[2])
 
 
-def light_command(module: str, args: Sequence[str]) -> list[str]:
+def light_command(module: str, args: Sequence[str], extra_paths: Sequence[str] = ()) -> list[str]:
     """Return the command that runs ``module.main(args)`` with ``-I -S``, ready within milliseconds.
 
-    It finds the standard library, this package and the folder that psutil is installed in. On Windows the base interpreter is
-    used, since a virtual environment's ``python.exe`` only starts that one and waits: a kill would hit the wrong process.
+    It finds the standard library, this package, the folder that psutil is installed in, and ``extra_paths``. On Windows the
+    base interpreter is used, since a virtual environment's ``python.exe`` only starts that one and waits: a kill would hit the
+    wrong process.
     """
     executable = sys.executable
     if sys.platform == "win32":
         executable = getattr(sys, "_base_executable", None) or executable
-    paths = [package_parent(), str(Path(psutil.__file__).resolve().parents[1])]
+    paths = [package_parent(), str(Path(psutil.__file__).resolve().parents[1]), *extra_paths]
     return [executable, "-I", "-S", "-c", _BOOT, json.dumps(paths), module, *args]
 
 

@@ -474,9 +474,9 @@ def test_names_inside_functions_are_not_seen(bench: Bench) -> None:
 def test_missing_modules_are_simulated_in_a_dry_run(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.context.dry_run = True
     with caplog.at_level(logging.INFO):
-        run_entry(FakeEntry(module_type="launcher_module", module_path="session_archiver"), bench.context)
+        run_entry(FakeEntry(module_type="launcher_module", module_path="slap2_meta_annotator"), bench.context)
         run_entry(FakeEntry(module_path="gone.py", function="make"), bench.context)
-    assert "dry run: would run the ready-made module 'session_archiver'" in caplog.messages[0]
+    assert "dry run: would run the ready-made module 'slap2_meta_annotator'" in caplog.messages[0]
     assert "call make of gone.py" in caplog.messages[1]
 
 
@@ -490,7 +490,7 @@ def test_a_script_at_hand_runs_in_a_dry_run_unless_it_says_no(bench: Bench) -> N
 
 def test_missing_modules_fail_a_real_run(bench: Bench) -> None:
     for entry in (
-        FakeEntry(module_type="launcher_module", module_path="session_archiver"),
+        FakeEntry(module_type="launcher_module", module_path="slap2_meta_annotator"),
         FakeEntry(module_path="gone.py"),
     ):
         with pytest.raises(ModuleFailed):

@@ -1,0 +1,192 @@
+"""The archiver in whole sessions: in the step, in the background, after kills, and what the next session does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+RECORD = "import os, pathlib\npathlib.Path(os.environ['OUTPUT_FOLDER'], 'data.bin').write_bytes(os.urandom(3_000_000))\n"
+WORKER = "pytest_openscope.modules.archiving.jobs"
+
+
+def experiment(bench: Any, *, script: str = RECORD, **parameters: Any) -> None:
+    bench.write("record.py", script)
+    places = {
+        "network_dir": str(bench.path / "network" / "{session_uuid}"),
+        "backup_dir": f"{bench.path}\\backup\\{{session_uuid}}",
+        "routing_manifest": "{output_session_folder}\\launcher_metadata\\routing_manifest.json",
+        "retry_delay_s": 0.05,
+    }
+    entry = {"module_type": "launcher_module", "module_path": "session_archiver", "module_parameters": {**places, **parameters}}
+    day = {"launcher": "python", "script_path": "record.py", "post_acquisition_pipeline": [entry]}
+    bench.write("day1.json", json.dumps(day))
+
+
+def job(bench: Any, folder: Path | None = None, name: str = "session_archiver") -> Any:
+    path = (folder or bench.folder) / "launcher_metadata" / "archive_jobs" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def workers(bench: Any) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        if WORKER in line and str(bench.path) in " ".join(line) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def assert_archived(bench: Any, folder: Path | None = None) -> None:
+    """Every file of the session folder, its own last records included, is in both places; the archive's own are not."""
+    folder = folder or bench.folder
+
+    def tree(place: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    own = ("archive_jobs", "session_archiver")
+    expected = {name: data for name, data in tree(folder).items() if not any(word in name for word in own)}
+    assert "launcher_metadata/end_state.json" in expected
+    for place in ("network", "backup"):
+        found = tree(bench.path / place / folder.name)
+        assert set(found) == set(expected)
+        assert [name for name in found if found[name] != expected[name]] == []
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_left(bench: Any) -> Any:
+    yield
+    for process in workers(bench):
+        process.kill()
+
+
+def test_the_step_archives_the_data_and_the_records_follow(bench: Any) -> None:
+    experiment(bench)
+    result = bench.run("day1.json")
+    assert result.ret == 0, result.stdout.str()
+    assert (bench.path / "network" / bench.folder.name / "data.bin").stat().st_size == 3_000_000
+    assert "copies made and verified" in bench.messages
+    bench.wait_for(lambda: job(bench)["done"])
+    assert_archived(bench)
+    bench.wait_for(lambda: not workers(bench))
+
+
+def test_in_the_background_the_step_is_over_at_once_and_all_follows(bench: Any) -> None:
+    experiment(bench, when="background")
+    assert bench.run("day1.json").ret == 0
+    assert "archived when the session has ended" in bench.messages
+    bench.wait_for(lambda: job(bench)["done"])
+    assert_archived(bench)
+    assert not list((bench.path / "state" / "archives").glob("*")) or bench.run("--version").ret == 0
+
+
+def test_what_is_not_archived_fails_the_step_and_the_next_session_tries_again(bench: Any) -> None:
+    experiment(bench, max_retries=0)
+    (bench.path / "network").write_text("no folder")
+    assert bench.run("day1.json").ret == 1
+    failed = next(entry.message for entry in bench.log if "not archived: data.bin" in entry.message)
+    assert "network" in failed
+    first = bench.folder
+    bench.wait_for(lambda: not workers(bench) and job(bench)["tried_at"])
+    assert not job(bench)["done"]
+    (bench.path / "network").unlink()
+    bench.steps("@pytest.mark.acquisition\ndef test_nothing():\n    time.sleep(1)\n")
+    second = bench.run("test_experiment.py")
+    assert second.ret == 0
+    assert "an earlier archive is not complete and goes on" in second.stderr.str() + second.stdout.str()
+    assert "data.bin: network" in second.stderr.str() + second.stdout.str()
+    bench.wait_for(lambda: job(bench, first)["done"])
+    assert_archived(bench, first)
+
+
+def test_mistakes_are_told_before_anything_is_created(bench: Any) -> None:
+    experiment(bench, netwrok_dir="x", max_retries="three")
+    result = bench.run("day1.json")
+    assert result.ret == 4
+    for words in ("netwrok_dir: unknown key, did you mean network_dir?", "module_parameters.max_retries"):
+        assert words in result.stderr.str()
+    assert not (bench.path / "sessions").exists()
+
+
+def test_a_dry_run_archives_nothing(bench: Any) -> None:
+    experiment(bench)
+    assert bench.run("day1.json", "--dry-run").ret == 0
+    assert "would archive" in bench.messages
+    assert not (bench.path / "network").exists()
+    assert not workers(bench)
+
+
+def test_two_archives_of_one_session_do_not_mix(bench: Any) -> None:
+    experiment(bench)
+    day = json.loads((bench.path / "day1.json").read_text())
+    (entry,) = day["post_acquisition_pipeline"]
+    other = {**entry["module_parameters"], "network_dir": str(bench.path / "third"), "copy_to_backup": False}
+    day["post_acquisition_pipeline"].append({**entry, "module_parameters": other})
+    bench.write("day1.json", json.dumps(day))
+    assert bench.run("day1.json").ret == 0
+    bench.wait_for(lambda: job(bench)["done"] and job(bench, name="session_archiver[2]")["done"])
+    assert_archived(bench)
+    assert (bench.path / "third" / "launcher_metadata" / "end_state.json").exists()
+
+
+SLOW = """
+import os, pathlib
+for i in range(300):
+    pathlib.Path(os.environ["OUTPUT_FOLDER"], f"{i}.bin").write_bytes(os.urandom(1_000_000))
+"""
+
+
+def test_kill_9_of_the_worker_and_of_the_experiment_in_the_middle(bench: Any) -> None:
+    """Nobody is at the keyboard: the sidecar sees the death, finishes the session and lets the archive be finished."""
+    experiment(bench, script=SLOW, workers=1)
+    process = subprocess.Popen(bench.command("day1.json"), cwd=bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def copying() -> bool:
+        return sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20
+
+    bench.wait_for(copying, 60)
+    for worker in workers(bench):
+        worker.kill()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    bench.wait_for(lambda: job(bench)["done"], 60)
+    assert_archived(bench)
+    assert bench.end["outcome"] == "crashed"
+
+
+def test_kill_9_of_everything_and_the_next_session_finishes_it(bench: Any) -> None:
+    experiment(bench, script=SLOW, workers=1)
+    process = subprocess.Popen(bench.command("day1.json"), cwd=bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    bench.wait_for(lambda: sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20, 60)
+    first = bench.folder
+    everything = [one for one in psutil.process_iter(["cmdline"]) if str(first) in " ".join(one.info["cmdline"] or [])]
+    os.kill(process.pid, signal.SIGKILL)
+    for one in everything:
+        one.kill()
+    process.wait()
+    bench.wait_for(lambda: not workers(bench))
+    assert not job(bench, first)["done"]
+    bench.steps("@pytest.mark.acquisition\ndef test_nothing():\n    pass\n")
+    assert bench.run("test_experiment.py").ret == 0
+    bench.wait_for(lambda: job(bench, first)["done"], 60)
+    assert_archived(bench, first)
+
+
+def test_a_step_that_runs_out_of_time_fails_and_the_copying_goes_on(bench: Any) -> None:
+    experiment(bench, script=SLOW, workers=1, timeout_s=0.5)
+    began = time.monotonic()
+    assert bench.run("day1.json").ret == 1
+    assert "it goes on in the background" in bench.messages
+    assert time.monotonic() - began < 50
+    bench.wait_for(lambda: job(bench)["done"], 60)
+    assert_archived(bench)
