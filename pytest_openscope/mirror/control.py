@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..system import light_command, spawn_detached
+from ..system import light_command, lines_of, spawn_detached
 from .files import MirrorJob, Retry
 
 if TYPE_CHECKING:
@@ -74,35 +75,20 @@ class _Child:
         start_new_thread(self._listen, (self.process.stdout.fileno(),))
 
     def _listen(self, fd: int) -> None:
-        held = b""
-        while True:
-            try:
-                data = os.read(fd, 65536)
-            except OSError:
-                return
-            if not data:
-                return
-            *lines, held = (held + data).split(b"\n")
-            for line in lines:
-                try:
-                    report = json.loads(line)
-                except ValueError:
-                    continue
-                self.reports.append((time.monotonic(), report))
+        # A worker that is killed may leave half a report.
+        with contextlib.suppress(OSError, ValueError):
+            for line in lines_of(fd):
+                self.reports.append((time.monotonic(), json.loads(line)))
 
     def send(self, command: str) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.write(self._in, command.encode("ascii") + b"\n")
-        except OSError:
-            return
 
     def close(self) -> None:
         """Say goodbye: the end of its stdin ends the worker."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):
             self.process.stdin.close()
-        except OSError:
-            return
 
 
 class MirrorSupervisor:
@@ -312,18 +298,3 @@ class MirrorSupervisor:
             waits = "waits for another PC's lock" if latest.get("blocked") else "is not complete yet"
             return f"the session's own copy is verified; the day's log {waits}"
         return "not finished yet"
-
-
-def finish_mirror(job: MirrorJob, deadline_s: float, tuning: MirrorTuning | None = None) -> MirrorStatus:
-    """Bring one ended session's mirror to its end, for ``deadline_s`` at most; for recovery and by hand."""
-    supervisor = MirrorSupervisor(job, tuning)
-    supervisor.start()
-    supervisor.finish_soon()
-    deadline = time.monotonic() + deadline_s
-    try:
-        while time.monotonic() < deadline and not supervisor.status().settled:
-            supervisor.tick()
-            time.sleep(0.02)
-        return supervisor.status()
-    finally:
-        supervisor.stop()

@@ -6,15 +6,15 @@ counted after a flush only, so that repeats and writes that land late change not
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..system import replace_file, write_json
+from ..system import read_json, replace_file, write_json
 from .files import (
     BINARY,
     BLOCK_BYTES,
@@ -47,13 +47,7 @@ class Hint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.data: dict[str, Any] = {}
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if isinstance(data, dict):
-            self.data = data
+        self.data: dict[str, Any] = read_json(path) or {}
 
     def number(self, key: str) -> int | None:
         """Return a remembered number."""
@@ -63,10 +57,8 @@ class Hint:
     def save(self, **values: Any) -> None:
         """Remember ``values``; a full disk only costs a scan later."""
         self.data.update(values)
-        try:
+        with contextlib.suppress(OSError):
             write_json(self.path, self.data)
-        except OSError:
-            return
 
 
 class SourceLog:
@@ -203,10 +195,8 @@ class OwnCopy:
         if not keep_progress:
             self._tail = b""
         if fd is not None:
-            try:
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                return
 
     def _open(self, finishing: bool) -> bool:
         make_below(self.root, self.folder, self.beat)
@@ -327,11 +317,9 @@ class OwnCopy:
             data = local.read_bytes()
         except FileNotFoundError:
             return
-        try:
+        with contextlib.suppress(FileNotFoundError):
             if target.read_bytes() == data:
                 return
-        except FileNotFoundError:
-            pass
         temporary = target.with_name(f".{target.name}.tmp")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o644)
         try:

@@ -2,7 +2,12 @@
 
 The file is its own write-ahead log. Nobody but the lock's holder changes it, sequential flushed writes leave one torn tail
 at most, and how far a session has come is read from the very lines that it has written, so that no moment of a crash lies
-between a write and its record. Where a server's locks fail, checksums and the audit find and mend the damage.
+between a write and its record. So a session reads the day's log on to its end, most of it without the lock, and then appends
+whatever of its own log is missing.
+
+Where a server's locks fail, checksums find the damage: own lines that were written stretch by stretch are read back at the
+session's end, at the speed of the disk. Whatever differs leads to a reading from the beginning; wrong lines are blanked, and
+missing ones appended again.
 """
 
 from __future__ import annotations
@@ -11,53 +16,21 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
+from .audit import Pass, SessionAudit
 from .copy import Hint, SourceLog
-from .day_audit import log_lines, whole_lines
-from .day_file import DayFile
-from .day_lines import DayLine, format_line, parse_line
-from .day_mend import SLICE_BYTES, Mender
-from .files import BLOCK_BYTES, TURN_BYTES, MirrorJob
+from .day_file import DayFile, parse_line
+from .files import TURN_BYTES, MirrorJob
 
 #: A session takes the lock again after this, or after so many times its last turn, whichever is longer: fifty writers on a
 #: slow share then keep the lock in use for about half of the time. A session that is far behind only rests in proportion.
 INTERVAL_S, REST_FACTOR = 1.0, 20.0
+#: Read in one go without the lock, so that the session's own copy is not kept waiting; and the most that is read under it.
+SLICE_BYTES = 4 * TURN_BYTES
 _HURRY_REST_S = 0.02
 _BLOCKED_WARN_S = 60.0
-
-
-class _Search:
-    """Looks for a session's furthest line in the day's log, from ``start`` on."""
-
-    def __init__(self, file: DayFile, key: bytes, start: int) -> None:
-        self.file = file
-        self.start = self.place = start
-        self.first: int | None = None
-        self.found: tuple[int, DayLine] | None = None
-        self._mark = key + b" "
-
-    def advance(self, end: int, most_bytes: int) -> bool:
-        """Read on towards ``end`` (the end of a whole line); True when it is reached."""
-        stop = min(end, self.place + most_bytes)
-        while self.place < stop:
-            text = whole_lines(self.file, self.place, end)
-            if not text:
-                raise OSError(errno.EIO, "the day's log shrank while it was read", str(self.file.path))
-            self._lines(text[:-1])
-            self.place += len(text)
-        return self.place >= end
-
-    def _lines(self, block: bytes) -> None:
-        if self._mark not in block:
-            return
-        offset = self.place
-        for raw in block.split(b"\n"):
-            line = parse_line(raw) if raw.startswith(self._mark) else None
-            if line is not None:
-                self.first = offset if self.first is None else self.first
-                if self.found is None or line.offset >= self.found[1].offset:
-                    self.found = (offset, line)
-            offset += len(raw) + 1
+_ROUNDS = 8
 
 
 class DayLog:
@@ -67,6 +40,8 @@ class DayLog:
 
     Attributes:
         done: bytes of the session log that the day's log holds; None when that must be found out.
+        settled: length of the session log for which everything was found in place (or mending was given up); -1 before.
+        fresh: nothing of this session was in the central directory before.
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
@@ -76,232 +51,181 @@ class DayLog:
         self.hint = hint
         self.warn = warn
         self.done: int | None = None
+        self.settled = -1
         self.fresh = False
+        #: From where on own lines may lie.
         self._first: int | None = None
-        self._last: tuple[int, bytes] | None = None
-        self._search: _Search | None = None
-        self._starts: list[int] = []
-        self._mender = Mender(self.file, self.key, source, warn)
-        self._whole_end = 0
         self._next_turn = 0.0
         self._warned_blocked = self._warned_damage = False
+        #: Something was mended since the last reading from the beginning.
+        self._mended = False
+        self._rounds = 0
+        self._given_up = False
+        self._start_again()
+
+    def _start_again(self) -> None:
+        """Assume nothing any more: the day's log is read from the beginning."""
+        self.done = None
+        self._reading: Pass | None = None
+        self._audit = SessionAudit(self.key, self.source)
+        self._last: tuple[int, bytes] | None = None
+        #: Place, size and checksum of what was written.
+        self._stretches: list[tuple[int, int, int]] = []
 
     def drop(self) -> None:
         """Close the file after an error; progress is unknown from here."""
         self.file.close()
-        self.done = self._last = self._search = None
-        self._mender.forget()
-        self._whole_end = 0
-
-    def turn(self, finishing: bool = False) -> bool:
-        """Do what is due; True when more can be done at once."""
-        now = time.monotonic()
-        if finishing and not self.file.hurry:
-            self._next_turn = 0.0
-        self.file.hurry = finishing
-        if not self.file.is_open:
-            self._open()
-        if self.done is None and not self._search_on():
-            return True
-        if self._mender.needed and self.done is not None:
-            return self._audit_step(finishing)
-        if now < self._next_turn:
-            return self._read_along(finishing)
-        batch = self._batch(finishing) if self.done is not None else []
-        if self.done is not None and not batch:
-            return self._read_along(finishing)
-        if self.file.replaced():
-            raise FileNotFoundError(errno.ENOENT, "the day's log was moved away", str(self.file.path))
-        return self._locked(lambda: self._write_turn(batch, finishing), finishing)
-
-    def settle(self) -> bool:
-        """At the session's end: bring the rest and audit; True when nothing more can be done at once."""
-        size = self.source.size()
-        mender = self._mender
-        if mender.settled == size:
-            return True
-        more = self.turn(finishing=True)
-        if not more and self.done == size and not mender.needed and mender.settled != size:
-            if mender.damaged:
-                mender.settled = size
-            else:
-                mender.begin_end()
-                more = True
-        return not more
-
-    @property
-    def settled(self) -> int:
-        """Length of the session log for which an audit found everything in place (or gave up mending); -1 before."""
-        return self._mender.settled
+        self._start_again()
 
     @property
     def waits_for_lock(self) -> bool:
         """True while another writer's lock keeps this session's lines out."""
         return self.file.blocked_s > 0
 
-    def _open(self) -> None:
-        self.file.open()
-        end = self.file.end()
-        same = self.hint.data.get("day_name") == self.file.path.name
-        first = self.hint.number("day_first") if same else None
-        last = self.hint.number("day_last") if same else None
-        self._first = first
-        if first is None and self.fresh:
-            self._first = self.file.whole_end(end)
-            self._starts = [self._first]
-        else:
-            self._starts = sorted({place for place in (last, first, 0) if place is not None and place <= end})
-        self._search = _Search(self.file, self.key, self._starts.pop())
+    def settle(self) -> bool:
+        """At the session's end: bring the rest and audit; True when nothing more can be done at once."""
+        return self.settled == self.source.size() or not self.turn(finishing=True)
 
-    def _search_on(self) -> bool:
-        """Look for the own furthest line without the lock; True when only what came since is left to read."""
-        if self._search is None:
-            self._open_search(0)
-        assert self._search is not None
-        end = self.file.whole_end(self.file.end())
-        if end < self._search.place:
-            self._starts = []
-            self._search = _Search(self.file, self.key, 0)
-        if not self._search.advance(end, SLICE_BYTES):
+    def turn(self, finishing: bool = False) -> bool:
+        """Do what is due; True when more can be done at once."""
+        if finishing and not self.file.hurry:
+            self._next_turn, self._rounds = 0.0, 0
+        self.file.hurry = finishing
+        if not self.file.is_open:
+            self.file.open()
+        if self.done is not None and time.monotonic() < self._next_turn:
             return False
-        if self._search.found is None and self._starts:
-            self._open_search(self._starts.pop())
+        if self.done is not None and self._log_was_changed(self.done):
+            self._start_again()
+        if self.done is not None and not (finishing or self._mended or self._missing(finishing, most_bytes=0)):
             return False
-        return True
-
-    def _open_search(self, start: int) -> None:
-        self._search = _Search(self.file, self.key, start)
-
-    def _locked(self, hold: Callable[[], bool], finishing: bool) -> bool:
-        """Run ``hold`` under the lock if it is free; True when there is more to do at once."""
+        if not self._read_on() or (finishing and not self._stretches_are_good()):
+            return True
+        if self.file.replaced():
+            raise FileNotFoundError(errno.ENOENT, "the day's log was moved away", str(self.file.path))
         if not self.file.try_lock():
             self._warn_blocked()
             return False
         started = time.monotonic()
-        more = hold()
+        more = self._hold(finishing)
         self.file.unlock()
         self._warned_blocked = False
         last_s = time.monotonic() - started
-        rest_s = REST_FACTOR * last_s if more and self._behind() else max(INTERVAL_S, REST_FACTOR * last_s)
+        behind = more and self.source.size() - (self.done or 0) > TURN_BYTES
+        rest_s = REST_FACTOR * last_s if behind else max(INTERVAL_S, REST_FACTOR * last_s)
         self._next_turn = time.monotonic() + (min(last_s, _HURRY_REST_S) if finishing else rest_s)
-        self._save_hint()
         return more and finishing
 
-    def _behind(self) -> bool:
-        return self.source.size() - (self.done or 0) > TURN_BYTES
-
-    def _write_turn(self, batch: list[tuple[bytes, int]], finishing: bool) -> bool:
-        end, intact = self.file.cut_torn_tail(self._last)
-        if not intact:
-            self._found_damage()
-        if self.done is None:
-            if not self._conclude(end):
-                return True
-            batch = self._batch(finishing)
-        if not batch:
-            return self._mender.needed
-        self._note_first(end)
-        count, new_end = self.file.append(end, [line for line, _ in batch])
-        last, self.done = batch[count - 1]
-        self._last = (new_end - len(last), last)
-        self._mender.wrote(end, b"".join(line for line, _ in batch[:count]))
-        self._whole_end = new_end
-        return True
-
-    def _read_along(self, finishing: bool) -> bool:
-        """Nothing to write: audit a part of what was written since, by all, up to the own last turn."""
-        if not finishing and self.done is not None and self._first is not None and self._whole_end:
-            self._mender.read_along(self._first, self._whole_end)
-        return False
-
-    def _conclude(self, end: int) -> bool:
-        """Under the lock: finish the search; False when too much is left to read under it."""
-        search = self._search
-        if search is None or end < search.place or end - search.place > SLICE_BYTES:
-            return False
-        search.advance(end, SLICE_BYTES)
-        self.done, self._search = 0, None
-        if search.found is not None:
-            place, line = search.found
-            self.done = min(line.offset + len(line.text) + 1, self.source.size())
-            self._last = (place, format_line(*line))
-            if self._first is None or search.start == 0:
-                self._first = search.first
-        return True
-
-    def _batch(self, finishing: bool) -> list[tuple[bytes, int]]:
-        """Return the next lines with the session log's offset after each, about one turn's worth."""
+    def _log_was_changed(self, done: int) -> bool:
+        """Tell whether the session log was shortened, or an unfinished last line went on."""
         size = self.source.size()
-        assert self.done is not None
-        if self.done > size or (self.done and self.source.read(self.done - 1, 1) != b"\n" and self.done < size):
-            self._step_back(size)
-        batch: list[tuple[bytes, int]] = []
-        total = 0
-        for offset, text in log_lines(self.source, self.done, size, rest=finishing):
-            line = format_line(self.key, offset, text)
-            total += len(line)
-            if batch and total > TURN_BYTES:
-                break
-            batch.append((line, min(offset + len(text) + 1, size)))
-        return batch
+        return done > size or (0 < done < size and self.source.read(done - 1, 1) != b"\n")
 
-    def _step_back(self, size: int) -> None:
-        """The session log was shortened, or an unfinished last line went on: go back to a line's start, audit later."""
-        place = min(self.done or 0, size)
-        while place:
-            start = max(0, place - BLOCK_BYTES)
-            found = self.source.read(start, place - start).rfind(b"\n")
-            if found >= 0:
-                place = start + found + 1
-                break
-            place = start
-        self.done = place
-        self._forget_last()
-        self._mender.distrust()
+    def _missing(self, finishing: bool, most_bytes: int = TURN_BYTES) -> list[bytes]:
+        since = self._audit.furthest if self._given_up else 0
+        return self._audit.missing_lines(self.source.size(), most_bytes, finishing, since)
 
-    def _found_damage(self) -> None:
-        self._forget_last()
-        self._mender.distrust()
+    def _read_on(self) -> bool:
+        """Read what others wrote, without the lock; True when only what comes meanwhile is left."""
+        end = self.file.whole_end(self.file.end())
+        if self._reading is None:
+            self._reading = Pass(self.file, self._start(end), lambda key: self._audit if key == self.key else None)
+            self._reading.keys.add(self.key)
+        if end < self._reading.place:
+            self._start_again()
+            return False
+        if not self._reading.advance(end, SLICE_BYTES):
+            return False
+        if self.done is None and self._reading.first is None and self._first and not self.fresh:
+            # It is not where it was remembered to be.
+            self._first = 0
+            self._start_again()
+            return False
+        return True
+
+    def _start(self, end: int) -> int:
+        if self._first is None and self.hint.data.get("day_name") == self.file.path.name:
+            self._first = self.hint.number("day_first")
+        if self._first is None and self.fresh:
+            self._first = end
+        return min(self._first or 0, end)
+
+    def _stretches_are_good(self) -> bool:
+        """Read own stretches back, a part in a turn; True when all were, and are as they were written."""
+        budget = SLICE_BYTES
+        while self._stretches and budget > 0:
+            place, size, checksum = self._stretches[-1]
+            if crc32(self.file.read(place, size)) != checksum and not self._given_up:
+                self._start_again()
+                return False
+            self._stretches.pop()
+            budget -= size
+        return not self._stretches
+
+    def _hold(self, finishing: bool) -> bool:
+        """Under the lock: mend what is wrong, append what is missing; True when there is more to do at once."""
+        end, intact = self.file.cut_torn_tail(self._last)
+        reading = self._reading
+        assert reading is not None
+        if not (intact or self._given_up):
+            self._warn_damaged()
+        if end < reading.place or not (intact or self._given_up):
+            self._start_again()
+            return True
+        if end - reading.place > SLICE_BYTES:
+            return True
+        reading.advance(end, SLICE_BYTES)
+        size = self.source.size()
+        missing = self._missing(finishing)
+        if self.done is None and not self._first:
+            self._first = end if reading.first is None else reading.first
+        if (finishing or self.done is None) and not self._given_up and (wrong := reading.take_damage(missing)):
+            self.file.blank(wrong)
+            self._mended = True
+        self.done = self._audit.furthest
+        if missing:
+            self._append(end, missing)
+            return True
+        if self._mended:
+            self._look_once_more()
+            return True
+        if finishing and not self._stretches:
+            self.settled = size
+        return bool(self._stretches)
+
+    def _append(self, end: int, missing: list[bytes]) -> None:
+        # Remembered before anything is written.
+        self._first = min(self._first or 0, end)
+        place = {"day_name": self.file.path.name, "day_first": self._first}
+        if any(self.hint.data.get(name) != value for name, value in place.items()):
+            self.hint.save(**place)
+        count, new_end = self.file.append(end, missing)
+        written = missing[:count]
+        self._stretches.append((end, new_end - end, crc32(b"".join(written))))
+        self._last = (new_end - len(written[-1]), written[-1])
+        assert self._reading is not None
+        self._reading.place = new_end
+        for raw in written:
+            line = parse_line(raw[:-1])
+            assert line is not None
+            self._mended = self._mended or line.offset < self._audit.furthest
+            self._audit.feed(line)
+        self.done = self._audit.furthest
+
+    def _look_once_more(self) -> None:
+        """Read everything again after mending, unless it does not last."""
+        self._mended = False
+        self._rounds += 1
+        if self._rounds > _ROUNDS:
+            self._given_up = True
+            self.warn(f"{self.file.path} cannot be kept whole: the share's locks do not work. The session's own copy is safe")
+        else:
+            self._start_again()
+
+    def _warn_damaged(self) -> None:
         if not self._warned_damage:
             self._warned_damage = True
             self.warn(f"lines in {self.file.path} were damaged by another writer; they are mended (do the share's locks work?)")
-
-    def _audit_step(self, finishing: bool) -> bool:
-        if self._mender.backlog:
-            return self._locked(self._append_backlog, finishing)
-        if not self._mender.read(self._first or 0):
-            return True
-        return self._locked(lambda: self._judge(finishing), finishing)
-
-    def _judge(self, finishing: bool) -> bool:
-        mended = self._mender.judge(self.source.size() if finishing else min(self.done or 0, self.source.size()))
-        self.done = max(self.done or 0, self._mender.furthest)
-        if mended:
-            self._forget_last()
-        return True
-
-    def _append_backlog(self) -> bool:
-        end, _ = self.file.cut_torn_tail()
-        self._note_first(end)
-        self._mender.append_backlog(end)
-        return True
-
-    def _note_first(self, end: int) -> None:
-        """Remember, before anything is written at ``end``, from where on own lines may lie."""
-        if self._first is None or end < self._first:
-            self._first = end
-            self._save_hint()
-
-    def _forget_last(self) -> None:
-        self._last = None
-        self.hint.data.pop("day_last", None)
-
-    def _save_hint(self) -> None:
-        values = {"day_name": self.file.path.name, "day_first": self._first}
-        if self._last is not None:
-            values["day_last"] = self._last[0]
-        if any(self.hint.data.get(name) != value for name, value in values.items()):
-            self.hint.save(**values)
 
     def _warn_blocked(self) -> None:
         if self.file.blocked_s > _BLOCKED_WARN_S and not self._warned_blocked:

@@ -7,6 +7,8 @@ process at once, wherever it is: every moment is as good as a kill.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -17,16 +19,17 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..system import FileLock, step_back
+from ..system import FileLock, lines_of, read_json, step_back, write_json
 from .copy import Hint, OwnCopy, SourceLog
 from .day_log import DayLog
 from .files import MirrorJob, Retry
-from .root import MirrorRoot
 
 #: How often the session log is looked at; the copy is behind by this and the time of a write.
 POLL_S = 0.4
 _BEAT_S = 0.4
 _HURRY_S = 0.01
+#: Folders in which systems mount shares: what is missing in them is not mounted, and is never created.
+_ANCHORS = ("/mnt", "/media", "/net", "/Volumes")
 
 
 class Reporter:
@@ -51,6 +54,62 @@ class Reporter:
             return
         except OSError:
             os._exit(0)
+
+
+class MirrorRoot:
+    """Is ``centralized_log_directory`` really there? An unmounted share leaves an empty local folder that takes every write.
+
+    The directory is created only if no session of this rig has seen it before, its parent exists, and the parent is not a
+    place where shares are mounted. A directory that was seen on a mounted file system must be on one again.
+    """
+
+    def __init__(self, root: Path, notes: Path, beat: Callable[[], None] = lambda: None) -> None:
+        self.root = root
+        self.notes = notes
+        self.beat = beat
+
+    def check(self) -> None:
+        """Return if the directory can be used.
+
+        Raises:
+            OSError: the share is missing.
+        """
+        known = read_json(self.notes) or {}
+        seen = known.get(str(self.root))
+        if not self.root.is_dir():
+            if seen is not None:
+                raise FileNotFoundError(errno.ENOENT, "the central log directory is gone", str(self.root))
+            self._create()
+        self.beat()
+        mount = mount_point(self.root, self.beat)
+        if seen and seen != mount and len(mount) < len(seen):
+            raise FileNotFoundError(errno.ENOENT, f"nothing is mounted on {seen}", str(self.root))
+        if seen != mount:
+            # Without the note the next session knows less, no more.
+            with contextlib.suppress(OSError):
+                self.notes.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.notes, {**known, str(self.root): mount})
+
+    def _create(self) -> None:
+        parent = self.root.parent
+        if not parent.is_dir() or parent.as_posix() in _ANCHORS or parent.parent.as_posix() in ("/run/media", "/media"):
+            raise FileNotFoundError(errno.ENOENT, "the central log directory does not exist", str(self.root))
+        self.root.mkdir(exist_ok=True)
+
+
+def mount_point(path: Path, beat: Callable[[], None] = lambda: None) -> str:
+    """Return the folder on which the file system of ``path`` is mounted (Windows: the drive or the share).
+
+    Raises:
+        OSError: the share does not answer.
+    """
+    path = path.resolve()
+    beat()
+    device = path.stat().st_dev
+    while path != path.parent and path.parent.stat().st_dev == device:
+        path = path.parent
+        beat()
+    return str(path)
 
 
 class _Part:
@@ -211,17 +270,11 @@ def describe(error: OSError) -> str:
 
 
 def _listen(fd: int, commands: SimpleQueue[str]) -> None:
-    held = b""
-    while True:
-        try:
-            data = os.read(fd, 4096)
-        except OSError:
-            data = b""
-        if not data:
-            os._exit(0)
-        *lines, held = (held + data).split(b"\n")
-        for line in lines:
+    """Take commands; the pipe's end ends the process."""
+    with contextlib.suppress(OSError):
+        for line in lines_of(fd):
             commands.put(line.decode("ascii", "replace"))
+    os._exit(0)
 
 
 def main(args: Sequence[str]) -> int:

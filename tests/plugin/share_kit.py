@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openscope.mirror.audit import audit_day_log as audit
-from pytest_openscope.mirror.day_lines import parse_line
+from pytest_openscope.mirror.day_file import parse_line
 from pytest_openscope.mirror.files import day_key
 
 METADATA = "launcher_metadata"

@@ -24,7 +24,7 @@ from mirror_tools import Bench, check_day, day_lines
 
 from pytest_openscope.mirror.audit import audit_day_log as audit
 from pytest_openscope.mirror.control import MirrorTuning
-from pytest_openscope.mirror.day_lines import format_line
+from pytest_openscope.mirror.day_file import format_line
 
 SCALE = float(os.environ.get("OPENSCOPE_STRESS_SCALE", "1"))
 WRITERS, KILLS = max(4, round(50 * SCALE)), max(10, round(200 * SCALE))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_openscope.mirror.control import MirrorSupervisor, MirrorTuning, Notice
-from pytest_openscope.mirror.day_lines import DayLine, parse_line
+from pytest_openscope.mirror.day_file import DayLine, parse_line
 from pytest_openscope.mirror.files import MirrorJob
 from pytest_openscope.system.processes import package_parent
 

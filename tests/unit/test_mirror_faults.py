@@ -11,7 +11,7 @@ import psutil
 import pytest
 from mirror_tools import FAST, Bench, check_day, day_lines
 
-from pytest_openscope.mirror.day_lines import format_line
+from pytest_openscope.mirror.day_file import format_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the faulty share wraps POSIX calls")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.mirror.day_audit import SessionAudit, log_lines
-from pytest_openscope.mirror.day_lines import (
+from pytest_openscope.mirror.audit import SessionAudit, log_lines
+from pytest_openscope.mirror.day_file import (
     DayLine,
     blank,
     format_line,
@@ -122,15 +122,15 @@ def test_log_lines_give_offsets() -> None:
 
 def test_audit_finds_missing_doubled_and_wrong_lines() -> None:
     source = Memory(b"one\ntwo\nthree\nfour")
-    audit = SessionAudit(b"r s", source, source.size())
+    audit = SessionAudit(b"r s", source)
     assert audit.feed(DayLine(b"r s", 4, b"two"))
     assert not audit.feed(DayLine(b"r s", 4, b"two"))
     assert not audit.feed(DayLine(b"r s", 8, b"thrice"))
     assert not audit.feed(DayLine(b"r s", 9, b"hree"))
     assert not audit.feed(DayLine(b"r s", 900, b"beyond"))
     assert not audit.feed(DayLine(b"r s", 8, b"thr"))
-    assert audit.missing() == [(0, 4), (8, 18)]
-    assert audit.missing_lines(10**6) == [
+    assert audit.missing(source.size()) == [(0, 4), (8, 18)]
+    assert audit.missing_lines(source.size(), 10**6) == [
         format_line(b"r s", 0, b"one"),
         format_line(b"r s", 8, b"three"),
         format_line(b"r s", 14, b"four"),
@@ -138,7 +138,7 @@ def test_audit_finds_missing_doubled_and_wrong_lines() -> None:
     assert audit.feed(DayLine(b"r s", 14, b"four"))
     assert audit.feed(DayLine(b"r s", 8, b"three"))
     assert audit.feed(DayLine(b"r s", 0, b"one"))
-    assert audit.missing() == []
+    assert audit.missing(source.size()) == []
     assert audit.furthest == 18
 
 
@@ -150,10 +150,10 @@ def test_audit_takes_lines_in_any_order(texts: list[bytes], chooser: object) -> 
         lines.append(DayLine(b"r s", place, text))
         place += len(text) + 1
     chooser.shuffle(lines)  # type: ignore[attr-defined]
-    audit = SessionAudit(b"r s", source, source.size())
+    audit = SessionAudit(b"r s", source)
     assert all(audit.feed(line) for line in lines)
     assert not any(audit.feed(line) for line in lines)
-    assert audit.missing() == []
+    assert audit.missing(source.size()) == []
 
 
 def test_delays_grow_and_stay_short_at_the_end() -> None:
@@ -178,16 +178,16 @@ def test_paths_are_paths(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", [1, 2, 3, 7, 100])
 def test_lines_longer_than_a_read_come_whole(turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_openscope.mirror import day_audit
+    from pytest_openscope.mirror import audit
 
-    monkeypatch.setattr(day_audit, "TURN_BYTES", turn)
-    monkeypatch.setattr(day_audit, "BLOCK_BYTES", turn)
+    monkeypatch.setattr(audit, "TURN_BYTES", turn)
+    monkeypatch.setattr(audit, "BLOCK_BYTES", turn)
     data = b"one\n\n\nseventeen\nx\nthe rest"
     source = Memory(data)
     lines = [(0, b"one"), (4, b""), (5, b""), (6, b"seventeen"), (16, b"x")]
     assert list(log_lines(source, 0, len(data), rest=False)) == lines
     assert list(log_lines(source, 0, len(data), rest=True)) == [*lines, (18, b"the rest")]
-    text = day_audit.whole_lines(source, 6, 18)
+    text = audit.whole_lines(source, 6, 18)
     assert text.endswith(b"\n")
     assert data[6:18].startswith(text)
-    assert day_audit.whole_lines(source, 18, len(data)) == b""
+    assert audit.whole_lines(source, 18, len(data)) == b""

@@ -21,8 +21,8 @@ from pytest_openscope.log.writer import LogWriter
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import JOURNAL, Journal
 from pytest_openscope.sidecar.notes import mark_unfinished
-from pytest_openscope.sidecar.recovery import recover
 from pytest_openscope.sidecar.reconstruct import SessionView
+from pytest_openscope.sidecar.recovery import recover
 from pytest_openscope.sidecar.witness import finish_session
 
 if sys.platform == "win32":
