@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ..system import MARK_SESSION, run_probe
+from ..system import MARK_SESSION, Git, GitFailed, run_probe
 from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, failed_all
 
 Requirements = Mapping[str, Any]
@@ -159,40 +159,27 @@ def check_repository(path: str, folder: Path) -> CheckResult:
     check, place = f"repositories[{path}]", folder / path
     if not place.is_dir():
         return CheckResult(check, FAIL, f"{place} does not exist", remedy="clone it, or correct the path")
+    git = Git()
     try:
-        top = _git(place, "rev-parse", "--show-toplevel")
-        head = _git(place, "rev-parse", "HEAD")
-        status = _git(place, "status", "--porcelain")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return CheckResult(check, WARN, f"git cannot tell: {error}", remedy="install git, and put it on the PATH")
-    if top.returncode:
-        text = f"{place}: {top.stderr.strip()}"
-        if "dubious ownership" in top.stderr:
+        top = git(place, "rev-parse", "--show-toplevel").strip()
+        head = git.answers(place, "rev-parse", "--verify", "--quiet", "HEAD")
+        changes = git(place, "status", "--porcelain").splitlines()
+    except GitFailed as error:
+        if error.kind != "failed":
+            return CheckResult(check, WARN, f"git cannot tell: {error}", remedy="install git, and put it on the PATH")
+        text = f"{place}: {error.said.strip()}"
+        if "dubious ownership" in error.said:
             return CheckResult(check, FAIL, text, remedy="make it this account's own, or add it to git's safe.directory")
         return CheckResult(check, FAIL, f"no git repository: {text}", remedy="clone it again")
-    if Path(top.stdout.strip()).resolve() != place.resolve():
-        text = f"{place} is no repository of its own, it lies in that of {top.stdout.strip()}"
+    if Path(top).resolve() != place.resolve():
+        text = f"{place} is no repository of its own, it lies in that of {top}"
         return CheckResult(check, FAIL, text, remedy="clone it, or name the repository's top folder")
-    if head.returncode:
+    if head is None:
         return CheckResult(check, FAIL, f"{place} has no commit yet", remedy="clone it again")
-    if status.stdout.strip():
-        changed = f"{len(status.stdout.splitlines())} changed files"
-        return CheckResult(check, WARN, f"{changed} in {place}", head.stdout.strip(), remedy="commit or discard them")
-    return CheckResult(check, PASS, f"clean, at {head.stdout.strip()[:12]}", head.stdout.strip())
-
-
-def _git(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    return subprocess.run(
-        ["git", "-C", str(place), *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=TIMEOUT_S,
-        check=False,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
+    if changes:
+        text = f"{len(changes)} changed files in {place}"
+        return CheckResult(check, WARN, text, head, remedy="commit or discard them")
+    return CheckResult(check, PASS, f"clean, at {head[:12]}", head)
 
 
 def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
