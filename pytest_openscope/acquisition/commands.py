@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ..config import Settings
 from ..records import ConfigurationError, Mistake
 from ..system import StopPolicy, command_line, native_path, split_command
 from .spec import AcquisitionSpec, name_of_command
@@ -21,7 +22,19 @@ from .spec import AcquisitionSpec, name_of_command
 Parameters = Mapping[str, Any]
 
 
-def build_spec(parameters: Parameters, session_folder: Path) -> AcquisitionSpec | None:
+def default_spec(settings: Settings) -> AcquisitionSpec:
+    """Return the limits, the stop policy and the like that the parameters set, for every acquisition of the session."""
+    return AcquisitionSpec(
+        timeout_s=settings.acquisition_timeout_s,
+        process_start_timeout_s=settings.process_start_timeout_sec,
+        stderr_fails=settings.acquisition_error_terminate,
+        stderr_grace_s=settings.acquisition_error_grace_period_sec,
+        stop=StopPolicy(settings.stop_graceful_s, settings.stop_terminate_s, settings.stop_kill_s),
+        echo=settings.acquisition_echo,
+    )
+
+
+def build_spec(parameters: Parameters, session_folder: Path, defaults: AcquisitionSpec | None = None) -> AcquisitionSpec | None:
     """Return what to run for the merged and expanded parameters; None when the launcher kind starts no process.
 
     Kinds without a process are ``base`` (runs nothing), an absent one, and ``matlab`` (a call into a running MATLAB).
@@ -29,17 +42,23 @@ def build_spec(parameters: Parameters, session_folder: Path) -> AcquisitionSpec 
     Raises:
         ConfigurationError: the key that says what to run is missing, or has a form that cannot be used.
     """
-    kind = _kind(parameters)
+    defaults = defaults or AcquisitionSpec()
+    kind, env, stderr_fails = _kind(parameters), {}, defaults.stderr_fails
     if kind == "python":
-        command, env = _python(parameters), {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        return _spec(parameters, command, {key: text for key, text in env.items() if key not in os.environ})
-    if kind == "command":
-        return _spec(parameters, _command(parameters), {})
-    if kind == "bonsai":
+        command = _python(parameters)
+        unbuffered = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        env = {name: text for name, text in unbuffered.items() if name not in os.environ}
+    elif kind == "command":
+        command = _command(parameters)
+    elif kind == "bonsai":
+        command = _bonsai(parameters, session_folder)
         # Bonsai reports a broken workflow on stderr only; the launcher fails it unless told otherwise.
-        stderr_fails = bool(_value(parameters, "acquisition_error_terminate", True))
-        return replace(_spec(parameters, _bonsai(parameters, session_folder), {}), stderr_fails=stderr_fails)
-    return None
+        stderr_fails = stderr_fails or parameters.get("acquisition_error_terminate") is None
+    else:
+        return None
+    return replace(
+        defaults, command=command, name=name_of_command(command) or defaults.name, env=env, stderr_fails=stderr_fails
+    )
 
 
 def describe_command(parameters: Parameters, session_folder: Path) -> str:
@@ -52,23 +71,6 @@ def describe_command(parameters: Parameters, session_folder: Path) -> str:
         return _matlab(parameters, session_folder)
     spec = build_spec(parameters, session_folder)
     return "nothing (launcher: base)" if spec is None else command_line(spec.command)
-
-
-def default_spec(parameters: Parameters) -> AcquisitionSpec:
-    """Return the limits, the stop policy and the like that the parameters set, for every acquisition of the session."""
-    policy = StopPolicy(
-        graceful_s=float(_value(parameters, "stop_graceful_s", StopPolicy.graceful_s)),
-        terminate_s=float(_value(parameters, "stop_terminate_s", StopPolicy.terminate_s)),
-        kill_s=float(_value(parameters, "stop_kill_s", StopPolicy.kill_s)),
-    )
-    return AcquisitionSpec(
-        timeout_s=_seconds(parameters, "acquisition_timeout_s"),
-        process_start_timeout_s=_seconds(parameters, "process_start_timeout_sec"),
-        stderr_fails=bool(_value(parameters, "acquisition_error_terminate", False)),
-        stderr_grace_s=float(_value(parameters, "acquisition_error_grace_period_sec", 5.0)),
-        stop=policy,
-        echo=bool(_value(parameters, "acquisition_echo", False)),
-    )
 
 
 def check_parameters(
@@ -131,11 +133,6 @@ def repository_folder(parameters: Parameters) -> Path | None:
 
 def _kind(parameters: Parameters) -> str:
     return str(parameters.get("launcher") or "base").strip().lower()
-
-
-def _spec(parameters: Parameters, command: tuple[str, ...], env: Mapping[str, str | None]) -> AcquisitionSpec:
-    spec = default_spec(parameters)
-    return replace(spec, command=command, name=name_of_command(command) or spec.name, env=env)
 
 
 def _python(parameters: Parameters) -> tuple[str, ...]:
@@ -230,16 +227,6 @@ def _is_absolute(text: str) -> bool:
 
 def _is_template(text: str) -> bool:
     return any(sign in text for sign in "{$%")
-
-
-def _value(parameters: Parameters, key: str, default: Any) -> Any:
-    value = parameters.get(key)
-    return default if value is None else value
-
-
-def _seconds(parameters: Parameters, key: str) -> float | None:
-    value = parameters.get(key)
-    return None if value is None else float(value)
 
 
 def _mistake(key: str, problem: str, remedy: str) -> ConfigurationError:

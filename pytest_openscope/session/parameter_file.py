@@ -111,7 +111,7 @@ def run_acquisition(request: pytest.FixtureRequest) -> None:
 
     session = session_of(request.config)
     api = acquisition_of(session)
-    spec = build_spec(session.parameters, session.folder)
+    spec = build_spec(session.parameters, session.folder, api.defaults)
     if spec is None:
         if session.dry_run:
             session.simulate("acquisition", describe_command(session.parameters, session.folder))

@@ -45,7 +45,7 @@ def _make_acquisition(session: SessionState) -> Acquisition:
         session.folder,
         joint.take_output,
         joint.take_event,
-        defaults=default_spec(session.parameters),
+        defaults=default_spec(session.settings),
         dry_run=session.dry_run,
         fault=parse_fault(faults[0]) if faults else None,
         on_ended=lambda facts: session.keep("acquisitions", facts),

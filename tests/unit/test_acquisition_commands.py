@@ -16,6 +16,7 @@ from pytest_openscope.acquisition.commands import repository_folder
 from pytest_openscope.acquisition.failures import describe_returncode
 from pytest_openscope.acquisition.process import change_environment, explain, program_on_windows
 from pytest_openscope.acquisition.spec import AcquisitionSpec
+from pytest_openscope.config import Settings
 from pytest_openscope.records import Mistake
 from pytest_openscope.records.failures import ConfigurationError
 from pytest_openscope.system.command_lines import split_command, split_windows
@@ -120,10 +121,14 @@ def test_matlab_is_described() -> None:
     assert describe({"launcher": "command", "command": ["a", "b c"]}, FOLDER).startswith("a ")
 
 
+def limits(parameters: dict[str, Any]) -> AcquisitionSpec:
+    return defaults(Settings.model_validate(parameters))
+
+
 def test_limits_come_from_the_parameters() -> None:
-    spec = defaults(
+    spec = limits(
         {
-            "acquisition_timeout_s": 60,
+            "acquisition_timeout_s": "1m",
             "process_start_timeout_sec": 5,
             "acquisition_error_terminate": True,
             "acquisition_error_grace_period_sec": 2,
@@ -140,7 +145,7 @@ def test_limits_come_from_the_parameters() -> None:
         True,
     )
     assert (spec.stop.graceful_s, spec.stop.terminate_s, spec.stop.kill_s) == (1, 5, 3)
-    assert defaults({}).timeout_s is None
+    assert limits({}).timeout_s is None
 
 
 @pytest.mark.parametrize(
