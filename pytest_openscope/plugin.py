@@ -32,7 +32,8 @@ _RUN: pytest.StashKey[ExperimentRun] = pytest.StashKey()
 _MARKERS = (
     "pre_acquisition(on_failure='abort'): this step runs before the acquisition; on_failure is abort, continue or prompt",
     "acquisition(on_failure='abort'): this step acquires data (the default for unmarked tests, with on_failure='continue')",
-    "post_acquisition(on_failure='abort'): this step runs after the acquisition, whatever happened in it",
+    "post_acquisition(on_failure='abort', after_crash=False): this step runs after the acquisition, whatever happened in it; "
+    "with after_crash=True even when the session's process died",
     "rig_check(expires='24h'): this test validates the rig; its result counts until it expires",
 )
 

@@ -16,6 +16,7 @@ from .import_rig import import_rig
 from .init import init
 from .outbox import outbox
 from .recover import recover
+from .resume import resume
 from .schema import schema
 
 #: typer brings a click of its own in newer versions; this is the class of every mistake on the command line in each of them.
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("init")(init)
 app.command("import-rig")(import_rig)
 app.command("recover")(recover)
+app.command("resume")(resume)
 app.command("outbox")(outbox)
 app.command("github-check")(github_check)
 app.command("audit")(audit)

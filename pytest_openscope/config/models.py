@@ -194,6 +194,9 @@ class Settings(Section):
     session_timeout: Seconds | None = seconds(None, "longest session", 0.001)
     ask_notes: Flag = key(True, "ask the operator for notes at the end")
     on_crash: Annotated[Literal["stop", "leave"], CHOICE] = key("stop", "what happens to the acquisition when the session dies")
+    after_crash: Annotated[Literal["post_acquisition", "nothing"], CHOICE] = key(
+        "post_acquisition", "what is made up for when the session's process has died: steps of post-acquisition not reached"
+    )
     mirror_wait_s: Seconds = seconds(5.0, "longest wait for the mirror at the end of a session")
     mirror_finish_s: Seconds = seconds(600.0, "how long the helper process goes on mirroring after the session")
     report_wait_s: Seconds = seconds(5.0, "longest wait for a failure report at the end of a session")

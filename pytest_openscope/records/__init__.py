@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .failures import ConfigurationError, Mistake, failure_from_exception
 from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
-from .journal import JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
+from .journal import JOURNAL, RESCUE_JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
 from .packages import freeze, package_revisions
 from .phases import Gate, OnFailure, Outcome, Phase
 from .record import (
@@ -26,6 +26,7 @@ __all__ = [
     "END_STATE",
     "JOURNAL",
     "METADATA",
+    "RESCUE_JOURNAL",
     "AcquisitionFacts",
     "ChainedException",
     "ConfigurationError",

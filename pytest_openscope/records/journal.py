@@ -24,6 +24,8 @@ from typing import Any
 from ..system import is_deleted, keep_apart, now_iso, put_back
 
 JOURNAL = "journal.jsonl"
+#: Written by the process that runs the steps of post-acquisition that a dead session did not reach.
+RESCUE_JOURNAL = "rescue.jsonl"
 _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 #: About three hundred events, filled with newlines so that writing into it needs no new room.
 _SPARE_BYTES = 64 * 1024

@@ -75,6 +75,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="go on where an earlier session of this rig and subject stopped: its parameters, a new numbered session",
     )
     group.addoption(
+        "--resume-session",
+        metavar="FOLDER",
+        help="run the post-acquisition steps that this session did not reach before its process died (see 'resume')",
+    )
+    group.addoption(
         "--override-readiness", metavar="REASON", help="run although the rig's validation is stale or failed; logged"
     )
     group.addoption(
@@ -113,6 +118,7 @@ class Options:
     all_checks: bool
     override_readiness: str | None
     continue_session: str | None
+    resume_session: Path | None
     informational: bool
     allow_dirty: bool = False
 
@@ -183,6 +189,7 @@ def read_options(config: pytest.Config) -> Options:
         all_checks=not checks or CHECKS in checks,
         override_readiness=config.getoption("--override-readiness"),
         continue_session=config.getoption("--continue-session"),
+        resume_session=_absolute(resumed, cwd) if (resumed := config.getoption("--resume-session")) else None,
         informational=any(getattr(config.option, name, False) for name in _INFORMATIONAL),
         allow_dirty=bool(config.getoption("--allow-dirty")),
     )

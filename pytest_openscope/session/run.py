@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from .collecting import NO_PYTEST_RETRY
 from .continuing import Earlier, check_subject, find_earlier, not_taken_over
 from .operator import Operator, someone_is_there
 from .options import Options, checks_among, read_options, rig_config_of
+from .rescue import parameters_of
 
 if TYPE_CHECKING:
     from ..config import Configuration, Loaded
@@ -71,7 +72,7 @@ class ExperimentRun:
         os.environ.pop(_RIG_VARIABLE, None)
         self._refuse_workers()
         earlier = self._earlier(options)
-        loaded = self._load(options, earlier)
+        loaded = self._load(options, earlier, self._resumed(options))
         configuration = loaded.configuration
         mistakes = [*loaded.mistakes, *_check_options(options), *_check_given_files(self.config)]
         unknown: list[Mistake] = []
@@ -106,7 +107,8 @@ class ExperimentRun:
         from .session import ExperimentSession
         from .steps import register_hooks
 
-        operator = Operator(someone_is_there(options.no_input, self._terminal), self._capture_suspended)
+        no_input = options.no_input or options.resume_session is not None
+        operator = Operator(someone_is_there(no_input, self._terminal), self._capture_suspended)
         configuration = self._ask_missing(configuration, options, loaded, operator)
         self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
         session = ExperimentSession(self.config, self.log, configuration, options, operator)
@@ -162,7 +164,14 @@ class ExperimentRun:
         except ConfigurationError as error:
             raise pytest.UsageError(_complaint(list(error.mistakes))) from None
 
-    def _load(self, options: Options, earlier: Earlier | None) -> Loaded:
+    def _resumed(self, options: Options) -> Mapping[str, tuple[Any, str]]:
+        """Return the parameters of the dead session whose post-acquisition is made up for."""
+        try:
+            return parameters_of(options.resume_session) if options.resume_session is not None else {}
+        except ConfigurationError as error:
+            raise pytest.UsageError(_complaint(list(error.mistakes))) from None
+
+    def _load(self, options: Options, earlier: Earlier | None, resumed: Mapping[str, tuple[Any, str]]) -> Loaded:
         from ..config import ConfigRequest, load
 
         params_files = options.params_files
@@ -173,7 +182,7 @@ class ExperimentRun:
                 rig_config=options.rig_config,
                 rig_config_where=options.rig_config_where,
                 params_files=params_files,
-                earlier=earlier.values if earlier is not None else {},
+                earlier=earlier.values if earlier is not None else resumed,
                 ini_overrides=options.ini_overrides,
                 ini_where=options.ini_where,
                 param_overrides=options.param_overrides,
@@ -300,8 +309,8 @@ def _check_parts(configuration: Configuration, options: Options, unknown: list[M
     if entries or configuration.parameter_file is not None or configuration.parameters.get("repository_url"):
         from .repository import check_code
 
-        mistakes += check_code(configuration, options.allow_dirty, unknown)
-    if configuration.rig.devices:
+        mistakes += check_code(configuration, options.allow_dirty or options.resume_session is not None, unknown)
+    if configuration.rig.devices and options.resume_session is None:
         from ..config import expand_rig
         from ..devices import check_safe_commands, check_specs
 

@@ -18,6 +18,7 @@ from .ending import discard, finish
 from .interrupts import Interrupts, Watchdog
 from .opening import open_session
 from .operator import say_at_once
+from .rescue import leave, rejoin
 from .state import SessionState
 
 _log = logging.getLogger("pytest_openscope.session")
@@ -41,7 +42,11 @@ class ExperimentSession(SessionState):
         self.watchdog = Watchdog(self.interrupts.time_out, self._on_timeout, self._announce_deadline, self.settings.grace_s)
         self.config.add_cleanup(self.interrupts.restore)
         self.interrupts.install()
-        open_session(self)
+        if self.options.resume_session is not None:
+            self.interrupts.hold()
+            rejoin(self, self.options.resume_session)
+        else:
+            open_session(self)
         if not_checked:
             self.keep("not_checked", *not_checked)
         for text in not_checked:
@@ -110,7 +115,9 @@ class ExperimentSession(SessionState):
         self.finished = self.ending = True
         self.discarded = exit_code == pytest.ExitCode.USAGE_ERROR and not self.collected
         try:
-            if self.discarded:
+            if self.resuming:
+                leave(self, exit_code)
+            elif self.discarded:
                 discard(self)
             else:
                 finish(self, exit_code)

@@ -129,7 +129,7 @@ class SessionEnds:
             mine.watchdog.cancel("teardown")
             self._explain_exit_code(session)
             outcome = mine.outcome
-            if int(session.exitstatus) in (0, 5) and mine.record.steps and outcome is not Outcome.PASSED:
+            if int(session.exitstatus) in (0, 5) and mine.record.steps and not mine.resuming and outcome is not Outcome.PASSED:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
             self._loose_ends.restore()
             mine.finish(int(session.exitstatus))

@@ -90,6 +90,7 @@ class SessionState:
         self.configuration_notices: tuple[str, ...] = ()
         self.readiness_override: dict[str, Any] | None = None
         self.earlier: Earlier | None = None
+        self.resuming = options.resume_session is not None
         self.notices_shown = 0
         self.mirror: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
         self.reports: list[dict[str, Any]] = []
@@ -243,7 +244,9 @@ class SessionState:
         _log.info("dry run: would %s", would)
 
     def begin_post_acquisition(self) -> None:
-        """Write the provisional end state that post-acquisition modules read."""
+        """Write the provisional end state that post-acquisition modules read; after a crash the final one is there."""
+        if self.resuming:
+            return
         from ..records import END_STATE, end_state
 
         self.guard(

@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from .state import SessionState
 
 
+class NotAfterCrash(RuntimeError):  # noqa: N818 - it says what is the matter
+    """A step of post-acquisition asks for hardware after the session's process has died."""
+
+
 def acquisition_of(session: SessionState) -> Acquisition:
-    """Return what runs acquisition programs, made when first asked for."""
+    """Return what runs acquisition programs, made when first asked for.
+
+    Raises:
+        NotAfterCrash: the session's process has died, and only its post-acquisition is made up for.
+    """
+    if session.resuming:
+        raise NotAfterCrash("nothing is acquired after a crash: this step needs 'acquisition'")
     if session.acquisition is None:
         session.acquisition = _make_acquisition(session)
     session.acquisition.attempt = session.attempt
@@ -29,7 +39,13 @@ def acquisition_of(session: SessionState) -> Acquisition:
 
 
 def devices_of(session: SessionState) -> Devices:
-    """Return the rig's devices, made when first asked for; none is open yet."""
+    """Return the rig's devices, made when first asked for; none is open yet.
+
+    Raises:
+        NotAfterCrash: the session's process has died, and only its post-acquisition is made up for.
+    """
+    if session.resuming:
+        raise NotAfterCrash("there are no devices after a crash: this step needs 'devices' -> do without after_crash=True")
     if session.devices is None:
         session.devices = _make_devices(session)
     devices: Devices = session.devices

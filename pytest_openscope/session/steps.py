@@ -16,6 +16,7 @@ from .attempts import Retries, attempts_of, is_last_attempt
 from .collecting import NO_PYTEST_RETRY, misspelt_phases, place_of, step_name
 from .fixture_steps import FixtureSteps
 from .interrupts import SESSION, StepExited, StepInterrupted, StepTimedOut
+from .rescue import command_of, only_unreached, steps_after_crash
 from .rig import register_recorder
 from .session_ends import SessionEnds, Timeouts
 from .step_tools import devices_of
@@ -83,7 +84,9 @@ class StepWindows:
             with session.interrupts.window():
                 if begins and session.nodes is not None:
                     session.nodes.wait_for_start()
-                session.gate.acquisition_begun |= begins
+                if begins and not session.gate.acquisition_begun:
+                    session.gate.acquisition_begun = True
+                    session.journal.write("acquisition_begun")
                 try:
                     return (yield)
                 except (SystemExit, GeneratorExit) as error:
@@ -112,7 +115,7 @@ class StepKeeper:
         self._failures = 0
         self._post_begun = False
         self._started = 0.0
-        self._eager_opened = session.validating
+        self._eager_opened = session.validating or session.resuming
         self._begun = False
         #: What the step's failures do to the steps after it, once its last attempt has ended.
         self._consequences: list[Callable[[], None]] = []
@@ -135,6 +138,8 @@ class StepKeeper:
                 if item.get_closest_marker("flaky") and config.pluginmanager.hasplugin("pytest-retry"):
                     raise pytest.UsageError(NO_PYTEST_RETRY)
             items.sort(key=lambda item: place_of(item)[0].rank)
+            if mine.resuming:
+                only_unreached(mine, items)
         except pytest.UsageError as error:
             mine.fail(Failure("collection", Outcome.ERROR, str(error), exception_type="UsageError", at=now_iso()))
             raise
@@ -342,7 +347,10 @@ class StepKeeper:
         mine = self._session
         mine.interrupts.in_loop(True)
         mine.collected = True
-        mine.journal.write("collected")
+        after_crash = steps_after_crash(session.items, mine.configuration)
+        mine.journal.write(
+            "collected", after_crash=after_crash, rescue=command_of(mine.config, mine.configuration, after_crash)
+        )
         mine.enable_faulthandler()
         try:
             result = yield

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from .link import (
-    SidecarClient,
-)
-from .notes import (
-    crashed,
-    mark_unfinished,
-)
-from .recovery import (
-    recover,
-)
-from .reports import (
-    LateAnswers,
-)
+from .link import SidecarClient, start_finisher
+from .notes import crashed, mark_unfinished
+from .reconstruct import SessionView, is_running
+from .recovery import finish_dead, recover, reopen
+from .reports import LateAnswers
+from .rescue import add_to_states, is_owed, run_unreached, unreached_steps
 
 __all__ = [
     "LateAnswers",
+    "SessionView",
     "SidecarClient",
+    "add_to_states",
     "crashed",
+    "finish_dead",
+    "is_owed",
+    "is_running",
     "mark_unfinished",
     "recover",
+    "reopen",
+    "run_unreached",
+    "start_finisher",
+    "unreached_steps",
 ]

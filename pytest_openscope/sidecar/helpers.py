@@ -18,11 +18,12 @@ from typing import Any
 from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal
-from ..system import create_time, update_json
+from ..system import create_time, is_alive, update_json
 from .link import Link
 from .notes import mark_unfinished, unmark
 from .reconstruct import SessionView
 from .reports import send_reports, send_waiting, wanted
+from .rescue import add_to_states, is_owed, run_unreached, unreached_steps
 from .samples import RESOURCE_USAGE, ResourceSampler
 
 LOGGER = "pytest_openscope.sidecar"
@@ -55,6 +56,7 @@ class Helpers:
         self.mirror: MirrorSupervisor | None = None
         self.sampler: ResourceSampler | None = None
         self._reports: threading.Thread | None = None
+        self._held: list[tuple[str, str, str]] | None = None
         self._logged = threading.Event()
         self._faults = 0
         self._last: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
@@ -84,7 +86,13 @@ class Helpers:
                 print(f"the session log cannot be written: {error}", file=sys.stderr, flush=True)
 
     def _append(self, level: str, text: str, logger: str) -> None:
-        """Append a record to the log of the session that has ended, which is the sidecar's now; the mirror's copy follows."""
+        """Append a record to the log of the session that has ended, which is the sidecar's now; the mirror's copy follows.
+
+        While another process runs the rest of post-acquisition the log is that one's, and the record waits.
+        """
+        if self._held is not None:
+            self._held.append((level, text, logger))
+            return
         log = LogWriter(self.view.log_path)
         try:
             log.record(level, logger, ExactMasker(self.secrets)(text))
@@ -183,6 +191,34 @@ class Helpers:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
+    def rescue(self) -> None:
+        """Run the steps of post-acquisition that a session did not reach whose process died; reports do not wait for it."""
+        view = self.view
+        if view.discarded or not is_owed(view):
+            return
+        if self._acquisition_goes_on():
+            text = "the rest of post-acquisition waits for 'resume', since the acquisition goes on (on_crash: leave)"
+            self.say("WARNING", text)
+            return
+        self._held = []
+        try:
+            self.guard("starting reports", self._start_reports)
+            tell = partial(self.say, "ERROR")
+            problem = run_unreached(view, tell, lambda: self.guard("supervising the mirror", self._tick))
+        finally:
+            held, self._held = self._held, None
+            for record in held:
+                self.guard("logging what waited", partial(self._append, *record))
+        add_to_states(view, self.secrets, problem)
+        if problem:
+            steps = ", ".join(unreached_steps(view))
+            self.say("ERROR", f"not run after the crash: {steps}: {problem}; to run them: openscope resume {view.folder}")
+
+    def _acquisition_goes_on(self) -> bool:
+        running = (one for one in self.view.acquisitions.values() if one.finished is None and one.pid)
+        leave = self.view.value("on_crash", "stop") == "leave" and self.view.same_boot
+        return leave and any(is_alive(one.pid, one.create_time) for one in running)
+
     def conclude(self) -> None:
         """See mirror and reports through, and take the note away when nothing is owed; say ``done`` in between."""
         if self.view.discarded:
@@ -246,7 +282,11 @@ class Helpers:
         return thread
 
     def _start_reports(self) -> None:
-        """Send what the outbox holds."""
+        """Send what the outbox holds; once more where steps that were made up for have failed."""
+        if self._reports is not None:
+            if not self.view.rescue_failed:
+                return
+            self._reports.join(REPORTS_S)
         if wanted(self.view):
             self._reports = self._in_thread("sending reports", self._drain)
         else:

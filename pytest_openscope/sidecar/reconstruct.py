@@ -18,6 +18,7 @@ from ..records import (
     DEBUG_STATE,
     JOURNAL,
     METADATA,
+    RESCUE_JOURNAL,
     AcquisitionFacts,
     Failure,
     JournalReader,
@@ -39,6 +40,8 @@ FAULT_LOG = "faulthandler.log"
 MAX_FAULT_BYTES = 100_000
 LAST_LOG_LINES = 200
 LAST_SAMPLES = 12
+#: Stands among the kept values where the process died.
+_DEATH = "death"
 #: Above it, an exit code is what Windows calls an exception.
 _LARGEST_PLAIN_CODE = 0xFFFF
 _FATAL = re.compile(r"^(?:Fatal Python error|Windows fatal exception): (.+)$", re.MULTILINE)
@@ -80,9 +83,11 @@ class SessionView:
     Attributes:
         session: the ``session`` event; None until it is there. Likewise ``killed``, ``exiting``, ``ending`` and ``ended``.
         collected: the session's steps are known, so that it will stay.
+        after_crash: ids of the steps of post-acquisition that may run after the process has died; ``rescue`` says how.
+        acquisition_begun: the body of an acquisition step has started.
         discarded: it was a mistake of its command line, told and taken back: nothing is to be left of it.
         finished: nothing is owed to anybody, its mirror included.
-        died: the first ``died`` event.
+        died: the first ``died`` event; ``death`` the failure that describes it, as JSON.
         running: the ``step_started`` event of the step that runs, else None; ``last_step`` stays after its end.
         kept: fields of the session's record and what was taken into them, in order.
         deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
@@ -94,6 +99,7 @@ class SessionView:
         self.folder = folder
         self.path = folder / METADATA / JOURNAL
         self._readers = [JournalReader(self.path), JournalReader(folder / METADATA / WITNESS_JOURNAL)]
+        self._rescue = JournalReader(folder / METADATA / RESCUE_JOURNAL)
         self.session: dict[str, Any] | None = None
         self.killed: dict[str, Any] | None = None
         self.exiting: dict[str, Any] | None = None
@@ -108,6 +114,10 @@ class SessionView:
         self.safe_states: list[dict[str, Any]] = []
         self.kept: list[tuple[str, list[Any]]] = []
         self.died: dict[str, Any] | None = None
+        self.death: dict[str, Any] | None = None
+        self.after_crash: list[str] = []
+        self.rescue: dict[str, Any] = {}
+        self.acquisition_begun = False
         self.said: dict[str, int] = {}
         self.done: set[str] = set()
 
@@ -121,6 +131,7 @@ class SessionView:
     def read(self) -> list[dict[str, Any]]:
         """Take in the events that came since the last call and return them."""
         events = [event for reader in self._readers for event in reader.read()]
+        events += [{**event, "rescued": True} for event in self._rescue.read()]
         for event in events:
             # An event of another version may lack what this one needs.
             with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -130,7 +141,7 @@ class SessionView:
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         if kind in ("session", "killed", "exiting", "ending", "ended"):
             setattr(self, kind, event)
-        elif kind in ("collected", "discarded", "finished"):
+        elif kind in ("discarded", "finished", "acquisition_begun"):
             setattr(self, kind, True)
         elif (take := getattr(self, f"_on_{kind}", None)) is not None:
             take(event)
@@ -165,6 +176,32 @@ class SessionView:
     def same_boot(self) -> bool:
         """True when the session began since the computer was started."""
         return boot_is_same(float(self.value("mono", 0.0)), str(self.value("at", "")))
+
+    @property
+    def death_failure(self) -> Failure:
+        """The death as a failure.
+
+        Raises:
+            ValueError: the process has not died, or nobody has described its death yet.
+        """
+        if self.death is None:
+            raise ValueError(f"{self.uuid}: there is no description of a death")
+        return Failure.from_json(dict(self.death))
+
+    @property
+    def rescue_failed(self) -> bool:
+        """Tell whether a step that was made up for after the death has failed."""
+        fields = [field for field, values in self.kept if field == _DEATH or (field == "failures" and values)]
+        return _DEATH in fields and fields[-1] != _DEATH
+
+    def _on_collected(self, event: dict[str, Any]) -> None:
+        if not self.collected:
+            self.after_crash, self.rescue = list(event.get("after_crash") or ()), dict(event.get("rescue") or {})
+        self.collected = True
+
+    def _on_reopened(self, event: dict[str, Any]) -> None:
+        """Something is owed again: steps were made up for after the session had been finished."""
+        self.finished = False
 
     def _on_step_started(self, event: dict[str, Any]) -> None:
         self.running = self.last_step = dict(event)
@@ -222,7 +259,12 @@ class SessionView:
         self.kept.append((str(event["field"]), list(event["values"])))
 
     def _on_died(self, event: dict[str, Any]) -> None:
-        self.died = self.died or event
+        if self.died is None:
+            self.died = event
+            self.kept.append((_DEATH, []))
+
+    def _on_death(self, event: dict[str, Any]) -> None:
+        self.death = dict(event["failure"])
 
     def _on_witness_line(self, event: dict[str, Any]) -> None:
         self.said[str(event["key"])] = int(event["log_size"])
@@ -336,7 +378,7 @@ def _phase(value: object) -> Phase | None:
 def record_of(
     view: SessionView, death: Failure, exit_code: int | None, stops: dict[str, Any], helper_failures: Iterable[str]
 ) -> SessionRecord:
-    """Rebuild the session's record from its journal, the death as its last failure."""
+    """Rebuild the session's record from its journal; the death is the last failure before those of a rescue."""
     died = view.died or {}
     record = SessionRecord(
         session_uuid=view.uuid,
@@ -354,8 +396,10 @@ def record_of(
     for field, values in view.kept:
         # A field of another version is passed over.
         with contextlib.suppress(AttributeError, TypeError, ValueError, KeyError):
-            record.take(field, [from_json(field, value) for value in values])
-    record.take("failures", [death])
+            taken = [death] if field == _DEATH else [from_json(field, value) for value in values]
+            record.take("failures" if field == _DEATH else field, taken)
+    if death not in record.failures:
+        record.take("failures", [death])
     record.take("helper_failures", helper_failures)
     ended = {facts.name for facts in record.acquisitions}
     running = {name: one for name, one in view.acquisitions.items() if name not in ended}
@@ -404,7 +448,7 @@ def _between(first: dict[str, Any], last: dict[str, Any]) -> float | None:
     return float(last["mono"]) - float(first["mono"]) if boot_is_same(float(first["mono"]), str(first["at"])) else None
 
 
-def write_debug_state(view: SessionView, record: SessionRecord, secrets: Iterable[str]) -> None:
+def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, secrets: Iterable[str]) -> None:
     """Write ``debug_state.json``.
 
     Raises:
@@ -435,8 +479,8 @@ def write_debug_state(view: SessionView, record: SessionRecord, secrets: Iterabl
         dry_run=record.dry_run,
         session_outcome=str(record.outcome),
         exit_code=record.exit_code,
-        signal=record.failures[-1].signal,
-        faulthandler=record.failures[-1].faulthandler,
+        signal=death.signal,
+        faulthandler=death.faulthandler,
     )
     before = read_json(path) or {}
     if isinstance(before.get("github"), dict):

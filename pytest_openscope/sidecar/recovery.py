@@ -7,6 +7,7 @@ another computer.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import traceback
@@ -16,7 +17,7 @@ from pathlib import Path
 from ..records import JOURNAL, METADATA, Journal
 from ..system import FileLock
 from .link import start_finisher
-from .notes import UNFINISHED, notes, unmark
+from .notes import UNFINISHED, mark_unfinished, notes, unmark
 from .reconstruct import WITNESS_JOURNAL, SessionView, is_running
 from .samples import RESOURCE_USAGE, repair
 from .witness import finish_session
@@ -98,19 +99,9 @@ def _recover_one(view: SessionView, secrets: frozenset[str]) -> list[str]:
     # After ``ended`` only its sidecar counts, whose lock is asked for.
     if view.ended is None and view.same_boot and is_running(view.session or {}):
         return []
-    taken = FileLock(view.folder / METADATA / WITNESS_JOURNAL)
-    if not taken.acquire():
+    found_ended = finish_dead(view, secrets)
+    if found_ended is None:
         return []
-    try:
-        view.read()
-        if view.finished:
-            return []
-        found_ended = view.ended is not None
-        if not found_ended:
-            _finish(view, taken.path, secrets)
-        repair(view.folder / METADATA / RESOURCE_USAGE)
-    finally:
-        taken.release()
     start_finisher(view.folder, secrets)
     outcome = (view.ended or {}).get("outcome")
     owes = [what for what, key in (("its mirror", "mirror_directory"), ("its report", "report")) if view.value(key)]
@@ -120,9 +111,37 @@ def _recover_one(view: SessionView, secrets: frozenset[str]) -> list[str]:
     return [f"session {view.uuid} had no ending and was finished as {outcome}{rest}"]
 
 
-def _finish(view: SessionView, witness_journal: Path, secrets: frozenset[str]) -> None:
-    journal = Journal(witness_journal)
+def finish_dead(view: SessionView, secrets: Iterable[str] = ()) -> bool | None:
+    """Write the states of a session whose process is gone; True when it had ended, None when somebody else is at it."""
+    taken = FileLock(view.folder / METADATA / WITNESS_JOURNAL)
+    if not taken.acquire():
+        return None
     try:
-        finish_session(view, journal, secrets=secrets, recovered=True)
+        view.read()
+        if view.finished:
+            return None
+        found_ended = view.ended is not None
+        if not found_ended:
+            with contextlib.closing(Journal(taken.path)) as journal:
+                finish_session(view, journal, secrets=secrets, recovered=True)
+        repair(view.folder / METADATA / RESOURCE_USAGE)
+        return found_ended
     finally:
-        journal.close()
+        taken.release()
+
+
+def reopen(view: SessionView) -> None:
+    """Note that something is owed again for a session that was finished: its mirror, a report.
+
+    Raises:
+        OSError: the note cannot be written.
+    """
+    taken = FileLock(view.folder / METADATA / WITNESS_JOURNAL)
+    if view.finished and taken.acquire():
+        try:
+            with contextlib.closing(Journal(taken.path)) as journal:
+                journal.write("reopened")
+        finally:
+            taken.release()
+    if view.state_directory is not None:
+        mark_unfinished(view.state_directory, view.uuid, view.folder, view.value("mirror_directory"))

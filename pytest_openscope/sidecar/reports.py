@@ -49,7 +49,8 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
     path = view.folder / METADATA / DEBUG_STATE
     state, directory = read_json(path), view.state_directory
     settings = GithubIssueSettings.of(view.value("report"))
-    if state is None or directory is None or QUEUED in view.done or missing_token(settings, os.environ):
+    part = f"{QUEUED} after the crash's" if view.rescue_failed else QUEUED
+    if state is None or directory is None or part in view.done or missing_token(settings, os.environ):
         return []
     facts, rig = dict(view.session or {}), view.value("rig_config")
     reports = build_report(state, settings, facts=facts, session_folder=view.folder, secrets=frozenset(secrets), rig_config=rig)
@@ -67,7 +68,7 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
         except OSError as error:
             answers[position] = result(reports[position], "refused", reason=f"the outbox cannot be written: {error}")
             write_back(path, answers[position])
-    journal.write("witness_done", part=QUEUED)
+    journal.write("witness_done", part=part)
     return answers
 
 

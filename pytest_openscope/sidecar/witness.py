@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from ..log import ExactMasker, LogWriter, encode_batch, head, read_log, repair_tail
+from ..log import ExactMasker, LogWriter, encode_batch, head, mask_json, read_log, repair_tail
 from ..records import (
     END_STATE,
     METADATA,
@@ -31,6 +31,7 @@ from ..records import (
     SessionRecord,
     drop_empty_spare,
     end_state,
+    json_safe,
 )
 from ..system import StopPolicy, find_main, is_alive, now_iso, read_json, stop_tree, time_field, write_json
 from .notes import mark_crashed
@@ -97,7 +98,11 @@ class Witness:
             view.read()
         elif exit_code is None:
             exit_code = view.died.get("exit_code")
-        failure = failure_of_death(view, exit_code)
+        if view.death is None:
+            described = failure_of_death(view, exit_code).as_json()
+            self.journal.write("death", failure=mask_json(json_safe(described), self.mask))
+            view.read()
+        failure = view.death_failure
         self._guard("looking for unannounced processes", self._find_unannounced)
         stopping: list[threading.Thread] = []
         self._guard("stopping the acquisition", lambda: stopping.extend(self._begin_to_stop(list(known))))
@@ -318,7 +323,7 @@ class Witness:
         self.say("footer", "INFO", f"outcome: {record.outcome}, exit code {exit_code}, lost log records {lost}", FOOTER_LOGGER)
         if self.log is not None:
             self._guard("closing the session log", self.log.close)
-        self._guard("writing debug_state.json", lambda: write_debug_state(view, record, self.secrets))
+        self._guard("writing debug_state.json", lambda: write_debug_state(view, record, failure, self.secrets))
         self._guard("writing end_state.json", lambda: self._write_end_state(record))
         if self.unsafe or not self.recovered:
             self._guard("leaving a note for the next session", partial(self._leave_note, record.outcome))

@@ -524,7 +524,7 @@ def test_end(experiment):
     bench.wait_for(lambda: not processes_of(bench.path))
     known, end = json.loads((bench.path / "known.json").read_text()), bench.end
     # A field that is new must be given a value above.
-    assert known["default"] == ["dry_run", "stopped", "exit_code", "readiness_override", "continues"]
+    assert known["default"] == ["dry_run", "stopped", "exit_code", "readiness_override", "continues", "session_sync"]
     before = known["state"]
     death = end["failures"].pop()
     assert (death["kind"], end.pop("written_by")) == ("crash", "sidecar")
