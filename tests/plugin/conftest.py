@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pkgutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,12 +19,16 @@ import pytest
 
 from pytest_openscope.log.lines import LogEntry, read_log
 
-# pytester forgets what a run in this process imported. These take longest to import, and are not to be imported twice.
-for _module in ("config.configuration", "session.run", "session.steps", "session.attempts", "checks.suite", "plugin"):
-    importlib.import_module(f"pytest_openscope.{_module}")
-for _module in ("rapidfuzz.fuzz", "rapidfuzz.process", "psutil", "yaml"):
-    importlib.import_module(_module)
+# pytester forgets what a run in this process imported. What sessions need is not to be imported again and again.
+for _room in ("system", "log", "records", "config", "checks", "acquisition", "devices", "mirror", "sidecar", "views", "session"):
+    _package = importlib.import_module(f"pytest_openscope.{_room}")
+    for _found in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
+        if not _found.ispkg and not _found.name.rpartition(".")[2].startswith(("__", "test_", "conftest")):
+            importlib.import_module(_found.name)
+for _name in ("pytest_openscope.plugin", "pytest_openscope.fixtures", "rapidfuzz.fuzz", "rapidfuzz.process", "yaml"):
+    importlib.import_module(_name)
 
+HANDLED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)]
 FLAGS = ("-p", "pytest_openscope.plugin", "-p", "pytest_timeout")
 IDS = ("--subject-id", "mouse7", "--user-id", "ada", "--no-input")
 
@@ -66,9 +72,15 @@ class Rig:
         return pytest.RunResult(code, printed, told, time.monotonic() - began)
 
     def run_here(self, *arguments: object, ids: bool = True, rig: bool = True) -> pytest.RunResult:
-        """Run in this process: for what ends before there is a session, and so before anything could outlive it."""
+        """Run in this process, which costs a third: for what ends by itself, without a signal, a kill or a thread left behind."""
         _, _, _, *line = self.command(*arguments, ids=ids, rig=rig)
-        return self.pytester.runpytest_inprocess(*line)
+        # A session keeps SIGINT after its end, since its process is about to leave. This one is not.
+        handlers = {number: signal.getsignal(number) for number in HANDLED}
+        try:
+            return self.pytester.runpytest_inprocess(*line)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def beside(self, name: str) -> Rig:
         """Return another rig, in a folder below this one."""

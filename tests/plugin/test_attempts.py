@@ -54,7 +54,7 @@ def count(bench: Any, name: str) -> int:
 )
 def test_the_last_attempt_decides_and_every_one_is_on_record(bench: Any, mark: str, flags: tuple[str, ...]) -> None:
     bench.steps(STEPS.replace("MARK", mark))
-    result = bench.run(*flags, "-rR")
+    result = bench.run_here(*flags, "-rR")
     assert result.ret == 0
     assert bench.end["outcome"] == "passed"
     assert bench.end["failures"] == []
@@ -85,7 +85,7 @@ def test_when_no_attempt_passes_the_last_one_is_the_failure(bench: Any) -> None:
         + "\n@pytest.mark.pre_acquisition(attempts=3, retry_on=TimeoutError)\n"
         + "def test_other(): tries('other'); raise ValueError('no')\n"
     )
-    result = bench.run("-x")
+    result = bench.run_here("-x")
     assert result.ret == 1
     assert [failure["step"] for failure in bench.end["failures"]] == ["test_water"]
     outcomes = bench.outcomes()
@@ -150,12 +150,12 @@ def test_entries_of_a_parameter_file(bench: Any) -> None:
     bench.write("make.py", module)
     entry = {"module_type": "script_module", "module_path": "make.py", "attempts": 3, "on_failure": "abort"}
     bench.write("day1.json", json.dumps({"pre_acquisition_pipeline": [entry]}))
-    result = bench.run("day1.json")
+    result = bench.run_here("day1.json")
     assert result.ret == 0
     (step,) = [step for step in bench.end["steps"] if step["name"] == "make"]
     assert [one["message"] for one in step["attempts"]] == ["the module returned False"]
     bench.write("day2.json", json.dumps({"pre_acquisition_pipeline": [{**entry, "attempts": 0, "retry_delay_s": "soon"}]}))
-    refused = bench.run("day2.json").stderr.str()
+    refused = bench.run_here("day2.json").stderr.str()
     assert "pre_acquisition_pipeline[0].attempts" in refused
     assert "pre_acquisition_pipeline[0].retry_delay_s" in refused
 

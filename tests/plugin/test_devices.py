@@ -212,7 +212,7 @@ def test_what_devices_log_at_the_end_belongs_to_post_acquisition(lab: Any) -> No
     lab.write("lab_stage.py", code + "    def close(self): log.info('closing')\n")
     devices_in(lab, "  stage: {driver: 'lab_stage:Stage'}\n")
     lab.steps("def test_acquire(devices): devices['stage']\n")
-    assert lab.run().ret == 0
+    assert lab.run_here().ret == 0
     assert [(one.phase, one.message) for one in lab.log if one.logger == "lab.stage"] == [
         ("post_acquisition", "homing"),
         ("post_acquisition", "closing"),
@@ -231,12 +231,12 @@ def test_a_validation_looks_for_the_program_of_a_safe_state_command(lab: Any) ->
         devices_in(lab, section.replace("COMMAND", command))
         if missing:
             # A session does not begin: nobody could make the device safe once its process has died.
-            refused = lab.run("test_experiment.py", *(["--dry-run"] if missing == script else []))
+            refused = lab.run_here("test_experiment.py", *(["--dry-run"] if missing == script else []))
             assert (refused.ret, lab.folders) == (4, [])
             what = "script" if missing == script else "program"
             told = refused.stderr.str()
             assert f"rig.yaml: devices.laser.safe_state_command: there is no {what} {missing!r} -> " in told
-        printed = lab.run("--validate-rig", "-k", "test_device").stdout.str()
+        printed = lab.run_here("--validate-rig", "-k", "test_device").stdout.str()
         assert bool(hardware(lab)) is not bool(missing)
         assert ("safe_state_command cannot be run" in printed) is bool(missing)
         assert f"{missing!r}; the device was not opened" in printed or not missing
@@ -245,13 +245,13 @@ def test_a_validation_looks_for_the_program_of_a_safe_state_command(lab: Any) ->
 
 def test_a_comparison_that_failed_leaves_the_last_good_session(lab: Any) -> None:
     lab.steps("def test_acquire(devices): devices['laser']\n")
-    assert lab.run().ret == 0
+    assert lab.run_here().ret == 0
     path = lab.path / "state" / "last_good.json"
     before = json.loads(path.read_text(encoding="utf-8"))
     assert before["sections"]["configuration"]
     broken = "def broken(): raise OSError('a package without metadata')\nrig.installed_versions = broken\n"
     lab.write("conftest.py", f"from pytest_openscope.session import rig\n{broken}")
-    result = lab.run()
+    result = lab.run_here()
     assert result.ret == 0
     assert "helper failed: comparing the rig with its last good session" in result.stdout.str()
     assert json.loads(path.read_text(encoding="utf-8")) == before
@@ -294,7 +294,7 @@ class TestOpening:
     def test_the_summary_says_why_one_did_not_open(self, lab: Any) -> None:
         devices_in(lab, '  bad: {driver: "lab_hardware:Shutter", params: {fail: opens}}\n')
         lab.steps("def test_acquire(devices): devices['bad']\n")
-        printed = lab.run().stdout.str()
+        printed = lab.run_here().stdout.str()
         why = "OSError: opens is not possible (in lab_hardware.py:16)"
         assert f"test_acquire: bad did not open (lab_hardware:Shutter): {why}\n" in printed
         assert lab.debug["failure"]["message"].splitlines()[1].strip().startswith("-> check its power")
@@ -305,7 +305,7 @@ class TestOpening:
             "def test_acquire(devices):\n    assert list(devices) == ['shutter', 'laser']\n"
             "    assert not os.path.exists('hardware.txt')\n    assert devices.check('shutter') == 'here'\n"
         )
-        assert lab.run().ret == 0
+        assert lab.run_here().ret == 0
         assert hardware(lab) == ["shutter opens", "shutter safe", "shutter closed"]
 
     def test_one_that_hangs_at_the_end_holds_up_nobody(self, lab: Any) -> None:
@@ -375,7 +375,7 @@ def test_acquire(devices):
     assert laser.temperature_c() == 40.0
 """
         )
-        result = lab.run("--dry-run")
+        result = lab.run_here("--dry-run")
         assert result.ret == 0, result.stdout.str()
         assert hardware(lab) == []
         lines = [f"{name}: {words}" for name, words in STAND_INS.items()]
@@ -404,7 +404,7 @@ def test_more_than_the_driver_has(devices): devices["given"].shut()
 def test_right(devices): devices["laser"].frames(3)
 """
         )
-        result = lab.run("--dry-run")
+        result = lab.run_here("--dry-run")
         assert result.ret == 1
         assert lab.outcomes() == {**dict.fromkeys(lab.outcomes(), "failed"), "test_right": "passed"}
         assert len(lab.outcomes()) == 6
@@ -468,7 +468,7 @@ class TestInject:
     def test_a_fault_that_nothing_met_is_told(self, lab: Any) -> None:
         lab.steps("def test_acquire(devices): devices['laser'].output(True)\n")
         faults = ("laser.output=delay:0.01s", "laser.frames=OSError", "acquisition=exit:3")
-        result = lab.run("--dry-run", *(word for fault in faults for word in ("--inject", fault)))
+        result = lab.run_here("--dry-run", *(word for fault in faults for word in ("--inject", fault)))
         assert result.ret == 0
         told = [line for line in result.stdout.lines if "never struck" in line]
         assert [line.split()[3] for line in told] == ["acquisition=exit:3", "laser.frames=OSError"]
@@ -477,7 +477,7 @@ class TestInject:
     def test_a_fault_of_a_device_that_knows_no_safe_state_leaves_nothing_unsafe(self, lab: Any) -> None:
         devices_in(lab, DRY_RUN)
         lab.steps("def test_acquire(devices): devices['shipped'].grab(3)\n")
-        result = lab.run("--dry-run", "--inject", "shipped.grab=delay:0.01s")
+        result = lab.run_here("--dry-run", "--inject", "shipped.grab=delay:0.01s")
         assert (result.ret, lab.end["outcome"]) == (0, "passed")
 
     def test_a_fault_that_struck_is_not(self, lab: Any) -> None:
@@ -485,5 +485,5 @@ class TestInject:
             "def test_acquire(acquisition, devices):\n    devices['laser']\n"
             "    acquisition.run(command=[sys.executable, '-c', ''])\n"
         )
-        result = lab.run("--dry-run", "--inject", "acquisition=chatty:3", "--inject", "laser.close=delay:0.01s")
+        result = lab.run_here("--dry-run", "--inject", "acquisition=chatty:3", "--inject", "laser.close=delay:0.01s")
         assert (result.ret, "never struck" in result.stdout.str() + lab.messages) == (0, False)

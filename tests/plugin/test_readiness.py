@@ -51,7 +51,7 @@ def refused(lab: Rig, *words: str) -> None:
 
 def test_ready(lab: Rig) -> None:
     keep(lab, clock="warn", test_water="pass")
-    assert lab.run().ret == 0
+    assert lab.run_here().ret == 0
     assert lab.end["readiness_override"] is None
 
 
@@ -89,14 +89,14 @@ def test_damaged_results_are_no_results(lab: Rig, content: str) -> None:
 
 
 def test_a_dry_run_neither_needs_nor_makes_it_ready(lab: Rig) -> None:
-    assert lab.run("--dry-run").ret == 0
-    assert lab.run("--dry-run", "--validate-rig").ret == 0
+    assert lab.run_here("--dry-run").ret == 0
+    assert lab.run_here("--dry-run", "--validate-rig").ret == 0
     assert not (lab.path / "state" / "validation.json").exists()
 
 
 def test_warn_only(lab: Rig) -> None:
     lab.write("rig.yaml", RIG.replace("24h}", "24h, on_stale: warn}"))
-    result = lab.run()
+    result = lab.run_here()
     assert result.ret == 0
     output = result.stdout.str()
     assert output.index("the rig is not ready: clock was never checked") < output.index("test_experiment.py ")
@@ -108,7 +108,7 @@ def test_the_block_may_be_made_of_placeholders(lab: Rig) -> None:
     keep(lab, age_s=3 * 3600, clock="pass", test_water="pass")
     refused(lab, "longer than 2 h")
     lab.write("rig.yaml", RIG.replace("24h", '"{rig_param:oldest}"') + "values: {oldest: ages}\n")
-    result = lab.run()
+    result = lab.run_here()
     assert result.ret == 4
     assert "readiness.max_age" in result.stderr.str()
 
@@ -116,7 +116,7 @@ def test_the_block_may_be_made_of_placeholders(lab: Rig) -> None:
 def test_override_is_kept_with_who_gave_it(lab: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.setenv(name, "lab-pc")
-    result = lab.run("--override-readiness", "animal is waiting")
+    result = lab.run_here("--override-readiness", "animal is waiting")
     assert result.ret == 0
     assert "readiness overridden by ada (system user lab-pc): 'animal is waiting'" in lab.messages
     assert "readiness overridden by ada" in result.stdout.str()
@@ -147,7 +147,7 @@ def test_an_empty_reason_is_none(lab: Rig, reason: str) -> None:
 
 def test_an_override_that_was_not_needed(lab: Rig) -> None:
     keep(lab, clock="pass", test_water="pass")
-    assert lab.run("--override-readiness", "just in case").ret == 0
+    assert lab.run_here("--override-readiness", "just in case").ret == 0
     assert lab.end["readiness_override"] is None
     assert "was not needed: the rig is ready" in lab.messages
 
@@ -225,24 +225,24 @@ def test_what_changed_is_told_and_kept(laser: Rig, monkeypatch: pytest.MonkeyPat
 
 
 def test_dry_runs_and_validations_neither_compare_nor_count(laser: Rig) -> None:
-    assert laser.run("--dry-run").ret == 0
-    assert laser.run("--validate-rig").ret == 0
+    assert laser.run_here("--dry-run").ret == 0
+    assert laser.run_here("--validate-rig").ret == 0
     assert not (laser.path / "state" / "last_good.json").exists()
 
 
 @pytest.mark.parametrize("content", ["{", '{"rig_id": "other", "sections": {}}'])
 def test_a_damaged_memory_is_none(laser: Rig, content: str) -> None:
     laser.write("state/last_good.json", content)
-    assert laser.run().ret == 0
+    assert laser.run_here().ret == 0
     assert not (newest(laser) / "changes_since_last_good.json").exists()
     assert json.loads((laser.path / "state" / "last_good.json").read_text(encoding="utf-8"))["sections"]["configuration"]
 
 
 def test_a_device_whose_state_cannot_be_read_changes_nothing(laser: Rig) -> None:
-    assert laser.run().ret == 0
+    assert laser.run_here().ret == 0
     laser.write("lab_laser.py", DRIVER.replace("return {", "raise OSError({").replace('"shut")}', '"shut")})'))
-    assert laser.run().ret == 0
+    assert laser.run_here().ret == 0
     assert "device_states" not in changes(laser)
     laser.write("lab_laser.py", DRIVER)
-    assert laser.run().ret == 0
+    assert laser.run_here().ret == 0
     assert "device_states" not in changes(laser)

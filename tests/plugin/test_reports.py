@@ -64,9 +64,9 @@ class Lab:
     def run(self, *arguments: object) -> Any:
         return self.bench.run(*WHO, *arguments)
 
-    def fail(self, *arguments: object, body: str = FAILS) -> Any:
+    def fail(self, *arguments: object, body: str = FAILS, here: bool = True) -> Any:
         self.bench.steps(body)
-        result = self.run(*arguments)
+        result = self.bench.run_here(*WHO, *arguments) if here else self.run(*arguments)
         assert result.ret == 1, result.stdout.str()
         return result
 
@@ -592,7 +592,7 @@ def test_a_hook_does_not_disturb_runs_without_a_rig(lab: Lab) -> None:
 
 def timed(lab: Lab, *arguments: object) -> tuple[Any, float]:
     started = time.monotonic()
-    result = lab.fail(*arguments)
+    result = lab.fail(*arguments, here=False)
     return result, time.monotonic() - started
 
 

@@ -100,10 +100,10 @@ def test_modules_folders_and_what_others_collect_are_no_missing_files(bench: Any
         "def pytest_collect_file(file_path, parent):\n"
         "    if file_path.suffix == '.yaml': return Plan.from_parent(parent, path=file_path)\n",
     )
-    result = bench.run("--pyargs", "rounds", "labtests.test_day2", "plan.yaml")
+    result = bench.run_here("--pyargs", "rounds", "labtests.test_day2", "plan.yaml")
     assert result.ret == 0, result.stderr.str()
     result.assert_outcomes(passed=3)
-    result = bench.run("--pyargs", "rounds", "labtest")
+    result = bench.run_here("--pyargs", "rounds", "labtest")
     assert (result.ret, len(bench.folders)) == (4, 1)
     assert "labtest: there is no such file -> did you mean labtests?" in result.stderr.str()
 
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_imported_is_named_with_its_line(bench: Any) -> No
     bench.write("days/test_day2.py", "def test_it(): pass\nopenscope_has_no_such_name\n")
     bench.write("days/test_day3.py", "import no_such_driver\n")
     bench.write("days/test_day4.py", "def test_it(frames): pass\ntest_it.pytestmark = 3\n")
-    result = bench.run()
+    result = bench.run_here()
     assert result.ret == 2
     result.stdout.fnmatch_lines(["first failure: days/test_day1.py cannot be imported: SyntaxError: * (line 3)"])
     told = [failure["message"] for failure in bench.end["failures"]][1:4]
@@ -144,7 +144,7 @@ def test_measurements_in_the_log_and_in_the_failure(bench: Any) -> None:
         "def test_dropped(experiment): experiment.measure('dropped', 9, 'frames', maximum=5)\n"
         "def test_memory(experiment): experiment.measure('peak_memory', None, 'MB', maximum=2000)\n"
     )
-    bench.run()
+    bench.run_here()
     said = [entry.message for entry in bench.log if entry.logger == "pytest_openscope.measurements"]
     assert said == ["frames = 60", "dropped = 9 frames (limits [-inf, 5])", "peak_memory = None MB (limits [-inf, 2000])"]
     dropped, memory = (failure["message"] for failure in bench.end["failures"])
@@ -189,7 +189,7 @@ def test_a_session_timeout_that_its_thread_did_not_see_ends_one_step(bench: Any)
 
 def test_the_log_begins_with_what_there_is(bench: Any) -> None:
     bench.steps("def test_acquire(): pass\n")
-    bench.run()
+    bench.run_here()
     told = [entry.message for entry in bench.log]
     assert f"rig configuration {bench.path / 'rig.yaml'}" in told
     assert not [line for line in told if " None" in line or line.startswith(("script", "repository"))]
@@ -198,7 +198,7 @@ def test_the_log_begins_with_what_there_is(bench: Any) -> None:
     )
     rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
     bench.write("rig.yaml", rig.replace("sessions", "others") + repository)
-    bench.run("--dry-run")
+    bench.run_here("--dry-run")
     (folder,) = (bench.path / "others" / "dry_runs").iterdir()
     log = (folder / "launcher_metadata" / "launcher.log").read_text(encoding="utf-8")
     assert "repository https://host/lab.git at abc123" in log
@@ -235,7 +235,7 @@ def test_a_failed_pre_acquisition_step_keeps_the_acquisition_from_starting(bench
         "@pytest.mark.pre_acquisition\ndef test_shutter(): assert False, 'shutter stuck'\n"
         "def test_acquire(): pass\n@pytest.mark.post_acquisition\ndef test_post(): pass\n"
     )
-    result = bench.run()
+    result = bench.run_here()
     assert result.ret == 1
     outcomes = bench.outcomes()
     assert outcomes["test_shutter"] == "failed"
@@ -253,7 +253,7 @@ def test_continue_lets_the_acquisition_run(bench: Any) -> None:
     bench.steps(
         "@pytest.mark.pre_acquisition(on_failure='continue')\ndef test_shutter(): assert False\ndef test_acquire(): pass\n"
     )
-    assert bench.run().ret == 1
+    assert bench.run_here().ret == 1
     assert bench.outcomes() == {"test_shutter": "failed", "test_acquire": "passed"}
 
 
@@ -261,7 +261,7 @@ def test_prompt_without_an_operator_aborts(bench: Any) -> None:
     bench.steps(
         "@pytest.mark.pre_acquisition(on_failure='prompt')\ndef test_shutter(): assert False\ndef test_acquire(): pass\n"
     )
-    bench.run()
+    bench.run_here()
     assert bench.outcomes()["test_acquire"].startswith("skipped")
 
 
@@ -279,7 +279,7 @@ def test_post_acquisition_runs_whatever_pytest_would_skip(bench: Any, option: st
         "def test_acquire(): assert False\ndef test_acquire_more(): pass\n"
         "@pytest.mark.post_acquisition\ndef test_save(): pass\n"
     )
-    assert bench.run(option).ret in (1, 2)
+    assert bench.run_here(option).ret in (1, 2)
     outcomes = bench.outcomes()
     assert outcomes["test_save"] == "passed"
     assert outcomes.get("test_acquire_more", "skipped").startswith("skipped")
@@ -290,7 +290,7 @@ def test_a_failing_fixture_of_an_acquisition_step_is_a_pre_acquisition_failure(b
         "@pytest.fixture\ndef laser():\n    raise OSError('laser is off')\n    yield\n"
         "def test_acquire(laser): pass\ndef test_more(): pass\n"
     )
-    assert bench.run().ret == 1
+    assert bench.run_here().ret == 1
     assert (bench.end["outcome"], bench.debug["phase"], bench.debug["step"]) == ("error", "pre_acquisition", "laser")
     assert bench.outcomes()["test_more"].startswith("skipped")
 
@@ -299,13 +299,13 @@ def test_a_failing_teardown_is_post_acquisition(bench: Any) -> None:
     bench.steps(
         "@pytest.fixture\ndef laser():\n    yield\n    raise OSError('laser stays on')\ndef test_acquire(laser): pass\n"
     )
-    assert bench.run().ret == 1
+    assert bench.run_here().ret == 1
     assert (bench.debug["phase"], bench.debug["step"]) == ("post_acquisition", "laser")
 
 
 def test_limits_of_measurements(bench: Any) -> None:
     bench.steps("def test_acquire(experiment):\n    experiment.measure('frames', 41, minimum=60)\n")
-    assert bench.run().ret == 1
+    assert bench.run_here().ret == 1
     (measurement,) = bench.end["measurements"]
     assert (measurement["name"], measurement["value"], measurement["passed"]) == ("frames", 41, False)
     assert "frames = 41 is outside [60, inf]" in bench.debug["exception"]
@@ -319,7 +319,7 @@ def test_notes_and_attachments(bench: Any, tmp_path: Path) -> None:
         f"    (experiment.session_folder / 'a.txt').write_text('x')\n    experiment.attach('a.txt')\n"
         f"    experiment.attach({str(outside)!r})\n    experiment.attach({str(outside)!r})\n"
     )
-    assert bench.run().ret == 0
+    assert bench.run_here().ret == 0
     assert bench.end["notes"] == ["animal calm"]
     assert bench.end["attachments"] == ["a.txt", "attachments/frame.png", "attachments/frame[2].png"]
 
@@ -330,20 +330,20 @@ def test_selection_and_parametrisation(bench: Any) -> None:
         "    @pytest.mark.parametrize('gain', [1, 2])\n    def test_gain(self, gain): pass\n"
         "@pytest.mark.pre_acquisition\ndef test_check(): pass\n"
     )
-    assert bench.run("-k", "gain").ret == 0
+    assert bench.run_here("-k", "gain").ret == 0
     assert bench.outcomes() == {"TestRun.test_gain[1]": "passed", "TestRun.test_gain[2]": "passed"}
     assert bench.end["deselected"] == ["test_experiment.py::test_check"]
 
 
 def test_no_step_is_an_error(bench: Any) -> None:
     bench.steps("")
-    assert bench.run().ret == 5
+    assert bench.run_here().ret == 5
     assert bench.end["outcome"] == "error"
 
 
 def test_a_collection_error(bench: Any) -> None:
     bench.steps("import no_such_module\n")
-    assert bench.run().ret == 2
+    assert bench.run_here().ret == 2
     assert bench.end["outcome"] == "error"
     assert "no_such_module" in bench.debug["exception"] + bench.debug["traceback"]
 
@@ -388,8 +388,8 @@ def test_two_sessions_in_one_second_have_two_folders(bench: Any) -> None:
 
 def test_a_given_name_that_exists_is_refused(bench: Any) -> None:
     bench.steps("def test_acquire(): pass\n")
-    assert bench.run("--param", "session_uuid=day1").ret == 0
-    result = bench.run("--param", "session_uuid=day1")
+    assert bench.run_here("--param", "session_uuid=day1").ret == 0
+    result = bench.run_here("--param", "session_uuid=day1")
     assert result.ret == 4
     assert "day1" in result.stderr.str()
     assert len(bench.folders) == 1
@@ -426,7 +426,7 @@ def test_a_parameter_file_is_an_experiment(bench: Any) -> None:
         "post_acquisition_pipeline": [{"module_type": "script_module", "module_path": "check.py"}],
     }
     bench.write("day1.json", json.dumps(parameters))
-    result = bench.run("day1.json", "-v")
+    result = bench.run_here("day1.json", "-v")
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(
         [
@@ -443,10 +443,10 @@ def test_entries_can_be_selected_and_fail_with_their_policy(bench: Any) -> None:
     bench.write("bad.py", "def run(params): return False\n")
     entry = {"module_type": "script_module", "module_path": "bad.py", "on_failure": "abort"}
     bench.write("day1.json", json.dumps({"pre_acquisition_pipeline": [entry], "launcher": "base"}))
-    assert bench.run("day1.json").ret == 1
+    assert bench.run_here("day1.json").ret == 1
     assert bench.outcomes() == {"bad": "failed", "acquisition": "skipped: pre_acquisition step 'bad' failed"}
     assert bench.debug["kind"] == "step"
-    assert bench.run("--co", "-q", "day1.json::acquisition").stdout.str().count("day1.json::") == 1
+    assert bench.run_here("--co", "-q", "day1.json::acquisition").stdout.str().count("day1.json::") == 1
 
 
 def test_a_dry_run_refuses_what_the_rig_refuses(bench: Any) -> None:
@@ -467,7 +467,7 @@ def test_what_cannot_be_known_in_a_dry_run_is_listed_and_refused_by_strict(bench
     script = {"module_type": "script_module", "module_path": "code/make.py"}
     content = {"pre_acquisition_pipeline": ["colour_calibration_2031", script], "repository_url": "https://host/lab.git"}
     bench.write("day1.json", json.dumps({**content, "local_repository_path": "repositories"}))
-    result = bench.run("--dry-run", "day1.json")
+    result = bench.run_here("--dry-run", "day1.json")
     assert result.ret == 0
     listed = bench.end["not_checked"]
     words = ("repositories/lab is not cloned on this computer", "colour_calibration_2031", "code/make.py")
@@ -479,7 +479,7 @@ def test_what_cannot_be_known_in_a_dry_run_is_listed_and_refused_by_strict(bench
     for text in listed:
         assert f"not checked here: {text}" in result.stdout.str().replace(" (--strict makes it a mistake)", "")
     assert bench.end["simulated"] == ["repository", "colour_calibration_2031", "make", "acquisition"]
-    strict = bench.run("--dry-run", "--strict", "day1.json")
+    strict = bench.run_here("--dry-run", "--strict", "day1.json")
     assert strict.ret == 4
     for words in ("colour_calibration_2031", "code/make.py", "repository_url"):
         assert words in strict.stderr.str()
@@ -491,7 +491,7 @@ def test_values_from_a_file_and_phases_from_tests(bench: Any) -> None:
         "def test_acquire(experiment):\n    assert experiment.parameters['gain'] == 4\n"
         "    print(experiment.parameters['note_path'])\n"
     )
-    assert bench.run("--params", "day1.json").ret == 0
+    assert bench.run_here("--params", "day1.json").ret == 0
     assert str(bench.folder / "notes" / "n.txt") in bench.messages
 
 
@@ -569,7 +569,8 @@ def test_an_interrupt_at_the_first_question_starts_nothing_and_says_so(bench: An
     deadline = time.monotonic() + 40
     while time.monotonic() < deadline:
         # Python's readline misses a signal that comes between its prompt and its wait: as a user would, press again.
-        if select.select([leader], [], [], 0.5)[0]:
+        # A second one while it leaves would end it before its last words.
+        if select.select([leader], [], [], 5.0)[0]:
             try:
                 data = os.read(leader, 4096)
             except OSError:
@@ -593,7 +594,7 @@ def test_an_interrupt_at_the_first_question_starts_nothing_and_says_so(bench: An
 def test_secrets_never_reach_the_session_folder(bench: Any) -> None:
     bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\napi_token: hunter2hunter2\n")
     bench.steps("def test_acquire(rig):\n    print('using', rig['api_token'])\n    assert False, rig['api_token']\n")
-    bench.run()
+    bench.run_here()
     for path in bench.folder.rglob("*"):
         if path.is_file():
             assert b"hunter2" not in path.read_bytes(), path
@@ -643,7 +644,7 @@ def test_input_without_an_operator_is_the_end_of_file(bench: Any) -> None:
         "def test_acquire():\n    with pytest.raises(EOFError):\n        input('anyone? ')\n"
         "    assert sys.stdin.readline() == ''\n"
     )
-    assert bench.run().ret == 0
+    assert bench.run_here().ret == 0
 
 
 def test_the_provisional_end_state_is_there_for_post_acquisition(bench: Any) -> None:
@@ -652,7 +653,7 @@ def test_the_provisional_end_state_is_there_for_post_acquisition(bench: Any) -> 
         "    state = json.loads((experiment.session_folder / 'launcher_metadata/end_state.json').read_text())\n"
         "    assert state['stop_time'] is None and state['session_uuid'] == experiment.session_uuid\n"
     )
-    assert bench.run().ret == 0
+    assert bench.run_here().ret == 0
 
 
 def test_pytest_main_in_process(bench: Any) -> None:
@@ -670,7 +671,7 @@ def test_pytest_main_in_process(bench: Any) -> None:
 
 def test_a_dry_run_touches_nothing_and_says_what_it_would_do(bench: Any) -> None:
     bench.steps(ALL_PHASES)
-    result = bench.run("--dry-run")
+    result = bench.run_here("--dry-run")
     assert result.ret == 0
     assert bench.end["dry_run"] is True
     assert bench.folder.parent.name == "dry_runs"
@@ -697,7 +698,7 @@ def test_a_summary_that_fails_does_not_take_the_exit_code_with_it(bench: Any) ->
 
 def test_steps_run_as_plain_tests_say_what_is_missing(bench: Any) -> None:
     bench.steps("def test_acquire(experiment): pass\n")
-    result = bench.run(rig=False, ids=False)
+    result = bench.run_here(rig=False, ids=False)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["openscope: this was no experiment, so there is no fixture 'experiment' -> add --rig-config RIG.yaml"]
@@ -783,7 +784,7 @@ def test_an_error_of_a_module_shows_the_modules_own_lines(bench: Any) -> None:
     bench.write("make.py", "def run():\n    helper()\n\ndef helper():\n    raise ValueError('no table')\n")
     entry = {"module_type": "script_module", "module_path": "make.py"}
     bench.write("day1.json", json.dumps({"pre_acquisition_pipeline": [entry]}))
-    report = bench.run("day1.json").stdout.str()
+    report = bench.run_here("day1.json").stdout.str()
     assert "make.py:5: ValueError" in report
     assert "pytest_openscope/" not in report
 
@@ -805,8 +806,8 @@ def test_the_labs_own_models_type_what_steps_see(bench: Any) -> None:
         "    assert experiment.parameters.blocks == 4\n"
         "    assert experiment.parameters.label == experiment.session_uuid\n"
     )
-    bench.run("--params", "day1.json").assert_outcomes(passed=1)
+    bench.run_here("--params", "day1.json").assert_outcomes(passed=1)
     assert bench.metadata("processed_parameters.json")["blocks"] == 4
-    wrong = bench.run("--params", "day1.json", "--param", "blocks=many")
+    wrong = bench.run_here("--params", "day1.json", "--param", "blocks=many")
     assert wrong.ret == 4
     wrong.stderr.fnmatch_lines(["*--param: blocks: a whole number expected, not text 'many'*"])
