@@ -20,7 +20,19 @@ import pytest
 from pytest_openscope.log.lines import LogEntry, read_log
 
 # pytester forgets what a run in this process imported. What sessions need is not to be imported again and again.
-for _room in ("system", "log", "records", "config", "checks", "acquisition", "devices", "mirror", "sidecar", "views", "session"):
+for _room in (
+    "system",
+    "log",
+    "records",
+    "config",
+    "checks",
+    "acquisition",
+    "devices",
+    "mirror",
+    "sidecar",
+    "views",
+    "session",
+):
     _package = importlib.import_module(f"pytest_openscope.{_room}")
     for _found in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
         if not _found.ispkg and not _found.name.rpartition(".")[2].startswith(("__", "test_", "conftest")):

@@ -54,11 +54,7 @@ def test_a_whole_session(bench: Any) -> None:
     assert not bench.has_debug
     for name in ("input_parameters", "processed_parameters", "command_line_arguments", "git_revisions"):
         assert bench.metadata(f"{name}.json") is not None
-
-
-def test_the_log_has_everything_in_order(bench: Any) -> None:
-    bench.steps(ALL_PHASES)
-    bench.run()
+    # The log has everything, in order.
     entries = bench.log
     assert [entry.timestamp for entry in entries] == sorted(entry.timestamp for entry in entries)
     text = bench.messages

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 HEAD = "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
 
 
-def validate(bench: Rig, *arguments: object, ids: bool = False) -> pytest.RunResult:
-    return bench.run("--rig-config", "rig.yaml", "--no-input", "--validate-rig", *arguments, ids=ids, rig=False)
+def validate(bench: Rig, *arguments: object, here: bool = True) -> pytest.RunResult:
+    """Validate in this process, or in one of its own where something hangs, dies or is replaced in it."""
+    run = bench.run_here if here else bench.run
+    return run("--rig-config", "rig.yaml", "--no-input", "--validate-rig", *arguments, ids=False, rig=False)
 
 
 def kept(bench: Rig) -> dict[str, Any]:
@@ -228,7 +230,7 @@ def test_everything_fails(full: Rig, github: GitHub, monkeypatch: pytest.MonkeyP
         full.write("site/sitecustomize.py", SLOW_CLOCK.format(share=str(full.path / "share")))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(full.path / "site"), os.environ["PYTHONPATH"]]))
         try:
-            result = validate(full)
+            result = validate(full, here=False)
         finally:
             process.kill()
     assert result.ret == 1
@@ -322,14 +324,14 @@ def test_pyargs_is_the_same(bench: Rig) -> None:
     bench.write("lab_drivers.py", DRIVERS)
     rig_file(bench, "devices: {laser: {driver: 'lab_drivers:Good'}}\n")
     arguments = ("--rig-config", "rig.yaml", "--no-input", "--pyargs")
-    assert bench.run(*arguments, "pytest_openscope.checks", ids=False, rig=False).ret == 0
+    assert bench.run_here(*arguments, "pytest_openscope.checks", ids=False, rig=False).ret == 0
     by_package = statuses(bench)
     (bench.path / "state" / "validation.json").unlink()
     assert validate(bench).ret == 0
     assert statuses(bench) == by_package
     assert by_package["devices[laser]"] == "pass"
     assert len(list((bench.path / "sessions" / "validations").iterdir())) == 2
-    assert bench.run(*arguments, "pytest_openscope.checks.test_devices", ids=False, rig=False).ret == 0
+    assert bench.run_here(*arguments, "pytest_openscope.checks.test_devices", ids=False, rig=False).ret == 0
     assert statuses(bench) == by_package  # a part of the suite takes nothing away
 
 
@@ -379,7 +381,7 @@ def test_hung_disk_and_share_cost_their_time_only(bench: Rig, monkeypatch: pytes
     bench.write("site/sitecustomize.py", HUNG.format(place=str(bench.path / "hung")))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(bench.path / "site"), os.environ["PYTHONPATH"]]))
     started = time.monotonic()
-    result = validate(bench)
+    result = validate(bench, here=False)
     assert time.monotonic() - started < 20
     assert result.ret == 1
     for check in ("disk.writable", "mirror.writable"):
@@ -404,7 +406,7 @@ devices:
 """,
     )
     started = time.monotonic()
-    result = validate(bench, "-k", "test_device")
+    result = validate(bench, "-k", "test_device", here=False)
     assert time.monotonic() - started < 20
     assert result.ret == 1
     messages = {check: f"{one['status']}: {one['message']}" for check, one in kept(bench).items()}
@@ -441,7 +443,7 @@ def test_a_driver_that_lets_nothing_else_run_fails_its_check(bench: Rig) -> None
     times = "open_timeout_s: 0.1, check_timeout_s: 0.1, close_timeout_s: 0.1, safe_state_timeout_s: 0.1"
     rig_file(bench, f"grace_s: 0.5\ndevices: {{laser: {{driver: 'lab_drivers:Holding', {times}}}}}\n")
     started = time.monotonic()
-    result = validate(bench, "-k", "test_device")
+    result = validate(bench, "-k", "test_device", here=False)
     assert time.monotonic() - started < 60
     assert result.ret not in (0, 1)
     assert kept(bench)["devices[laser]"]["status"] == "fail"
@@ -480,12 +482,12 @@ def test_own_checks_with_the_suite_and_by_name(own: Rig, monkeypatch: pytest.Mon
     assert "python" in kept(own)
     (own.path / "state" / "validation.json").unlink()
     monkeypatch.setenv("VALVE", "1")
-    assert own.run("own/test_own.py").ret == 1
+    assert own.run_here("own/test_own.py").ret == 1
     assert statuses(own) == {"test_water": "pass", "test_valve": "fail"}
     assert kept(own)["test_water"]["expires_s"] == 7 * 86400
     assert kept(own)["test_valve"]["message"].startswith("valve stuck")
     (own.path / "state" / "validation.json").unlink()
-    assert own.run("--dry-run", "own/test_own.py").ret == 1
+    assert own.run_here("--dry-run", "own/test_own.py").ret == 1
     assert not (own.path / "state" / "validation.json").exists()
 
 
@@ -516,14 +518,14 @@ def test_what_was_not_run_keeps_its_result(own: Rig) -> None:
     for stopped_by, expected in (("assert 0", "fail"), ("signal.raise_signal(signal.SIGINT)", "pass")):
         before(own, test_aaa="pass", test_water="fail", python="fail", **{"devices[old]": "fail"})
         own.write("own/test_aaa.py", stop.format(stopped_by))
-        validate(own, "-x", "own/test_aaa.py", "own/test_own.py", "-k", "aaa or water")
+        validate(own, "-x", "own/test_aaa.py", "own/test_own.py", "-k", "aaa or water", here=False)
         assert statuses(own) == {"test_aaa": expected, "test_water": "fail", "python": "fail", "devices[old]": "fail"}
 
 
 def test_a_driver_that_takes_the_process_with_it_has_failed(own: Rig) -> None:
     before(own, **{"devices[laser]": "pass"})
     own.write("lab_drivers.py", "import os\nclass Good:\n    def check(self): os._exit(7)\n")
-    validate(own, "-k", "laser")
+    validate(own, "-k", "laser", here=False)
     assert kept(own)["devices[laser]"]["status"] == "fail"
     assert "the session did not come back" in kept(own)["devices[laser]"]["message"]
 

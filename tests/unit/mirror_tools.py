@@ -63,12 +63,12 @@ class Bench:
             assert time.monotonic() < deadline, (self.supervisor.status(), self.supervisor._latest, self.notices)
             self.tick()
 
-    def tick(self) -> None:
+    def tick(self, rest_s: float = 0.02) -> None:
         assert self.supervisor is not None
         before = time.monotonic()
         self.notices += self.supervisor.tick()
         assert time.monotonic() - before < 0.5, "the sidecar's loop was held up"
-        time.sleep(0.02)
+        time.sleep(rest_s)
 
     def run(self, seconds: float) -> None:
         stop = time.monotonic() + seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,8 @@ import pytest
 from mirror_tools import FAST, Bench, check_day, day_lines
 
 from pytest_openscope.mirror.day_file import format_line
+
+Make = Callable[[Iterable[str]], dict[str, Bench]]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the faulty share wraps POSIX calls")
 
@@ -23,6 +26,58 @@ def bench(tmp_path: Path):
     yield made
     if made.supervisor is not None:
         made.supervisor.stop()
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """Make benches, each with a central directory of its own, for sessions that wait at the same time."""
+    made = []
+
+    def make(names: Iterable[str]) -> dict[str, Bench]:
+        benches = {}
+        for number, name in enumerate(names):
+            central = tmp_path / f"bench{number}" / "central"
+            central.mkdir(parents=True)
+            benches[name] = Bench(central.parent, central)
+        made.extend(benches.values())
+        return benches
+
+    yield make
+    for bench in made:
+        if bench.supervisor is not None:
+            bench.supervisor.stop()
+
+
+def run_all(benches: Iterable[Bench], seconds: float) -> None:
+    """Run the loops of all sidecars side by side."""
+    stop = time.monotonic() + seconds
+    while time.monotonic() < stop:
+        for bench in benches:
+            bench.tick(rest_s=0.0)
+        time.sleep(0.02)
+
+
+def until_all(benches: dict[str, Bench], true: Callable[[Bench], object], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while late := [name for name, bench in benches.items() if not true(bench)]:
+        assert time.monotonic() < deadline, [(name, benches[name].supervisor.status(), benches[name].notices) for name in late]
+        for bench in benches.values():
+            bench.tick(rest_s=0.0)
+        time.sleep(0.02)
+
+
+def finish_all(benches: dict[str, Bench]) -> None:
+    for bench in benches.values():
+        bench.supervisor.finish_soon()
+    until_all(benches, lambda bench: bench.supervisor.status().status == "verified")
+    for name, bench in benches.items():
+        bench.supervisor.stop()
+        assert bench.same(), name
+        check_day(bench.job.day_log, bench)
+
+
+def copied(bench: Bench) -> bool:
+    return bench.supervisor.copied_bytes == bench.log.stat().st_size
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -39,36 +94,40 @@ def ends_well(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("file", ["day", "own"])
-@pytest.mark.parametrize("do", ["eio", "part_eio", "all_eio", "short", "enospc", "short_enospc", "die"])
-def test_a_write_that_fails(bench: Bench, file: str, do: str) -> None:
-    bench.set(faults=[{"op": "write", "file": file, "nth": 1, "do": do, "times": 2}])
-    bench.start(faulty=True)
-    bench.chat(40)
-    bench.until(lambda: bench.supervisor.copied_bytes == bench.log.stat().st_size)
-    bench.chat(3000, seed=1)
-    bench.run(0.5)
-    if do == "die":
+def test_a_write_that_fails(make: Make, file: str) -> None:
+    benches = make(["eio", "part_eio", "all_eio", "short", "enospc", "short_enospc", "die"])
+    for do, bench in benches.items():
+        bench.set(faults=[{"op": "write", "file": file, "nth": 1, "do": do, "times": 2}])
+        bench.start(faulty=True)
+        bench.chat(40)
+    until_all(benches, copied)
+    for bench in benches.values():
+        bench.chat(3000, seed=1)
+    run_all(benches.values(), 0.5)
+    benches["die"].set()
+    for bench in benches.values():
+        bench.chat(20, seed=2)
+    finish_all(benches)
+
+
+def test_the_final_flush_fails(make: Make) -> None:
+    benches = make(["day", "own"])
+    for file, bench in benches.items():
+        bench.chat(50)
+        bench.set(faults=[{"op": "fsync", "file": file, "nth": 0, "do": "eio", "times": 10**6}])
+        bench.start(faulty=True)
+        bench.supervisor.finish_soon()
+    run_all(benches.values(), 1.5)
+    for file, bench in benches.items():
+        status = bench.supervisor.status()
+        assert status.status == "pending", file
+        assert "Input/output error" in status.reason, file
+        assert len(bench.warnings()) == 1, file
         bench.set()
-    bench.chat(20, seed=2)
-    bench.finish()
-    ends_well(bench)
-
-
-@pytest.mark.parametrize("file", ["day", "own"])
-def test_the_final_flush_fails(bench: Bench, file: str) -> None:
-    bench.chat(50)
-    bench.set(faults=[{"op": "fsync", "file": file, "nth": 0, "do": "eio", "times": 10**6}])
-    bench.start(faulty=True)
-    bench.supervisor.finish_soon()
-    bench.run(1.5)
-    status = bench.supervisor.status()
-    assert status.status == "pending"
-    assert "Input/output error" in status.reason
-    assert len(bench.warnings()) == 1
-    bench.set()
-    bench.until(lambda: bench.supervisor.status().status == "verified")
-    ends_well(bench)
-    assert "answers again" in bench.notices[-1].text
+    until_all(benches, lambda bench: bench.supervisor.status().status == "verified")
+    for bench in benches.values():
+        ends_well(bench)
+        assert "answers again" in bench.notices[-1].text
 
 
 def test_replacing_a_metadata_file_fails(bench: Bench) -> None:
@@ -80,20 +139,21 @@ def test_replacing_a_metadata_file_fails(bench: Bench) -> None:
     assert not list(bench.job.own_folder.glob(".*"))
 
 
-@pytest.mark.parametrize("how", ["missing", "erofs", "hang"])
-def test_unusable_from_the_start_and_back_later(bench: Bench, how: str) -> None:
-    bench.set(all=how)
-    bench.start(faulty=True)
-    bench.chat(100)
-    bench.run(2.5)
-    assert bench.supervisor.status().status == "pending"
-    assert bench.supervisor.status().bytes_behind == bench.log.stat().st_size
-    assert len(bench.warnings()) == 1
-    bench.set(all=None)
-    bench.until(lambda: bench.supervisor.copied_bytes == bench.log.stat().st_size)
-    bench.finish()
-    ends_well(bench)
-    assert len(bench.warnings()) == 1
+def test_unusable_from_the_start_and_back_later(make: Make) -> None:
+    benches = make(["missing", "erofs", "hang"])
+    for how, bench in benches.items():
+        bench.set(all=how)
+        bench.start(faulty=True)
+        bench.chat(100)
+    run_all(benches.values(), 2.5)
+    for how, bench in benches.items():
+        assert bench.supervisor.status().status == "pending", how
+        assert bench.supervisor.status().bytes_behind == bench.log.stat().st_size, how
+        assert len(bench.warnings()) == 1, how
+        bench.set(all=None)
+    until_all(benches, copied)
+    finish_all(benches)
+    assert [len(bench.warnings()) for bench in benches.values()] == [1, 1, 1]
 
 
 def test_hung_at_the_end_does_not_hold_up_the_sidecar(bench: Bench) -> None:
@@ -207,8 +267,7 @@ def test_locks_that_always_succeed_leave_the_own_copies_unharmed(tmp_path: Path)
     for turn in range(3):
         for bench in benches:
             bench.chat(300, seed=turn)
-        for bench in benches:
-            bench.run(0.3)
+        run_all(benches, 0.6)
     for bench in benches:
         bench.supervisor.finish_soon()
     deadline = time.monotonic() + 40
@@ -301,19 +360,25 @@ def test_plain_lines_of_the_old_launcher_stay(bench: Bench) -> None:
     assert foreign + b"2026-03-04 10:00:01,000 - INFO - cut sho\n" in data
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"crlf\r\nnext\r\n", b"nul \0 here\n\0\n", b"\xff\xfe\x80 not utf-8\n", b"\n\n\nend", b"x" * 300_000],
-    ids=["crlf", "nul", "not-utf8", "no-newline", "long"],
-)
-def test_odd_content_comes_through(bench: Bench, content: bytes) -> None:
-    bench.start()
-    bench.write(content[: len(content) // 2])
-    bench.until(lambda: bench.supervisor.copied_bytes)
-    bench.run(1.2)
-    bench.write(content[len(content) // 2 :])
-    bench.finish()
-    ends_well(bench)
+ODD = {
+    "crlf": b"crlf\r\nnext\r\n",
+    "nul": b"nul \0 here\n\0\n",
+    "not-utf8": b"\xff\xfe\x80 not utf-8\n",
+    "no-newline": b"\n\n\nend",
+    "long": b"x" * 300_000,
+}
+
+
+def test_odd_content_comes_through(make: Make) -> None:
+    benches = make(ODD)
+    for name, bench in benches.items():
+        bench.start()
+        bench.write(ODD[name][: len(ODD[name]) // 2])
+    until_all(benches, lambda bench: bench.supervisor.copied_bytes)
+    run_all(benches.values(), 1.2)
+    for name, bench in benches.items():
+        bench.write(ODD[name][len(ODD[name]) // 2 :])
+    finish_all(benches)
 
 
 def test_a_footer_after_an_unfinished_line(bench: Bench) -> None:
