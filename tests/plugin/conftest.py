@@ -84,7 +84,7 @@ class Rig:
         return pytest.RunResult(code, printed, told, time.monotonic() - began)
 
     def run_here(self, *arguments: object, ids: bool = True, rig: bool = True) -> pytest.RunResult:
-        """Run in this process, which costs a third: for what ends by itself, without a signal, a kill or a thread left behind."""
+        """Run in this process, at a third of the cost: for what ends by itself, without signals, kills or threads left over."""
         _, _, _, *line = self.command(*arguments, ids=ids, rig=rig)
         # A session keeps SIGINT after its end, since its process is about to leave. This one is not.
         handlers = {number: signal.getsignal(number) for number in HANDLED}
