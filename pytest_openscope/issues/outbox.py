@@ -165,9 +165,11 @@ class Ledger:
         self._load()
 
     def _load(self) -> None:
+        if not self.path.exists():
+            # Whoever only reads has no lock: one that comes into being now must not be taken for a damaged one.
+            return
         data = read_json(self.path) or {}
         if data.get("version") != 1:
-            # A damaged one is set aside; mostly there is none yet.
             with suppress(OSError):
                 self.path.replace(self.path.with_suffix(".damaged.json"))
             return
