@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import METADATA, safe_name
-from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION, Job, ProcessWatch, TreeUsage, create_time
+from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION, Job, ProcessTree, ProcessWatch, TreeUsage, create_time
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
 
@@ -175,7 +175,7 @@ class Child:
         returncode: negative for a signal; None before the end, or when something else took it.
         ended_s: monotonic time of its end, else None.
         usage: memory and CPU of its tree.
-        job: its job object (Windows).
+        tree: the process and all that it starts.
     """
 
     def __init__(self, spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> None:
@@ -186,7 +186,9 @@ class Child:
         self.returncode: int | None = None
         self.ended_s: float | None = None
         self.usage = TreeUsage(self.pid)
-        self.job = Job()
+        self._job = Job()
+        pgid = None if sys.platform == "win32" else self.pid  # It leads its group and session.
+        self.tree = ProcessTree(self.pid, self.create_time, pgid, str(folder), files.name, self._job.pids)
         self._watch: ProcessWatch | None = None
 
     def attach(self) -> None:
@@ -196,12 +198,7 @@ class Child:
             OSError: Windows has no job for it.
         """
         self._watch = ProcessWatch(self.pid, self.create_time)
-        self.job.add(self.pid)
-
-    @property
-    def pgid(self) -> int | None:
-        """Its process group and session, which it leads; None on Windows."""
-        return None if sys.platform == "win32" else self.pid
+        self._job.add(self.pid)
 
     def pause(self, seconds: float) -> None:
         """Sleep, but not beyond its end where the system can tell."""
@@ -215,7 +212,7 @@ class Child:
         if sys.platform == "win32":
             if self.ended_s is None and self._popen.poll() is not None:
                 self.usage.look()
-                self.usage.counted(self.job.cpu_s() or 0.0)
+                self.usage.counted(self._job.cpu_s() or 0.0)
                 self._end(self._popen.returncode)
         elif self.ended_s is None:
             try:
@@ -235,7 +232,7 @@ class Child:
     def close(self) -> None:
         """Let go of everything but the process."""
         self.reap()
-        self.job.close()
+        self._job.close()
         if self._watch is not None:
             self._watch.close()
         if self._popen.returncode is None:  # or its destructor would warn, and wait where others may have taken the pid

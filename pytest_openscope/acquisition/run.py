@@ -16,7 +16,7 @@ from typing import Any
 from typing_extensions import Self
 
 from ..records import AcquisitionFacts
-from ..system import Latch, StopReport, command_line, find_tree, name_of, stop_tree
+from ..system import Latch, StopReport, command_line, name_of
 from .failures import Ending, last_line, reason_of
 from .output import BLOCK_BYTES, Sink, StreamFollower
 from .process import Child, OutputFiles, explain
@@ -330,15 +330,7 @@ class AcquisitionRun:
 
     def _stop_tree(self, child: Child) -> None:
         try:
-            self._report = stop_tree(
-                child.pid,
-                child.create_time,
-                pgid=child.pgid,
-                session_mark=str(self.folder),
-                name=self.name,
-                policy=self.spec.stop,
-                members=child.job.pids,
-            )
+            self._report = child.tree.stop(self.spec.stop)
         except Exception:
             logger.exception("stopping acquisition %r failed", self.name)
             self._report = StopReport(survivors=(f"perhaps pid {child.pid}",))
@@ -351,14 +343,7 @@ class AcquisitionRun:
         if child.ended_s is None or now_s - self._looked_s < _LEFTOVER_POLL_S:
             return False
         self._looked_s = now_s
-        left = find_tree(
-            child.pid,
-            child.create_time,
-            pgid=child.pgid,
-            session_mark=str(self.folder),
-            name=self.name,
-            members=child.job.pids,
-        )
+        left = child.tree.find()
         if left and now_s - child.ended_s >= NATURAL_END_S:
             names = ", ".join(name_of(process) for process in left)
             logger.warning("acquisition %r has ended, but not what it started, which is being stopped: %s", self.name, names)

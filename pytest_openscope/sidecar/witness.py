@@ -33,7 +33,7 @@ from ..records import (
     end_state,
     json_safe,
 )
-from ..system import StopPolicy, find_main, is_alive, now_iso, read_json, stop_tree, time_field, write_json
+from ..system import ProcessTree, StopPolicy, find_main, is_alive, now_iso, read_json, time_field, write_json
 from .notes import mark_crashed
 from .reconstruct import AcquisitionView, SessionView, failure_of_death, record_of, write_debug_state
 
@@ -205,17 +205,17 @@ class Witness:
         return StopPolicy(**{key: float(given[key]) for key in StopPolicy.__dataclass_fields__ if given.get(key) is not None})
 
     def _stop(self, acquisition: AcquisitionView, known: list[tuple[int, float]]) -> None:
-        report = stop_tree(
+        tree = ProcessTree(
             acquisition.pid,
             acquisition.create_time,
             pgid=acquisition.pid if sys.platform != "win32" else None,
             session_mark=str(self.view.value("session_folder", self.view.folder)),
             name=acquisition.name,
-            policy=self._policy,
         )
+        report = tree.stop(self._policy)
         stopped, survivors = list(report.stopped), list(report.survivors)
         for pid, started in known:
-            rest = stop_tree(pid, started, policy=self._policy)
+            rest = ProcessTree(pid, started).stop(self._policy)
             stopped += rest.stopped
             survivors += rest.survivors
         self.stops[acquisition.name] = {"stopped": stopped, "survivors": survivors, "request": report.request}

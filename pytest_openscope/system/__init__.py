@@ -35,7 +35,7 @@ from .processes import (
 )
 from .signals import ConsoleClose, Latch, interrupt_main, on_fork
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
-from .tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, StopPolicy, StopReport, find_main, find_tree, name_of, stop_tree
+from .tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, ProcessTree, StopPolicy, StopReport, find_main, name_of
 from .usage import TreeUsage
 from .windows import Job
 
@@ -51,6 +51,7 @@ __all__ = [
     "GitFailed",
     "Job",
     "Latch",
+    "ProcessTree",
     "ProcessWatch",
     "StopPolicy",
     "StopReport",
@@ -60,7 +61,6 @@ __all__ = [
     "count_lines",
     "create_time",
     "find_main",
-    "find_tree",
     "format_duration",
     "interrupt_main",
     "is_alive",
@@ -85,7 +85,6 @@ __all__ = [
     "spawn_detached",
     "split_command",
     "step_back",
-    "stop_tree",
     "time_field",
     "try_lock_byte",
     "unlock_byte",

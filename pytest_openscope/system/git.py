@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .processes import create_time
-from .tree import MARK_NAME, StopPolicy, stop_tree
+from .tree import MARK_NAME, ProcessTree, StopPolicy
 
 #: For what needs no network.
 GIT_TIMEOUT_S = 20.0
@@ -143,7 +143,7 @@ class Git:
                 continue
             started = create_time(process.pid)
             pgid = process.pid if sys.platform != "win32" else None
-            stop_tree(process.pid, started, pgid=pgid, policy=_STOP, graceful=False)
+            ProcessTree(process.pid, started, pgid).stop(_STOP, graceful=False)
             process.poll()
             follower.read(final=True)
             said = f": {follower.last}" if follower.last else ""

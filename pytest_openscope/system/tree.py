@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -61,57 +60,87 @@ class StopReport:
     request: str = ""
 
 
-def find_tree(
-    pid: int,
-    create_time: float | None,
-    *,
-    pgid: int | None = None,
-    session_mark: str | None = None,
-    name: str | None = None,
-    members: Callable[[], Iterable[int]] | None = None,
-    deep: bool = True,
-) -> list[psutil.Process]:
-    """Return the living processes of an acquisition, the main one first.
+@dataclass(frozen=True)
+class ProcessTree:
+    """The processes of an acquisition.
 
-    Args:
+    Attributes:
         pid: the main process, which may be dead.
         create_time: its start time; None when it is not known.
         pgid: its process group (POSIX), which it leads.
         session_mark: session folder (better, since unique) or session UUID in the environment of its processes.
-        name: only processes of the acquisition with this name carry the mark for this call; None takes every name.
+        name: only processes of the acquisition with this name carry the mark; None takes every name.
         members: gives the pids of a job object (Windows).
-        deep: also look for marked processes that left the tree; reads every process's environment.
     """
-    found: list[psutil.Process] = []
-    root = same_process(pid, create_time)
-    if root is not None:
-        found.append(root)
+
+    pid: int
+    create_time: float | None
+    pgid: int | None = None
+    session_mark: str | None = None
+    name: str | None = None
+    members: Callable[[], Iterable[int]] = tuple
+
+    def find(self) -> list[psutil.Process]:
+        """Return what lives, the main process first."""
+        found: list[psutil.Process] = []
+        root = same_process(self.pid, self.create_time)
+        if root is not None:
+            found.append(root)
+            try:
+                found += root.children(recursive=True)
+            except (psutil.Error, OSError):
+                pass
+        if self.pgid is not None and (root is not None or not psutil.pid_exists(self.pid) or self._is_zombie()):
+            found += _group(self.pgid)
+        found += [process for member in self.members() if (process := same_process(member, None))]
+        if self.session_mark:
+            found += _marked(self.session_mark, self.name)
+        spared = _own_line()
+        # Of two for one pid the first, which was found by its start time.
+        return list({process.pid: process for process in reversed(found) if _counts(process, spared)}.values())[::-1]
+
+    def _is_zombie(self) -> bool:
+        """Tell whether the pid is still taken by the dead main process, so that its group is still its own."""
         try:
-            found += root.children(recursive=True)
+            process = psutil.Process(self.pid)
+            ours = self.create_time is None or abs(process.create_time() - self.create_time) <= SAME_START_S
+            return ours and process.status() == psutil.STATUS_ZOMBIE
         except (psutil.Error, OSError):
-            pass
-    if pgid is not None and (root is not None or not psutil.pid_exists(pid) or _is_zombie(pid, create_time)):
-        found += _group(pgid)
-    found += [process for member in (members() if members else ()) if (process := same_process(member, None))]
-    if deep and session_mark:
-        found += _marked(session_mark, name)
-    spared = _own_line()
-    # Of two for one pid the first, which was found by its start time.
-    return list({process.pid: process for process in reversed(found) if _counts(process, spared)}.values())[::-1]
+            return True
+
+    def stop(self, policy: StopPolicy = StopPolicy(), *, graceful: bool = True) -> StopReport:
+        """Stop every process, as gently as it allows; return as soon as all are gone.
+
+        Processes that appear while others are being stopped are stopped too. A pid that another process got meanwhile is left
+        alone. Never raises for a process that cannot be stopped: it is named in ``survivors``, with the reason where known.
+
+        Args:
+            policy: the delays.
+            graceful: False begins with terminate.
+        """
+        hunt = _Hunt(self)
+        request = ""
+        for kind, wait_s in (
+            ("graceful", policy.graceful_s if graceful else 0.0),
+            ("terminate", policy.terminate_s),
+            ("kill", max(policy.kill_s, 0.5)),
+        ):
+            if wait_s <= 0:
+                continue
+            if not hunt.look(deep=True):
+                break
+            request = kind
+            hunt.request(kind)
+            if hunt.wait(kind, wait_s):
+                break
+        survivors = hunt.look(deep=True)
+        names = tuple(hunt.describe(process) for process in survivors)
+        left = {process.pid for process in survivors}
+        return StopReport(tuple(text for number, text in hunt.seen.items() if number not in left), names, request)
 
 
 def _counts(process: psutil.Process, spared: set[int]) -> bool:
     return process.pid not in spared and runs(process)
-
-
-def _is_zombie(pid: int, create_time: float | None) -> bool:
-    """Tell whether the pid is still taken by the dead main process, so that its group is still its own."""
-    try:
-        process = psutil.Process(pid)
-        ours = create_time is None or abs(process.create_time() - create_time) <= SAME_START_S
-        return ours and process.status() == psutil.STATUS_ZOMBIE
-    except (psutil.Error, OSError):
-        return True
 
 
 def _group(pgid: int) -> Iterator[psutil.Process]:
@@ -181,59 +210,11 @@ def name_of(process: psutil.Process) -> str:
         return f"pid {process.pid}"
 
 
-def stop_tree(
-    pid: int,
-    create_time: float | None,
-    *,
-    pgid: int | None = None,
-    session_mark: str | None = None,
-    name: str | None = None,
-    policy: StopPolicy = StopPolicy(),
-    graceful: bool = True,
-    members: Callable[[], Iterable[int]] | None = None,
-) -> StopReport:
-    """Stop every process of an acquisition, as gently as it allows; return as soon as all are gone.
-
-    Processes that appear while others are being stopped are stopped too. A pid that another process got meanwhile is left
-    alone. Never raises for a process that cannot be stopped: it is named in ``survivors``, with the reason where known.
-
-    Args:
-        pid: see :func:`find_tree`, also for the other arguments that are not named here.
-        create_time: start time of the main process.
-        pgid: its process group.
-        session_mark: the mark of its processes.
-        name: the acquisition's name.
-        policy: the delays.
-        graceful: False begins with terminate.
-        members: see there.
-    """
-    look = partial(find_tree, pid, create_time, pgid=pgid, session_mark=session_mark, name=name, members=members)
-    hunt = _Hunt(pid, look)
-    request = ""
-    for kind, wait_s in (
-        ("graceful", policy.graceful_s if graceful else 0.0),
-        ("terminate", policy.terminate_s),
-        ("kill", max(policy.kill_s, 0.5)),
-    ):
-        if wait_s <= 0:
-            continue
-        if not hunt.look(deep=True):
-            break
-        request = kind
-        hunt.request(kind)
-        if hunt.wait(kind, wait_s):
-            break
-    survivors = hunt.look(deep=True)
-    names = tuple(hunt.describe(process) for process in survivors)
-    left = {process.pid for process in survivors}
-    return StopReport(tuple(text for number, text in hunt.seen.items() if number not in left), names, request)
-
-
 class _Hunt:
     """One tree that is being stopped; remembers every process that it has seen, since dead parents hide their children."""
 
-    def __init__(self, pid: int, find: Callable[[], list[psutil.Process]]) -> None:
-        self.pid, self.find = pid, find
+    def __init__(self, tree: ProcessTree) -> None:
+        self.pid, self.find = tree.pid, tree.find
         self.seen: dict[int, str] = {}
         self._known: dict[int, psutil.Process] = {}
         self._asked: dict[int, str] = {}

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pytest_openscope.system import tree
-from pytest_openscope.system.tree import MARK_FOLDER, MARK_NAME, StopPolicy, find_tree, stop_tree
+from pytest_openscope.system.tree import MARK_FOLDER, MARK_NAME, ProcessTree, StopPolicy
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals of POSIX")
 QUICK = StopPolicy(graceful_s=0.6, terminate_s=0.4, kill_s=2.0)
@@ -46,7 +46,7 @@ def created(process: subprocess.Popen[bytes]) -> float:
 
 def test_a_gentle_request_is_enough(start: Start) -> None:
     process = start(SLEEP)
-    report = stop_tree(process.pid, created(process), policy=QUICK)
+    report = ProcessTree(process.pid, created(process)).stop(QUICK)
     assert report.request == "graceful"
     assert len(report.stopped) == 1
     assert f"(pid {process.pid})" in report.stopped[0]
@@ -55,14 +55,14 @@ def test_a_gentle_request_is_enough(start: Start) -> None:
 
 def test_without_grace_it_is_terminated(start: Start) -> None:
     process = start(SLEEP)
-    assert stop_tree(process.pid, created(process), policy=QUICK, graceful=False).request == "terminate"
+    assert ProcessTree(process.pid, created(process)).stop(QUICK, graceful=False).request == "terminate"
     assert process.wait() == -15
 
 
 def test_one_that_ignores_everything_is_killed(start: Start) -> None:
     process = start("import signal\nfor n in (2, 15): signal.signal(n, signal.SIG_IGN)\n" + SLEEP)
     started = time.monotonic()
-    assert stop_tree(process.pid, created(process), policy=QUICK).request == "kill"
+    assert ProcessTree(process.pid, created(process)).stop(QUICK).request == "kill"
     assert 0.9 < time.monotonic() - started < 4
     assert process.wait() == -9
 
@@ -70,12 +70,12 @@ def test_one_that_ignores_everything_is_killed(start: Start) -> None:
 def test_a_stopped_process_is_ended_too(start: Start) -> None:
     process = start(SLEEP)
     psutil.Process(process.pid).suspend()
-    assert stop_tree(process.pid, created(process), policy=QUICK).request == "terminate"
+    assert ProcessTree(process.pid, created(process)).stop(QUICK).request == "terminate"
 
 
 def test_a_recycled_pid_is_spared(start: Start) -> None:
     process = start(SLEEP, start_new_session=True)
-    report = stop_tree(process.pid, created(process) - 60, pgid=process.pid, policy=QUICK)
+    report = ProcessTree(process.pid, created(process) - 60, pgid=process.pid).stop(QUICK)
     assert report == tree.StopReport()
     assert process.poll() is None
 
@@ -84,7 +84,7 @@ def test_a_dead_process_leaves_nothing_to_do(start: Start) -> None:
     process = start("print('up')")
     at = created(process)
     process.wait()
-    assert stop_tree(process.pid, at, pgid=process.pid, policy=QUICK) == tree.StopReport()
+    assert ProcessTree(process.pid, at, pgid=process.pid).stop(QUICK) == tree.StopReport()
 
 
 ORPHAN = """import os, sys, time
@@ -101,9 +101,9 @@ def test_the_group_finds_orphans_of_a_dead_parent(start: Start, leave: str) -> N
     process = start(ORPHAN.format(leave=leave, alive_s=0.2), start_new_session=True)
     at = created(process)
     process.wait()
-    assert len(find_tree(process.pid, at, pgid=process.pid)) == 1
-    assert len(stop_tree(process.pid, at, pgid=process.pid, policy=QUICK).stopped) == 1
-    assert find_tree(process.pid, at, pgid=process.pid) == []
+    assert len(ProcessTree(process.pid, at, pgid=process.pid).find()) == 1
+    assert len(ProcessTree(process.pid, at, pgid=process.pid).stop(QUICK).stopped) == 1
+    assert ProcessTree(process.pid, at, pgid=process.pid).find() == []
 
 
 def test_the_mark_finds_daemons_of_this_acquisition_only(start: Start) -> None:
@@ -116,11 +116,11 @@ def test_the_mark_finds_daemons_of_this_acquisition_only(start: Start) -> None:
     at = created(ours)
     for process in (ours, other, elsewhere):
         process.wait()
-    assert find_tree(ours.pid, at, pgid=ours.pid) == []
-    report = stop_tree(ours.pid, at, pgid=ours.pid, session_mark=mark, name="camera", policy=QUICK)
+    assert ProcessTree(ours.pid, at, pgid=ours.pid).find() == []
+    report = ProcessTree(ours.pid, at, pgid=ours.pid, session_mark=mark, name="camera").stop(QUICK)
     assert len(report.stopped) == 1
-    assert len(stop_tree(ours.pid, at, session_mark=mark, policy=QUICK).stopped) == 1
-    assert len(stop_tree(ours.pid, at, session_mark=mark + "0", policy=QUICK).stopped) == 1
+    assert len(ProcessTree(ours.pid, at, session_mark=mark).stop(QUICK).stopped) == 1
+    assert len(ProcessTree(ours.pid, at, session_mark=mark + "0").stop(QUICK).stopped) == 1
 
 
 def test_children_born_while_it_stops_are_stopped_too(start: Start) -> None:
@@ -132,10 +132,10 @@ print('up', flush=True)
 while True: time.sleep(0.1)
 """
     process = start(code, start_new_session=True)
-    report = stop_tree(process.pid, created(process), pgid=process.pid, policy=QUICK)
+    report = ProcessTree(process.pid, created(process), pgid=process.pid).stop(QUICK)
     assert len(report.stopped) >= 2
     assert report.survivors == ()
-    assert find_tree(process.pid, None, pgid=process.pid) == []
+    assert ProcessTree(process.pid, None, pgid=process.pid).find() == []
 
 
 def test_what_may_not_be_stopped_is_named(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_what_may_not_be_stopped_is_named(start: Start, monkeypatch: pytest.Monk
 
     for method in ("send_signal", "terminate", "kill"):
         monkeypatch.setattr(psutil.Process, method, denied)
-    report = stop_tree(process.pid, created(process), policy=StopPolicy(0.1, 0.1, 0.1))
+    report = ProcessTree(process.pid, created(process)).stop(StopPolicy(0.1, 0.1, 0.1))
     assert report.stopped == ()
     assert [text.endswith("permission denied") for text in report.survivors] == [True]
 
@@ -163,11 +163,11 @@ def test_what_the_system_does_not_tell_of_a_process_does_not_save_it(
         raise OSError(22, "Invalid parameter: '(originated from NtQuerySystemInformation)'")
 
     monkeypatch.setattr(psutil.Process, method, fails)
-    report = stop_tree(process.pid, started, policy=QUICK, session_mark="nobody's")
+    report = ProcessTree(process.pid, started, session_mark="nobody's").stop(QUICK)
     assert report.survivors == ()
     assert process.wait() != 0
     assert [f"pid {process.pid}" in text for text in report.stopped] == [True]
 
 
 def test_it_never_stops_itself() -> None:
-    assert os.getpid() not in [process.pid for process in find_tree(os.getpid(), None, pgid=os.getpgid(0))]
+    assert os.getpid() not in [process.pid for process in ProcessTree(os.getpid(), None, pgid=os.getpgid(0)).find()]
