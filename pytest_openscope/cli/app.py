@@ -14,6 +14,7 @@ from .common import EXIT_USAGE, tell
 from .github_check import github_check
 from .import_rig import import_rig
 from .init import init
+from .note import note
 from .outbox import outbox
 from .recover import recover
 from .resume import resume
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("init")(init)
 app.command("import-rig")(import_rig)
+app.command("note")(note)
 app.command("recover")(recover)
 app.command("resume")(resume)
 app.command("outbox")(outbox)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import ConfigRequest, Configuration, load
+from ..config import ConfigRequest, Configuration, default_state_directory, load
 
 EXIT_OK, EXIT_FOUND, EXIT_USAGE = 0, 1, 4
 
@@ -40,3 +40,11 @@ def read_configuration(rig_config: Path | None, params: Sequence[Path] = (), dry
     if loaded.configuration is None:
         tell(loaded.mistakes)
     return loaded.configuration
+
+
+def states_of_this_user() -> list[Path]:
+    """Return the state directories of all rigs that have theirs at the platform's usual place."""
+    try:
+        return sorted(path for path in default_state_directory("any", os.environ).parent.iterdir() if path.is_dir())
+    except OSError:
+        return []

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..config import default_state_directory
 from ..sidecar import recover as recover_sessions
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, StateDirectory, read_configuration
-
-
-def _states_of_this_user() -> list[Path | None]:
-    """Return the state directories of all rigs that have theirs at the platform's usual place."""
-    try:
-        return [*sorted(path for path in default_state_directory("any", os.environ).parent.iterdir() if path.is_dir())]
-    except OSError:
-        return []
+from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, StateDirectory, read_configuration, states_of_this_user
 
 
 def recover(
@@ -42,7 +32,7 @@ def recover(
         state = state or configuration.rig.state_directory
         root = root or configuration.settings.output_root
         secrets = configuration.secrets
-    states = [state] if state is not None or root is not None else _states_of_this_user()
+    states: list[Path | None] = [state] if state is not None or root is not None else [*states_of_this_user()]
     lines = [line for one in states for line in recover_sessions(one, root, secrets=secrets)]
     for line in lines or ["nothing to recover"]:
         print(line)

@@ -171,6 +171,8 @@ class SessionState:
             self.log.write(level, str(message.get("logger", "pytest_openscope.sidecar")), text)
             if message.get("terminal"):
                 self.notices.append(text)
+        elif kind == "note":
+            self.note(str(message.get("text", "")))
         elif kind == "mirror":
             self.mirror = {key: message.get(key) for key in ("status", "bytes_behind", "reason")}
         elif kind == "report":

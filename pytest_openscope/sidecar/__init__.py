@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .inbox import hand_note, running_sessions
 from .link import SidecarClient, start_finisher
 from .notes import crashed, mark_unfinished
 from .reconstruct import SessionView, is_running
@@ -16,12 +17,14 @@ __all__ = [
     "add_to_states",
     "crashed",
     "finish_dead",
+    "hand_note",
     "is_owed",
     "is_running",
     "mark_unfinished",
     "recover",
     "reopen",
     "run_unreached",
+    "running_sessions",
     "start_finisher",
     "unreached_steps",
 ]

@@ -19,6 +19,7 @@ from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal
 from ..system import create_time, is_alive, update_json
+from .inbox import take
 from .link import Link
 from .notes import mark_unfinished, unmark
 from .reconstruct import SessionView
@@ -153,7 +154,17 @@ class Helpers:
     def follow(self, events: Iterable[dict[str, Any]]) -> None:
         """Take in new events of the journal and go on a little; called about every 0.2 s, never waits."""
         self.guard("following the session", partial(self._sample, events))
+        self.guard("taking notes", self._take_notes)
         self.guard("supervising the mirror", self._tick)
+
+    def _take_notes(self) -> None:
+        """Hand on what people say from other processes; without an experiment process it goes into the record at once."""
+        for message in take(self.view.folder):
+            if message.get("type") == "note" and self.dead.is_set():
+                text = ExactMasker(self.secrets)(str(message.get("text")))
+                self.journal.write("kept", field="notes", values=[text])
+            elif message.get("type") == "note":
+                self.link.send(**message)
 
     def _sample(self, events: Iterable[dict[str, Any]]) -> None:
         sampler = self.sampler

@@ -1,0 +1,51 @@
+"""``openscope note``: adds a note to the rig's running session."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from ..config import default_state_directory
+from ..sidecar import hand_note, running_sessions
+from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, states_of_this_user, tell
+
+#: The session's helper process looks five times a second.
+_TAKEN_S = 5.0
+
+
+def note(
+    text: Annotated[str, typer.Argument(help="the note")],
+    rig_config: RigConfig = None,
+    state_directory: StateDirectory = None,
+    session: Annotated[
+        str | None, typer.Option(help="name of the session, where several rigs of this computer have one running")
+    ] = None,
+) -> int:
+    """Add a note to the session that runs on the rig now; by default to the one of this computer.
+
+    Exit code 0: the session has it; 1: it did not take it; 4: no session runs, or several do.
+    """
+    if not text.strip():
+        tell(["note: the text is empty -> write what there is to say, in quotes"])
+        return EXIT_USAGE
+    states = [state_directory] if state_directory is not None else states_of_this_user()
+    if state_directory is None and rig_config is not None:
+        configuration = read_configuration(rig_config)
+        if configuration is None:
+            return EXIT_USAGE
+        states = [configuration.rig.state_directory]
+    running = [view for view in running_sessions(states) if session in (None, view.uuid)]
+    if len(running) != 1:
+        names = ", ".join(view.uuid for view in running)
+        where = default_state_directory("RIG", os.environ)
+        none = f"no session runs here -> give --rig-config where the rig's state directory is not {where}"
+        tell([f"note: several sessions run: {names} -> say which one with --session" if running else f"note: {none}"])
+        return EXIT_USAGE
+    (view,) = running
+    if not hand_note(view.folder, text, _TAKEN_S):
+        tell([f"note: {view.uuid} did not take it within {_TAKEN_S:g} s -> try again; its helper process may be gone"])
+        return EXIT_FOUND
+    print(f"noted in {view.uuid}")
+    return EXIT_OK
