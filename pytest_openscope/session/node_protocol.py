@@ -39,6 +39,9 @@ _CONNECT_S = 5.0
 #: Connections that have not said yet who they are.
 _MOST_STRANGERS = 64
 CHUNK_BYTES = 64 * 1024
+_NAME_CHARS = 80
+#: A node that asked for more signs of life than that would get none.
+_LEAST_SILENCE_S = 0.1
 _TEXT_CHARS = 500
 #: A node that leaves waits so long for the other side to have read its last words.
 LINGER_S = 1.0
@@ -113,8 +116,8 @@ class Node:
         """Read a node from a message; raises ``Garbage``."""
         if not isinstance(data, dict) or not isinstance(data.get("name"), str):
             raise Garbage("a node without a name")
-        known = {one.name: str(data[one.name])[:_TEXT_CHARS] for one in fields(cls) if data.get(one.name) is not None}
-        return cls(**known)
+        known = {one.name: short(data[one.name], _TEXT_CHARS) for one in fields(cls) if data.get(one.name) is not None}
+        return cls(**{**known, "name": short(data["name"])})
 
 
 # -- frames --------------------------------------------------------------------------------------------------------------
@@ -235,8 +238,9 @@ def _words(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 
-def short(value: Any, limit: int = 80) -> str:
-    text = str(value)
+def short(value: Any, limit: int = _NAME_CHARS) -> str:
+    """Return a text of somebody else's for one line of terminal and log: nothing in it moves the cursor or breaks the line."""
+    text = "".join(char if char.isprintable() else "?" for char in " ".join(str(value).split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -266,7 +270,9 @@ class Peer:
         self.is_ours = True
         self.program = short(own.get("program") or "pytest-openscope")
         silence_s = own.get("silence_s")
-        self.silence_s = float(silence_s) if isinstance(silence_s, (int, float)) and 0 < silence_s < 1e6 else 0.0
+        self.silence_s = (
+            float(silence_s) if isinstance(silence_s, (int, float)) and _LEAST_SILENCE_S <= silence_s < 1e6 else 0.0
+        )
 
 
 @dataclass
@@ -299,9 +305,9 @@ def gather(sync: Sync, session_name: str, tell: Tell) -> Joined:
     except BaseException:
         gathering.close_all()
         raise
-    me = Node(sync.node_name, "master", socket.gethostname(), sync.program, "preparing")
+    me = Node(short(sync.node_name), "master", socket.gethostname(), sync.program, "preparing")
     peers = gathering.slaves
-    for peer, name in zip(peers, _different_names([sync.node_name], [peer.name for peer in peers]), strict=True):
+    for peer, name in zip(peers, _different_names([me.name], [peer.name for peer in peers]), strict=True):
         peer.name = name
         if not peer.is_ours:
             peer.channel.leave()
@@ -628,7 +634,7 @@ def _take_name(sync: Sync, channel: Channel, refusal: Callable[[str], str], tell
     if completion.get("session_name", name) != name:
         raise SyncError(f"{who} announced {name!r}, then released {short(completion.get('session_name'))!r}")
     tell("INFO", f"session {name} agreed with {master.name}")
-    me = Node(sync.node_name, "slave", socket.gethostname(), sync.program, "preparing")
+    me = Node(short(sync.node_name), "slave", socket.gethostname(), sync.program, "preparing")
     if not master.is_ours:
         channel.close()
         return Joined(name, me, [_node_of(master, "master")], [])

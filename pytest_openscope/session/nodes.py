@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import __version__
+from ..log import mask_text
 from ..records import Outcome, Phase, is_folder_name, name_problem, session_name
 from ..system import on_fork
 from .node_protocol import (
@@ -45,6 +46,7 @@ _LOGGER = "pytest_openscope.nodes"
 #: Signs of life within the time after which a node counts as silent.
 _BEATS = 5
 _REASON_CHARS = 300
+_MASKED_CHARS = 10_000
 #: A wait at the end that is shorter is not worth a word.
 _UNTOLD_S = 0.5
 _ASK_BYPASS = "Session sync is enabled (role: {role}). Press 'b' to bypass or Enter to continue."
@@ -457,7 +459,12 @@ class OtherNodes:
             return
         self._told = True
         fault = "stopped" if self._session.interrupts.count else "failed"
-        self._nodes.say(fault=fault, reason=short(cause, _REASON_CHARS))
+        self._nodes.say(fault=fault, reason=self._for_others(cause))
+
+    def _for_others(self, text: str) -> str:
+        """Return the first line of a text as it may leave this PC."""
+        line = text[:_MASKED_CHARS].lstrip().partition("\n")[0]
+        return short(mask_text(line, self._session.secrets), _REASON_CHARS)
 
     def end(self) -> None:
         """Tell the others how this node ended; its hardware is safe."""
@@ -465,7 +472,7 @@ class OtherNodes:
             return
         session = self._session
         failures = session.record.failures
-        reason = short(failures[0].message.partition("\n")[0], _REASON_CHARS) if failures else ""
+        reason = self._for_others(failures[0].message) if failures else ""
         if session.outcome is not Outcome.PASSED and not session.gate.acquisition_begun:
             self._tell_fault(reason or "no step ran")
         more = {} if self._told else {"reason": reason}

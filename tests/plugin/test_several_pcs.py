@@ -273,6 +273,18 @@ def test_a_failure_stops_the_others_and_their_data_are_saved(pair: Any, failing:
     assert good.table[name]["fault"] == "failed"
 
 
+def test_a_secret_does_not_travel(pair: Any) -> None:
+    master, slave = pair(api_token="correct-horse-9417")
+    master.steps(STEPS.format(acquire="assert 0, 'login with correct-horse-9417 refused'"))
+    slave.steps(STEPS.format(acquire=WAIT))
+    (slave.path / "rig.yaml").write_text(
+        (slave.path / "rig.yaml").read_text().replace("correct-horse-9417", "another-one-2222")
+    )
+    assert run_both(master, slave) == (1, 2), slave.output
+    assert "login with" in slave.log
+    assert "correct-horse" not in slave.log + slave.output + json.dumps(slave.state)
+
+
 def test_a_running_program_of_the_other_node_is_stopped(pair: Any) -> None:
     master, slave = pair()
     master.steps(STEPS.format(acquire="acquisition.run(command=[sys.executable, '-c', 'import time; time.sleep(60)'])"))
@@ -440,6 +452,15 @@ def test_a_slave_without_a_master(pair: Any) -> None:
     assert slave.end() == 4
     assert "no master at 127.0.0.1" in slave.output
     assert nothing_is_left(slave)
+
+
+@pytest.mark.parametrize("word", ["none", "null", "disabled"])
+def test_without_the_others_for_once(pair: Any, word: str) -> None:
+    master, _ = pair()
+    master.steps(STEPS.format(acquire="pass"))
+    master.start("--param", f"session_sync_role={word}")
+    assert master.end() == 0, master.output
+    assert master.state["session_sync"] is None
 
 
 def test_a_session_folder_that_one_pc_has_already(pair: Any) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from launcher_sync import Connection, LauncherMaster, launcher_slave, line
+from launcher_sync import Connection, LauncherMaster, launcher_slave, line, tcp_pair
 
 from pytest_openscope.session.node_protocol import MAX_LINE_BYTES, Channel, Garbage, Gone, Joined, Sync, SyncError, gather, join
 
@@ -407,12 +407,6 @@ def test_a_master_nobody_knows(lab: Lab) -> None:
 
 
 # -- frames
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        left = socket.create_connection(server.getsockname())
-        return left, server.accept()[0]
 
 
 def send_on_and_on(channel: Channel) -> None:

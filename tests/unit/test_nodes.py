@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from launcher_sync import Connection, launcher_slave, line
+from launcher_sync import Connection, launcher_slave, line, tcp_pair
 
-from pytest_openscope.session.node_protocol import Joined, Node, Sync, gather, join
+from pytest_openscope.session.node_protocol import Channel, Joined, Node, Peer, Sync, gather, join
 from pytest_openscope.session.nodes import Nodes
 
 KEY, NAME = "mouse123", "session-7"
@@ -360,3 +360,24 @@ def test_it_can_be_said_in_a_signal_handler(lab: Lab) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     master.wait_for("camera", fault="stopped")
+
+
+def test_what_others_say_cannot_play_with_the_terminal(lab: Lab) -> None:
+    (master, camera), (fake,) = lab.meet("camera", fakes=1)
+    evil = "\x1b[2J\x07one\r\ntwo\ud800" + "x" * 5000
+    fake.socket.sendall(line(node={"name": "fake0", "state": "acquiring", "reason": evil}))
+    for one in (master, camera):
+        until(lambda one=one: one.seen("fake0").reason)
+        reason = one.seen("fake0").reason
+        assert reason.startswith("?[2J?one two?xxx")
+        assert len(reason) == 500
+        assert reason.isprintable()
+
+
+def test_a_node_that_wants_to_hear_of_us_all_the_time_does_not(lab: Lab) -> None:
+    peer = Peer(Channel(tcp_pair()[0]), 0.0)
+    for silence_s, kept in ((1e-9, 0.0), (float("inf"), 0.0), ("x", 0.0), (None, 0.0), (-1, 0.0), (2, 2.0)):
+        peer.read_own({"openscope": {"version": 1, "silence_s": silence_s}})
+        assert peer.is_ours
+        assert peer.silence_s == kept
+    peer.channel.close()
