@@ -368,6 +368,16 @@ def test_what_fails_after_the_acquisition_stops_nobody(pair: Any) -> None:
     assert outcomes(master) == outcomes(slave) == {"behaviour": "passed", "camera": "failed"}
 
 
+def test_a_failure_elsewhere_does_not_end_the_saving_of_data(pair: Any) -> None:
+    master, slave = pair()
+    save = "@pytest.mark.post_acquisition\ndef test_save():\n    time.sleep(4)\n    open('saved', 'w').close()\n"
+    master.steps(f"def test_acquire(): pass\n\n{save}")
+    slave.steps(STEPS.format(acquire="time.sleep(1.5); assert 0, 'the laser is on fire'"))
+    assert run_both(master, slave) == (0, 1), master.output
+    assert (master.path / "saved").exists()
+    assert "the laser is on fire; this node goes on" in master.output
+
+
 @pytest.mark.parametrize("stopped", ["master", "slave"])
 def test_an_operator_stops_all(pair: Any, stopped: str) -> None:
     master, slave = pair()
@@ -573,7 +583,10 @@ def test_a_short_session_waits_for_the_others_outcomes(pair: Any) -> None:
     master, slave = pair()
     master.steps(STEPS.format(acquire="pass"))
     slave.steps(STEPS.format(acquire="time.sleep(3); assert 0"))
-    assert run_both(master, slave, "--session-timeout=60") == (0, 1), master.output
+    slave.start()
+    # Its own time is over while it waits.
+    master.start("--session-timeout=2", "--param", "grace_s=0.1")
+    assert (master.end(), slave.end()) == (0, 1), master.output
     assert "waiting for camera to end (at most 60 s; Ctrl-C to go on)" in master.output
     assert outcomes(master) == outcomes(slave) == {"behaviour": "passed", "camera": "failed"}
     assert "node camera: failed" in master.output

@@ -162,7 +162,9 @@ def test_nobody_waits_for_one_that_has_failed(lab: Lab) -> None:
     (master, camera, ephys), _ = lab.meet("camera", "ephys")
     camera.nodes.say(fault="failed", reason="no light")
     assert master.nodes.wait_for_start(0.2) == ["ephys"]
-    assert ephys.nodes.wait_for_start(5) == []
+    began = time.monotonic()
+    assert ephys.nodes.wait_for_start(20) == []
+    assert time.monotonic() - began < 5
 
 
 def test_a_failure_is_told_at_once_to_all(lab: Lab) -> None:
@@ -238,7 +240,8 @@ def test_a_dead_slave_is_lost_for_all(lab: Lab) -> None:
     camera.die()
     for one in (master, ephys):
         one.wait_for("camera", "lost")
-        until(lambda one=one: one.seen("camera").reason == "it closed the connection")
+        # Reset, where something that was sent to it had not been read.
+        until(lambda one=one: one.seen("camera").reason in ("it closed the connection", "connection reset by peer"))
     assert master.nodes.wait_for_ends(0, lambda: False) == ["ephys"]
 
 
