@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ..system import format_duration, make_private_folder, parse_duration_s, read_json, write_json
-from .result import group_of
+from .result import group_of, measured
 
 VALIDATION = "validation.json"
 #: Groups of the ready-made checks.
@@ -83,25 +83,26 @@ def read_results(state_directory: Path, rig_id: str = "") -> dict[str, dict[str,
 def keep_results(
     state_directory: Path,
     results: Iterable[Mapping[str, Any]],
-    now: datetime,
+    complete: bool = False,
     *,
+    now: datetime | None = None,
     rig_id: str = "",
     rig_file: str = "",
-    complete: bool = False,
 ) -> None:
     """Merge results into ``validation.json``.
 
     Args:
         results: each with ``check``, ``status`` and what else :class:`~.checks.result.CheckResult` has; ``expires_s`` where the
             check has its own age limit, ``at`` where it is from before, ``file`` where it is the lab's own.
-        rig_id: whose they are; those of other rigs with the same state directory stay, under ``other_rigs``.
         complete: the whole ready-made suite ran: results of it that did not come again (a device that the rig no longer has)
             are dropped.
+        rig_id: whose they are; those of other rigs with the same state directory stay, under ``other_rigs``.
 
     Raises:
         OSError: the state directory cannot be written.
     """
-    fresh = {str(result["check"]): {"at": now.isoformat(timespec="seconds"), **result} for result in results}
+    at = (now or datetime.now().astimezone()).isoformat(timespec="seconds")
+    fresh = {str(result["check"]): {"at": at, **result} for result in results}
     kept = read_results(state_directory, rig_id)
     if complete:
         groups = {*READY_MADE, *(group_of(check) for check in fresh)}
@@ -124,16 +125,6 @@ def keep_results(
 def _other_rigs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     others = content.get("other_rigs")
     return {str(key): value for key, value in others.items() if isinstance(value, dict)} if isinstance(others, dict) else {}
-
-
-def keeper(state_directory: Path, rig_file: Path, rig_id: str) -> Callable[[Iterable[Mapping[str, Any]], bool], None]:
-    """Return what a recorder of checks calls with its results, and with True when the whole ready-made suite ran."""
-
-    def keep(results: Iterable[Mapping[str, Any]], complete: bool) -> None:
-        now = datetime.now().astimezone()
-        keep_results(state_directory, results, now, rig_id=rig_id, rig_file=str(rig_file), complete=complete)
-
-    return keep
 
 
 def evaluate(
@@ -216,21 +207,13 @@ def _problem(check: str, result: Mapping[str, Any], max_age_s: float, now: datet
         return f"{check} could not be measured {ago}: {result['blocked_by']} failed"
     if result.get("status") not in _GOOD_ENOUGH:
         remedy = f" -> {result['remedy']}" if result.get("remedy") else ""
-        return f"{check} failed {ago}: {result.get('message', '')}".rstrip(": ") + _measured(result) + remedy
+        numbers = measured(result.get("value"), str(result.get("unit") or ""), result.get("limit"))
+        return f"{check} failed {ago}: {result.get('message', '')}".rstrip(": ") + numbers + remedy
     if age_s is not None and age_s < -_CLOCK_TOLERANCE_S:
         return f"{check} was checked {format_duration(-age_s)} in the future (was the clock set back?)"
     if age_s is None or age_s > limit_s:
         return f"{check} was checked {ago}, longer than {format_duration(limit_s)}"
     return ""
-
-
-def _measured(result: Mapping[str, Any]) -> str:
-    """Return what was measured and its limit, as the validation itself showed them; "" where nothing was."""
-    value, limit, unit = result.get("value"), result.get("limit"), str(result.get("unit") or "")
-    if not isinstance(value, float):
-        return ""
-    against = f", limit {limit:g} {unit}".rstrip() if isinstance(limit, (int, float)) else ""
-    return f" [{value:.4g} {unit}".rstrip() + f"{against}]"
 
 
 def _hint(name: str) -> str:

@@ -30,7 +30,7 @@ class CheckRecorder:
 
     Args:
         rig_checks: what the ready-made checks work with.
-        keep: called with the results (:func:`pytest_openscope.checks.readiness.keeper`); None keeps nothing, since a
+        keep: called with the results (:func:`.readiness.keep_results`); None keeps nothing, since a
             dry run says nothing about a rig.
         known: what is kept of a check from before.
         not_run: tells of a report that it is no result, since the session was interrupted or stopped.

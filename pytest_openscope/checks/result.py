@@ -31,14 +31,20 @@ class CheckResult:
     blocked_by: str = ""
 
     def __str__(self) -> str:
-        measured = f" [{self.value:.4g} {self.unit}".rstrip() if isinstance(self.value, float) else ""
-        measured += f", limit {self.limit:g} {self.unit}]" if measured and self.limit is not None else "]" if measured else ""
         remedy = f" -> {self.remedy}" if self.remedy and self.status in (WARN, FAIL) else ""
-        return f"{self.check}: {self.status}: {self.message}{measured}{remedy}"
+        return f"{self.check}: {self.status}: {self.message}{measured(self.value, self.unit, self.limit)}{remedy}"
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+
+def measured(value: Any, unit: str, limit: Any) -> str:
+    """Return `` [7.25 ms, limit 5 ms]``; "" where nothing was measured."""
+    if not isinstance(value, float):
+        return ""
+    against = f", limit {limit:g} {unit}".rstrip() if isinstance(limit, (int, float)) else ""
+    return f" [{value:.4g} {unit}".rstrip() + f"{against}]"
 
 
 def group_of(check: str) -> str:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +226,7 @@ def _commits(metadata: Path) -> dict[str, str]:
 
 def register_recorder(session: SessionState) -> Any:
     """Register what keeps the results of rig checks."""
-    from ..checks import PLUGIN_NAME, CheckRecorder, RigChecks, keeper, read_results
+    from ..checks import PLUGIN_NAME, CheckRecorder, RigChecks, keep_results, read_results
 
     configuration, rig = session.configuration, session.configuration.rig
 
@@ -245,9 +246,10 @@ def register_recorder(session: SessionState) -> Any:
         return bool(reason) and isinstance(error, pytest.skip.Exception) and str(error) == reason
 
     name, notices = session.record.session_uuid, session.configuration_notices
+    keep = partial(keep_results, rig.state_directory, rig_id=rig.rig_id, rig_file=str(configuration.rig_file))
     recorder = CheckRecorder(
         RigChecks(configuration, name, session.rig, notices=notices, within=within),
-        None if session.dry_run else keeper(rig.state_directory, configuration.rig_file, rig.rig_id),
+        None if session.dry_run else keep,
         known=lambda check: read_results(rig.state_directory, rig.rig_id).get(check),
         not_run=not_run,
         complete=session.validating and session.options.all_checks,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.checks.readiness import VALIDATION, evaluate, keep_results, keeper, read_results
+from pytest_openscope.checks.readiness import VALIDATION, evaluate, keep_results, read_results
 from pytest_openscope.checks.result import group_of
 
 NOW = datetime(2026, 5, 4, 9, 0, tzinfo=timezone.utc)
@@ -15,7 +15,7 @@ NOW = datetime(2026, 5, 4, 9, 0, tzinfo=timezone.utc)
 
 def keep(folder: Path, *pairs: tuple[str, str], at: datetime = NOW, **more: Any) -> None:
     results = [{"check": check, "status": status, "message": "because"} for check, status in pairs]
-    keep_results(folder, results, at, rig_file="rig.yaml", **more)
+    keep_results(folder, results, now=at, rig_file="rig.yaml", **more)
 
 
 def test_groups() -> None:
@@ -33,7 +33,7 @@ def test_merged_and_replaced(tmp_path: Path) -> None:
     }
     keep(state, ("devices[laser]", "pass"), complete=True)
     assert sorted(read_results(state)) == ["devices[laser]", "test_water"]
-    keeper(state, Path("other.yaml"), "")([{"check": "clock", "status": "warn"}], False)
+    keep_results(state, [{"check": "clock", "status": "warn"}])
     assert read_results(state)["clock"]["status"] == "warn"
 
 
@@ -68,7 +68,7 @@ def test_not_ready_names_check_and_command(block: dict[str, Any], age: timedelta
 
 
 def test_own_expiry_and_warning_only(tmp_path: Path) -> None:
-    keep_results(tmp_path, [{"check": "test_water", "status": "pass", "expires_s": 7 * 86400}], NOW)
+    keep_results(tmp_path, [{"check": "test_water", "status": "pass", "expires_s": 7 * 86400}], now=NOW)
     assert evaluate({"require": ["test_water"]}, tmp_path, NOW + timedelta(days=6)).ok
     stale = evaluate({"require": ["test_water"], "on_stale": "warn"}, tmp_path, NOW + timedelta(days=8))
     assert (stale.ok, stale.refuse) == (False, False)
@@ -76,10 +76,10 @@ def test_own_expiry_and_warning_only(tmp_path: Path) -> None:
 
 def test_a_failure_is_told_with_its_number_and_its_remedy(tmp_path: Path) -> None:
     disk = {"check": "disk.free_space", "status": "fail", "message": "free in /data", "value": 83.12, "unit": "GB"}
-    keep_results(tmp_path, [{**disk, "limit": 200000, "remedy": "move finished sessions away"}], NOW)
+    keep_results(tmp_path, [{**disk, "limit": 200000, "remedy": "move finished sessions away"}], now=NOW)
     (problem,) = evaluate({"require": ["disk"]}, tmp_path, NOW).problems
     assert problem.endswith("ago: free in /data [83.12 GB, limit 200000 GB] -> move finished sessions away")
-    keep_results(tmp_path, [{**disk, "limit": None, "unit": ""}], NOW)
+    keep_results(tmp_path, [{**disk, "limit": None, "unit": ""}], now=NOW)
     (problem,) = evaluate({"require": ["disk"]}, tmp_path, NOW).problems
     assert problem.endswith("ago: free in /data [83.12]")
 
@@ -133,7 +133,7 @@ def test_what_could_not_be_measured_is_not_ready(tmp_path: Path) -> None:
         {"check": "disk.writable", "status": "fail"},
         {"check": "disk.fsync", "status": "skip", "blocked_by": "disk.writable"},
     ]
-    keep_results(tmp_path, results, NOW)
+    keep_results(tmp_path, results, now=NOW)
     problems = evaluate({"require": ["disk.fsync"]}, tmp_path, NOW).problems
     assert problems == ("disk.fsync could not be measured 0 s ago: disk.writable failed",)
 
@@ -141,7 +141,7 @@ def test_what_could_not_be_measured_is_not_ready(tmp_path: Path) -> None:
 def test_own_checks_are_named_with_their_files_until_these_are_gone(tmp_path: Path) -> None:
     own = tmp_path / "test_own.py"
     own.touch()
-    keep_results(tmp_path, [{"check": "test_water", "status": "fail", "message": "dry", "file": str(own)}], NOW)
+    keep_results(tmp_path, [{"check": "test_water", "status": "fail", "message": "dry", "file": str(own)}], now=NOW)
     message = evaluate({}, tmp_path, NOW, rig_file="rig.yaml").message
     assert f'--rig-config "rig.yaml" --validate-rig "{own}"' in message
     keep(tmp_path, ("clock", "pass"))
@@ -151,11 +151,11 @@ def test_own_checks_are_named_with_their_files_until_these_are_gone(tmp_path: Pa
 
 @pytest.mark.parametrize("expires", ["soon", -1, float("nan"), float("inf"), None, []])
 def test_damaged_expiry_is_that_of_the_rig(expires: Any, tmp_path: Path) -> None:
-    keep_results(tmp_path, [{"check": "clock", "status": "pass", "expires_s": expires}], NOW)
+    keep_results(tmp_path, [{"check": "clock", "status": "pass", "expires_s": expires}], now=NOW)
     assert not evaluate({"require": ["clock"]}, tmp_path, NOW + timedelta(hours=25)).ok
 
 
 @pytest.mark.parametrize("status", ["PASS", None, 3, "good"])
 def test_unknown_status_has_not_passed(status: Any, tmp_path: Path) -> None:
-    keep_results(tmp_path, [{"check": "clock", "status": status}], NOW)
+    keep_results(tmp_path, [{"check": "clock", "status": status}], now=NOW)
     assert not evaluate({"require": ["clock"]}, tmp_path, NOW).ok
