@@ -11,13 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from subprocess import DEVNULL, PIPE, Popen
+from typing import Any
 
 from ..system import light_command, lines_of, spawn_detached
 from .files import MirrorJob, Retry
-
-if TYPE_CHECKING:
-    import subprocess
 
 _WORKER = "pytest_openscope.mirror.worker"
 _GOOD = ("following", "verified")
@@ -63,9 +61,7 @@ class _Child:
     """One worker process; its reports are collected by a thread, since pipes cannot be polled on Windows."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        from subprocess import DEVNULL, PIPE
-
-        self.process: subprocess.Popen[bytes] = spawn_detached(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+        self.process = spawn_detached(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.reports: deque[tuple[float, dict[str, Any]]] = deque()
@@ -80,9 +76,9 @@ class _Child:
             for line in lines_of(fd):
                 self.reports.append((time.monotonic(), json.loads(line)))
 
-    def send(self, command: str) -> None:
+    def send(self, order: int) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._in, command.encode("ascii") + b"\n")
+            os.write(self._in, b"%d\n" % order)
 
     def close(self) -> None:
         """Say goodbye: the end of its stdin ends the worker."""
@@ -103,7 +99,7 @@ class MirrorSupervisor:
         self.tuning = tuning or MirrorTuning()
         self._command = [*(worker_command or light_command(_WORKER, [])), job.to_json()]
         self._child: _Child | None = None
-        self._dead: list[subprocess.Popen[bytes]] = []
+        self._dead: list[Popen[bytes]] = []
         self._retry = Retry(self.tuning.retry_first_s, self.tuning.retry_most_s)
         self._latest: dict[str, Any] = {}
         self._order = 0
@@ -139,13 +135,13 @@ class MirrorSupervisor:
 
     def finish_soon(self) -> None:
         """The session log is complete: copy the rest and the metadata files, then verify."""
-        self._give_order("finish")
+        self._give_order()
 
     def refresh_metadata(self) -> None:
         """Copy the metadata files again (``end_state.json`` with the mirror's status); only after :meth:`finish_soon`."""
-        self._give_order("metadata")
+        self._give_order()
 
-    def tick(self, now_mono: float | None = None) -> list[Notice]:
+    def tick(self) -> list[Notice]:
         """Read the worker's reports, replace a hung or dead worker, and return what should be said."""
         now = time.monotonic()
         if self._stopped:
@@ -162,9 +158,9 @@ class MirrorSupervisor:
         else:
             if pause_s > 2.0:
                 child.heard_mono += pause_s
-            if now - child.heard_mono > self.tuning.hang_s or self._holds_too_long(child, now):
+            holding_s = 0.0 if child.holding_since is None else now - child.holding_since
+            if max(now - child.heard_mono, holding_s) > self.tuning.hang_s:
                 child.process.kill()
-                child.close()
                 self._dead.append(child.process)
                 self._lose(child, now, "the share does not answer")
         return notices + self._judge(now)
@@ -203,11 +199,11 @@ class MirrorSupervisor:
         for process in self._dead:
             process.poll()
 
-    def _give_order(self, word: str) -> None:
+    def _give_order(self) -> None:
         self._order += 1
         self._retry.soon()
         if self._child is not None:
-            self._child.send(f"{word} {self._order}")
+            self._child.send(self._order)
 
     def _start_child(self) -> None:
         try:
@@ -217,7 +213,7 @@ class MirrorSupervisor:
             self._retry.failed(time.monotonic(), urgent=self._order > 0)
             return
         if self._order:
-            self._child.send(f"finish {self._order}")
+            self._child.send(self._order)
 
     def _lose(self, child: _Child, now: float, problem: str) -> None:
         self._child = None
@@ -225,9 +221,6 @@ class MirrorSupervisor:
         self._problem = problem
         self._latest = {**self._latest, "state": "trouble", "order": 0, "blocked": False, "error": ""}
         self._retry.failed(now, urgent=self._order > 0)
-
-    def _holds_too_long(self, child: _Child, now: float) -> bool:
-        return child.holding_since is not None and now - child.holding_since > self.tuning.hang_s
 
     def _hear(self) -> list[Notice]:
         notices: list[Notice] = []
@@ -257,37 +250,33 @@ class MirrorSupervisor:
         child = self._child
         silent_s = 0.0 if child is None else now - child.heard_mono
         good = child is not None and self._latest.get("state") in _GOOD and silent_s < self.tuning.warn_s
-        if good:
+        if good and not self._warned:
             self._bad_since = None
-            if not self._warned:
-                return []
-            self._warned, self._last_back = False, now
+            return []
+        if good:
+            self._bad_since, self._warned, self._last_back = None, False, now
             behind = self.status().bytes_behind
             return [Notice("INFO", f"Central mirror: {self.job.mirror_directory} answers again; {behind} bytes to catch up")]
         if self._bad_since is None:
             self._bad_since = now - (silent_s if silent_s >= self.tuning.warn_s else 0.0)
-        known = bool(self._latest.get("error") or self._problem)
+        known = self._latest.get("error") or self._problem
         patience_s = self.tuning.warn_error_s if known else self.tuning.warn_s
         if now - self._last_back < self.tuning.flap_s:
             patience_s = max(patience_s, self.tuning.hang_s)
         if self._warned or now - self._bad_since < patience_s:
             return []
         self._warned = True
-        reason = self._latest.get("error") or self._problem or "the share does not answer"
-        return [
-            Notice(
-                "WARNING",
-                f"Central mirror: {self.job.mirror_directory} cannot be written ({reason}). The experiment goes on; the "
-                "session log is complete on this PC and is copied when the share is back",
-            )
-        ]
+        reason = known or "the share does not answer"
+        text = (
+            f"Central mirror: {self.job.mirror_directory} cannot be written ({reason}). The experiment goes on; the session "
+            "log is complete on this PC and is copied when the share is back"
+        )
+        return [Notice("WARNING", text)]
 
     def _reason(self, size: int) -> str:
         latest = self._latest
-        if latest.get("error"):
-            return str(latest["error"])
-        if self._problem:
-            return self._problem
+        if latest.get("error") or self._problem:
+            return str(latest.get("error") or self._problem)
         if self._child is not None and time.monotonic() - self._child.heard_mono > self.tuning.warn_s:
             return "the share does not answer"
         if latest.get("state") == "waiting":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -285,25 +286,22 @@ class OwnCopy:
         self._next_look = time.monotonic() + _LOOK_S
 
     def _compare(self, fd: int) -> str:
-        import hashlib
-
         size, end = self.source.size(), true_end(fd)
-        here, there, place, mended = hashlib.sha256(), hashlib.sha256(), 0, end != size
+        digest, place, mended = hashlib.sha256(), 0, end != size
         if end > size:
             os.ftruncate(fd, size)
         while place < size:
             local, remote = self.source.read(place, min(BLOCK_BYTES, size - place)), read_at(fd, place, BLOCK_BYTES)
             if not local:
                 return ""
-            here.update(local)
-            there.update(remote)
+            digest.update(local)
             if local != remote[: len(local)]:
                 write_at(fd, place, local)
                 mended = True
             self.beat()
             place += len(local)
-        if not mended and here.digest() == there.digest():
-            return here.hexdigest()
+        if not mended:
+            return digest.hexdigest()
         os.fsync(fd)
         return ""
 

@@ -1,8 +1,8 @@
 """The child of the sidecar that alone touches the share, so that only a process is lost when the share hangs.
 
-``main([job])`` takes the job as JSON. Commands come on stdin, one a line: ``finish N`` (the session has ended), ``metadata N``
-(copy the small files again). Reports go to stdout, one JSON object a line. The end of stdin ends the
-process at once, wherever it is: every moment is as good as a kill.
+``main([job])`` takes the job as JSON. Orders come on stdin, a number a line: the session has ended, finish its mirror, and copy the
+small files again. Reports go to stdout, one JSON object a line. The end of stdin ends the process at once, wherever it is: every
+moment is as good as a kill.
 """
 
 from __future__ import annotations
@@ -56,45 +56,36 @@ class Reporter:
             os._exit(0)
 
 
-class MirrorRoot:
+def check_root(root: Path, notes: Path, beat: Callable[[], None] = lambda: None) -> None:
     """Is ``centralized_log_directory`` really there? An unmounted share leaves an empty local folder that takes every write.
 
     The directory is created only if no session of this rig has seen it before, its parent exists, and the parent is not a
     place where shares are mounted. A directory that was seen on a mounted file system must be on one again.
+
+    Args:
+        notes: file in the rig's state directory that tells what was seen.
+
+    Raises:
+        OSError: the share is missing.
     """
-
-    def __init__(self, root: Path, notes: Path, beat: Callable[[], None] = lambda: None) -> None:
-        self.root = root
-        self.notes = notes
-        self.beat = beat
-
-    def check(self) -> None:
-        """Return if the directory can be used.
-
-        Raises:
-            OSError: the share is missing.
-        """
-        known = read_json(self.notes) or {}
-        seen = known.get(str(self.root))
-        if not self.root.is_dir():
-            if seen is not None:
-                raise FileNotFoundError(errno.ENOENT, "the central log directory is gone", str(self.root))
-            self._create()
-        self.beat()
-        mount = mount_point(self.root, self.beat)
-        if seen and seen != mount and len(mount) < len(seen):
-            raise FileNotFoundError(errno.ENOENT, f"nothing is mounted on {seen}", str(self.root))
-        if seen != mount:
-            # Without the note the next session knows less, no more.
-            with contextlib.suppress(OSError):
-                self.notes.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self.notes, {**known, str(self.root): mount})
-
-    def _create(self) -> None:
-        parent = self.root.parent
+    known = read_json(notes) or {}
+    seen = known.get(str(root))
+    if not root.is_dir():
+        if seen is not None:
+            raise FileNotFoundError(errno.ENOENT, "the central log directory is gone", str(root))
+        parent = root.parent
         if not parent.is_dir() or parent.as_posix() in _ANCHORS or parent.parent.as_posix() in ("/run/media", "/media"):
-            raise FileNotFoundError(errno.ENOENT, "the central log directory does not exist", str(self.root))
-        self.root.mkdir(exist_ok=True)
+            raise FileNotFoundError(errno.ENOENT, "the central log directory does not exist", str(root))
+        root.mkdir(exist_ok=True)
+    beat()
+    mount = mount_point(root, beat)
+    if seen and seen != mount and len(mount) < len(seen):
+        raise FileNotFoundError(errno.ENOENT, f"nothing is mounted on {seen}", str(root))
+    if seen != mount:
+        # Without the note the next session knows less, no more.
+        with contextlib.suppress(OSError):
+            notes.parent.mkdir(parents=True, exist_ok=True)
+            write_json(notes, {**known, str(root): mount})
 
 
 def mount_point(path: Path, beat: Callable[[], None] = lambda: None) -> str:
@@ -115,8 +106,7 @@ def mount_point(path: Path, beat: Callable[[], None] = lambda: None) -> str:
 class _Part:
     """One of the worker's tasks with its own back-off, so that one in trouble does not stop the others."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.retry = Retry()
         self.error = ""
 
@@ -127,16 +117,16 @@ class Worker:
     def __init__(self, job: MirrorJob, reporter: Reporter) -> None:
         self.job = job
         self.reporter = reporter
-        self.commands: SimpleQueue[str] = SimpleQueue()
+        self.commands: SimpleQueue[int] = SimpleQueue()
         self.finishing = False
         self.order = 0
         self.state = "starting"
         hint = Hint(job.hint_path)
-        self.root = MirrorRoot(Path(job.mirror_directory or ""), Path(job.state_directory, "mirror", "roots.json"), self.beat)
+        self.root, self.notes = Path(job.mirror_directory or ""), Path(job.state_directory, "mirror", "roots.json")
         self.source = SourceLog(Path(job.log_path))
         self.copy = OwnCopy(job, self.source, hint, self.beat, self.warn)
         self.day = DayLog(job, self.source, hint, self.beat, self.warn)
-        self.parts = {name: _Part(name) for name in ("copy", "day", "metadata")}
+        self.parts = {name: _Part() for name in ("copy", "day", "metadata")}
         self.verified_size = -1
         self.digest = ""
         self._checked = False
@@ -161,7 +151,6 @@ class Worker:
             day=self.day.done,
             verified=self.verified_size,
             sha256=self.digest,
-            settled=self.day.settled,
             order=self.order if self.state == "verified" else 0,
             holding=self.day.file.locked,
             blocked=self.day.waits_for_lock,
@@ -189,19 +178,13 @@ class Worker:
         self.copy.hint.data = Hint(self.job.hint_path).data
 
     def _obey(self, wait_s: float) -> None:
-        """Carry out commands; wait for the first one for ``wait_s``."""
-        try:
-            command = self.commands.get(timeout=wait_s) if wait_s else self.commands.get_nowait()
+        """Take orders; wait for the first one for ``wait_s``."""
+        with contextlib.suppress(Empty):
             while True:
-                word, _, order = command.partition(" ")
-                if word in ("finish", "metadata"):
-                    self.finishing = True
-                    self.order = int(order or 0)
-                    for part in self.parts.values():
-                        part.retry.soon()
-                command = self.commands.get_nowait()
-        except Empty:
-            return
+                self.order = self.commands.get(block=wait_s > 0, timeout=wait_s)
+                self.finishing, wait_s = True, 0.0
+                for part in self.parts.values():
+                    part.retry.soon()
 
     def _round(self) -> bool:
         """Give every part its turn; True when one has more to do at once."""
@@ -246,7 +229,7 @@ class Worker:
             return False
         try:
             if not self._checked:
-                self.root.check()
+                check_root(self.root, self.notes, self.beat)
                 self._checked = True
                 self.beat()
             more = turn()
@@ -269,11 +252,11 @@ def describe(error: OSError) -> str:
     return f"{text} ({error.filename})" if error.filename else text
 
 
-def _listen(fd: int, commands: SimpleQueue[str]) -> None:
+def _listen(fd: int, commands: SimpleQueue[int]) -> None:
     """Take commands; the pipe's end ends the process."""
     with contextlib.suppress(OSError):
         for line in lines_of(fd):
-            commands.put(line.decode("ascii", "replace"))
+            commands.put(int(line))
     os._exit(0)
 
 

@@ -115,17 +115,6 @@ class SidecarClient:
             self.start()
         journal.nudge = self.nudge
 
-    @property
-    def state(self) -> str:
-        """``starting``, ``ready``, ``done``, ``gave_up`` or ``off`` (not started, or let go)."""
-        if self.gave_up:
-            return "gave_up"
-        if self._done.is_set():
-            return "done"
-        if self._process is None:
-            return "off"
-        return "ready" if self._ready.is_set() else "starting"
-
     def start(self) -> bool:
         """Start the sidecar; False when the system cannot create the process even at the second attempt."""
         while True:

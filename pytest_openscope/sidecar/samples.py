@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from ..system import SAME_START_S, now_iso, write_atomic
+from ..system import now_iso, same_process, write_atomic
 
 RESOURCE_USAGE = "resource_usage.json"
 LOGGER = "pytest_openscope.resources"
@@ -162,10 +162,9 @@ class Tree:
 
     def _find(self) -> None:
         if self.pid not in self.members:
-            with contextlib.suppress(psutil.Error, OSError):
-                root = psutil.Process(self.pid)
-                if self.started is None or abs(root.create_time() - self.started) <= SAME_START_S:
-                    self.members[self.pid] = root
+            root = same_process(self.pid, self.started)
+            if root is not None:
+                self.members[self.pid] = root
         for process in list(self.members.values()) if self.descendants else ():
             with contextlib.suppress(psutil.Error, OSError):
                 for child in process.children(recursive=process.pid == self.pid):

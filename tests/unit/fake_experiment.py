@@ -73,7 +73,7 @@ class Fake:
         assert self.client.wait_ready(10.0), self.client.gave_up
 
     def do_tell(self, **more: Any) -> None:
-        facts = {"pid": self.client.pid, "state": self.client.state, "restarts": self.client.restarts, **more}
+        facts = {"pid": self.client.pid, "gave_up": self.client.gave_up, "restarts": self.client.restarts, **more}
         print(json.dumps({**facts, "memory_mb": self.client.memory_mb, "ready_after_s": self.client.ready_after_s}), flush=True)
 
     def do_log(self, text: str, count: int = 1) -> None:

@@ -12,7 +12,7 @@ from mirror_tools import Bench, check_day, sha
 
 from pytest_openscope.mirror.copy import METADATA_MAX_BYTES, Hint, OwnCopy, SourceLog
 from pytest_openscope.mirror.day_log import DayLog
-from pytest_openscope.mirror.worker import MirrorRoot
+from pytest_openscope.mirror.worker import check_root
 
 BLOCK = 64 * 1024
 
@@ -211,34 +211,34 @@ class TestRoot:
     """Which central directory may be created, and which is missing."""
 
     def test_one_level_is_created(self, tmp_path: Path) -> None:
-        MirrorRoot(tmp_path / "central", tmp_path / "notes.json").check()
+        check_root(tmp_path / "central", tmp_path / "notes.json")
         assert (tmp_path / "central").is_dir()
 
     def test_two_levels_are_a_missing_share(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
-            MirrorRoot(tmp_path / "share" / "central", tmp_path / "notes.json").check()
+            check_root(tmp_path / "share" / "central", tmp_path / "notes.json")
         assert not (tmp_path / "share").exists()
 
     def test_what_was_seen_is_not_created_again(self, tmp_path: Path) -> None:
-        root = MirrorRoot(tmp_path / "central", tmp_path / "notes.json")
-        root.check()
+        root = tmp_path / "central", tmp_path / "notes.json"
+        check_root(*root)
         (tmp_path / "central").rmdir()
         with pytest.raises(FileNotFoundError, match="gone"):
-            root.check()
+            check_root(*root)
         (tmp_path / "central").mkdir()
-        root.check()
+        check_root(*root)
 
     def test_an_unmounted_share_is_missing(self, tmp_path: Path) -> None:
         (tmp_path / "central").mkdir()
         mount = str(tmp_path / "central")
         (tmp_path / "notes.json").write_text(json.dumps({mount: mount}), encoding="utf-8")
         with pytest.raises(FileNotFoundError, match="nothing is mounted"):
-            MirrorRoot(tmp_path / "central", tmp_path / "notes.json").check()
+            check_root(tmp_path / "central", tmp_path / "notes.json")
 
     @pytest.mark.skipif(os.name == "nt", reason="POSIX mount folders")
     def test_nothing_is_created_where_shares_are_mounted(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="does not exist"):
-            MirrorRoot(Path("/mnt/pytest-openscope-no-such-share"), tmp_path / "notes.json").check()
+            check_root(Path("/mnt/pytest-openscope-no-such-share"), tmp_path / "notes.json")
 
 
 def test_the_end_of_a_session_does_not_wait_for_the_next_turn(bench: Bench) -> None:
