@@ -1,8 +1,8 @@
 """The child of the sidecar that alone touches the share, so that only a process is lost when the share hangs.
 
-``main([job])`` takes the job as JSON. Orders come on stdin, a number a line: the session has ended, finish its mirror and copy the
-small files (again). Reports go to stdout, one JSON object a line. The end of stdin ends the process at once, wherever it is:
-every moment is as good as a kill.
+``main([job])`` takes the job as JSON. Orders come on stdin, a number a line: the session has ended, finish its mirror and copy
+the small files (again). Reports go to stdout, one JSON object a line. The end of stdin ends the process at once, wherever it
+is: every moment is as good as a kill.
 """
 
 from __future__ import annotations

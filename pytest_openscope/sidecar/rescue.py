@@ -17,7 +17,7 @@ from typing import Any
 
 from ..log import mask_json
 from ..records import DEBUG_STATE, END_STATE, METADATA, RESCUE_JOURNAL, Outcome, end_state, json_safe
-from ..system import FileLock, read_json, update_json
+from ..system import FileLock, read_json, spawn_detached, update_json
 from .reconstruct import SessionView, record_of
 
 RESCUE_LOG = "rescue.log"
@@ -102,15 +102,7 @@ def _run(view: SessionView, tick: Callable[[], object], to_log: bool) -> int:
     if not to_log:
         return subprocess.run(command, stdin=subprocess.DEVNULL, check=False, **options).returncode
     with open(view.folder / METADATA / RESCUE_LOG, "ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            **options,
-        )
+        process = spawn_detached(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
         while process.poll() is None:
             tick()
             time.sleep(_TICK_S)

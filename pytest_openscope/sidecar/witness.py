@@ -33,7 +33,7 @@ from ..records import (
     end_state,
     json_safe,
 )
-from ..system import ProcessTree, StopPolicy, find_main, is_alive, now_iso, read_json, time_field, write_json
+from ..system import ProcessTree, StopPolicy, find_main, is_alive, now_iso, read_json, spawn_detached, time_field, write_json
 from .notes import mark_crashed
 from .reconstruct import AcquisitionView, SessionView, failure_of_death, record_of, write_debug_state
 
@@ -256,15 +256,7 @@ class Witness:
         problem = ""
         with open(self.view.folder / METADATA / SAFE_STATE_LOG, "ab") as output:
             try:
-                process = subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-                )
+                process = spawn_detached(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
                 code = process.wait(timeout_s)
                 problem = f"its command ended with {code}" if code else ""
             except subprocess.TimeoutExpired:
