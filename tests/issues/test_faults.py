@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .outgoing import TOKEN
 
 ISSUES = r"/repos/lab/rigs/issues"
 CREATE = {"verb": "POST", "path": ISSUES + "$"}
+READ = {"path": "/repos/lab/rigs$"}
 
 
 def answer_of(report: dict[str, Any]) -> dict[str, Any]:
@@ -326,13 +328,29 @@ def test_a_worker_sends_and_settles(real: tuple[FakeGithub, Callable[..., Rig]])
     assert server.open_numbers() == [1]
 
 
-@pytest.mark.parametrize("how", ["drip", "hang"])
-@pytest.mark.parametrize("where", [{"path": "/repos/lab/rigs$"}, CREATE], ids=["read", "create"])
-def test_a_server_that_drips_or_hangs_is_left_at_the_deadline(
-    how: str, where: dict[str, str], real: tuple[FakeGithub, Callable[..., Rig]]
-) -> None:
-    server, make = real
-    rig = make()
+def test_a_server_that_drips_or_hangs_is_left_at_the_deadline(make_rig: Callable[..., Rig]) -> None:
+    """In reading and in creating; all at the same time, since each of them sits out its deadline."""
+    cases = [(name, where, how) for name, where in (("read", READ), ("create", CREATE)) for how in ("drip", "hang")]
+    servers = [FakeGithub(time.time) for _ in cases]
+    rigs = [
+        make_rig(f"rig-{name}-{how}", api_base_url=server.base_url)
+        for (name, _, how), server in zip(cases, servers, strict=True)
+    ]
+    try:
+        with ThreadPoolExecutor(len(cases)) as pool:
+            left = [
+                pool.submit(is_left_at_the_deadline, server, rig, where, how)
+                for (_, where, how), server, rig in zip(cases, servers, rigs, strict=True)
+            ]
+        for case, one in zip(cases, left, strict=True):
+            if error := one.exception():
+                raise AssertionError(f"{case}: {error}") from error
+    finally:
+        for server in servers:
+            server.close()
+
+
+def is_left_at_the_deadline(server: FakeGithub, rig: Rig, where: dict[str, str], how: str) -> None:
     fault = server.fault(**where, how=how, times=100, after=True)
     report = rig.fail()[0]
     began = time.monotonic()

@@ -16,6 +16,7 @@ from share_kit import METADATA, assert_mirrored, json_of, mirror_status, process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 KILLS = int(os.environ.get("OPENSCOPE_FEW_KILLS", "6"))
+AT_ONCE = 3
 
 #: ``count`` holds how many logging calls have returned; a camera runs beside.
 CHATTY = """
@@ -97,9 +98,9 @@ def kill_on_its_way_up(bench: Any, seed: int) -> None:
     assert not list((bench.path / "state" / "unfinished").glob("*.json"))
 
 
-@pytest.mark.parametrize("seed", range(KILLS))
-def test_kill_at_a_random_moment(bench: Any, seed: int) -> None:
-    kill_one(bench, seed)
+@pytest.mark.parametrize("first", range(0, KILLS, AT_ONCE))
+def test_kill_at_a_random_moment(bench: Any, first: int) -> None:
+    bench.at_once(kill_one, range(first, min(first + AT_ONCE, KILLS)))
 
 
 @pytest.mark.parametrize("seed", range(KILLS))

@@ -61,12 +61,13 @@ class Lab:
         head = f"rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nstage_password: '{PASSWORD}'\n"
         self.bench.write("rig.yaml", head + text + "\n")
 
-    def run(self, *arguments: object) -> Any:
-        return self.bench.run(*WHO, *arguments)
+    def run(self, *arguments: object, here: bool = False) -> Any:
+        run = self.bench.run_here if here else self.bench.run
+        return run(*WHO, *arguments)
 
     def fail(self, *arguments: object, body: str = FAILS, here: bool = True) -> Any:
         self.bench.steps(body)
-        result = self.bench.run_here(*WHO, *arguments) if here else self.run(*arguments)
+        result = self.run(*arguments, here=here)
         assert result.ret == 1, result.stdout.str()
         return result
 
@@ -217,7 +218,7 @@ SILENT = {
 def test_nothing_is_sent(lab: Lab, name: str) -> None:
     body, flags, code = SILENT[name]
     lab.bench.steps(body)
-    result = lab.run(*flags)
+    result = lab.run(*flags, here="SIG" not in body)
     assert result.ret == code, result.stdout.str()
     lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
     assert lab.github.requests == []
@@ -398,7 +399,7 @@ def test_report_on_chooses_the_phases_of_a_parameter_file(lab: Lab, phase: str, 
         "github_issue": {"enabled": True},
     }
     lab.bench.write("day1.json", json.dumps(day))
-    result = lab.run("day1.json")
+    result = lab.run("day1.json", here=True)
     assert result.ret == 1, result.stdout.str()
     if asked:
         assert lab.reached("created")["issue_number"] == 1
