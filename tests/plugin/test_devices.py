@@ -192,19 +192,19 @@ class TestAfterAKill:
         first = self.kill(lab, "[python, laser_off.py]")
         assert hardware(lab)[-1] == "laser off by its command"
         lab.steps(self.NEXT)
-        assert f"session {first.name} crashed: see {first}\n" in lab.run().stdout.str()
+        assert f"session {first.name} crashed: see {first}\n" in lab.run_here().stdout.str()
 
     def test_the_next_session_tells_once_what_may_not_be_safe(self, lab: Any) -> None:
         first = self.kill(lab, "[python, -c, raise SystemExit(3)]")
         text = f"session {first.name} crashed; laser may not be safe: see {first}/launcher_metadata/safe_state.log"
         lab.steps(self.NEXT)
-        assert lab.run("--dry-run").stdout.str().count(text) == 0
-        result = lab.run()
+        assert lab.run_here("--dry-run").stdout.str().count(text) == 0
+        result = lab.run_here()
         assert result.ret == 0
         assert result.stdout.str().count(text) == 1
         (second,) = (one for one in lab.folders if one.parent.name == "sessions" and one != first)
         assert text in (second / "launcher_metadata/launcher.log").read_text(encoding="utf-8")
-        assert text not in lab.run().stdout.str()
+        assert text not in lab.run_here().stdout.str()
 
 
 def test_what_devices_log_at_the_end_belongs_to_post_acquisition(lab: Any) -> None:

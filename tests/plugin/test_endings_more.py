@@ -107,9 +107,13 @@ def test_a_fork_that_outlives_its_parent_writes_no_second_ending(bench: Any) -> 
     assert_mirrored(bench.path / "share", ("bench", bench.folder))
 
 
-@pytest.mark.parametrize("taken", ["signal.SIG_IGN", "lambda *_: None"])
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_that_a_step_took_is_taken_back(bench: Any, name: str, taken: str) -> None:
+def test_a_signal_that_a_step_took_is_taken_back(bench: Any) -> None:
+    takers = [(name, taken) for name in ("SIGINT", "SIGTERM") for taken in ("signal.SIG_IGN", "lambda *_: None")]
+    bench.at_once(a_signal_that_a_step_took_is_taken_back, takers)
+
+
+def a_signal_that_a_step_took_is_taken_back(bench: Any, taker: tuple[str, str]) -> None:
+    name, taken = taker
     write_steps(bench, f"signal.signal(signal.{name}, {taken})", f"os.kill(os.getpid(), signal.{name}); time.sleep(20)")
     assert bench.run().ret == 2
     assert_whole(bench, "interrupted")
@@ -225,9 +229,12 @@ def test_both_timeouts_at_once(bench: Any) -> None:
     assert (bench.outcomes()["test_acquire"], bench.outcomes()["test_save"]) == ("timeout", "passed")
 
 
-@pytest.mark.parametrize("signals", [("SIGHUP", "SIGHUP"), ("SIGTERM", "SIGHUP"), ("SIGINT", "SIGTERM")])
-def test_signals_of_a_system_that_closes_are_one_request(bench: Any, signals: tuple[str, str]) -> None:
+def test_signals_of_a_system_that_closes_are_one_request(bench: Any) -> None:
     """A terminal sends SIGHUP twice when it is closed, a service manager SIGTERM and SIGHUP."""
+    bench.at_once(two_signals_are_one_request, [("SIGHUP", "SIGHUP"), ("SIGTERM", "SIGHUP"), ("SIGINT", "SIGTERM")])
+
+
+def two_signals_are_one_request(bench: Any, signals: tuple[str, str]) -> None:
     body = "try:\n        open('ready', 'w').close(); time.sleep(20)\n    finally:\n        open('asked', 'w').close()"
     body += "; time.sleep(0.3)"
     write_steps(bench, body)
@@ -368,9 +375,12 @@ def run_with(bench: Any, harm: Any) -> int:
     return process.wait(60)
 
 
-@pytest.mark.parametrize("how", ["deleted", "emptied"])
-def test_a_journal_that_goes_away(bench: Any, how: str) -> None:
+def test_a_journal_that_goes_away(bench: Any) -> None:
     """The sidecar must not take a session for dead whose ending it could not read."""
+    bench.at_once(a_journal_goes_away, ["deleted", "emptied"])
+
+
+def a_journal_goes_away(bench: Any, how: str) -> None:
 
     def harm(metadata: Path) -> None:
         journal = metadata / "journal.jsonl"
