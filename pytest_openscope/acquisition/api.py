@@ -133,12 +133,8 @@ class Acquisition:
         __tracebackhide__ = True
         return _finish(self._start(spec))
 
-    def request_stop(self, reason: str) -> None:
-        """Begin to stop every run that has not ended; who waits for them goes on waiting."""
-        self.stop_all(reason, wait=False)
-
     def stop_all(self, reason: str, wait: bool = True) -> None:
-        """Stop every run that has not ended, all at once; safe from any thread."""
+        """Stop every run that has not ended, all at once; safe from any thread. ``wait`` False only begins it."""
         runs = self.active
         for run in runs:
             run.stop(reason, wait=False)

@@ -161,7 +161,7 @@ def test_running_into_its_limit_fails(make: Make) -> None:
 
 def test_a_stop_from_elsewhere_ends_run_as_a_failure(make: Make) -> None:
     acquisition = make()
-    timer = threading.Timer(0.4, acquisition.request_stop, ("session timeout",))
+    timer = threading.Timer(0.4, acquisition.stop_all, ("session timeout",), {"wait": False})
     timer.start()
     with pytest.raises(AcquisitionFailed, match="was stopped: session timeout"):
         acquisition.run(python("import time; time.sleep(60)"))
