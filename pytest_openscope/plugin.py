@@ -66,11 +66,12 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.getoption("--rig-config") == "":
         raise pytest.UsageError("--rig-config: the path is empty (an unset variable?) -> give the rig file, or leave it out")
-    if rig_config_of(config) is None:
-        if config.getoption("--validate-rig"):
-            raise pytest.UsageError("--validate-rig: no rig is given -> add --rig-config PATH")
-        return
+    # A run that has begun already holds OPENSCOPE_RIG_CONFIG back from the environment.
     if _RUN not in config.stash:
+        if rig_config_of(config) is None:
+            if config.getoption("--validate-rig"):
+                raise pytest.UsageError("--validate-rig: no rig is given -> add --rig-config PATH")
+            return
         from .session import ExperimentRun
 
         config.stash[_RUN] = ExperimentRun(config, terminal=_TERMINAL)

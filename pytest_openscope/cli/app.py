@@ -17,6 +17,7 @@ from .init import init
 from .note import note
 from .outbox import outbox
 from .recover import recover
+from .rerun import rerun
 from .resume import resume
 from .schema import schema
 
@@ -34,6 +35,7 @@ app.command("import-rig")(import_rig)
 app.command("note")(note)
 app.command("recover")(recover)
 app.command("resume")(resume)
+app.command("rerun")(rerun)
 app.command("outbox")(outbox)
 app.command("github-check")(github_check)
 app.command("audit")(audit)

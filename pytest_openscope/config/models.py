@@ -146,6 +146,7 @@ class Settings(Section):
         None, "folder of the session folders; made where it is missing, with a notice where its parent is missing too"
     )
     session_uuid: Id | None = key(None, "the session's name, when it is given from outside")
+    rerun_of: Text | None = key(None, "the session that this one repeats; openscope rerun sets it")
     script_path: PathText | None = key(None, "acquisition script or workflow; a relative one lies in the repository")
     script_parameters: Values = key({}, "name/value pairs for the acquisition")
     script_arguments: Texts = key((), "further command-line arguments")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .as_run import AsRun, file_today, read_as_run
 from .failures import ConfigurationError, Mistake, failure_from_exception
 from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
 from .journal import JOURNAL, RESCUE_JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
@@ -28,6 +29,7 @@ __all__ = [
     "METADATA",
     "RESCUE_JOURNAL",
     "AcquisitionFacts",
+    "AsRun",
     "ChainedException",
     "ConfigurationError",
     "Failure",
@@ -49,6 +51,7 @@ __all__ = [
     "end_state",
     "failure_from_exception",
     "failures_in",
+    "file_today",
     "freeze",
     "from_json",
     "git_revisions",
@@ -58,6 +61,7 @@ __all__ = [
     "json_safe",
     "name_problem",
     "package_revisions",
+    "read_as_run",
     "safe_name",
     "session_name",
     "to_json",

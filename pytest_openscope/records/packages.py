@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,37 +13,47 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..log import mask_text
-from .revisions import describe_repository, repository_root
+from .revisions import describe_repository, installed_versions, repository_root
 
 _INSTALLED = ("site-packages", "dist-packages")
 
 
 def freeze() -> list[str]:
-    """Return every installed package in the form of ``pip freeze``, sorted by name."""
-    lines: dict[str, str] = {}
-    for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
-            # The first one on sys.path is the one that is imported.
-            lines.setdefault(name.lower().replace("_", "-"), _requirement(name, distribution))
-    return [lines[name] for name in sorted(lines)]
+    """Return every installed package in the form of ``pip freeze``, sorted by name.
+
+    Names are normalised (``pyyaml``), as they stand in the names of the folders that say what is installed.
+    """
+    found = installed_versions()
+    origins: dict[str, dict[str, Any]] = {}
+    for folder in dict.fromkeys(sys.path):
+        for path in Path(folder or ".").glob("*.dist-info/direct_url.json"):
+            name = path.parent.name.partition("-")[0].lower().replace("_", "-").replace(".", "-")
+            with suppress(OSError):
+                origins.setdefault(name, _parse_origin(path.read_text(encoding="utf-8")))
+    return [_requirement(name, version, origins.get(name, {})) for name, version in found.items()]
 
 
-def _requirement(name: str, distribution: metadata.Distribution) -> str:
-    origin = _origin(distribution)
+def _requirement(name: str, version: str, origin: dict[str, Any]) -> str:
     url = mask_text(str(origin.get("url") or ""))
     if commit := origin.get("vcs_info", {}).get("commit_id"):
         return f"{name} @ {origin['vcs_info'].get('vcs', 'git')}+{url}@{commit}"
     if origin.get("dir_info", {}).get("editable"):
-        return f"-e {_path_of(url)}  # {name}=={distribution.version}"
-    return f"{name} @ {url}" if url else f"{name}=={distribution.version}"
+        return f"-e {_path_of(url)}  # {name}=={version}"
+    return f"{name} @ {url}" if url else f"{name}=={version}"
 
 
 def _origin(distribution: metadata.Distribution) -> dict[str, Any]:
     """Return where a package that comes from no index was installed from (``direct_url.json``, PEP 610)."""
     try:
-        found = json.loads(distribution.read_text("direct_url.json") or "{}")
-    except (OSError, ValueError):
+        return _parse_origin(distribution.read_text("direct_url.json") or "{}")
+    except OSError:
+        return {}
+
+
+def _parse_origin(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -20,6 +20,7 @@ from ..config import source_of
 from ..log import ExactMasker, mask_json, mask_text
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
 from ..system import create_time, keep_apart, write_atomic, write_holder
+from .as_run import keep_as_run
 from .continuing import link_back
 from .rig import RigWatch, check_readiness, recover_earlier, take_rig, tell_of_crashes
 from .step_tools import devices_of
@@ -71,6 +72,7 @@ def open_session(session: SessionState) -> None:
         from .repository import prepare_repository
 
         prepare_repository(session)
+    keep_as_run(session)
     _describe_devices(session)
     if not session.dry_run:
         session.guard("looking for sessions that died", partial(tell_of_crashes, session))

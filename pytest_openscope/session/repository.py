@@ -157,6 +157,7 @@ def prepare_repository(session: SessionState) -> None:
         except (EOFError, StepInterrupted):
             return False
 
+    checked_out = False
     try:
         found = check_out(
             repository,
@@ -175,11 +176,12 @@ def prepare_repository(session: SessionState) -> None:
         mistakes = check_scripts(configuration, [], ready=True)
         if mistakes:
             raise ConfigurationError(mistakes)
+        checked_out = True
     except (RepositoryError, ConfigurationError, GitFailed) as error:
         if isinstance(error, GitFailed) and error.kind == "stopped":
             return
         _refuse(session, error)
-    session.guard("writing git_revisions.json", partial(write_revisions, session))
+    session.guard("writing git_revisions.json", partial(write_revisions, session, checked_out))
 
 
 def _keep_changes(session: SessionState, repository: Repository) -> None:
@@ -201,18 +203,18 @@ def _refuse(session: SessionState, error: Exception) -> None:
     session.gate.stop("the experiment's code cannot be had as wanted", everything=True)
 
 
-def write_revisions(session: SessionState) -> None:
+def write_revisions(session: SessionState, checked_out: bool = False) -> None:
     """Write ``git_revisions.json``: the experiment's repository first, then all other code that takes part."""
-    session.save("git_revisions.json", _revisions(session))
+    session.save("git_revisions.json", _revisions(session, checked_out))
 
 
-def _revisions(session: SessionState) -> list[dict[str, Any]]:
+def _revisions(session: SessionState, checked_out: bool) -> list[dict[str, Any]]:
     configuration = session.configuration
     repository, _ = repository_of(session.parameters, configuration.cwd, session.secrets)
     found: list[dict[str, Any]] = []
     if repository is not None and (repository.folder / ".git").exists():
         own = {**describe_repository(repository.folder.resolve(), repository.folder.name), "wanted": repository.wanted}
-        own["experiment"] = True
+        own.update(experiment=True, checked_out=checked_out)
         if own["dirty"] and not session.dry_run:
             own["changes"] = [str(change) for change in examine(repository).changes]
         found.append(own)
