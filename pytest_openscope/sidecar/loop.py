@@ -126,6 +126,8 @@ class Sidecar:
     def _await_death(self, watch: ProcessWatch) -> None:
         while not watch.wait(60.0):
             continue
+        # At once, and kept: it is known until the parent has taken it.
+        watch.exit_code()
         self.dead.set()
         self.wake.set()
 
