@@ -136,6 +136,11 @@ def _create_folder(session: SessionState, root: Path) -> None:
     try:
         session.folder = create_session_folder(root, subject, start, given)
     except FileExistsError:
+        if session.nodes is not None and session.nodes.session_name is not None:
+            raise pytest.UsageError(
+                f"session_sync_role {settings.session_sync_role}: the session folder {root / str(given)} exists by now, and"
+                " nothing is ever overwritten -> give each PC of a session its own output_root_folder"
+            ) from None
         raise pytest.UsageError(
             f"session_uuid: the session folder {root / str(given)} exists -> give another name; nothing is ever overwritten"
         ) from None

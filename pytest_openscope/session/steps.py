@@ -373,7 +373,7 @@ class StepKeeper:
         post = [item for item in rest if place_of(item)[0] is Phase.POST_ACQUISITION]
         if not mine.gate.acquisition_begun or mine.interrupts.count > 1:
             return
-        for item, following in zip(post, [*post[1:], None], strict=True):
+        for item, following in zip(post, [*post[1:], None], strict=False):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 

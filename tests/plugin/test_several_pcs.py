@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -15,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("signals and pseudo-terminals of POSIX", allow_module_level=True)
+
+import pty
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from launcher_sync import LauncherMaster, launcher_slave
@@ -223,7 +227,10 @@ def test_acquire():
 """
     master.steps(steps.format(0))
     slave.steps(steps.format(2))
-    assert run_both(master, slave) == (0, 0), master.output + slave.output
+    slave.start()
+    # The wait for others is nobody's timeout.
+    master.start("--timeout=1", "--param", "session_timeout=2", "--param", "grace_s=0.1")
+    assert (master.end(), slave.end()) == (0, 0), master.output + slave.output
     first, second = (float((node.path / "began").read_text()) for node in (master, slave))
     assert abs(first - second) < 0.3
     prepared = next(step for step in slave.state["steps"] if step["name"] == "test_prepare")
@@ -396,7 +403,6 @@ def test_an_operator_stops_all(pair: Any, stopped: str) -> None:
     assert master.state["session_sync"]["nodes"] == slave.state["session_sync"]["nodes"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.parametrize("killed", ["master", "slave"])
 def test_a_killed_node_is_missed_at_once(pair: Any, killed: str) -> None:
     master, slave = pair()
@@ -482,6 +488,25 @@ def test_a_session_folder_that_one_pc_has_already(pair: Any) -> None:
     assert "day1 exists, and nothing is ever overwritten" in slave.output
     assert "camera (127.0.0.1) cannot take part" in master.output
     assert nothing_is_left(master)
+
+
+def test_two_nodes_with_one_output_folder(pair: Any) -> None:
+    master, slave = pair()
+    for node in (master, slave):
+        node.steps(STEPS.format(acquire="pass"))
+    (slave.path / "sessions").symlink_to(master.path / "sessions")
+    (master.path / "sessions").mkdir()
+    codes = run_both(master, slave)
+    assert sorted(codes) == [2, 4], master.output + slave.output
+    failed = master if codes[0] == 4 else slave
+    assert "give each PC of a session its own output_root_folder" in failed.output
+
+
+def test_a_validation_of_the_rig_meets_nobody(pair: Any) -> None:
+    master, _ = pair()
+    master.start("--validate-rig")
+    assert master.end() in (0, 1), master.output
+    assert "waiting for" not in master.output
 
 
 @pytest.mark.parametrize("role", ["master", "slave"])
