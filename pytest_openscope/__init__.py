@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .fixtures import Experiment, LimitsExceeded
     from .issues import fingerprint_of, fingerprint_of_name, normalised
     from .log import LogEntry, last_lines, read_log
-    from .modules import ModuleContext, ModuleFailed
+    from .modules import ModuleContext, ModuleFailed, archive_session
     from .records import AcquisitionFacts, ChainedException, Failure, Measurement, OnFailure, Outcome, Phase
     from .session import Operator
 
@@ -31,7 +31,7 @@ _HOME = {
     "fixtures": ("Experiment", "LimitsExceeded"),
     "issues": ("fingerprint_of", "fingerprint_of_name", "normalised"),
     "log": ("LogEntry", "last_lines", "read_log"),
-    "modules": ("ModuleContext", "ModuleFailed"),
+    "modules": ("ModuleContext", "ModuleFailed", "archive_session"),
     "records": ("AcquisitionFacts", "ChainedException", "Failure", "Measurement", "OnFailure", "Outcome", "Phase"),
     "session": ("Operator",),
 }
@@ -57,6 +57,7 @@ __all__ = [
     "Outcome",
     "Phase",
     "Rig",
+    "archive_session",
     "fingerprint_of",
     "fingerprint_of_name",
     "last_lines",

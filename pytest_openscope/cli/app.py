@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from .archive import archive
 from .audit import audit
 from .common import EXIT_USAGE, tell
 from .github_check import github_check
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("init")(init)
 app.command("import-rig")(import_rig)
 app.command("note")(note)
+app.command("archive")(archive)
 app.command("recover")(recover)
 app.command("resume")(resume)
 app.command("rerun")(rerun)

@@ -190,3 +190,73 @@ def test_a_step_that_runs_out_of_time_fails_and_the_copying_goes_on(bench: Any) 
     assert time.monotonic() - began < 50
     bench.wait_for(lambda: job(bench)["done"], 60)
     assert_archived(bench)
+
+
+def openscope(bench: Any, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest_openscope", *map(str, arguments)]
+    return subprocess.run(command, cwd=bench.path, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_tells_what_is_owed_and_finishes_it(bench: Any) -> None:
+    experiment(bench, max_retries=0)
+    (bench.path / "network").write_text("no folder")
+    assert bench.run("day1.json").ret == 1
+    bench.wait_for(lambda: not workers(bench) and job(bench)["tried_at"] and list((bench.path / "state/archives").glob("*")))
+    status = openscope(bench, "archive", "--status", "--rig-config", "rig.yaml")
+    assert status.returncode == 1
+    assert "data.bin: network: Not a directory" in status.stdout
+    again = openscope(bench, "archive", "--state-directory", "state")
+    assert again.returncode == 1
+    assert "data.bin: network" in again.stderr
+    (bench.path / "network").unlink()
+    done = openscope(bench, "archive", bench.folder)
+    assert done.returncode == 0, done.stderr
+    assert "copies made and verified" in done.stdout
+    assert_archived(bench)
+    assert openscope(bench, "archive", "--state-directory", "state").stdout == "no archive is owed\n"
+
+
+def test_the_command_archives_any_folder(bench: Any) -> None:
+    bench.write("data/deep/a.txt", "alpha")
+    done = openscope(bench, "archive", "data", "--network-dir", "n", "--backup-dir", "b", "--checksum-algo", "sha256")
+    assert done.returncode == 0, done.stderr
+    assert (bench.path / "n/data/deep/a.txt").read_text() == (bench.path / "b/data/deep/a.txt").read_text() == "alpha"
+    (bench.path / "n/data/deep/a.txt").write_text("other")
+    bench.write("data/deep/b.txt", "beta")
+    second = openscope(bench, "archive", "data", "--network-dir", "n")
+    assert (second.returncode, (bench.path / "n/data/deep/b.txt").read_text()) == (0, "beta")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "there is no such folder"),
+        (("--network-dir", "x"), "no folder is named"),
+        (("data", "--network-dir", "data"), "lies in the folder that is archived"),
+        (("data", "--network-dir", "n", "--checksum-algo", "md4"), "must be 'xxh3' or 'sha256'"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be(bench: Any, arguments: tuple[str, ...], message: str) -> None:
+    bench.write("data/a.txt", "alpha")
+    refused = openscope(bench, "archive", *arguments)
+    assert refused.returncode == 4
+    assert message in refused.stderr
+    assert not (bench.path / "data" / "launcher_metadata").exists()
+
+
+def test_a_python_experiment_archives_with_one_call(bench: Any) -> None:
+    bench.steps(
+        "from pytest_openscope import archive_session\n\n"
+        "@pytest.mark.acquisition\ndef test_record(experiment):\n"
+        "    (experiment.session_folder / 'data.bin').write_bytes(b'x' * 1000)\n\n"
+        "@pytest.mark.post_acquisition\ndef test_archive(experiment):\n"
+        f"    base = {str(bench.path)!r}\n"
+        "    name = experiment.session_folder.name\n"
+        "    places = dict(network_dir=f'{base}/network/{name}', backup_dir=f'{base}/backup/{name}')\n"
+        "    report = archive_session(experiment.session_folder, **places)\n"
+        "    assert report['complete']\n"
+    )
+    result = bench.run("test_experiment.py")
+    assert result.ret == 0, result.stdout.str()
+    bench.wait_for(lambda: job(bench)["done"])
+    assert_archived(bench)

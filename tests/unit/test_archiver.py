@@ -277,10 +277,10 @@ def disturbed(when: str, disturb: Callable[[FolderTarget, str], None]) -> type[F
     """A target at which something happens just before one of its methods."""
 
     class Disturbed(FolderTarget):
-        def begin(self, name: str, source: Source) -> Any:
+        def begin(self, name: str, source: Source, replace: bool) -> Any:
             if when == "begin":
                 disturb(self, name)
-            return super().begin(name, source)
+            return super().begin(name, source, replace)
 
         def settle(self, names: Iterable[str]) -> None:
             names = list(names)
@@ -404,11 +404,11 @@ def test_a_dead_target_is_not_asked_for_each_of_its_files(bench: Bench) -> None:
     asked: list[str] = []
 
     class Dead(FolderTarget):
-        def begin(self, name: str, source: Source) -> Any:
+        def begin(self, name: str, source: Source, replace: bool) -> Any:
             if self.name == "network":
                 asked.append(name)
                 raise OSError(errno.EHOSTDOWN, "Host is down")
-            return super().begin(name, source)
+            return super().begin(name, source, replace)
 
         def probe(self) -> str:
             return "Host is down" if self.name == "network" else ""
@@ -425,8 +425,8 @@ def test_a_dead_target_is_not_asked_for_each_of_its_files(bench: Bench) -> None:
 
 def test_a_full_disk_is_told_as_such(bench: Bench) -> None:
     class Full(FolderTarget):
-        def begin(self, name: str, source: Source) -> Any:
-            copying = super().begin(name, source)
+        def begin(self, name: str, source: Source, replace: bool) -> Any:
+            copying = super().begin(name, source, replace)
             if self.name == "backup" and name == "big":
                 copying.put = lambda block: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space"))
             return copying

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .manifest import Copy, Manifest
-from .parameters import ArchiverParameters
+from .parameters import ArchiverParameters, is_url
+from .remote import RemoteTarget
 from .sources import Source, find_files, os_path
 from .targets import BLOCK_BYTES, Conflict, Copying, FolderTarget, Target, new_hash, words_of
 
@@ -128,6 +129,8 @@ class _Task:
     source: Source
     targets: list[Target]
     checksum: str = ""
+    #: Targets that hold an older copy of ours, which is to be replaced.
+    replaces: set[str] = field(default_factory=set)
 
 
 class Archiver:
@@ -335,7 +338,7 @@ class Archiver:
         copies: dict[str, Copying] = {}
         for target in targets:
             with self._guarded(name, target):
-                copies[target.name] = target.begin(name, task.source)
+                copies[target.name] = target.begin(name, task.source, target.name in task.replaces)
         digest = new_hash(self._algo)
         length = 0
         try:
@@ -386,7 +389,11 @@ class Archiver:
             return False
         with self._guarded(name, target):
             there = target.size_of(name)
-            if there is None or self._may_replace(name, target):
+            task.replaces.discard(target.name)
+            if there is None:
+                return True
+            if self._may_replace(name, target):
+                task.replaces.add(target.name)
                 return True
             self._compare(task, target, buffer, there)
         return False
@@ -454,7 +461,7 @@ class Archiver:
     def _publish(self, task: _Task, target: Target) -> None:
         name = task.source.name
         try:
-            target.publish(name, self._may_replace(name, target) if self._may_change(name) else False)
+            target.publish(name, target.name in task.replaces)
         except FileExistsError:
             if target.checksum_of(name, self._algo, self.stop.is_set) != task.checksum:
                 target.discard(name)
@@ -556,6 +563,8 @@ class _Guard:
 
 def target_of(parameters: ArchiverParameters, name: str, place: str) -> Target:
     """Return the target at a place."""
+    if is_url(place):
+        return RemoteTarget(name, place, parameters.storage_options(name))
     return FolderTarget(name, place, str(parameters.folder))
 
 

@@ -160,8 +160,6 @@ def _problems_of_places(written: Mapping[str, str], places: Mapping[str, str], f
         if sys.platform != "win32" and PureWindowsPath(text).drive and not is_url(text) and not text.startswith("//")
     ]
     for name, place in places.items():
-        if is_url(place):
-            problems.append(f"{name}_dir: {place} is a URL; targets are folders in this version")
         if not is_url(place) and _lies_in(place, folder):
             problems.append(f"{name}_dir: {place} lies in the folder that is archived, {folder}")
         elif not is_url(place) and _lies_in(folder, Path(place)):

@@ -74,8 +74,8 @@ class Target(Protocol):
     def checksum_of(self, name: str, algo: str, stop: Callable[[], bool]) -> str:
         """Read what lies at a file's place and return its checksum."""
 
-    def begin(self, name: str, source: Source) -> Copying:
-        """Begin a copy, or go on with one."""
+    def begin(self, name: str, source: Source, replace: bool) -> Copying:
+        """Begin a copy, or go on with one; ``replace`` for one that is to take the place of an older copy of ours."""
 
     def settle(self, names: Iterable[str]) -> None:
         """Bring finished copies to the disk."""
@@ -134,7 +134,7 @@ class FolderTarget:
             os.makedirs(self._final(folder) if folder else self._root, exist_ok=True)  # noqa: PTH103
             self._made.add(folder)
 
-    def begin(self, name: str, source: Source) -> Copying:
+    def begin(self, name: str, source: Source, replace: bool) -> Copying:
         """Begin a copy, or go on with one."""
         self._make_folder(name.rpartition("/")[0])
         return _FileCopying(self._partial(name))
