@@ -20,6 +20,7 @@ from .files import (
     BINARY,
     BLOCK_BYTES,
     LOG_NAME,
+    METADATA_FILES,
     TURN_BYTES,
     MirrorJob,
     drop_cache,
@@ -109,7 +110,6 @@ class OwnCopy:
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
         self.root = Path(job.mirror_directory or "")
         self.folder = job.own_folder
-        self.metadata_files = job.metadata_files
         self.source = source
         self.hint = hint
         self.beat = beat
@@ -181,7 +181,7 @@ class OwnCopy:
             OSError: those that could not be copied, after the others were.
         """
         failure: OSError | None = None
-        for name in self.metadata_files:
+        for name in METADATA_FILES:
             try:
                 self._copy_file(name)
             except OSError as error:
@@ -226,7 +226,7 @@ class OwnCopy:
             fd = os.open(path, os.O_RDWR | BINARY)
         except FileNotFoundError:
             taken = {entry.name for entry in self.folder.iterdir()}
-            if self.hint.number("copy") != number and taken & {numbered(name, number) for name in self.metadata_files}:
+            if self.hint.number("copy") != number and taken & {numbered(name, number) for name in METADATA_FILES}:
                 return None
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
             self.created = self.hint.number("copy") is None

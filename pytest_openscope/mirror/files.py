@@ -6,10 +6,9 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..records import safe_name
 
@@ -38,22 +37,18 @@ class MirrorJob:
     """One session's mirror.
 
     Attributes:
-        session_folder: the local session folder.
-        log_path: the session log in it.
+        log_path: the session log.
         mirror_directory: ``centralized_log_directory``; None turns the mirror off.
         started: the session's start, ISO 8601; its date names the folders ``YYYY/MM/DD``.
         state_directory: the rig's local state directory (locks and hints).
-        metadata_files: names, relative to the log's folder, that are copied beside the log at the end.
     """
 
-    session_folder: str
     log_path: str
     mirror_directory: str | None
     rig_id: str
     session_uuid: str
     started: str
     state_directory: str
-    metadata_files: tuple[str, ...] = METADATA_FILES
 
     def to_json(self) -> str:
         """Return the job as one line of ASCII."""
@@ -61,11 +56,8 @@ class MirrorJob:
 
     @classmethod
     def from_json(cls, text: str) -> MirrorJob:
-        """Rebuild a job; unknown keys (a newer version's) are left out."""
-        data: Mapping[str, Any] = json.loads(text)
-        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        known["metadata_files"] = tuple(known.get("metadata_files", METADATA_FILES))
-        return cls(**known)
+        """Rebuild a job."""
+        return cls(**json.loads(text))
 
     @property
     def day_folder(self) -> Path:
@@ -143,16 +135,10 @@ def make_below(root: Path, folder: Path, beat: Callable[[], None]) -> None:
 def read_at(fd: int, offset: int, size: int) -> bytes:
     """Return up to ``size`` bytes from ``offset``; fewer only at the end of the file."""
     os.lseek(fd, offset, os.SEEK_SET)
-    first = os.read(fd, size)
-    if len(first) in (0, size):
-        return first
-    parts, missing = [first], size - len(first)
-    while missing:
-        data = os.read(fd, missing)
-        if not data:
-            break
+    parts = []
+    while size and (data := os.read(fd, size)):
         parts.append(data)
-        missing -= len(data)
+        size -= len(data)
     return b"".join(parts)
 
 

@@ -121,7 +121,6 @@ class Helpers:
         if not directory or state is None or self.mirror is not None:
             return
         job = MirrorJob(
-            session_folder=str(view.folder),
             log_path=str(view.log_path),
             mirror_directory=str(directory),
             rig_id=str(view.value("rig_id", "")),

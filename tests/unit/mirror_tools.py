@@ -31,7 +31,7 @@ class Bench:
         self.log.touch()
         self.control = folder / "control.json"
         self.set(all=None)
-        self.job = MirrorJob(str(metadata.parent), str(self.log), str(central), rig, session, STARTED, str(folder / "state"))
+        self.job = MirrorJob(str(self.log), str(central), rig, session, STARTED, str(folder / "state"))
         self.notices: list[Notice] = []
         self.supervisor: MirrorSupervisor | None = None
 

@@ -68,7 +68,7 @@ def test_folder_names_fit_every_file_system() -> None:
 
 
 def test_the_date_of_the_start_names_the_folders() -> None:
-    job = MirrorJob("s", "s/l", "/central", "rig 1", "mouse", "2026-03-04T23:59:58+01:00", "/state")
+    job = MirrorJob("s/l", "/central", "rig 1", "mouse", "2026-03-04T23:59:58+01:00", "/state")
     assert job.own_folder.as_posix() == "/central/2026/03/04/rig 1/mouse"
     assert job.day_log.as_posix() == "/central/2026/03/04/launcher.log"
     assert MirrorJob.from_json(job.to_json()) == job
@@ -172,7 +172,7 @@ def test_delays_grow_and_stay_short_at_the_end() -> None:
 
 
 def test_paths_are_paths(tmp_path: Path) -> None:
-    job = MirrorJob(str(tmp_path), str(tmp_path / "l"), None, "r", "s", "2026-03-04", str(tmp_path))
+    job = MirrorJob(str(tmp_path / "l"), None, "r", "s", "2026-03-04", str(tmp_path))
     assert job.lock_path == tmp_path / "mirror" / "s.lock"
 
 
