@@ -355,17 +355,29 @@ def check_repository(repository: Repository, tree: WorkTree, allow_dirty: bool, 
 
 @dataclass(frozen=True)
 class CheckedOut:
-    """What a session runs: ``commit`` with ``changes``; ``done`` says what it took to get there."""
+    """What a session runs: ``commit`` with ``changes``; ``done`` says what it took to get there.
+
+    Until ``release()``, or the end of the process, no other session moves the folder to another commit.
+    """
 
     commit: str
     changes: tuple[Change, ...]
     done: tuple[str, ...]
+    in_use: FileLock
+
+    def release(self) -> None:
+        """Let other sessions check out what they want."""
+        self.in_use.release()
+        with suppress(OSError):
+            self.in_use.path.unlink()
+            self.in_use.path.parent.rmdir()  # the last one
 
 
 def check_out(
     repository: Repository,
     *,
     allow_dirty: bool = False,
+    user: str = "",
     say: Callable[[str], None] = lambda text: None,
     announce: Callable[[str], None] = lambda text: None,
     stopped: Callable[[], bool] = bool,
@@ -375,6 +387,7 @@ def check_out(
 
     Args:
         allow_dirty: local changes stay; without, they are an error.
+        user: name of the session; the process's number without.
         say: gets what is done, and what git says of it.
         announce: gets what may take long, before it begins.
         stopped: asked all the time; True ends it.
@@ -384,7 +397,9 @@ def check_out(
         RepositoryError: it cannot be done; nothing that was there is lost.
         GitFailed: git failed, took too long or was stopped.
     """
-    checkout = _Checkout(repository, repository.git(say=say, stopped=stopped), allow_dirty, say, announce, confirm)
+    checkout = _Checkout(
+        repository, repository.git(say=say, stopped=stopped), allow_dirty, user or str(os.getpid()), say, announce, confirm
+    )
     try:
         repository.folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(repository.folder.parent / f".{repository.folder.name}.openscope.lock")
@@ -411,13 +426,15 @@ class _Checkout:
         repository: Repository,
         git: Git,
         allow_dirty: bool,
+        user: str,
         say: Callable[[str], None],
         announce: Callable[[str], None],
         confirm: Callable[[str], bool],
     ) -> None:
-        self.repository, self.git, self.allow_dirty = repository, git, allow_dirty
+        self.repository, self.git, self.allow_dirty, self.user = repository, git, allow_dirty, user
         self.say, self.announce, self.confirm = say, announce, confirm
         self.folder = repository.folder
+        self.users = self.folder.parent / f".{self.folder.name}.openscope.in-use"
         self.done: list[str] = []
 
     def run(self) -> CheckedOut:
@@ -428,6 +445,7 @@ class _Checkout:
             self._refuse(tree)
             commit = tree.commit or self._fetch(tree)
             if tree.head != commit:
+                self._refuse_beside_others(commit)
                 self._move(tree, commit)
             self._submodules(self.folder, tree.changes)
         head = self.git(self.folder, "rev-parse", "HEAD").strip()
@@ -437,7 +455,25 @@ class _Checkout:
         if changes and not self.allow_dirty:
             # A file that no commit can hold as it is here: names that differ in case only, line ends, a filter that is missing.
             raise RepositoryError(check_repository(self.repository, WorkTree(True, head, changes=changes), False, "repository"))
-        return CheckedOut(commit, changes, tuple(self.done))
+        in_use = FileLock(self.users / self.user)
+        if not in_use.acquire():
+            raise _error("local_repository_path", f"{in_use.path} is locked", "give another local_repository_path")
+        return CheckedOut(commit, changes, tuple(self.done), in_use)
+
+    def _refuse_beside_others(self, commit: str) -> None:
+        """Raise where another session of this computer runs the code that lies here now; notes of dead ones are removed."""
+        users = []
+        for path in sorted(self.users.iterdir()) if self.users.is_dir() else ():
+            lock = FileLock(path)
+            if not lock.acquire():
+                users.append(path.name)
+                continue
+            lock.release()
+            with suppress(OSError):
+                path.unlink()
+        if users:
+            problem = f"session {', '.join(users)} runs another commit in {self.folder} than {commit}"
+            raise _error("local_repository_path", problem, "wait for its end, or give each rig a folder of its own")
 
     def _tell(self, text: str) -> None:
         self.done.append(text)
@@ -604,7 +640,10 @@ def _remove(folder: Path) -> None:
             os.chmod(path, 0o700)  # noqa: PTH101 - rmtree gives texts
             function(path)
 
-    shutil.rmtree(folder, onerror=writable)
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=writable)
+    else:
+        shutil.rmtree(folder, onerror=writable)
 
 
 def changes_as_diff(repository: Repository) -> tuple[bytes, list[str]]:

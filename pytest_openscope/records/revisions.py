@@ -55,8 +55,8 @@ def repository_root(folder: Path) -> Path | None:
 
 
 def describe_repository(root: Path, name: str) -> dict[str, Any]:
-    """Return ``name``, ``path``, ``commit`` and ``dirty`` (None when unknown), and ``branch`` and ``repository_url`` if any."""
-    facts: dict[str, Any] = {"name": name, "path": str(root), "commit": None}
+    """Return ``name``, ``path``, ``commit`` ``branch`` and ``dirty`` (None: none, or unknown), and any ``repository_url``."""
+    facts: dict[str, Any] = {"name": name, "path": str(root), "commit": None, "branch": None}
     git = _git_folder(root)
     if git is None:
         return facts

@@ -162,11 +162,13 @@ def prepare_repository(session: SessionState) -> None:
         found = check_out(
             repository,
             allow_dirty=session.options.allow_dirty,
+            user=session.folder.name,
             say=partial(session.log.write, "INFO", _LOGGER),
             announce=partial(say_at_once, session.config),
             stopped=lambda: session.interrupts.count > 0,
             confirm=confirm,
         )
+        session.config.add_cleanup(found.release)
         session.log.write("INFO", _LOGGER, f"{repository.folder} is at {found.commit} ({repository.wanted})")
         for change in found.changes:
             session.log.write("WARNING", _LOGGER, f"local change: {change}")

@@ -264,3 +264,61 @@ def test_packages_of_devices_are_in_the_revisions(lab: Any, monkeypatch: pytest.
     assert by_name["lab_source"]["branch"] == "main"
     assert by_name["packaging"]["package_version"]
     assert by_name["packaging"]["source"] == "installed package"
+
+
+def test_two_rigs_of_one_computer_do_not_move_each_others_code(lab: Any) -> None:
+    rig = (lab.path / "rig.yaml").read_text()
+    lab.write("rig2.yaml", rig.replace("bench", "bench2").replace("state\n", "state2\n"))
+    lab.parameters(
+        repository_commit_hash=lab.first,
+        launcher="command",
+        command=[sys.executable, "-c", "import os, time\nwhile not os.path.exists('go on'): time.sleep(0.02)"],
+    )
+    running = subprocess.Popen(lab.command("day1.json"), cwd=lab.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        lab.wait_for(lambda: "started" in lab.messages and "command" in lab.messages and lab.code.exists())
+        lab.wait_for(lambda: any("acquisition" in str(entry.phase) for entry in lab.log))
+        _parameters(lab, repository_commit_hash=lab.second)
+        (lab.path / "day1.json").rename(lab.path / "day2.json")
+        command = [*lab.command("day2.json", rig=False), "--rig-config", "rig2.yaml", "--subject-id", "m2", "--user-id", "eve"]
+        other = subprocess.run(command, cwd=lab.path, capture_output=True, text=True, timeout=60)
+        assert other.returncode == 1, other.stdout + other.stderr
+        assert "runs another commit in" in other.stderr
+        assert git(lab.code, "rev-parse", "HEAD") == lab.first
+    finally:
+        lab.write("go on", "")
+        assert running.wait(30) == 0
+    again = subprocess.run(command, cwd=lab.path, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert git(lab.code, "rev-parse", "HEAD") == lab.second
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_the_operator_decides_on_a_branch_whose_remote_cannot_be_asked(lab: Any, answer: str) -> None:
+    import pty
+
+    lab.parameters(repository_commit_hash="main")
+    assert lab.run("day1.json").ret == 0
+    shutil.rmtree(lab.path / "sessions")
+    shutil.rmtree(lab.remote)
+    leader, follower = pty.openpty()
+    command = [part for part in lab.command("day1.json") if part != "--no-input"]
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    process = subprocess.Popen(command, cwd=lab.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    seen, answers = b"", [(b"Run that commit?", answer.encode()), (b"Notes on this session", b"")]
+    while True:
+        try:
+            data = os.read(leader, 4096)
+        except OSError:
+            break
+        seen += data
+        if not data:
+            break
+        if answers and answers[0][0] in seen:
+            os.write(leader, answers.pop(0)[1] + b"\n")
+    os.close(leader)
+    assert process.wait(20) == (0 if answer == "y" else 1), seen.decode()
+    assert lab.second in seen.decode()
+    assert ("acquisition.run.stdout version 2" in lab.messages) == (answer == "y")

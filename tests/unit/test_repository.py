@@ -63,7 +63,10 @@ class Lab:
 
     def check_out(self, wanted: str = "main", allow_dirty: bool = False, **more: Any) -> Any:
         keys = {name: more.pop(name) for name in list(more) if name.startswith(("repository", "local"))}
-        return check_out(self.repository(wanted, **keys), allow_dirty=allow_dirty, say=self.said.append, **more)
+        found = check_out(self.repository(wanted, **keys), allow_dirty=allow_dirty, say=self.said.append, **more)
+        if "user" not in more:
+            found.release()
+        return found
 
     def text(self, name: str = "stimulus.py") -> str:
         return (self.folder / name).read_text(encoding="utf-8")
@@ -316,6 +319,56 @@ def test_another_session_that_uses_git_there_is_waited_for(lab: Lab) -> None:
         with pytest.raises(RepositoryError, match="another session uses git"):
             lab.check_out(repository_timeout_s=0.2)
     assert lab.check_out().commit == lab.third
+
+
+def test_no_session_moves_the_code_under_another_one(lab: Lab) -> None:
+    running = [lab.check_out(lab.second, user="mouse1")]
+    running.append(lab.check_out(lab.second, user="mouse2"))  # the same commit disturbs nobody
+    with pytest.raises(RepositoryError, match="session mouse1, mouse2 runs another commit"):
+        lab.check_out(lab.third, user="mouse3")
+    assert lab.text() == "print('v2')\n"
+    for one in running:
+        one.release()
+    assert lab.check_out(lab.third).commit == lab.third
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
+def test_a_session_that_died_uses_nothing_any_more(lab: Lab) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from pytest_openscope.acquisition import check_out, repository_of\n"
+        "keys = {'repository_url': sys.argv[1], 'local_repository_path': sys.argv[2], 'repository_commit_hash': 'v1'}\n"
+        "found = check_out(repository_of(keys, Path.cwd())[0], user='mouse1'); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, lab.url, str(lab.local)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert lab.text() == "print('v1')\n"
+    running = lab.check_out(lab.third, user="mouse2")
+    running.release()
+    assert not (lab.local / ".stimulus.openscope.in-use").exists()
+
+
+def test_an_empty_remote(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    git(tmp_path / "empty", "init", "--quiet", "--bare")
+    with pytest.raises(RepositoryError, match="the repository is empty"):
+        lab.check_out(repository_url=(tmp_path / "empty").as_uri())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_a_clone_of_another_account_is_refused_with_the_way_out(lab: Lab) -> None:
+    lab.check_out()
+    for path in (lab.folder, lab.folder / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(RepositoryError, match=r"belongs to another account -> .*safe\.directory"):
+        lab.check_out()
+
+
+def test_a_lock_that_a_killed_git_left_is_named(lab: Lab) -> None:
+    lab.check_out()
+    (lab.folder / ".git" / "index.lock").touch()
+    with pytest.raises(GitFailed, match=r"index\.lock"):
+        lab.check_out("v1")
+    assert lab.text() == "print('v3')\n"
 
 
 def test_the_environment_of_a_git_hook_does_not_reach_in(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
