@@ -473,7 +473,9 @@ class OtherNodes:
         session = self._session
         failures = session.record.failures
         reason = self._for_others(failures[0].message) if failures else ""
-        if session.outcome is not Outcome.PASSED and not session.gate.acquisition_begun:
+        # A session that broke down between its steps (an internal error) has not closed its gate.
+        broken = any(failure.phase is None for failure in failures)
+        if broken or (session.outcome is not Outcome.PASSED and not session.gate.acquisition_begun):
             self._tell_fault(reason or "no step ran")
         more = {} if self._told else {"reason": reason}
         self._nodes.say(state="ended", outcome=str(session.outcome), **more)

@@ -357,6 +357,17 @@ def test_files_that_cannot_be_collected_stop_the_others(pair: Any) -> None:
     assert outcomes(master) == {"behaviour": "interrupted", "camera": "error"}
 
 
+def test_a_session_that_breaks_down_stops_the_others(pair: Any) -> None:
+    master, slave = pair()
+    master.steps(STEPS.format(acquire=WAIT))
+    slave.steps("def test_acquire(): pass\n")
+    broken = "def pytest_runtest_logreport(report):\n    if report.when == 'call': raise RuntimeError('a plugin is broken')\n"
+    (slave.path / "conftest.py").write_text(broken)
+    assert run_both(master, slave) == (2, 3), master.output
+    assert "node camera failed: a plugin is broken" in master.log
+    assert (master.path / "saved").exists()
+
+
 def test_going_on_is_the_other_policy(pair: Any) -> None:
     master, slave = pair(session_sync_on_failure="continue")
     master.steps(STEPS.format(acquire="time.sleep(2)"))
@@ -423,7 +434,46 @@ def test_a_killed_node_is_missed_at_once(pair: Any, killed: str) -> None:
     # Its own sidecar writes its state, with the table as far as it knew it.
     until(lambda: dead.state["outcome"] == "crashed")
     assert dead.table[name]["outcome"] == "crashed"
-    assert dead.table[living.path.name]["state"] == "acquiring"
+    assert dead.table[living.path.name]["state"] in ("ready", "acquiring")
+
+
+def test_a_node_that_hangs_is_missed_and_learns_of_it_when_it_wakes(pair: Any) -> None:
+    master, slave = pair(session_sync_silence_sec=1)
+    for node in (master, slave):
+        node.steps(STEPS.format(acquire=WAIT))
+        node.start()
+    for node in (master, slave):
+        node.until("all nodes start to acquire")
+    slave.process.send_signal(signal.SIGSTOP)
+    try:
+        master.until("step interrupted")
+        assert "interrupted by node camera is silent: nothing was heard of it for 1 s" in master.log
+    finally:
+        slave.process.send_signal(signal.SIGCONT)
+    assert (master.end(), slave.end()) == (2, 2), slave.output
+    assert outcomes(slave) == {"behaviour": "interrupted", "camera": "interrupted"}
+    assert (slave.path / "saved").exists()
+
+
+def test_three_nodes_of_which_one_has_the_launcher(pair: Any, port: int, tmp_path: Path) -> None:
+    master, slave = pair(session_sync_expected_slaves=3)
+    ephys = Node(tmp_path / "ephys", "slave", port, **{"session_sync_timeout_sec": 20})
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(launcher_slave(port, "mouse7", "old-pc", 20)))
+    thread.start()
+    nodes = (ephys, slave, master)
+    for node, acquire in zip(nodes, (WAIT, FAIL, WAIT), strict=True):
+        node.steps(STEPS.format(acquire=acquire))
+        node.start()
+    codes = [node.end() for node in nodes]
+    thread.join(10)
+    assert codes == [2, 1, 2], ephys.output
+    assert found[0][0] == master.folder.name
+    assert "interrupted by node camera failed: acquisition step 'test_acquire' failed" in ephys.state["failures"][0]["message"]
+    tables = [node.state["session_sync"]["nodes"] for node in nodes]
+    assert tables[0] == tables[1] == tables[2]
+    expected = {"behaviour": "interrupted", "camera": "failed", "ephys": "interrupted", "old-pc": None}
+    assert outcomes(ephys) == expected
 
 
 # -- who does not come together
@@ -615,6 +665,19 @@ def test_a_short_session_waits_for_the_others_outcomes(pair: Any) -> None:
     assert "waiting for camera to end (at most 60 s; Ctrl-C to go on)" in master.output
     assert outcomes(master) == outcomes(slave) == {"behaviour": "passed", "camera": "failed"}
     assert "node camera: failed" in master.output
+
+
+def test_a_session_that_goes_on_has_its_next_number_on_all(pair: Any) -> None:
+    master, slave = pair()
+    for node in (master, slave):
+        node.steps(STEPS.format(acquire="pass"))
+    assert run_both(master, slave) == (0, 0), master.output
+    first = master.folder.name
+    slave.start()
+    master.start("--continue-session", "last")
+    assert (master.end(), slave.end()) == (0, 0), master.output + slave.output
+    for node in (master, slave):
+        assert (node.path / "sessions" / f"{first}_2" / "launcher_metadata" / "end_state.json").exists()
 
 
 def test_a_command_line_that_is_a_mistake_is_told(pair: Any) -> None:
