@@ -10,7 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .acquisition import Acquisition, AcquisitionFailed, AcquisitionRun, AcquisitionTimeout
+    from .acquisition import (
+        Acquisition,
+        AcquisitionFailed,
+        AcquisitionRun,
+        AcquisitionSpec,
+        AcquisitionTimeout,
+        Adapter,
+        Call,
+        Finding,
+        Task,
+    )
     from .config import Rig
     from .devices import Devices, Driver
     from .fixtures import Experiment, LimitsExceeded
@@ -25,7 +35,17 @@ __version__ = "0.1.0"
 LAUNCHER_FORMAT_VERSION = "0.2.57"
 
 _HOME = {
-    "acquisition": ("Acquisition", "AcquisitionFailed", "AcquisitionRun", "AcquisitionTimeout"),
+    "acquisition": (
+        "Acquisition",
+        "AcquisitionFailed",
+        "AcquisitionRun",
+        "AcquisitionSpec",
+        "AcquisitionTimeout",
+        "Adapter",
+        "Call",
+        "Finding",
+        "Task",
+    ),
     "config": ("Rig",),
     "devices": ("Devices", "Driver"),
     "fixtures": ("Experiment", "LimitsExceeded"),
@@ -41,12 +61,16 @@ __all__ = [
     "AcquisitionFacts",
     "AcquisitionFailed",
     "AcquisitionRun",
+    "AcquisitionSpec",
     "AcquisitionTimeout",
+    "Adapter",
+    "Call",
     "ChainedException",
     "Devices",
     "Driver",
     "Experiment",
     "Failure",
+    "Finding",
     "LimitsExceeded",
     "LogEntry",
     "Measurement",
@@ -57,6 +81,7 @@ __all__ = [
     "Outcome",
     "Phase",
     "Rig",
+    "Task",
     "archive_session",
     "fingerprint_of",
     "fingerprint_of_name",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from .adapter import Adapter, Finding, Task
 from .api import Acquisition
-from .commands import build_spec, check_parameters, default_spec, describe_command, repository_folder
+from .calls import Call
 from .failures import AcquisitionFailed, AcquisitionTimeout
+from .kinds import build_spec, check_parameters, default_spec, describe_command
 from .output import replay
+from .paths import repository_folder
 from .repository import (
     Repository,
     RepositoryError,
@@ -25,9 +28,13 @@ __all__ = [
     "AcquisitionRun",
     "AcquisitionSpec",
     "AcquisitionTimeout",
+    "Adapter",
+    "Call",
     "Fault",
+    "Finding",
     "Repository",
     "RepositoryError",
+    "Task",
     "build_spec",
     "changes_as_diff",
     "check_out",

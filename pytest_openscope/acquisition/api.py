@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Union
 
 from ..records import AcquisitionFacts
 from ..system import split_command
-from .failures import reason_of
+from .adapter import Task
+from .failures import AcquisitionFailed, reason_of
+from .kinds import adapter_of
 from .output import Sink
 from .run import AcquisitionRun
 from .simulated import Fault, SimulatedRun, faulty
-from .spec import AcquisitionSpec, name_of_command
+from .spec import LOGGER, AcquisitionSpec, name_of_command
 
+logger = logging.getLogger(LOGGER)
 Command = Union[str, "os.PathLike[str]", Sequence[object]]
 
 
@@ -31,6 +36,7 @@ class Acquisition:
         fault: how simulated runs fail.
         on_ended: gets the facts of each run when it has ended, from the run's own thread.
         echo: shows output on the terminal where the spec asks for it.
+        ask: asks the operator; see :class:`.adapter.Task`.
 
     Attributes:
         attempt: which attempt of the step runs; from the second on it stands in the names of the output, so that none is lost.
@@ -47,13 +53,14 @@ class Acquisition:
         fault: Fault | None = None,
         on_ended: Callable[[AcquisitionFacts], object] | None = None,
         echo: Callable[[str, list[bytes]], Any] | None = None,
+        ask: Callable[[str, Sequence[str], str], str | None] | None = None,
     ) -> None:
         self.folder = folder
         self.defaults = defaults or AcquisitionSpec()
         self.dry_run = dry_run
         self.finished: list[AcquisitionFacts] = []
         self._sink, self._on_event, self._echo = sink, on_event, echo
-        self._fault, self._on_ended = fault, on_ended
+        self._fault, self._on_ended, self._ask = fault, on_ended, ask
         self._runs: list[AcquisitionRun] = []
         self.attempt = 1
 
@@ -132,6 +139,47 @@ class Acquisition:
         """
         __tracebackhide__ = True
         return _finish(self._start(spec))
+
+    def run_launcher(self, parameters: Mapping[str, Any]) -> AcquisitionFacts | None:
+        """Run the acquisition that parameters describe, ``launcher`` and the keys of its kind, with its adapter's retries.
+
+        Returns:
+            The facts of the last attempt; None when the kind runs nothing.
+
+        Raises:
+            AcquisitionFailed: see :meth:`run`; also when it is not ready, or its adapter finds it wanting.
+            ConfigurationError: the parameters do not say what to run.
+        """
+        __tracebackhide__ = True
+        task = Task(parameters, self.folder, self.defaults, run=self.execute)
+        adapter = adapter_of(task if self._ask is None else replace(task, ask=self._ask))
+        if adapter is None:
+            return None
+        for attempt in count(1):
+            run: AcquisitionRun | None = None
+            try:
+                if self.dry_run:
+                    adapter.rehearse()
+                else:
+                    adapter.prepare()
+                spec = adapter.spec()
+                if spec is None:
+                    return None
+                run = self._start(spec)
+                facts = _finish(run)
+                problem = "" if self.dry_run else adapter.verdict(facts)
+                if problem:
+                    raise AcquisitionFailed(f"acquisition {facts.name!r} failed: {problem}", facts)
+                return facts
+            except AcquisitionFailed as error:
+                asked = run is not None and run.was_asked_to_stop
+                decision = "fail" if asked else adapter.after_failure(error, attempt)
+                if decision == "fail":
+                    raise
+                logger.warning("acquisition %r: %s: %s", error.facts.name, decision, error)
+                if decision == "proceed":
+                    return error.facts
+        raise AssertionError  # the loop has no end
 
     def stop_all(self, reason: str, wait: bool = True) -> None:
         """Stop every run that has not ended, all at once; safe from any thread. ``wait`` False only begins it."""

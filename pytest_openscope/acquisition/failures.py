@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..records import AcquisitionFacts
@@ -54,8 +55,10 @@ class Ending:
 
     Attributes:
         start_error: what to tell the operator, and the exception behind it.
-        kind: ``timeout``, ``silent``, ``stderr`` or ``asked``; "" for a process that ended by itself.
+        kind: ``timeout``, ``silent``, ``stderr``, ``fatal`` or ``asked``; "" for a process that ended by itself.
         reason: why it was stopped, in words.
+        fatal: the line that told of a fatal error.
+        call_error: what a call within this process raised.
         last_error: its last line on stderr before the stop, whose own complaints explain nothing.
     """
 
@@ -63,9 +66,17 @@ class Ending:
     kind: str = ""
     reason: str = ""
     last_error: str = ""
+    fatal: str = ""
+    call_error: BaseException | None = None
 
     def failure(
-        self, facts: AcquisitionFacts, *, ended: bool, stderr_counts: bool, stopped_is_failure: bool
+        self,
+        facts: AcquisitionFacts,
+        *,
+        ended: bool,
+        stderr_counts: bool,
+        stopped_is_failure: bool,
+        good_exit_codes: Sequence[int] = (0,),
     ) -> AcquisitionFailed | None:
         """Return the exception that tells of the failure; None when there is none (yet).
 
@@ -74,6 +85,7 @@ class Ending:
             ended: the main process has ended.
             stderr_counts: it wrote to stderr where that counts as a failure.
             stopped_is_failure: a stop that somebody asked for is one too.
+            good_exit_codes: those that tell of no failure.
         """
         title = f"acquisition {facts.name!r}"
         if self.start_error is not None:
@@ -86,11 +98,16 @@ class Ending:
             return AcquisitionFailed(f"{title} was stopped: {self.reason}{said}", facts)
         if self.kind == "asked":
             return AcquisitionFailed(f"{title} was stopped: {self.reason}", facts) if stopped_is_failure else None
+        if self.fatal and (ended or self.kind == "fatal"):
+            how = f"and was stopped: {self.reason}" if self.kind else f"and {_how(facts)}"
+            return AcquisitionFailed(f"{title} had a fatal error, {how}: {self.fatal}", facts)
         if not ended:
             return None
+        if self.call_error is not None:
+            return AcquisitionFailed(f"{title} failed: {type(self.call_error).__name__}: {self.call_error}", facts)
         if facts.returncode is None:
             return AcquisitionFailed(f"{title} has ended, but something else took its exit code{said}", facts)
-        if facts.returncode != 0:
+        if facts.returncode not in good_exit_codes:
             return AcquisitionFailed(f"{title} {describe_returncode(facts.returncode)}{said}", facts)
         if stderr_counts:
             return AcquisitionFailed(f"{title} wrote to stderr, which counts as a failure{said}", facts)
@@ -98,12 +115,7 @@ class Ending:
 
     def log(self, facts: AcquisitionFacts, ended: bool, report: StopReport | None) -> None:
         """Log how it ended, what it used, what was stopped and what survived."""
-        if not ended:
-            how = "could not be stopped"
-        elif facts.returncode is None:
-            how = "ended, its exit code was taken by something else"
-        else:
-            how = describe_returncode(facts.returncode)
+        how = _how(facts) if ended else "could not be stopped"
         used = [f"after {facts.duration_s:.3f} s"]
         if facts.peak_memory_mb is not None:
             source = "counted by the system" if facts.peak_memory_mb == facts.peak_memory_main_mb else "sampled over its tree"
@@ -117,6 +129,12 @@ class Ending:
             logger.info(text, facts.name, report.request or "ended by itself", ", ".join(report.stopped))
         if facts.survivors:
             logger.error("acquisition %r: these processes still run: %s", facts.name, ", ".join(facts.survivors))
+
+
+def _how(facts: AcquisitionFacts) -> str:
+    if facts.returncode is None:
+        return "ended, its exit code was taken by something else"
+    return describe_returncode(facts.returncode)
 
 
 def last_line(lines: list[str]) -> str:

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ..records import METADATA, safe_name
-from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION, Job, ProcessTree, ProcessWatch, TreeUsage, create_time
+from ..system import (
+    MARK_FOLDER,
+    MARK_NAME,
+    MARK_SESSION,
+    Job,
+    ProcessTree,
+    ProcessWatch,
+    StopPolicy,
+    StopReport,
+    TreeUsage,
+    create_time,
+    name_of,
+)
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
 
@@ -176,7 +188,10 @@ class Child:
         ended_s: monotonic time of its end, else None.
         usage: memory and CPU of its tree.
         tree: the process and all that it starts.
+        error: None; the exception of a call within this process has no equal here.
     """
+
+    error: BaseException | None = None
 
     def __init__(self, spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> None:
         self.started_s = time.monotonic()
@@ -199,6 +214,23 @@ class Child:
         """
         self._watch = ProcessWatch(self.pid, self.create_time)
         self._job.add(self.pid)
+
+    def sample(self) -> None:
+        """Look at its memory and CPU."""
+        self.usage.look()
+        self.usage.sample_if_due()
+
+    def used(self) -> dict[str, Any]:
+        """Return its memory and CPU as fields of the facts."""
+        return self.usage.facts()
+
+    def left(self) -> list[str]:
+        """Return the names of what is left of its tree."""
+        return [name_of(process) for process in self.tree.find()]
+
+    def stop(self, policy: StopPolicy) -> StopReport:
+        """Stop its whole tree."""
+        return self.tree.stop(policy)
 
     def pause(self, seconds: float) -> None:
         """Sleep, but not beyond its end where the system can tell."""

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from ..log import ExactMasker, mask_text
 from ..records import Mistake
 from ..system import FileLock, Git, GitFailed
-from .commands import repository_folder
+from .paths import repository_folder
 
 Parameters = Mapping[str, Any]
 

@@ -1,4 +1,6 @@
-"""Running one acquisition process: started, watched and stopped from a thread of its own.
+"""Running one acquisition: started, watched and stopped from a thread of its own.
+
+What is run is a child process, or a call within this process (:class:`.calls.Call`); only their start and their stop differ.
 
 The process is started by that thread, not by the caller: only the main thread ever gets a KeyboardInterrupt, so none can fall
 between the start of a process and the moment from which it is known and can be stopped.
@@ -16,7 +18,8 @@ from typing import Any
 from typing_extensions import Self
 
 from ..records import AcquisitionFacts
-from ..system import Latch, StopReport, command_line, name_of
+from ..system import Latch, StopReport, command_line
+from .calls import CallWork
 from .failures import Ending, last_line, reason_of
 from .output import BLOCK_BYTES, Sink, StreamFollower
 from .process import Child, OutputFiles, explain
@@ -70,10 +73,11 @@ class AcquisitionRun:
         self.stderr_path: Path | None = None
         self._sink, self._on_event, self._on_done = sink, on_event, on_done
         self._echo = echo if spec.echo else None
-        self._child: Child | None = None
+        self._child: Child | CallWork | None = None
         self._followers: list[StreamFollower] = []
         self._extra_s = 0.0
         self._stderr_s: float | None = None
+        self._fatal_s = 0.0
         self._ending = Ending()
         self._requests: list[tuple[str, str]] = []  # (kind, reason), the first counts
         self._stopper: threading.Thread | None = None
@@ -102,7 +106,7 @@ class AcquisitionRun:
 
     @property
     def pid(self) -> int | None:
-        """The main process's number, once it was started."""
+        """The main process's number, once it was started; None for a call within this process."""
         return self._child.pid if self._child else None
 
     @property
@@ -124,6 +128,11 @@ class AcquisitionRun:
     def stop_reason(self) -> str:
         """Why it was stopped before it ended by itself; else ""."""
         return self._ending.reason
+
+    @property
+    def was_asked_to_stop(self) -> bool:
+        """True when somebody stopped it, rather than one of its limits."""
+        return self._ending.kind == "asked" or any(kind == "asked" for kind, _ in self._requests)
 
     def poll(self) -> int | None:
         """Return the exit code of the main process, or None while it runs."""
@@ -176,7 +185,7 @@ class AcquisitionRun:
             pid=self.pid,
             returncode=self.returncode,
             duration_s=round(end_s - child.started_s, 3) if child else None,
-            **(child.usage.facts() if child else {}),
+            **(child.used() if child else {}),
             stdout_tail=tails.get("stdout", []),
             stderr_tail=tails.get("stderr", []),
             stop_reason=self.stop_reason,
@@ -198,10 +207,11 @@ class AcquisitionRun:
             ended=child is not None and child.ended_s is not None,
             stderr_counts=self.spec.stderr_fails and self._stderr_bytes() > 0,
             stopped_is_failure=stopped_is_failure,
+            good_exit_codes=self.spec.good_exit_codes,
         )
         if error is not None and not self._judged:
             self._judged = True
-            raise error from (ending.start_error[1] if ending.start_error else None)
+            raise error from (ending.start_error[1] if ending.start_error else ending.call_error)
 
     def __enter__(self) -> Self:
         return self
@@ -233,7 +243,7 @@ class AcquisitionRun:
             self._done.open()
             self._spawned.open()
 
-    def _spawn(self) -> Child | None:
+    def _spawn(self) -> Child | CallWork | None:
         """Start the process and make it known; None, with the reason kept, when it did not start."""
         files = None
         try:
@@ -249,7 +259,9 @@ class AcquisitionRun:
             }
             # Before the process: should this one die in between, the witness looks for what it started by its mark.
             self._event("acquisition_starting", **facts)
-            self._child = child = Child(self.spec, self.folder, files)
+            call = self.spec.call
+            child = Child(self.spec, self.folder, files) if call is None else CallWork(call, files.fds, self.name)
+            self._child = child
         except Exception as error:
             text = explain(self.spec, error)
             self._ending.start_error = (text, error)
@@ -266,10 +278,11 @@ class AcquisitionRun:
             StreamFollower(stream, f"{self.name}.{stream}", path, self._mark, self._deliver)
             for stream, path in (("stdout", files.stdout), ("stderr", files.stderr))
         ]
-        logger.info("acquisition %r started: pid %d: %s", self.name, child.pid, command_line(self.spec.command))
+        where = "in this process" if child.pid is None else f"pid {child.pid}"
+        logger.info("acquisition %r started: %s: %s", self.name, where, command_line(self.spec.command))
         return child
 
-    def _watch(self, child: Child) -> None:
+    def _watch(self, child: Child | CallWork) -> None:
         pause_s = _SHORTEST_PAUSE_S
         while True:
             ended = child.reap()
@@ -279,8 +292,7 @@ class AcquisitionRun:
             if self._is_over(child):
                 return
             if not ended:
-                child.usage.look()
-                child.usage.sample_if_due()
+                child.sample()
             pause_s = _READING_PAUSE_S if bytes_read else min(pause_s * 1.5, _LONGEST_PAUSE_S)
             if time.monotonic() - child.started_s < _YOUNG_S:
                 # What a short program needs at most, it needs at its end.
@@ -288,7 +300,7 @@ class AcquisitionRun:
             if bytes_read < BLOCK_BYTES // 2:
                 child.pause(pause_s)
 
-    def _check_limits(self, child: Child) -> None:
+    def _check_limits(self, child: Child | CallWork) -> None:
         spec = self.spec
         if child.ended_s is not None or self._requests:
             return
@@ -300,8 +312,12 @@ class AcquisitionRun:
             self._ask("timeout", f"it ran longer than timeout_s = {spec.timeout_s:g} s")
         elif spec.stderr_fails and self._stderr_s is not None and now_s - self._stderr_s >= spec.stderr_grace_s:
             self._ask("stderr", "it wrote to stderr, which counts as a failure")
+        elif self._ending.fatal and now_s - self._fatal_s >= spec.fatal_grace_s:
+            self._ask("fatal", "it did not end after a fatal error")
         elif spec.process_start_timeout_s is not None and running_s >= spec.process_start_timeout_s and self._silent():
-            self._ask("silent", f"it printed nothing within {spec.process_start_timeout_s:g} s of its start")
+            known = self._guard("explaining its silence", spec.explain_silence) if spec.explain_silence is not None else ""
+            reason = f"it printed nothing within {spec.process_start_timeout_s:g} s of its start"
+            self._ask("silent", f"{reason}: {known}" if known else reason)
 
     def _silent(self) -> bool:
         return not any(follower.bytes_read for follower in self._followers)
@@ -313,7 +329,7 @@ class AcquisitionRun:
         if not self.done:
             self._requests.append((kind, reason))
 
-    def _serve_requests(self, child: Child) -> None:
+    def _serve_requests(self, child: Child | CallWork) -> None:
         """Begin to stop the tree when that was asked for; what comes after the main process's own end changes nothing."""
         if not self._requests or self._stopper is not None:
             return
@@ -324,18 +340,18 @@ class AcquisitionRun:
             logger.warning("acquisition %r is being stopped: %s", self.name, ending.reason)
         self._begin_stop(child)
 
-    def _begin_stop(self, child: Child) -> None:
+    def _begin_stop(self, child: Child | CallWork) -> None:
         self._stopper = threading.Thread(target=self._stop_tree, args=(child,), name=f"stop {self.name}", daemon=True)
         self._stopper.start()
 
-    def _stop_tree(self, child: Child) -> None:
+    def _stop_tree(self, child: Child | CallWork) -> None:
         try:
-            self._report = child.tree.stop(self.spec.stop)
+            self._report = child.stop(self.spec.stop)
         except Exception:
             logger.exception("stopping acquisition %r failed", self.name)
-            self._report = StopReport(survivors=(f"perhaps pid {child.pid}",))
+            self._report = StopReport(survivors=(f"perhaps {'the call' if child.pid is None else f'pid {child.pid}'}",))
 
-    def _is_over(self, child: Child) -> bool:
+    def _is_over(self, child: Child | CallWork) -> bool:
         """Tell whether nothing of the tree is left, or nothing that can be stopped; begin to stop what outlived its parent."""
         if self._stopper is not None:
             return not self._stopper.is_alive()
@@ -343,17 +359,18 @@ class AcquisitionRun:
         if child.ended_s is None or now_s - self._looked_s < _LEFTOVER_POLL_S:
             return False
         self._looked_s = now_s
-        left = child.tree.find()
+        left = child.left()
         if left and now_s - child.ended_s >= NATURAL_END_S:
-            names = ", ".join(name_of(process) for process in left)
-            logger.warning("acquisition %r has ended, but not what it started, which is being stopped: %s", self.name, names)
+            text = "acquisition %r has ended, but not what it started, which is being stopped: %s"
+            logger.warning(text, self.name, ", ".join(left))
             self._begin_stop(child)
         return not left
 
-    def _finish(self, child: Child) -> None:
+    def _finish(self, child: Child | CallWork) -> None:
         self._guard("closing", child.close)
         for follower in self._followers:
             self._guard("final read", follower.finish)
+        self._ending.call_error = child.error
         self._ending.log(self.facts(), child.ended_s is not None, self._report)
         self._event("acquisition_finished", returncode=child.returncode)
 
@@ -367,6 +384,11 @@ class AcquisitionRun:
 
     def _deliver(self, source: str, lines: list[bytes], raw_from: int, raw_to: int) -> Any:
         written = self._guard("sink", self._sink, source, lines, raw_from, raw_to)
+        if self.spec.fatal is not None and not self._ending.fatal:
+            fatal = self._guard("looking for fatal errors", self.spec.fatal, lines)
+            if fatal:
+                self._ending.fatal, self._fatal_s = fatal, time.monotonic()
+                logger.error("acquisition %r: fatal error: %s", self.name, fatal)
         if self._echo is not None:
             self._guard("echo", self._echo, source, lines)
         return written

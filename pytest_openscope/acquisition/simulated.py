@@ -83,7 +83,7 @@ def parse_fault(text: str) -> Fault:
 def faulty(spec: AcquisitionSpec, fault: Fault) -> AcquisitionSpec:
     """Return the spec with a command that fails like this instead of its own."""
     logger.info("dry run: acquisition %r simulates the fault %s instead of: %s", spec.name, fault, command_line(spec.command))
-    return replace(spec, command=fault.command(), cwd=None, process_start_timeout_s=None)
+    return replace(spec, command=fault.command(), call=None, cwd=None, process_start_timeout_s=None)
 
 
 class SimulatedRun(AcquisitionRun):

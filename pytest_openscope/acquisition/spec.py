@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..system import StopPolicy
+from .calls import Call
 
 LOGGER = "pytest_openscope.acquisition"
 #: What the launcher's acquisition scripts read.
@@ -16,10 +17,11 @@ OUTPUT_FOLDER = "OUTPUT_FOLDER"
 
 @dataclass(frozen=True)
 class AcquisitionSpec:
-    """One acquisition process to run.
+    """One acquisition to run: a process, or a call within this process.
 
     Attributes:
-        command: program and arguments.
+        command: program and arguments; of a call, the words that say what is called.
+        call: what is called instead of starting the command.
         name: what it is called in logs and file names.
         cwd: working directory; None for the one of the session.
         env: changes of the environment; a value of None removes the variable.
@@ -28,9 +30,14 @@ class AcquisitionSpec:
         stderr_fails: output on stderr is a failure: it is stopped ``stderr_grace_s`` after the first byte.
         stop: how it is stopped.
         echo: show its output on the terminal too.
+        good_exit_codes: those that tell of no failure.
+        fatal: watches the output: gets lines of either stream as they come, and returns the one that tells of a fatal error,
+            or "". The run has then failed, whatever its exit code, and is stopped after ``fatal_grace_s``.
+        explain_silence: returns what is known of a run that prints nothing within ``process_start_timeout_s``.
     """
 
     command: tuple[str, ...] = ()
+    call: Call | None = None
     name: str = "acquisition"
     cwd: Path | None = None
     env: Mapping[str, str | None] = field(default_factory=dict)
@@ -40,6 +47,10 @@ class AcquisitionSpec:
     stderr_grace_s: float = 0.0
     stop: StopPolicy = field(default_factory=StopPolicy)
     echo: bool = False
+    good_exit_codes: tuple[int, ...] = (0,)
+    fatal: Callable[[list[bytes]], str] | None = None
+    fatal_grace_s: float = 5.0
+    explain_silence: Callable[[], str] | None = None
 
 
 def output_logger(name: str, stream: str) -> str:

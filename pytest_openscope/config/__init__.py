@@ -6,12 +6,13 @@ from .files import read_mapping
 from .lab_models import load_model
 from .layers import source_of
 from .loading import ConfigRequest, Loaded, load, missing_mistakes
-from .models import Device, GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings, look_up
+from .models import ADAPTERS, Device, GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings, look_up
 from .roots import default_state_directory
 from .schema import parameters_schema, rig_schema
 from .yaml_rules import dump_yaml
 
 __all__ = [
+    "ADAPTERS",
     "ConfigRequest",
     "Configuration",
     "Device",

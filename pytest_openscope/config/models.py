@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 from typing_extensions import TypeVar
 
 from ..log import mask_text
@@ -24,6 +25,7 @@ from .fields import (
     Flag,
     Id,
     Integer,
+    Kind,
     Level,
     Levels,
     List,
@@ -33,8 +35,10 @@ from .fields import (
     Section,
     Text,
     Texts,
+    Unfit,
     Values,
     Wrong,
+    did_you_mean,
     key,
     keys_of,
     seconds,
@@ -122,6 +126,30 @@ class GithubIssueSettings(Section):
         return min(self.max_body_chars, GITHUB_BODY_CHARS - 536)
 
 
+#: Entry point group of packages that bring further kinds of acquisition.
+ADAPTERS = "pytest_openscope.acquisition"
+LAUNCHERS = ("base", "python", "command", "bonsai", "matlab")
+
+
+def _read_launcher(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Unfit(f"one of {', '.join(LAUNCHERS)}", "write one of them")
+    kind = value.strip().lower()
+    if kind not in LAUNCHERS:
+        known = (*LAUNCHERS, *sorted(point.name for point in entry_points(group=ADAPTERS)))
+        if kind not in (name.lower() for name in known):
+            raise Wrong(f"{show(value)} is none of {', '.join(known)}", did_you_mean(kind, known) or "use one of them")
+    return kind
+
+
+Launcher = Annotated[
+    str,
+    BeforeValidator(_read_launcher),
+    WithJsonSchema({"anyOf": [{"enum": list(LAUNCHERS)}, {"type": "string"}]}),
+    Kind("choice", ", ".join(f"`{name}`" for name in LAUNCHERS) + ", or what an installed adapter is called"),
+]
+
+
 class Settings(Section):
     """The parameters that mean something to this plugin, typed.
 
@@ -137,9 +165,7 @@ class Settings(Section):
     launcher_version: Text | None = key(
         None, "PEP 440 specifier of the launcher whose format the file follows; checked against 0.2.57"
     )
-    launcher: Annotated[Literal["base", "python", "command", "bonsai", "matlab"], CHOICE] = key(
-        "base", "what runs the acquisition"
-    )
+    launcher: Launcher = key("base", "what runs the acquisition")
     subject_id: Id | None = key(None, "the subject; asked for when absent")
     user_id: Id | None = key(None, "who runs the session; asked for when absent")
     output_root_folder: PathText | None = key(

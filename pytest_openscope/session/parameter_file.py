@@ -111,14 +111,12 @@ def run_acquisition(request: pytest.FixtureRequest) -> None:
 
     session = session_of(request.config)
     api = acquisition_of(session)
-    spec = build_spec(session.parameters, session.folder, api.defaults)
-    if spec is None:
-        if session.dry_run:
-            session.simulate("acquisition", describe_command(session.parameters, session.folder))
-        return
     if session.dry_run:
+        if build_spec(session.parameters, session.folder, api.defaults) is None:
+            session.simulate("acquisition", describe_command(session.parameters, session.folder))
+            return
         session.keep("simulated", "acquisition")
-    api.execute(spec)
+    api.run_launcher(session.parameters)
 
 
 def _entry_body(entry: PipelineEntry) -> Any:

@@ -66,6 +66,7 @@ def _make_acquisition(session: SessionState) -> Acquisition:
         fault=parse_fault(faults[0]) if faults else None,
         on_ended=lambda facts: session.keep("acquisitions", facts),
         echo=joint.echo,
+        ask=joint.ask,
     )
 
 
@@ -87,6 +88,20 @@ class _AcquisitionJoint:
         elif event in ("acquisition_starting", "acquisition_started"):
             fields["command"] = mask_json(fields["command"], session.secrets)
         session.journal.write(event, **fields)
+
+    def ask(self, question: str, choices: Sequence[str], default: str) -> str | None:
+        """Return what the operator chooses, by a word or its first letter; None when nobody can be asked."""
+        operator = self._session.operator
+        if not operator.available:
+            return None
+        while True:
+            try:
+                answer = operator.ask(f"{question} ({', '.join(choices)})", default).strip().lower()
+            except EOFError:
+                return None
+            chosen = [choice for choice in choices if answer and choice.startswith(answer)]
+            if len(chosen) == 1:
+                return chosen[0]
 
     def echo(self, stream: str, lines: Sequence[bytes]) -> None:
         """Show lines on the terminal, past pytest's capture."""

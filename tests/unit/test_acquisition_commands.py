@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.acquisition.commands import build_spec as build
-from pytest_openscope.acquisition.commands import check_parameters as check
-from pytest_openscope.acquisition.commands import default_spec as defaults
-from pytest_openscope.acquisition.commands import describe_command as describe
-from pytest_openscope.acquisition.commands import repository_folder
 from pytest_openscope.acquisition.failures import describe_returncode
+from pytest_openscope.acquisition.kinds import build_spec as build
+from pytest_openscope.acquisition.kinds import check_parameters as check
+from pytest_openscope.acquisition.kinds import default_spec as defaults
+from pytest_openscope.acquisition.kinds import describe_command as describe
+from pytest_openscope.acquisition.paths import repository_folder
 from pytest_openscope.acquisition.process import change_environment, explain, program_on_windows
 from pytest_openscope.acquisition.spec import AcquisitionSpec
 from pytest_openscope.config import Settings

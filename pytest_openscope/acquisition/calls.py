@@ -1,0 +1,122 @@
+"""An acquisition that is a call within this process: an engine that runs already (MATLAB) is asked to do the work.
+
+Its output takes the same way as that of a process: into the two raw files, and from there into the session log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO
+
+from ..system import StopPolicy, StopReport
+
+logger = logging.getLogger("pytest_openscope.acquisition")
+
+
+class Call(Protocol):
+    """Work within this process; see :class:`CallWork` for the threads that run it."""
+
+    def run(self, stdout: TextIO, stderr: TextIO) -> int | None:
+        """Do the work, in a thread of its own, and return an exit code (None: 0).
+
+        What is written to ``stdout`` and ``stderr`` stands in the session log within 50 ms. An exception fails the acquisition,
+        and is the cause of the error that the step raises.
+        """
+
+    def cancel(self) -> None:
+        """Ask the work to end, and return; called from another thread, perhaps more than once.
+
+        What does not end within the times of the stop policy is left behind, and named as a survivor.
+        """
+
+
+class CallWork:
+    """One call that runs, with the face of :class:`.process.Child`.
+
+    Args:
+        call: the work.
+        output_fds: descriptors of the raw files for stdout and stderr; duplicated.
+        name: the acquisition's.
+
+    Attributes:
+        pid: None, always: this process is not the acquisition's.
+        returncode: what the call returned; 1 when it raised.
+        started_s, ended_s: monotonic times; ``ended_s`` is None before the end.
+        error: what it raised.
+    """
+
+    pid: int | None = None
+    create_time: float | None = None
+
+    def __init__(self, call: Call, output_fds: Sequence[int], name: str) -> None:
+        self.started_s = time.monotonic()
+        self.returncode: int | None = None
+        self.ended_s: float | None = None
+        self.error: BaseException | None = None
+        self._call, self._name = call, name
+        self._over = threading.Event()
+        out, err = (_text_stream(fd) for fd in output_fds)
+        self._thread = threading.Thread(target=self._run, args=(out, err), name=f"call of acquisition {name}", daemon=True)
+        self._thread.start()
+
+    def _run(self, stdout: TextIO, stderr: TextIO) -> None:
+        returncode = 1
+        try:
+            with stdout, stderr:
+                returncode = self._call.run(stdout, stderr) or 0
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.returncode = returncode
+            self._over.set()
+
+    def attach(self) -> None:
+        """Nothing: it can be stopped from its first moment on."""
+
+    def reap(self) -> bool:
+        """Tell whether it has ended."""
+        if self.ended_s is None and self._over.is_set():
+            self.ended_s = time.monotonic()
+        return self.ended_s is not None
+
+    def sample(self) -> None:
+        """Nothing: its memory is that of this process, which the sidecar samples."""
+
+    def used(self) -> dict[str, Any]:
+        """Nothing is known of its memory and CPU."""
+        return {}
+
+    def left(self) -> list[str]:
+        """Nothing outlives a call that has returned."""
+        return []
+
+    def stop(self, policy: StopPolicy) -> StopReport:
+        """Cancel it, and wait as long as the policy waits for a process."""
+        if not self._over.is_set():
+            canceller = threading.Thread(target=self._cancel, name=f"cancel acquisition {self._name}", daemon=True)
+            canceller.start()
+        if self._over.wait(policy.longest_s):
+            return StopReport()
+        return StopReport(survivors=(f"the call of {self._name}, which does not end",))
+
+    def _cancel(self) -> None:
+        try:
+            self._call.cancel()
+        except Exception:
+            logger.exception("cancelling acquisition %r failed", self._name)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but not beyond its end."""
+        self._over.wait(seconds)
+
+    def close(self) -> None:
+        """Take note of its end."""
+        self.reap()
+
+
+def _text_stream(fd: int) -> TextIO:
+    return os.fdopen(os.dup(fd), "w", encoding="utf-8", errors="replace", newline="\n", buffering=1)
