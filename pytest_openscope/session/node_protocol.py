@@ -38,6 +38,8 @@ SLICE_S = 0.1
 _CONNECT_S = 5.0
 #: Connections that have not said yet who they are.
 _MOST_STRANGERS = 64
+#: Reasons for refusals that are kept for the message at the end.
+_TOLD_REFUSALS = 5
 CHUNK_BYTES = 64 * 1024
 _NAME_CHARS = 80
 #: A node that asked for more signs of life than that would get none.
@@ -247,7 +249,7 @@ def short(value: Any, limit: int = _NAME_CHARS) -> str:
 # -- the handshake -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)
 class Peer:
     """The other end of a connection. ``is_ours``: it said so in the handshake, and its connection stays."""
 
@@ -360,7 +362,7 @@ class _Gathering:
                     for key, _ in selector.select(SLICE_S):
                         if key.fileobj is listener:
                             self._accept(listener, selector)
-                        else:
+                        elif key.data in self._strangers or key.data in self.slaves:  # not refused a moment ago
                             self._hear(key.data, selector)
                     self._drop_the_silent(selector)
         finally:
@@ -425,20 +427,22 @@ class _Gathering:
         if peer in self._strangers:
             self._strangers.remove(peer)
         text = f"a connection from {peer.channel.host} was refused: {why}"
-        self._refused = [*self._refused[-4:], text]
-        self._drop(peer, selector, text)
+        # A program that tries again and again is told of once.
+        self._drop(peer, selector, "" if text in self._refused else text)
+        self._refused = [*(one for one in self._refused if one != text), text][-_TOLD_REFUSALS:]
 
     def _drop(self, peer: Peer, selector: selectors.BaseSelector, text: str) -> None:
         selector.unregister(peer.channel.socket)
         peer.channel.close()
-        self._tell("WARNING", text)
+        if text:
+            self._tell("WARNING", text)
 
     def _who_is_missing(self) -> str:
         sync = self._sync
         here = ", ".join(f"{peer.name} ({peer.channel.host})" for peer in self.slaves) or "none"
         return (
             f"{len(self.slaves)} of {_slaves(sync.expected_slaves)} came within {sync.timeout_s:g} s"
-            f" (session_sync_timeout_sec): {here}{''.join(f'; {text}' for text in dict.fromkeys(self._refused))}"
+            f" (session_sync_timeout_sec): {here}{''.join(f'; {text}' for text in self._refused)}"
             f" -> start the other PCs with session_sync_port {sync.port} and this PC as session_sync_master_host"
         )
 
@@ -532,8 +536,9 @@ def _listen(host: str, port: int) -> socket.socket:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SyncError(f"session_sync_bind_host {host!r}: {_words(error)} -> give an address of this PC, or 0.0.0.0") from None
+    except (OSError, UnicodeError) as error:
+        problem = _words(error) if isinstance(error, OSError) else "is no host name"
+        raise SyncError(f"session_sync_bind_host {host!r}: {problem} -> give an address of this PC, or 0.0.0.0") from None
     try:
         if sys.platform == "win32":
             # There SO_REUSEADDR would let a second master have the port too, and half of the slaves.
@@ -571,6 +576,8 @@ def join(sync: Sync, refusal: Callable[[str], str], tell: Tell) -> Joined:
         try:
             channel = _connect(sync, deadline)
             return _take_name(sync, channel, refusal, tell)
+        except UnicodeError:
+            raise SyncError(f"session_sync_master_host {sync.master_host!r} is no host name -> correct it") from None
         except (Gone, OSError) as error:
             # Not there yet, started anew, or busy with others: the launcher's slave tries again as well.
             why = _words(error) if isinstance(error, OSError) else f"it was there, but {error}"

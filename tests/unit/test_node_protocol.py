@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -231,6 +232,31 @@ def test_a_silent_connection_holds_up_nobody(lab: Lab) -> None:
     for one in silent:
         assert one.socket.recv(1) == b"", "it was left open"
         one.close()
+
+
+def test_a_crowd_of_strangers_that_talk_at_once(lab: Lab) -> None:
+    """More than may wait, so that one is refused to make room in the very moment in which it says something."""
+    master = lab.master()
+    crowd = [lab.connect() for _ in range(60)]
+    for one in crowd:
+        one.socket.sendall(b"G")
+    late = [lab.connect() for _ in range(60)]
+    for one in (*crowd, *late):
+        with contextlib.suppress(OSError):
+            one.socket.sendall(b"ET / HTTP/1.1\r\n")
+    lab.slave().result(20)
+    assert master.result(20).session_name == NAME
+    for one in (*crowd, *late):
+        one.close()
+    assert sum("was refused" in text for text in lab.told) <= 5, "the same is told once"
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "no such host"])
+def test_a_host_that_is_none(lab: Lab, host: str) -> None:
+    with pytest.raises(SyncError, match=f"session_sync_bind_host '{host}'.* -> give an address of this PC"):
+        lab.master(bind_host=host).result(20)
+    with pytest.raises(SyncError, match=rf"session_sync_master_host '{host}' is no host name|no master at {host}"):
+        lab.slave(master_host=host, timeout_s=0.2).result(20)
 
 
 def test_one_that_drips_is_refused_in_time(lab: Lab) -> None:
