@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,10 @@ class Rig:
 
     def run_here(self, *arguments: object, ids: bool = True, rig: bool = True) -> pytest.RunResult:
         """Run in this process, at a third of the cost: for what ends by itself, without signals, kills or threads left over."""
+        for path in self.path.rglob("conftest.py"):
+            # What it replaces in the package would stay replaced for every later test of this process.
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"(import|from) pytest_openscope\b", text), f"{path.name} needs a process of its own"
         _, _, _, *line = self.command(*arguments, ids=ids, rig=rig)
         # A session keeps SIGINT after its end, since its process is about to leave. This one is not.
         handlers = {number: signal.getsignal(number) for number in HANDLED}

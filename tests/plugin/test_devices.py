@@ -245,13 +245,13 @@ def test_a_validation_looks_for_the_program_of_a_safe_state_command(lab: Any) ->
 
 def test_a_comparison_that_failed_leaves_the_last_good_session(lab: Any) -> None:
     lab.steps("def test_acquire(devices): devices['laser']\n")
-    assert lab.run_here().ret == 0
+    assert lab.run().ret == 0
     path = lab.path / "state" / "last_good.json"
     before = json.loads(path.read_text(encoding="utf-8"))
     assert before["sections"]["configuration"]
     broken = "def broken(): raise OSError('a package without metadata')\nrig.installed_versions = broken\n"
     lab.write("conftest.py", f"from pytest_openscope.session import rig\n{broken}")
-    result = lab.run_here()
+    result = lab.run()
     assert result.ret == 0
     assert "helper failed: comparing the rig with its last good session" in result.stdout.str()
     assert json.loads(path.read_text(encoding="utf-8")) == before
