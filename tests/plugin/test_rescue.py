@@ -139,8 +139,9 @@ def _kill_sidecar_too(bench: Any, *arguments: str) -> Path:
     """A power cut: the experiment process and its sidecar die at one moment, before anybody could finish anything."""
     bench.write(
         "dies_twice.py",
-        "import os, signal, psutil\nfor one in psutil.Process(os.getppid()).children():\n"
-        "    if 'sidecar' in ' '.join(one.cmdline()): one.kill()\nos.kill(os.getppid(), signal.SIGKILL)\n",
+        "import os, signal, psutil\nparent = psutil.Process(os.getppid())\n"
+        "(sidecar,) = [one for one in parent.children() if 'sidecar' in ' '.join(one.cmdline())]\n"
+        "sidecar.suspend()\nparent.kill()\nsidecar.kill()\n",
     )
     bench.run("day1.json", *arguments)
     folder: Path = bench.folder
