@@ -43,3 +43,5 @@ def _no_real_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "127.0.0.1,localhost,::1")
     for name in [key for key in os.environ if key.startswith("OPENSCOPE_")]:
         monkeypatch.delenv(name)
+    # A process more for each of the hundreds of sessions; the tests of the report turn it on.
+    monkeypatch.setenv("OPENSCOPE_NO_SESSION_REPORT", "1")

@@ -18,6 +18,7 @@ from .init import init
 from .note import note
 from .outbox import outbox
 from .recover import recover
+from .report import report
 from .rerun import rerun
 from .resume import resume
 from .schema import schema
@@ -36,6 +37,7 @@ app.command("import-rig")(import_rig)
 app.command("note")(note)
 app.command("archive")(archive)
 app.command("recover")(recover)
+app.command("report")(report)
 app.command("resume")(resume)
 app.command("rerun")(rerun)
 app.command("outbox")(outbox)

@@ -229,6 +229,7 @@ class Settings(Section):
     report_wait_s: Seconds = seconds(5.0, "longest wait for a failure report at the end of a session")
     low_disk_gb: Number = key(5.0, "warn when the session's disk has less free", "GB", 0)
     low_memory_percent: Number = key(95.0, "warn when more of the memory is in use", "%", 1, 100)
+    session_report: Flag = key(True, "make session_report.html at the end, where the extra `report` is installed")
     show_locals: Flag = key(False, "keep local variables of failed functions in debug_state.json")
     stop_graceful_s: Seconds = seconds(10.0, "from asking the acquisition to stop to terminating it")
     stop_terminate_s: Seconds = seconds(5.0, "from terminating to killing")

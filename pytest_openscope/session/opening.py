@@ -233,6 +233,7 @@ def _session_facts(session: SessionState) -> dict[str, Any]:
         "command_line": mask_json(command_line(), secrets),
         "resource_disk": str(session.folder),
         "low_disk_gb": settings.low_disk_gb,
+        "session_report": settings.session_report,
         "low_memory_percent": settings.low_memory_percent,
         "report": mask_json(report, secrets) if report else None,
         "rig_config": mask_json(session.rig_config(), secrets),

@@ -25,6 +25,12 @@ _VALUES = (
 _FLAGS = (
     ("--dry-run", "openscope_dry_run", "OPENSCOPE_DRY_RUN", "touch nothing real: simulate acquisition and devices"),
     ("--no-input", "openscope_no_input", "OPENSCOPE_NO_INPUT", "never ask: a missing value is an error"),
+    (
+        "--no-session-report",
+        "openscope_no_session_report",
+        "OPENSCOPE_NO_SESSION_REPORT",
+        "make no session_report.html at the end (session_report: false)",
+    ),
 )
 #: The package of the ready-made checks of a rig.
 CHECKS = "pytest_openscope.checks"
@@ -167,6 +173,8 @@ def read_options(config: pytest.Config) -> Options:
         value = config.getoption(option)
         if value is not None:
             chosen[key] = (value, option)
+    if _flag(config, *_FLAGS[2][:3]):
+        chosen["session_report"] = (False, _FLAGS[2][0])
     checks = checks_among(config)
     wait = config.getoption("--wait-for-rig")
     if wait is None:

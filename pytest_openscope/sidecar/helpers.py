@@ -6,6 +6,7 @@ Each is guarded alone, so that a fault in one costs neither the others nor the w
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -13,14 +14,15 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal
-from ..system import create_time, is_alive, update_json
+from ..system import create_time, is_alive, spawn_detached, update_json
 from .inbox import take
-from .link import Link
+from .link import SIDECAR_LOG, Link
 from .notes import mark_unfinished, unmark
 from .reconstruct import SessionView
 from .reports import send_reports, send_waiting, wanted
@@ -240,6 +242,7 @@ class Helpers:
         self._wait_for_reports()
         self.link.send(type="done")
         self.guard("closing the books", self._close)
+        self.guard("making the session report", self.make_report)
         self.guard("handing over the archive", self._hand_over_archives)
 
     def _finish_mirror(self) -> None:
@@ -357,6 +360,17 @@ class Helpers:
             from ..modules import hand_over_archives
 
             hand_over_archives(self.view.folder, self.view.state_directory, (os.getpid(), create_time(os.getpid())))
+
+    def make_report(self) -> None:
+        """Begin to make the session's report: a process of its own, of low priority, which outlives this one."""
+        view = self.view
+        if not view.value("session_report") or view.ended is None or find_spec("bokeh") is None or find_spec("jinja2") is None:
+            return
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        command = [sys.executable, "-m", "pytest_openscope", "report", str(view.folder)]
+        with open(view.folder / METADATA / SIDECAR_LOG, "ab") as output:
+            process = spawn_detached(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+        process.returncode = 0  # it outlives this process; Popen's finalizer would warn that it does
 
     def _unmark(self) -> None:
         if self.view.state_directory is not None:

@@ -48,6 +48,7 @@ class Example:
         shutil.copytree(EXAMPLES / name, self.folder, ignore=shutil.ignore_patterns("sessions", "__pycache__"))
         self.environ = {key: text for key, text in os.environ.items() if not key.startswith(("PYTEST_", "OPENSCOPE_", "CI"))}
         # A plugin of the tests, not of a rig; it takes a third of a short session to import.
+        self.environ["OPENSCOPE_NO_SESSION_REPORT"] = "1"
         self.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
         for name in ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_STATE_HOME"):
             self.environ[name] = str(tmp_path / "home")

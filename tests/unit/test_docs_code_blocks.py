@@ -99,6 +99,7 @@ def test_the_index_leads_to_every_page() -> None:
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "OPENSCOPE_"))}
     environment["OPENSCOPE_STATE_DIRECTORY"] = str(folder.parent / "state")
+    environment["OPENSCOPE_NO_SESSION_REPORT"] = "1"
     environment["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"  # a plugin of the tests, slow to import
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rig-config", "rig.yaml", "--no-input"]
     command += ["--subject-id", "mouse1", "--user-id", "me", *arguments]

@@ -1,0 +1,161 @@
+"""Puts a session report together: one HTML file with its style, its scripts and its data in it, and nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...system import write_atomic
+from .content import SessionFiles, time_of
+from .plots import plots_of
+
+REPORT = "session_report.html"
+_TEMPLATE = Path(__file__).with_name("template")
+#: What a step's outcome looks like beside its colour, which alone says nothing to some.
+_SIGNS = {"passed": "✓", "skipped": "–", "interrupted": "‖", "timeout": "⏱", "failed": "✗", "error": "✗", "crashed": "✗"}
+
+
+def write_report(folder: Path, target: Path | None = None) -> Path:
+    """Write the report of a session and return its path.
+
+    Args:
+        folder: the session folder.
+        target: where the report goes; ``session_report.html`` in the session folder without.
+
+    Raises:
+        ImportError: bokeh or Jinja2 is not installed (extra ``report``).
+        OSError: the file cannot be written.
+    """
+    path = folder / REPORT if target is None else target
+    write_atomic(path, page_of(SessionFiles(folder)).encode("utf-8"))
+    return path
+
+
+def page_of(files: SessionFiles) -> str:
+    """Return the page."""
+    import jinja2
+    from bokeh.resources import Resources
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,
+    )
+    # In bokeh's data a reference stands behind what it refers to.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.filters.update(duration=_duration, number=_number, size=_size)
+    plots = plots_of(files, "plots")
+    drawing = Resources(mode="inline", components=["bokeh"]).js_raw if plots is not None else []
+    scripts = [*drawing, _text("report.js")]
+    log = files.log()
+    return environment.get_template("report.html").render(
+        end=files.end,
+        debug=files.debug,
+        folder=files.folder,
+        outcome=str(files.end.get("outcome") or ("running" if files.end.get("provisional") else "unknown")),
+        advice=advice(files),
+        duration_s=_session_duration_s(files),
+        signs=_SIGNS,
+        plots=plots,
+        measurements=_measurements(files),
+        attachments=files.attachments(),
+        parameters=files.parameters(),
+        revisions=files.list_in("git_revisions.json"),
+        changes=files.changes(),
+        records=len(log.rows[0]),
+        log=log,
+        log_data=base64.b64encode(gzip.compress(json.dumps(log.as_json()).encode("utf-8"), 6, mtime=0)).decode("ascii"),
+        style=_text("report.css"),
+        scripts=scripts,
+        script_hashes=[_hash(script) for script in scripts],
+        version=__version__,
+        made=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+
+
+def advice(files: SessionFiles) -> list[str]:
+    """Return what a person can do now, the most urgent first."""
+    end, outcome = files.end, str(files.end.get("outcome") or "")
+    said = []
+    if not end:
+        said.append("The session has not ended, or nobody could write its end: python -m pytest_openscope recover finishes it.")
+    unsafe = [text for text in end.get("helper_failures") or () if "may not be safe" in str(text)]
+    said += [f"Look at the hardware first: {text}." for text in unsafe]
+    if outcome and outcome != "passed" and not end.get("dry_run"):
+        said.append("When the cause is mended, go on with the same animal: pytest --rig-config RIG --continue-session last")
+    if (problem := (end.get("rescued") or {}).get("problem")) is not None and problem:
+        said.append(f"Some of post-acquisition has not run ({problem}): python -m pytest_openscope resume SESSION_FOLDER")
+    elif end.get("rescued"):
+        said.append(f"Post-acquisition was run after the crash: {', '.join(end['rescued'].get('steps') or ())}.")
+    mirror = end.get("mirror") or {}
+    if mirror.get("status") == "pending":
+        said.append("The central copy of the log is not complete; it goes on by itself, at the latest with the next session.")
+    if end.get("lost_records"):
+        said.append(f"{end['lost_records']} log records were lost: free some space on the session's disk.")
+    return said or ["Nothing is left to do."]
+
+
+def _measurements(files: SessionFiles) -> list[dict[str, Any]]:
+    """Return each measurement with where its value lies between its limits and among the rig's earlier sessions."""
+    earlier = files.earlier_measurements()
+    found = []
+    for one in files.end.get("measurements") or ():
+        before = earlier.get(str(one.get("name")), [])
+        ordered = sorted(before)
+        median = ordered[len(ordered) // 2] if ordered else None
+        found.append({**one, "before": before, "median": median, "points": _sparkline(before, one.get("value"))})
+    return found
+
+
+def _sparkline(before: list[float], value: Any) -> str:
+    """Return the points of a line through earlier values and this one, in a box of 100 by 20; "" where there is none."""
+    if not before or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    values = [*before, value]
+    low, high = min(values), max(values)
+    step = 100 / (len(values) - 1)
+    return " ".join(
+        f"{number * step:.1f},{18 - 16 * ((one - low) / (high - low) if high > low else 0.5):.1f}"
+        for number, one in enumerate(values)
+    )
+
+
+def _session_duration_s(files: SessionFiles) -> float | None:
+    start, stop = time_of(files.end.get("start_time")), time_of(files.end.get("stop_time"))
+    return (stop - start).total_seconds() if start is not None and stop is not None else None
+
+
+def _text(name: str) -> str:
+    return (_TEMPLATE / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """Return what the page's Content-Security-Policy calls a script: only these may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, (int, float)):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _size(size_bytes: int | None) -> str:
+    if size_bytes is None:
+        return "missing"
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"

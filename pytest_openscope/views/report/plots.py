@@ -1,0 +1,152 @@
+"""The plots of a session report, by bokeh: the steps on a time line, and the computer's resources below them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from .content import SessionFiles, time_of
+
+#: Readable on white and on black, and told apart by people who see no red or green (Okabe and Ito, 2008).
+_COLORS = {"passed": "#009e73", "skipped": "#999999", "interrupted": "#e69f00", "failed": "#d55e00"}
+_LINES = ("#0072b2", "#d55e00", "#999999")
+#: More points than pixels only cost time.
+_MOST_POINTS = 4000
+
+
+def plots_of(files: SessionFiles, place: str) -> dict[str, Any] | None:
+    """Return all plots as bokeh's script takes them, one below the other, zoomed together; None when there is nothing to draw.
+
+    Args:
+        place: id of the element of the page that gets them.
+    """
+    from bokeh.embed import json_item
+    from bokeh.layouts import column
+    from bokeh.models import DataRange1d, Range1d
+
+    steps = [step for step in files.end.get("steps") or () if time_of(step.get("started")) is not None]
+    samples = _thinned(files.samples())
+    times = [_local(step["started"]) for step in steps] + [_local(one["timestamp"]) for one in samples]
+    times += [_local(files.end[key]) for key in ("start_time", "stop_time") if time_of(files.end.get(key)) is not None]
+    if not (steps or samples):
+        return None
+    margin = max((max(times) - min(times)) * 0.02, timedelta(seconds=0.5))
+    shown: DataRange1d | Range1d = Range1d(start=min(times) - margin, end=max(times) + margin)
+    figures = [_steps(steps, shown)] if steps else []
+    if samples:
+        at = [_local(one["timestamp"]) for one in samples]
+        begun = [_local(step["started"]) for step in steps if step.get("kind") != "fixture"]
+        for title, unit, lines in _RESOURCES:
+            drawn = [(name, [_number(read, one) for one in samples]) for name, read in lines]
+            figures.append(_lines(title, unit, at, drawn, begun, shown))
+    made: Any = json_item(column(*figures, sizing_mode="stretch_width"), place)  # type: ignore[arg-type]
+    return dict(made)
+
+
+_Read = Callable[[dict[str, Any]], Any]
+_RESOURCES: tuple[tuple[str, str, tuple[tuple[str, _Read], ...]], ...] = (
+    (
+        "CPU",
+        "% of one core",
+        (
+            ("experiment", lambda one: one["launcher"]["cpu_percent"]),
+            ("acquisition", lambda one: one["acquisition"]["cpu_percent"]),
+        ),
+    ),
+    (
+        "Memory",
+        "MB",
+        (
+            ("experiment", lambda one: one["launcher"]["memory_mb"]),
+            ("acquisition", lambda one: one["acquisition"]["memory_mb"]),
+        ),
+    ),
+    ("Free disk", "GB", (("session's disk", lambda one: one["system"]["disk"]["free_gb"]),)),
+)
+
+
+def _steps(steps: Sequence[dict[str, Any]], shown: Any) -> Any:
+    """Draw one bar per step; its words are in the table beside it as well."""
+    from bokeh.models import ColumnDataSource
+
+    rows = [f"{number + 1}. {step.get('name')}" for number, step in enumerate(steps)]
+    begun = [_local(step["started"]) for step in steps]
+    lengths_s = [float(step.get("duration_s") or 0.0) for step in steps]
+    outcomes = [str(step.get("outcome") or "skipped") for step in steps]
+    source = ColumnDataSource(
+        {
+            "row": rows,
+            "begin": begun,
+            "end": [at + timedelta(seconds=length_s) for at, length_s in zip(begun, lengths_s, strict=True)],
+            "color": [_COLORS.get(outcome, _COLORS["failed"]) for outcome in outcomes],
+            "outcome": outcomes,
+            "phase": [str(step.get("phase")) for step in steps],
+            "duration": [f"{length_s:.3f} s" for length_s in lengths_s],
+        }
+    )
+    figure = _figure("Steps", shown, height=60 + 22 * len(steps), y_range=rows[::-1])
+    figure.hbar(y="row", left="begin", right="end", height=0.7, fill_color="color", line_color="color", source=source)
+    figure.hover.tooltips = [("step", "@row"), ("phase", "@phase"), ("outcome", "@outcome"), ("duration", "@duration")]
+    return figure
+
+
+def _lines(
+    title: str,
+    unit: str,
+    at: Sequence[datetime],
+    lines: Sequence[tuple[str, Sequence[float]]],
+    bounds: Sequence[datetime],
+    shown: Any,
+) -> Any:
+    from bokeh.models import ColumnDataSource, VSpan
+
+    figure = _figure(f"{title} ({unit})", shown, height=190)
+    for (name, values), color in zip(lines, _LINES, strict=False):
+        source = ColumnDataSource({"at": at, "value": values, "name": [name] * len(values)})
+        dash = "solid" if color == _LINES[0] else "dashed"
+        figure.line("at", "value", source=source, line_color=color, line_width=2, line_dash=dash, legend_label=name)
+    marks = ColumnDataSource({"x": list(bounds)})
+    figure.add_glyph(marks, VSpan(x="x", line_color="#999999", line_dash="dotted"))
+    figure.hover.tooltips = [("", "@name"), (unit, "@value{0.0}"), ("at", "@at{%H:%M:%S}")]
+    figure.hover.formatters = {"@at": "datetime"}
+    figure.legend.location = "top_left"
+    figure.legend.background_fill_alpha = 0.0
+    figure.legend.border_line_alpha = 0.0
+    return figure
+
+
+def _figure(title: str, shown: Any, height: int, **more: Any) -> Any:
+    from bokeh.plotting import figure
+
+    made = figure(
+        title=title,
+        x_axis_type="datetime",
+        x_range=shown,
+        height=height,
+        sizing_mode="stretch_width",
+        tools="xpan,xwheel_zoom,box_zoom,reset,hover",
+        active_scroll=None,
+        toolbar_location="right",
+        **more,
+    )
+    made.toolbar.logo = None
+    made.background_fill_alpha = made.border_fill_alpha = 0.0
+    return made
+
+
+def _thinned(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return samples[:: len(samples) // _MOST_POINTS + 1]
+
+
+def _number(read: _Read, sample: dict[str, Any]) -> float:
+    """Return one value of a sample; no number where it has none, which leaves a gap in the line."""
+    try:
+        return float(read(sample))
+    except (KeyError, TypeError, ValueError):
+        return float("nan")
+
+
+def _local(text: str) -> datetime:
+    """Return the rig's time of day, which is what the axis shows: bokeh knows no time zones."""
+    return datetime.fromisoformat(text).replace(tzinfo=None)
