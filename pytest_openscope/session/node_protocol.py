@@ -45,6 +45,7 @@ _NAME_CHARS = 80
 #: A node that asked for more signs of life than that would get none.
 _LEAST_SILENCE_S = 0.1
 _TEXT_CHARS = 500
+_MOST_LEVELS = 8
 #: A node that leaves waits so long for the other side to have read its last words.
 LINGER_S = 1.0
 #: The version of what follows the handshake between nodes that say ``openscope``.
@@ -213,7 +214,20 @@ def _decode(line: bytes) -> dict[str, Any]:
         raise Garbage(f"no JSON object: {line[:60]!r}") from None
     if not isinstance(message, dict):
         raise Garbage(f"no JSON object: {line[:60]!r}")
+    if _is_deep(message):
+        raise Garbage(f"an object of more than {_MOST_LEVELS} levels: {line[:60]!r}")
     return message
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell of a value that could be read, but not be shown: that takes a level of Python's stack for each of its own."""
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+        level = [part for part in level if isinstance(part, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _notice_dead_peers(connection: socket.socket) -> None:

@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from launcher_sync import Connection, LauncherMaster, launcher_slave, line, tcp_pair
 
 from pytest_openscope.session.node_protocol import MAX_LINE_BYTES, Channel, Garbage, Gone, Joined, Sync, SyncError, gather, join
@@ -163,6 +165,7 @@ GARBAGE = {
     "list": b"[1, 2]\n",
     "number": b"7\n",
     "deep": b"[" * 100_000 + b"\n",
+    "deep and sound": b'{"session_key":' + b"[" * 700 + b"]" * 700 + b"}\n",
     "empty": b"\n",
     "huge number": b"1" * 100_000 + b"\n",
     "no utf-8": b'{"session_key": "\xff"}\n',
@@ -455,6 +458,43 @@ def test_frames_may_come_in_any_pieces() -> None:
     with pytest.raises(Gone, match="it closed the connection"):
         channel.receive()
     channel.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.none(), st.booleans()))))
+def test_what_is_sent_is_what_comes(messages: list[dict[str, Any]]) -> None:
+    left, right = tcp_pair()
+    sender, receiver = Channel(left), Channel(right)
+    try:
+        for message in messages:
+            sender.send(message)
+        found: list[Any] = []
+        deadline = time.monotonic() + 10
+        while len(found) < len(messages):
+            assert time.monotonic() < deadline
+            found += receiver.receive()
+        assert found == messages
+    finally:
+        sender.close()
+        receiver.close()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.binary(), st.sampled_from([HELLO, b"\n", b"{", b"}", b"[", b'"', b"\\u", b"\xff", b"1e999"]))))
+def test_whatever_comes_is_a_message_or_garbage(pieces: list[bytes]) -> None:
+    left, right = tcp_pair()
+    channel = Channel(right)
+    left.sendall(b"".join(pieces))
+    left.shutdown(socket.SHUT_WR)
+    with pytest.raises((Gone, Garbage), match=r"it closed the connection|no JSON object"):
+        read_to_the_end(channel)
+    left.close()
+    channel.close()
+
+
+def read_to_the_end(channel: Channel) -> None:
+    while True:
+        assert all(isinstance(message, dict) for message in channel.receive())
 
 
 def test_the_longest_line_and_one_byte_more() -> None:
