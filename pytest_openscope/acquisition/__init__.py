@@ -10,12 +10,14 @@ from .kinds import build_spec, check_parameters, default_spec, describe_command
 from .output import replay
 from .paths import repository_folder
 from .repository import (
+    Change,
     Repository,
     RepositoryError,
     changes_as_diff,
     check_out,
     check_repository,
     examine,
+    local_changes,
     repository_of,
 )
 from .run import AcquisitionRun
@@ -30,6 +32,7 @@ __all__ = [
     "AcquisitionTimeout",
     "Adapter",
     "Call",
+    "Change",
     "Fault",
     "Finding",
     "Repository",
@@ -43,6 +46,7 @@ __all__ = [
     "default_spec",
     "describe_command",
     "examine",
+    "local_changes",
     "parse_fault",
     "replay",
     "repository_folder",

@@ -265,7 +265,7 @@ def _plain(url: str) -> str:
     return text.lower() if sys.platform == "win32" or text.lower().startswith("github.com/") else text
 
 
-def local_changes(git: Git, folder: Path) -> tuple[Change, ...]:
+def local_changes(git: Git, folder: Path, timeout_s: float = 60.0) -> tuple[Change, ...]:
     """Return every file that differs from the commit that is checked out, submodules included, and every new one.
 
     Left out are Python's caches, which the steps' own imports make, and submodules that an earlier checkout left behind.
@@ -273,7 +273,7 @@ def local_changes(git: Git, folder: Path) -> tuple[Change, ...]:
     modules = Path(git(folder, "rev-parse", "--absolute-git-dir").rstrip("\r\n")) / "modules"
     arguments = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none")
     changes = []
-    for entry in git(folder, "status", *arguments, timeout_s=60.0).split("\0"):
+    for entry in git(folder, "status", *arguments, timeout_s=timeout_s).split("\0"):
         code, path = entry[:2], entry[3:]
         if not path or _is_cache(path):
             continue
@@ -283,7 +283,7 @@ def local_changes(git: Git, folder: Path) -> tuple[Change, ...]:
             continue
         kind = "in conflict" if "U" in code or code in ("AA", "DD") else _STATES.get(code.strip()[:1], "modified")
         if kind == "modified" and (folder / path / ".git").exists():
-            inner = local_changes(git, folder / path)
+            inner = local_changes(git, folder / path, timeout_s)
             changes += [Change(one.kind, f"{_shown(path)}/{one.path}") for one in inner]
             if not inner or _moved(git, folder, path):
                 changes.append(Change("other commit in submodule", _shown(path)))

@@ -28,6 +28,10 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     record = session.record
     session.log.set_place(str(Phase.POST_ACQUISITION), None)
     _stop_hardware(session)
+    if session.settings.repository_url:
+        from .repository import tell_of_new_changes
+
+        session.guard("looking for changes in the repository", lambda: tell_of_new_changes(session))
     nodes = session.nodes
     if nodes is not None:
         session.guard("telling the other nodes how this one ended", nodes.end)

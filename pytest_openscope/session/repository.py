@@ -7,7 +7,10 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from ..acquisition import (
+    Change,
     Repository,
     RepositoryError,
     changes_as_diff,
@@ -15,6 +18,7 @@ from ..acquisition import (
     check_parameters,
     check_repository,
     examine,
+    local_changes,
     repository_of,
 )
 from ..config import source_of
@@ -40,6 +44,10 @@ if TYPE_CHECKING:
 _LOGGER = "pytest_openscope.repository"
 #: The local changes that a session ran with.
 CHANGES_DIFF = "repository_changes.diff"
+_BEFORE = pytest.StashKey[tuple[Change, ...]]()
+#: The end of a session waits no longer for git.
+_END_S = 5.0
+_SHOWN = 10
 _KEYS = ("repository_url", "local_repository_path", "repository_commit_hash")
 #: Whose packages take part in a session.
 _GROUPS = ("pytest_openscope.modules", "pytest_openscope.acquisition")
@@ -169,6 +177,7 @@ def prepare_repository(session: SessionState) -> None:
             confirm=confirm,
         )
         session.config.add_cleanup(found.release)
+        session.config.stash[_BEFORE] = found.changes
         session.log.write("INFO", _LOGGER, f"{repository.folder} is at {found.commit} ({repository.wanted})")
         for change in found.changes:
             session.log.write("WARNING", _LOGGER, f"local change: {change}")
@@ -203,6 +212,20 @@ def _refuse(session: SessionState, error: Exception) -> None:
     say_at_once(session.config, ExactMasker(session.secrets)(text))
     session.fail(failure_from_exception(error, outcome=Outcome.ERROR))
     session.gate.stop("the experiment's code cannot be had as wanted", everything=True)
+
+
+def tell_of_new_changes(session: SessionState) -> None:
+    """Tell of changes that the session itself has left in the repository: they would stop the next one."""
+    before = session.config.stash.get(_BEFORE, None)
+    repository, _ = repository_of(session.parameters, session.configuration.cwd, session.secrets)
+    if before is None or repository is None:
+        return
+    fresh = [change for change in local_changes(repository.git(), repository.folder, _END_S) if change not in before]
+    if fresh:
+        shown = ", ".join(map(str, fresh[:_SHOWN])) + (f" and {len(fresh) - _SHOWN} more" if len(fresh) > _SHOWN else "")
+        text = f"this session has left in {repository.folder}, which will stop the next one: {shown} -> name them in .gitignore"
+        session.log.write("WARNING", _LOGGER, text)
+        session.notices.append(text)
 
 
 def write_revisions(session: SessionState, checked_out: bool = False) -> None:

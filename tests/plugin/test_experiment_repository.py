@@ -266,6 +266,22 @@ def test_packages_of_devices_are_in_the_revisions(lab: Any, monkeypatch: pytest.
     assert by_name["packaging"]["source"] == "installed package"
 
 
+def test_files_that_a_session_leaves_in_the_repository_are_told_before_they_stop_the_next(lab: Any) -> None:
+    maker = "import pathlib\npathlib.Path(__file__).with_name('cache.bin').touch()\n"
+    made = commit(lab.remote, {"code/run.py": maker, ".gitignore": "ignored.txt\n"})
+    lab.parameters(repository_commit_hash=made)
+    result = lab.run("day1.json")
+    assert result.ret == 0
+    assert "which will stop the next one: new code/cache.bin -> name them in .gitignore" in result.stdout.str()
+    assert "WARNING" in lab.messages
+    second = lab.run("day1.json")
+    assert second.ret == 4
+    assert "new code/cache.bin" in second.stderr.str()
+    result = lab.run("--allow-dirty", "day1.json")
+    assert result.ret == 0
+    assert "which will stop the next one" not in result.stdout.str(), "it was there before"
+
+
 def test_two_rigs_of_one_computer_do_not_move_each_others_code(lab: Any) -> None:
     rig = (lab.path / "rig.yaml").read_text()
     lab.write("rig2.yaml", rig.replace("bench", "bench2").replace("state\n", "state2\n"))
