@@ -285,7 +285,7 @@ def local_changes(git: Git, folder: Path, timeout_s: float = 60.0) -> tuple[Chan
         if kind == "modified" and (folder / path / ".git").exists():
             inner = local_changes(git, folder / path, timeout_s)
             changes += [Change(one.kind, f"{_shown(path)}/{one.path}") for one in inner]
-            if not inner or _moved(git, folder, path):
+            if _moved(git, folder, path):
                 changes.append(Change("other commit in submodule", _shown(path)))
             continue
         changes.append(Change(kind, _shown(path)))
@@ -306,9 +306,8 @@ def _is_old_submodule(place: Path, modules: Path) -> bool:
 
 
 def _moved(git: Git, folder: Path, path: str) -> bool:
-    recorded = git.answers(folder, "ls-files", "--stage", "--", path) or ""
-    head = git.answers(folder / path, "rev-parse", "--verify", "--quiet", "HEAD")
-    return head is not None and head not in recorded
+    recorded = git.answers(folder, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
+    return git.answers(folder / path, "rev-parse", "--verify", "--quiet", "HEAD") != recorded
 
 
 def _shown(path: str) -> str:
@@ -335,10 +334,9 @@ def check_repository(repository: Repository, tree: WorkTree, allow_dirty: bool, 
     if not tree.changes:
         return []
     if not allow_dirty:
-        remedy = (
-            "\n  commit, stash or remove them, or give --allow-dirty, which leaves them and records them in the session folder"
-        )
-        return [Mistake(where, describe_changes(repository.folder, tree.changes), remedy, "local_repository_path")]
+        remedy = "commit, stash or remove them, or give --allow-dirty, which leaves them and records them in the session folder"
+        problem = f"{describe_changes(repository.folder, tree.changes)}\n "
+        return [Mistake(where, problem, remedy, "local_repository_path")]
     if tree.commit is None or tree.head is None or tree.commit == tree.head:
         return []
     git = repository.git()

@@ -14,6 +14,8 @@ from ..system import Git, GitFailed
 #: A work tree so large that git takes longer is described without ``dirty``.
 GIT_TIMEOUT_S = 10.0
 _MAX_LINKS = 10
+#: New files in submodules do not count here: Python's caches are among them.
+_STATUS = ("--porcelain", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=untracked")
 
 
 def git_revisions(folders: Iterable[Path], *, names: dict[str, str] | None = None) -> list[dict[str, Any]]:
@@ -142,7 +144,7 @@ def _ask_git(root: Path) -> str | None:
 def is_dirty(root: Path) -> bool | None:
     """Tell whether a work tree has local changes or new files (Python's caches are none); None when git cannot tell."""
     try:
-        status = Git()(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal", timeout_s=GIT_TIMEOUT_S)
+        status = Git()(root, "status", *_STATUS, timeout_s=GIT_TIMEOUT_S)
     except GitFailed:
         return None
     return any(entry and "__pycache__/" not in entry and not entry.endswith(".pyc") for entry in status.split("\0"))

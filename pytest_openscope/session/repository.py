@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import entry_points
@@ -240,8 +241,9 @@ def _revisions(session: SessionState, checked_out: bool) -> list[dict[str, Any]]
     if repository is not None and (repository.folder / ".git").exists():
         own = {**describe_repository(repository.folder.resolve(), repository.folder.name), "wanted": repository.wanted}
         own.update(experiment=True, checked_out=checked_out)
-        if own["dirty"] and not session.dry_run:
+        with suppress(RepositoryError, GitFailed):
             own["changes"] = [str(change) for change in examine(repository).changes]
+            own["dirty"] = bool(own["changes"])
         found.append(own)
     folders = [session.config.rootpath, configuration.cwd, configuration.rig_file.parent]
     if configuration.parameter_file is not None:

@@ -58,6 +58,22 @@ def _parameters(bench: Any, **more: Any) -> None:
     bench.write("day1.json", json.dumps(content))
 
 
+GENERATE = """
+import csv, logging, random, sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[4] / "libs" / "shared"))
+from blocks import BLOCKS
+
+def generate_single_session_csv(session_type, seed=0, output_path=None):
+    logging.getLogger("stimulus").info("writing %s", session_type)
+    random.seed(seed)
+    with open(output_path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([["block", "orientation"], *([block, random.randrange(360)] for block in BLOCKS)])
+    return output_path
+"""
+
+
 @pytest.fixture(autouse=True)
 def _method(bench: Any) -> None:
     bench.parameters = lambda **more: _parameters(bench, **more)
@@ -338,3 +354,33 @@ def test_the_operator_decides_on_a_branch_whose_remote_cannot_be_asked(lab: Any,
     assert process.wait(20) == (0 if answer == "y" else 1), seen.decode()
     assert lab.second in seen.decode()
     assert ("acquisition.run.stdout version 2" in lab.messages) == (answer == "y")
+
+
+def test_a_repository_as_the_labs_have_it_makes_its_stimulus_table(lab: Any) -> None:
+    """History, a submodule, and the script module of a real parameter file, which takes keyword arguments."""
+    real = json.loads((Path(__file__).parents[1] / "unit" / "data" / "params" / "predictive_processing_test.json").read_text())
+    entry = real["pre_acquisition_pipeline"][0]
+    shared, remote = lab.path / "remote" / "shared", lab.path / "remote" / "predictive.git"
+    make(shared, {"blocks.py": "BLOCKS = ['oddball', 'standard']\n"})
+    first = make(remote, {entry["module_path"]: "def generate_single_session_csv(**given): raise ValueError('an old one')\n"})
+    git(remote, "submodule", "--quiet", "add", shared.as_uri(), "libs/shared")
+    pinned = commit(remote, {entry["module_path"]: GENERATE, "show.py": "print('shown')\n"})
+    commit(remote, {entry["module_path"]: "raise RuntimeError('a newer one')\n"})
+    lab.parameters(
+        repository_url=remote.as_uri(), repository_commit_hash=pinned, script_path="show.py", pre_acquisition_pipeline=[entry]
+    )
+    result = lab.run("day1.json")
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    rows = (lab.folder / "predictive_processing_session.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["block", "oddball", "standard"]
+    assert "stimulus writing duration_mismatch_long_zebra" in lab.messages
+    table = (lab.folder / "predictive_processing_session.csv").read_bytes()
+    own = lab.metadata("git_revisions.json")[0]
+    assert (own["name"], own["commit"], own["dirty"]) == ("predictive", pinned, False)
+    shutil.rmtree(lab.path / "sessions")
+    shutil.rmtree(lab.path / "remote")
+    assert lab.run("day1.json").ret == 0, "commit and submodule are here"
+    assert (lab.folder / "predictive_processing_session.csv").read_bytes() == table
+    shutil.rmtree(lab.path / "sessions")
+    lab.run("day1.json", "--param", f"repository_commit_hash={first}", "--param", f"script_path={entry['module_path']}")
+    assert "an old one" in lab.debug["exception"]
