@@ -50,6 +50,8 @@ _BEFORE = pytest.StashKey[tuple[Change, ...]]()
 _END_S = 5.0
 _SHOWN = 10
 _KEYS = ("repository_url", "local_repository_path", "repository_commit_hash")
+#: Parameters whose relative paths are those of the repository.
+_MAY_LIE_THERE = ("script_path", "bonsai_exe_path", "bonsai_setup_script", "bonsai_config_path")
 #: Whose packages take part in a session.
 _GROUPS = ("pytest_openscope.modules", "pytest_openscope.acquisition")
 
@@ -136,7 +138,7 @@ def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: b
     if configuration.parameter_file is not None:
         not_here: list[Mistake] = []
         for found in (*check_parameters(configuration.parameters, configuration.dry_run, unknown=not_here), *not_here):
-            if pending and found.key == "script_path":
+            if pending and found.key in _MAY_LIE_THERE:
                 continue
             where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
             target = unknown if found in not_here else mistakes
