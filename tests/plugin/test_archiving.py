@@ -164,6 +164,21 @@ def test_kill_9_of_the_worker_and_of_the_experiment_in_the_middle(bench: Any) ->
     assert bench.end["outcome"] == "crashed"
 
 
+ENDLESS = RECORD + "import time\nprint('recording', flush=True)\ntime.sleep(600)\n"
+
+
+def test_kill_9_in_the_acquisition_and_the_archive_is_made_without_anybody(bench: Any) -> None:
+    """The archiver had not begun: it runs after the crash, on the dead session's folder."""
+    experiment(bench, script=ENDLESS)
+    process = subprocess.Popen(bench.command("day1.json"), cwd=bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    bench.wait_for(lambda: (bench.folder / "data.bin").exists() and "recording" in bench.messages, 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    bench.wait_for(lambda: job(bench)["done"] and not workers(bench), 90)
+    assert bench.end["rescued"]["steps"] == ["session_archiver"]
+    assert_archived(bench)
+
+
 def test_kill_9_of_everything_and_the_next_session_finishes_it(bench: Any) -> None:
     experiment(bench, script=SLOW, workers=1)
     process = subprocess.Popen(bench.command("day1.json"), cwd=bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

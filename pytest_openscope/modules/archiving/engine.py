@@ -239,7 +239,7 @@ class Archiver:
             self._broken.clear()
             self._in_a_row.clear()
             self._run_workers(_units(tasks))
-            tasks = [task for task in tasks if self._wants_another(task)]
+            tasks = [task for task in tasks if self._problems and self._wants_another(task)]
             if not tasks or self.stop.is_set():
                 return
 
@@ -342,7 +342,8 @@ class Archiver:
         digest = new_hash(self._algo)
         length = 0
         try:
-            while copies and (count := _read_into(fd, buffer)):
+            # What the file has grown by is not read: its facts, asked again below, tell of it.
+            while copies and length < task.source.size and (count := _read_into(fd, buffer)):
                 block = buffer[:count]
                 digest.update(block)
                 length += count
@@ -388,7 +389,7 @@ class Archiver:
             self._fail(name, target.name, broken)
             return False
         with self._guarded(name, target):
-            there = target.size_of(name)
+            there = None if target.is_fresh(name) else target.size_of(name)
             task.replaces.discard(target.name)
             if there is None:
                 return True

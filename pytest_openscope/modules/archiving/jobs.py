@@ -35,7 +35,7 @@ _PATIENCE_S = 24 * 3600.0
 
 
 def note_job(session_folder: Path, step: str, parameters: ArchiverParameters) -> Path:
-    """Put an archive on record as owed; return its note.
+    """Put an archive on record as owed, in the session folder and, where a rig runs the session, with the rig; return its note.
 
     Raises:
         OSError: the session folder cannot be written.
@@ -43,7 +43,15 @@ def note_job(session_folder: Path, step: str, parameters: ArchiverParameters) ->
     path = session_folder / METADATA / JOBS / f"{safe_name(step, 'archive')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"step": step, "created_at": now_iso(), "done": False, "parameters": parameters.model_dump(mode="json")})
+    state = (_session_event(session_folder) or {}).get("state_directory")
+    if state:
+        point_to(Path(str(state)), session_folder)
     return path
+
+
+def _session_event(session_folder: Path) -> dict[str, Any] | None:
+    events = JournalReader(session_folder / METADATA / JOURNAL).read()
+    return next((event for event in events if event["event"] == "session"), None)
 
 
 def open_jobs(session_folder: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -58,12 +66,9 @@ def open_jobs(session_folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def session_runs(session_folder: Path) -> bool:
     """Tell whether an experiment process still writes this session."""
-    started: dict[str, Any] | None = None
-    for event in JournalReader(session_folder / METADATA / JOURNAL).read():
-        if event["event"] == "ended":
-            return False
-        if event["event"] == "session":
-            started = event
+    if any(event["event"] == "ended" for event in JournalReader(session_folder / METADATA / JOURNAL).read()):
+        return False
+    started = _session_event(session_folder)
     if started is None or not boot_is_same(float(started.get("mono") or 0.0), str(started.get("at") or "")):
         return False
     created = started.get("create_time")
@@ -85,6 +90,8 @@ def work_off_archives(
 ) -> Iterator[tuple[str, Report | str]]:
     """Work off the open notes of a folder; yield each step's name with its report, or with why it could not be run.
 
+    With ``step`` it is that note alone, whose step waits for it within its session.
+
     Nothing is yielded when another process is at it and keeps at it for ``wait_s``.
     """
     folder = session_folder / METADATA / JOBS
@@ -99,7 +106,7 @@ def work_off_archives(
             if step is not None and name != step:
                 continue
             try:
-                report = _run_job(session_folder, path, facts, on_progress, on_start)
+                report = _run_job(session_folder, path, facts, on_progress, on_start, step is not None)
             except Exception as error:  # one archive that cannot be begun must not keep the others from it
                 print(traceback.format_exc(), file=sys.stderr, flush=True)
                 write_json(path, {**facts, "tried_at": now_iso(), "problem": f"{type(error).__name__}: {error}"})
@@ -116,12 +123,15 @@ def _run_job(
     facts: dict[str, Any],
     on_progress: Callable[[Progress], object],
     on_start: Callable[[Archiver], object],
+    in_step: bool,
 ) -> Report:
     from .engine import Archiver
     from .parameters import ArchiverParameters
 
     parameters = ArchiverParameters.model_validate(facts["parameters"])
-    put_off = is_record if session_runs(session_folder) else (lambda _: False)
+    # A step runs within its session, or in a process that makes up for steps after a crash: both write records until they end.
+    in_session = in_step and (session_folder / METADATA / JOURNAL).exists()
+    put_off = is_record if in_session or session_runs(session_folder) else (lambda _: False)
     archiver = Archiver(parameters, put_off=put_off, may_change=is_record, on_progress=on_progress)
     on_start(archiver)
     report = archiver.run()
@@ -178,6 +188,10 @@ def hand_over_archives(session_folder: Path, state_directory: Path | None, after
     Raises:
         OSError: the state directory cannot be written, or the process cannot be created.
     """
+    for path in sorted((session_folder / METADATA / JOBS).glob("*.json")):
+        # Records may have changed since: a report was answered late, steps were made up for after a crash.
+        if (facts := read_json(path)) is not None and facts.get("done"):
+            write_json(path, {**facts, "done": False})
     if not open_jobs(session_folder):
         return False
     if state_directory is not None:

@@ -92,6 +92,10 @@ class RemoteTarget:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
+    def is_fresh(self, name: str) -> bool:
+        """Tell that somebody has to look what is there."""
+        return False
+
     def begin(self, name: str, source: Source, replace: bool) -> Copying:
         """Begin a copy."""
         file_system, root = self._connect()

@@ -71,6 +71,9 @@ class Target(Protocol):
     def size_of(self, name: str) -> int | None:
         """Return the size of what lies at a file's place; None when nothing does."""
 
+    def is_fresh(self, name: str) -> bool:
+        """Tell whether this run made the folder of a file's place, so that nobody need look what is there."""
+
     def checksum_of(self, name: str, algo: str, stop: Callable[[], bool]) -> str:
         """Read what lies at a file's place and return its checksum."""
 
@@ -104,7 +107,7 @@ class FolderTarget:
         self.name, self.place = name, place
         self._root = os_path(place)
         self._salt = salt
-        self._made: set[str] = set()
+        self._made: dict[str, bool] = {}
         self._lock = threading.Lock()
 
     def where(self, name: str) -> str:
@@ -127,12 +130,23 @@ class FolderTarget:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def is_fresh(self, name: str) -> bool:
+        """Tell whether this run made the folder of a file's place; :meth:`publish` finds out what came there since."""
+        return self._made.get(name.rpartition("/")[0], False)
+
     def _make_folder(self, folder: str) -> None:
         if folder in self._made:
             return
         with self._lock:
-            os.makedirs(self._final(folder) if folder else self._root, exist_ok=True)  # noqa: PTH103
-            self._made.add(folder)
+            if folder in self._made:
+                return
+            path = self._final(folder) if folder else self._root
+            try:
+                os.makedirs(path)  # noqa: PTH103
+                self._made[folder] = True
+            except FileExistsError:
+                os.makedirs(path, exist_ok=True)  # noqa: PTH103 - a file of that name is an error
+                self._made[folder] = False
 
     def begin(self, name: str, source: Source, replace: bool) -> Copying:
         """Begin a copy, or go on with one."""
@@ -260,16 +274,13 @@ def _checksum(path: str, algo: str, stop: Callable[[], bool]) -> str:
     try:
         if sys.platform == "linux":
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        data = os.read(fd, BLOCK_BYTES // 4)
+        left = os.fstat(fd).st_size
         digest = new_hash(algo)
-        while data:
+        while data := os.read(fd, min(left, BLOCK_BYTES) or 1):
             digest.update(data)
+            left = max(left - len(data), 0)
             if stop():
                 raise InterruptedError("stopped")
-            if len(data) < BLOCK_BYTES // 8:
-                data = os.read(fd, BLOCK_BYTES // 4)
-                continue
-            data = os.read(fd, BLOCK_BYTES)
         return digest.hexdigest()
     finally:
         os.close(fd)

@@ -1,0 +1,92 @@
+"""Throughput of the archiver, copies read back and verified, compared with ``rsync -a``, which verifies nothing it has written.
+
+One copy each, from one folder to another of the same disk: a few large files, and many small ones.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import Result, in_turn
+from pytest_openscope.modules.archiving.engine import Archiver
+from pytest_openscope.modules.archiving.parameters import read_parameters
+
+#: At least 0.8 times the throughput of rsync: at most 1.25 times its time.
+TARGET = 1.25
+_BLOCK = 4 * 1024 * 1024
+
+
+def run(quick: bool) -> list[Result]:
+    """Measure both; without rsync there is nothing to compare with."""
+    if shutil.which("rsync") is None:
+        print("     archiving: there is no rsync on this computer; not measured")
+        return []
+    rounds = 3 if quick else 5
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        large = _large(folder / "large", 1 if quick else 5)
+        small = _small(folder / "small", 4_000 if quick else 20_000)
+        return [_measure(large, folder, rounds, "GB of large files"), _measure(small, folder, rounds, "small files")]
+
+
+def _large(folder: Path, gigabytes: int) -> Path:
+    folder.mkdir()
+    for number in range(gigabytes):
+        with open(folder / f"{number}.bin", "wb") as stream:
+            for _ in range(10**9 // _BLOCK):
+                stream.write(os.urandom(_BLOCK))
+    return folder
+
+
+def _small(folder: Path, count: int) -> Path:
+    for number in range(count):
+        path = folder / f"{number // 200:03}" / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(1_000 + number * 7 % 9_000))
+    return folder
+
+
+def _measure(source: Path, folder: Path, rounds: int, what: str) -> Result:
+    target, manifest = folder / "target", folder / "manifest.json"
+    broken: list[str] = []
+
+    def clean() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        manifest.unlink(missing_ok=True)
+        os.sync()
+        gc.collect()
+
+    def rsync() -> float:
+        clean()
+        start_s = time.perf_counter()
+        subprocess.run(["rsync", "-a", f"{source}/", f"{target}/"], check=True)
+        return time.perf_counter() - start_s
+
+    def ours() -> float:
+        clean()
+        start_s = time.perf_counter()
+        places = {"network_dir": str(target), "copy_to_backup": False, "manifest_path": str(manifest)}
+        report = Archiver(read_parameters(places, source)).run()
+        seconds = time.perf_counter() - start_s
+        if not report.complete:
+            broken.append(f"not everything was archived: {report}")
+        return seconds
+
+    base_s, ours_s = in_turn(rsync, ours, rounds)
+    files = [path.stat().st_size for path in source.rglob("*") if path.is_file()]
+    name = f"{len(files):,} files, {sum(files) / 1e9:.2f} {what}: archived and verified, rsync -a"
+    return Result(
+        name.replace(" small", " GB, small"), TARGET, base_s, ours_s, notes=[_rates(files, base_s, ours_s)], broken=broken
+    )
+
+
+def _rates(files: list[int], base_s: list[float], ours_s: list[float]) -> str:
+    mb, count = sum(files) / 1e6, len(files)
+    best = {"rsync": min(base_s), "ours": min(ours_s)}
+    return "; ".join(f"{who} {mb / s:.0f} MB/s, {count / s:,.0f} files/s" for who, s in best.items()) + " (best rounds)"
