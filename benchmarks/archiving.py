@@ -30,16 +30,16 @@ def run(quick: bool) -> list[Result]:
     rounds = 3 if quick else 5
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        large = _large(folder / "large", 1 if quick else 5)
+        large = _large(folder / "large", 1 if quick else 5, 10)
         small = _small(folder / "small", 4_000 if quick else 20_000)
         return [_measure(large, folder, rounds, "GB of large files"), _measure(small, folder, rounds, "small files")]
 
 
-def _large(folder: Path, gigabytes: int) -> Path:
+def _large(folder: Path, gigabytes: int, count: int) -> Path:
     folder.mkdir()
-    for number in range(gigabytes):
+    for number in range(count):
         with open(folder / f"{number}.bin", "wb") as stream:
-            for _ in range(10**9 // _BLOCK):
+            for _ in range(gigabytes * 10**9 // count // _BLOCK):
                 stream.write(os.urandom(_BLOCK))
     return folder
 

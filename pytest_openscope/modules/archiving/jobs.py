@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from ...records import JOURNAL, METADATA, JournalReader, boot_is_same, safe_name
 from ...system import FileLock, is_alive, light_command, now_iso, read_json, spawn_detached, step_back, write_json
 from . import JOBS
@@ -256,7 +258,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--after")
     options = parser.parse_args(arguments)
     if options.background:
-        step_back()
+        _let_others_go_first()
     if options.after:
         _await_end(options.after)
     code = 0
@@ -269,6 +271,18 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{now_iso()} {name}: {report}", *report.problems, sep="\n  ", file=sys.stderr, flush=True)
         code = code or int(not report.complete)
     return code
+
+
+def _let_others_go_first() -> None:
+    """Take processor and disks only where nobody else wants them: the next session may be recording."""
+    step_back()
+    try:
+        if sys.platform == "win32":
+            psutil.Process().ionice(psutil.IOPRIO_VERYLOW)
+        elif sys.platform == "linux":
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+    except (psutil.Error, OSError):
+        return
 
 
 def _await_end(process: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from .sources import Source, os_path
 
 BLOCK_BYTES = 4 * 1024 * 1024
+_SEND_BYTES = 32 * 1024 * 1024
 _BINARY = getattr(os, "O_BINARY", 0)
 #: Systems and shares without hard links answer like this.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV}
@@ -211,7 +212,7 @@ class _FileCopying:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
         self._path = path
-        self._position = 0
+        self._position = self._sent = 0
         self._kept = os.fstat(self._fd).st_size
 
     def put(self, block: memoryview) -> None:
@@ -222,6 +223,10 @@ class _FileCopying:
             written = os.write(self._fd, block)
             self._position += written
             block = block[written:]
+        if sys.platform == "linux" and self._position - self._sent >= _SEND_BYTES:
+            # Lets the disk or the server begin with it; the whole is waited for at the end.
+            os.posix_fadvise(self._fd, self._sent, self._position - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = self._position
 
     def _skip(self, block: memoryview) -> memoryview:
         """Return what of a block is still to be written; the file is cut where it stops being right."""
