@@ -242,14 +242,14 @@ class SettingsReading:
         values = expand_section(Settings, known, self.expander)
         report = values.get("github_issue")
         if isinstance(report, dict):
-            values["github_issue"] = self._github(report, values)
+            values["github_issue"] = self._github(report)
         settings, findings = validate(Settings, values)
         wrong = {finding.key for finding in findings}
         self.mistakes += [Mistake(self._where(one.key), one.problem, one.remedy, one.key) for one in findings]
         found: dict[str, Any] = {"rig_id": self.rig.rig_id}
         if "output_root_folder" not in wrong:
             found["output_root"] = self._root(settings.output_root_folder)
-        if settings.github_issue is not None:
+        if settings.github_issue is not None and settings.github_issue.report_wait_s is not None:
             found["report_wait_s"] = settings.github_issue.report_wait_s
         self.settings = settings.model_copy(update=found)
         self._check_places()
@@ -261,18 +261,11 @@ class SettingsReading:
     def _wrong(self, name: str, problem: str, remedy: str) -> None:
         self.mistakes.append(Mistake(self._where(name), problem, remedy, name))
 
-    def _github(self, block: dict[str, Any], values: Mapping[str, Any]) -> GithubIssueSettings | None:
+    def _github(self, block: dict[str, Any]) -> GithubIssueSettings | None:
         written = expand_section(GithubIssueSettings, block, self.expander)
-        if written.get("report_wait_s") is None:
-            written["report_wait_s"] = values.get("report_wait_s")
         where = source_of(self.sources, "github_issue")
         read, mistakes, notices = check(GithubIssueSettings, written, where, "github_issue", unknown="notice")
-        mistakes = [
-            dataclasses.replace(one, where=source_of(self.sources, one.key, where))
-            for one in mistakes
-            if not (one.key == "github_issue.report_wait_s" and block.get("report_wait_s") is None)
-        ]
-        self.mistakes += mistakes
+        self.mistakes += [dataclasses.replace(one, where=source_of(self.sources, one.key, where)) for one in mistakes]
         self.notices += notices
         if not mistakes and read.enabled and not read.repo:
             self.mistakes.append(Mistake(where, "is missing", "write e.g. my-lab/my-experiments", "github_issue.repo"))

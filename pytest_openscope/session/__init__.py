@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .options import add_options, rig_config_of
 
 if TYPE_CHECKING:
+    from .configuring import ExperimentRun
     from .operator import Operator
-    from .run import ExperimentRun
     from .session import ExperimentSession
     from .step_tools import acquisition_of, devices_of
     from .steps import session_of
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "ExperimentRun": "run",
+    "ExperimentRun": "configuring",
     "ExperimentSession": "session",
     "Operator": "operator",
     "acquisition_of": "step_tools",

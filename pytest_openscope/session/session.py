@@ -1,4 +1,7 @@
-"""The experiment session: the one state object. It joins the parts; each hook and fixture forwards to it."""
+"""The session as hooks and fixtures know it: the state (:mod:`.state`) with what opens it, interrupts it and ends it.
+
+What a Ctrl-C does and writes at once is here (``_on_interrupt``); the states are written by :mod:`.ending`.
+"""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from .attempts import Retries, attempts_of, is_last_attempt
 from .collecting import NO_PYTEST_RETRY, misspelt_phases, place_of, step_name
 from .fixture_steps import FixtureSteps
 from .interrupts import SESSION, StepExited, StepInterrupted, StepTimedOut
+from .pytest_session import SessionEnds, Timeouts
 from .rescue import command_of, only_unreached, steps_after_crash
 from .rig import register_recorder
-from .session_ends import SessionEnds, Timeouts
 from .step_tools import devices_of
 from .tee import OutputTee
 from .tracebacks import own_frames_hidden, shorten_names

@@ -184,7 +184,7 @@ def test_report_wait_inside_or_outside_of_the_block(lab: Lab) -> None:
     assert lab.good().settings.report_wait_s == 5.0
     outside = lab.good({"report_wait_s": 2}).settings
     assert outside.github_issue is not None
-    assert (outside.report_wait_s, outside.github_issue.report_wait_s) == (2.0, 2.0)
+    assert (outside.report_wait_s, outside.github_issue.report_wait_s) == (2.0, None)
     assert lab.good({"report_wait_s": 2, "github_issue": {"report_wait_s": 7}}).settings.report_wait_s == 7.0
 
 

@@ -1,4 +1,4 @@
-"""Beginning and end of pytest's own session, and pytest-timeout's timers."""
+"""Hooks at the beginning and the end of pytest's own session, and pytest-timeout's timers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pytest's configuration to a running experiment: everything that can go wrong before any hardware moves."""
+"""Reads and checks all that the user gave, before there is a session: everything that can go wrong before hardware moves."""
 
 from __future__ import annotations
 
