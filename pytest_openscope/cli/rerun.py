@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,8 +83,9 @@ class _Repeat:
         self.rig_file = Path(session["rig_file"])
         self._mask = ExactMasker(self._secrets())
         self._states = {one["path"]: file_today(one, self._mask_of(one)) for one in session["files"]}
-        revisions = json.loads((self.metadata / "git_revisions.json").read_text(encoding="utf-8"))
-        self._revisions: list[dict[str, Any]] = revisions
+        self._revisions: list[dict[str, Any]] = []
+        with suppress(OSError, ValueError):  # of a session that died in its first moments
+            self._revisions = json.loads((self.metadata / "git_revisions.json").read_text(encoding="utf-8"))
         self._experiment = next((one for one in self._revisions if one.get("experiment")), None)
         self._moved: dict[Path, Path] = {}
 

@@ -229,6 +229,11 @@ def test_a_session_that_was_killed_can_be_repeated(lab: Any) -> None:
     first = lab.folder
     lab.wait_for(lambda: _json(first, "end_state.json")["outcome"] == "crashed")
     lab.write("again", "")
+    for name in ("git_revisions.json", "end_state.json", "input_parameters.json"):
+        (first / "launcher_metadata" / name).rename(first / "launcher_metadata" / f"{name}.lost")
+    assert _rerun(lab, first, "--", "--subject-id", "m1", "--user-id", "u1").ret == 0, "what is not there is not needed"
+    for name in ("git_revisions.json", "end_state.json", "input_parameters.json"):
+        (first / "launcher_metadata" / f"{name}.lost").rename(first / "launcher_metadata" / name)
     result = _rerun(lab, first)
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
     assert "(crashed, " in result.stdout.str()
