@@ -1,42 +1,87 @@
 """The configuration of a session: models of every key, the files that give them, layers, placeholders."""
 
 from .configuration import Configuration, Expanded, expand_rig, expand_section, reread
-from .fields import check, keys_of
+from .fields import (
+    Finding,
+    Flag,
+    Integer,
+    Number,
+    PathText,
+    Seconds,
+    Section,
+    Text,
+    Texts,
+    Values,
+    check,
+    key,
+    keys_of,
+    seconds,
+    show,
+)
 from .files import read_mapping
 from .lab_models import load_model
 from .layers import source_of
 from .loading import ConfigRequest, Loaded, load, missing_mistakes
-from .models import ADAPTERS, Device, GithubIssueSettings, PipelineEntry, Readiness, Requirements, Rig, Settings, look_up
+from .models import (
+    ADAPTERS,
+    KNOWN_PARAMETERS,
+    Device,
+    GithubIssueSettings,
+    PipelineEntry,
+    Readiness,
+    Requirements,
+    Rig,
+    Settings,
+    look_up,
+)
 from .roots import default_state_directory
 from .schema import parameters_schema, rig_schema
+from .suggest import nearest
+from .tables import fill_tables
 from .yaml_rules import dump_yaml
 
 __all__ = [
     "ADAPTERS",
+    "KNOWN_PARAMETERS",
     "ConfigRequest",
     "Configuration",
     "Device",
     "Expanded",
+    "Finding",
+    "Flag",
     "GithubIssueSettings",
+    "Integer",
     "Loaded",
+    "Number",
+    "PathText",
     "PipelineEntry",
     "Readiness",
     "Requirements",
     "Rig",
+    "Seconds",
+    "Section",
     "Settings",
+    "Text",
+    "Texts",
+    "Values",
     "check",
     "default_state_directory",
     "dump_yaml",
     "expand_rig",
     "expand_section",
+    "fill_tables",
+    "key",
     "keys_of",
     "load",
     "load_model",
     "look_up",
     "missing_mistakes",
+    "nearest",
     "parameters_schema",
     "read_mapping",
     "reread",
     "rig_schema",
+    "seconds",
+    "show",
     "source_of",
 ]

@@ -158,6 +158,16 @@ def _read_levels(value: Any) -> dict[str, str]:
     return {str(name): _read_level(level) for name, level in value.items()}
 
 
+def _read_references(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise Unfit("a mapping of names to modules", "write {name: package.module:function} or {name: steps/name.py}")
+    for name, reference in value.items():
+        if not isinstance(reference, str) or not reference.strip():
+            problem = f"{name!r} is {show(reference)}, which names no module"
+            raise Wrong(problem, "write package.module:function, or the path of a Python file")
+    return {str(name): reference.strip() for name, reference in value.items()}
+
+
 def _read_mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unfit("a mapping", "write 'name: value' pairs")
@@ -209,6 +219,7 @@ Seconds = Annotated[
 Flag = Annotated[bool, BeforeValidator(_read_flag), Kind("flag", "true/false")]
 Level = Annotated[str, BeforeValidator(_read_level), WithJsonSchema({"enum": list(LEVELS)}), Kind("level", "log level")]
 Levels = Annotated[dict[str, str], BeforeValidator(_read_levels), Kind("levels", "logger name: log level")]
+References = Annotated[dict[str, str], BeforeValidator(_read_references), Kind("references", "name: module")]
 Values = Annotated[dict[str, Any], BeforeValidator(_read_mapping), Kind("mapping")]
 List = Annotated[tuple[Any, ...], BeforeValidator(_read_list), Kind("list")]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_read_texts), WithJsonSchema(_ONE_OR_MORE), Kind("texts", "list of texts")]

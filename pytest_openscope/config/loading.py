@@ -418,6 +418,7 @@ class _Loading:
             devices=dict(keys.devices),
             requirements=dict(keys.requirements),
             readiness=dict(keys.readiness),
+            modules=dict(keys.modules),
             values_=self.values,
             defaults=self.defaults,
             raw=self.raw,

@@ -31,6 +31,7 @@ from .fields import (
     List,
     Number,
     PathText,
+    References,
     Seconds,
     Section,
     Text,
@@ -259,6 +260,9 @@ class Settings(Section):
     session_sync_silence_sec: Seconds = seconds(30.0, "after so long without a sign of life another PC counts as silent", 0.1)
     session_sync_end_wait_sec: Seconds = seconds(60.0, "longest wait at the end for the other PCs' outcomes")
     github_issue: GithubIssueSettings | None = key(None, "failure reports on GitHub")
+    metadata_service_base_url: Text | None = key(None, "address of the metadata service, for the steps that ask it")
+    metadata_api_base_url: Text | None = key(None, "older spelling of metadata_service_base_url")
+    metadata_service_timeout: Seconds = seconds(10.0, "longest wait for one answer of the metadata service", 0.001)
     collect_mouse_runtime_data: Any = key(None, "recorded")
     protocol_id: Any = key(None, "recorded; a value or a list")
     mouse_platform_name: Any = key(None, "recorded")
@@ -347,6 +351,9 @@ class RigFile(Section):
     devices: Values = key({}, "the rig's devices, by name")
     requirements: Values = key({}, "what the rig validation checks")
     readiness: Values = key({}, "which validation results a session needs")
+    modules: References = key(
+        {}, "the rig's own ready-made steps, by name: package.module:function, or the path of a Python file; they come first"
+    )
     values: Values = key({}, "the lab's own values, never mistaken for misspelt keys")
     rig_model: Text | None = key(None, "the lab's pydantic model of 'values', module:Class; rig.values is then one of it")
     parameters: Values = key({}, "defaults for parameters, the same as at the top level of the rig file")
@@ -435,6 +442,7 @@ class Rig(Mapping[str, Any], Generic[ValuesT]):
         state_directory: what belongs to the rig and outlives sessions; nothing has created it yet.
         devices: name to options, as written, checked for misspelt keys.
         requirements, readiness: the blocks as written.
+        modules: the rig's own ready-made steps: name to ``package.module:function``, or the path of a Python file.
         values_: the lab's own values, as written.
         model: the lab's own values as its model has them; None without ``rig_model``.
         defaults: parameters that the rig file sets.
@@ -448,6 +456,7 @@ class Rig(Mapping[str, Any], Generic[ValuesT]):
     devices: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     requirements: Mapping[str, Any] = field(default_factory=dict)
     readiness: Mapping[str, Any] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
     values_: Mapping[str, Any] = field(default_factory=dict)
     model: BaseModel | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)

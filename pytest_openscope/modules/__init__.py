@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from .archiving.jobs import go_on_with_archives, hand_over_archives, owing_folders, state_of_archives, work_off_archives
-from .context import ModuleContext, ModuleFailed
-from .contract import check_entries, run_entry
+from .context import ModuleContext
+from .contract import check_entries, limit_of, run_entry
+from .failures import ModuleFailed
+from .lookup import OwnSteps
 from .scripts import ScriptImports
 from .session_archiver import archive_session
 
 __all__ = [
     "ModuleContext",
     "ModuleFailed",
+    "OwnSteps",
     "ScriptImports",
     "archive_session",
     "check_entries",
     "go_on_with_archives",
     "hand_over_archives",
+    "limit_of",
     "owing_folders",
     "run_entry",
     "state_of_archives",

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..system import native_path
-from .context import ModuleContext, ModuleFailed
+from .context import ModuleContext
+from .failures import ModuleFailed
 
 #: A single argument of one of these names takes the merged parameters.
 PARAMETER_NAMES = frozenset({"params", "parameters", "merged_params", "config", "cfg"})
@@ -23,8 +24,8 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 _EMPTY = inspect.Parameter.empty
 
 
-def call(function: Callable[..., Any], context: ModuleContext, step: str, *, ready_made: bool) -> None:
-    """Call ``function`` in the way its signature asks for and judge what it returns.
+def call(function: Callable[..., Any], context: ModuleContext, step: str, *, ready_made: bool) -> Any:
+    """Call ``function`` in the way its signature asks for, judge what it returns, and return it.
 
     Raises:
         ModuleFailed: the return value, or the code given to ``sys.exit``, says failure.
@@ -32,7 +33,9 @@ def call(function: Callable[..., Any], context: ModuleContext, step: str, *, rea
     """
     with ExitStack() as stack:
         arguments, keywords = _arguments(function, context, step, stack, ready_made=ready_made)
-        judge(_finish(function, arguments, keywords), context)
+        result = _finish(function, arguments, keywords)
+        judge(result, context)
+        return result
 
 
 def call_with(function: Callable[..., Any], given: Mapping[str, Any], context: ModuleContext) -> None:

@@ -13,14 +13,9 @@ from typing import Any, Protocol
 from ..log import mask_json
 from ..records import METADATA, safe_name
 from ..system import json_bytes, native_path, write_atomic, write_json
+from .failures import ModuleFailed
+from .lookup import OwnSteps
 from .scripts import ScriptImports
-
-
-class ModuleFailed(Exception):  # noqa: N818 - named for what happened
-    """A step said that it failed without raising: a return value, an exit code, a check that did not hold."""
-
-    #: What a session's record calls such a failure (``record.Failure.kind``).
-    openscope_kind = "step"
 
 
 class Operator(Protocol):
@@ -33,20 +28,6 @@ class Operator(Protocol):
     def confirm(self, prompt: str, /) -> bool:
         """Return whether the operator agreed."""
         ...
-
-
-@dataclass(frozen=True)
-class ReadyMade:
-    """A step that comes with the package.
-
-    Attributes:
-        would: says what a dry run leaves out; None runs it there too.
-        problems: says what is wrong with an entry's own parameters, as pairs of key and problem.
-    """
-
-    run: Callable[..., object]
-    would: Callable[[dict[str, Any]], str] | None = None
-    problems: Callable[[dict[str, Any]], list[tuple[str, str]]] | None = None
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -70,6 +51,7 @@ class ModuleContext:
         record: keeps a measurement: ``name, value, unit``, and ``minimum, maximum, passed`` where it has limits.
         attach: registers a file as a result of the session.
         set_experiment_notes: the text for ``experiment_data.experiment_notes`` of ``end_state.json``.
+        own_steps: the steps that the rig names itself.
         scripts: imported scripts; one object for the whole session, so that two steps of one script share its state.
     """
 
@@ -85,6 +67,7 @@ class ModuleContext:
     record: Callable[..., object] = _nothing
     attach: Callable[[Path], object] = _nothing
     set_experiment_notes: Callable[[str], object] = _nothing
+    own_steps: OwnSteps = field(default_factory=OwnSteps)
     scripts: ScriptImports = field(default_factory=ScriptImports)
 
     def __repr__(self) -> str:

@@ -6,22 +6,24 @@ and :func:`run_entry` for each step.
 
 from __future__ import annotations
 
-import ast
 import difflib
-import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from types import ModuleType
 from typing import Any
 
 from ..config import PipelineEntry
-from ..records import Mistake
+from ..records import Mistake, Phase
 from . import disk_space_check, examples, mouse_weight, notes, session_archiver, wait_for_user_input
 from .calls import call, call_with
-from .context import ModuleContext, ModuleFailed, ReadyMade
+from .context import ModuleContext
+from .failures import ModuleFailed
+from .lookup import OtherStep, OwnSteps, defined_names, find_function, launcher_step
+from .parameters import ReadyMade, limit_s, parameters_of, read_parameters, unused
 from .scripts import ScriptNotFound, find_script
 
+#: What watches a step from outside waits a little longer than the step, which knows better what it waited for.
+_LIMIT_MARGIN_S = 1.0
 #: What a pipeline can name as ``launcher_module``.
 READY_MADE: Mapping[str, ReadyMade] = {
     **disk_space_check.STEPS,
@@ -38,38 +40,88 @@ def check_entries(
     *,
     repository: Path | None = None,
     folders: Sequence[Path] = (),
+    parameters: Mapping[str, Any] | None = None,
+    own_steps: OwnSteps | None = None,
     dry_run: bool = False,
     elsewhere: bool = False,
     unknown: list[Mistake] | None = None,
 ) -> list[Mistake]:
-    """Return what is wrong with the entries: unknown modules, missing scripts and functions.
+    """Return what is wrong with the entries: unknown modules, wrong parameters, missing scripts and functions.
 
     A script is looked for where ``repository`` is a folder that exists or ``folders`` are given: a repository that is yet to
     be fetched cannot be checked.
 
     Args:
+        parameters: of the session; a ready-made step takes from them what its entry does not give.
+        own_steps: the steps that the rig names itself.
         elsewhere: the scripts come from a repository that a dry run need not have.
         unknown: gets what a dry run simulates because it cannot be known here: modules that this version does not have, and
-            whose names are not one slip away from a ready-made one; scripts from elsewhere.
+            whose names are not one slip away from a ready-made one; what only the rig can give; scripts from elsewhere.
     """
     mistakes: list[Mistake] = []
     unknown = [] if unknown is None else unknown
+    own_steps = own_steps or OwnSteps()
     for entry in entries:
         if entry.module_type == "launcher_module":
-            if entry.module_path not in READY_MADE:
-                problem = f"there is no ready-made module {entry.module_path!r} in this version"
-                mistake = Mistake(entry.where, problem, _guess(entry.module_path, READY_MADE), "module_path")
-                (unknown if dry_run and not _is_slip(entry.module_path) else mistakes).append(mistake)
-            elif (find := READY_MADE[entry.module_path].problems) is not None:
-                remedy = f"see {entry.module_path} in the reference of ready-made modules"
-                for key, problem in find(entry.parameters):
-                    mistakes.append(Mistake(entry.where, problem, remedy, f"module_parameters.{key}"))
+            _check_step(entry, own_steps, parameters or {}, mistakes, unknown if dry_run else mistakes)
         elif dry_run and (elsewhere or _is_foreign(entry.module_path)) and _why_missing(entry, repository, folders):
             problem = f"{entry.module_path} is not on this computer"
             unknown.append(Mistake(entry.where, problem, "clone the repository to local_repository_path", "module_path"))
         elif not elsewhere or (repository is not None and repository.is_dir()):
             mistakes.extend(_check_script(entry, repository, folders))
     return mistakes
+
+
+def _check_step(
+    entry: PipelineEntry,
+    own_steps: OwnSteps,
+    parameters: Mapping[str, Any],
+    mistakes: list[Mistake],
+    unknown: list[Mistake],
+) -> None:
+    """Add what is wrong with an entry that names a step; ``unknown`` gets what cannot be known in a dry run."""
+    name = entry.module_path
+    step = find_step(name, entry.phase, own_steps)
+    if step is None:
+        known = [*READY_MADE, *own_steps.names()]
+        remedy = f"{_guess(name, known)}; steps of the lab's own are named in modules of the rig file"
+        mistake = Mistake(entry.where, f"there is no step {name!r} in this version", remedy, "module_path")
+        (mistakes if _is_slip(name, known) else unknown).append(mistake)
+    elif isinstance(step, OtherStep):
+        if problem := step.problem(entry.phase):
+            mistakes.append(Mistake(entry.where, f"{name}: {problem}", f"mend {step.origin}", "module_path"))
+    elif step.model is not None:
+        read, found = read_parameters(step.model, parameters, entry.parameters)
+        for one in found:
+            mistakes.append(Mistake(entry.where, one.problem, one.remedy, _key_of(entry, one.key)))
+        told = [one.key for one in found] + [one.remedy.removeprefix("did you mean ").rstrip("?") for one in found]
+        for key, remedy in read.missing():
+            if key not in told:
+                target = unknown if key in step.model.of_the_rig else mistakes
+                target.append(Mistake(entry.where, "is missing", remedy, f"module_parameters.{key}"))
+    elif step.problems is not None:
+        remedy = f"see {name} in the reference of ready-made modules"
+        for key, problem in step.problems(entry.parameters):
+            mistakes.append(Mistake(entry.where, problem, remedy, f"module_parameters.{key}"))
+
+
+def _key_of(entry: PipelineEntry, key: str) -> str:
+    """Return the place of a step's parameter: in its entry, or among the session's parameters."""
+    return f"module_parameters.{key}" if key.partition(".")[0] in entry.parameters else f"(parameters) {key}"
+
+
+def find_step(name: str, phase: Phase, own_steps: OwnSteps) -> ReadyMade | OtherStep | None:
+    """Return the step of a name: the rig's own, a ready-made one, or one of an installed launcher."""
+    return own_steps.find(name) or READY_MADE.get(name) or launcher_step(name, phase)
+
+
+def limit_of(entry: PipelineEntry) -> float | None:
+    """Return the longest run of a step, in s: ``timeout_s`` of the entry, or of a ready-made step's parameters."""
+    step = READY_MADE.get(entry.module_path) if entry.module_type == "launcher_module" else None
+    if entry.timeout_s is not None or step is None or step.model is None:
+        return entry.timeout_s
+    given_s = limit_s(step.model, entry.parameters)
+    return None if given_s is None else given_s + _LIMIT_MARGIN_S
 
 
 def _why_missing(entry: PipelineEntry, repository: Path | None, folders: Sequence[Path]) -> str:
@@ -86,29 +138,41 @@ def _is_foreign(path: str) -> bool:
     return sys.platform != "win32" and bool(PureWindowsPath(path).drive)
 
 
-def _is_slip(name: str) -> bool:
-    """Tell whether a name is a slip of the pen away from that of a ready-made module."""
-    return bool(difflib.get_close_matches(name, READY_MADE, n=1, cutoff=0.9))
+def _is_slip(name: str, known: Iterable[str]) -> bool:
+    """Tell whether a name is a slip of the pen away from that of a known step."""
+    return bool(difflib.get_close_matches(name, known, n=1, cutoff=0.9))
 
 
 def simulates(entry: PipelineEntry, context: ModuleContext) -> str | None:
     """Return what a step of a dry run would have done, or None when the step runs as it is.
 
     Simulated are: ready-made modules that need an operator, an editor, the network or free disk space; modules that this
-    version does not have; scripts that are not there; and entries with ``simulate_in_dry_run: true``.
+    version does not have; those of the launcher; scripts that are not there; and entries with ``simulate_in_dry_run: true``.
     """
     if entry.module_type == "launcher_module":
-        if entry.module_path not in READY_MADE:
-            guess = _guess(entry.module_path, READY_MADE)
-            remark = f" ({guess})" if guess.startswith("did you mean") else ""
-            return f"run the ready-made module {entry.module_path!r}, which this version does not have{remark}"
-        would = READY_MADE[entry.module_path].would
-        return would(context.full_parameters) if would else None
+        return _simulated_step(entry, context)
     calling = f"call {entry.function or f'run_{entry.phase}'} of {entry.module_path}"
     if context.parameters.get("simulate_in_dry_run"):
         return calling
     missing = _why_missing(entry, context.repository, context.folders)
     return f"{calling} ({missing})" if missing else None
+
+
+def _simulated_step(entry: PipelineEntry, context: ModuleContext) -> str | None:
+    name = entry.module_path
+    step = find_step(name, entry.phase, context.own_steps)
+    if step is None:
+        guess = _guess(name, [*READY_MADE, *context.own_steps.names()])
+        remark = f" ({guess})" if guess.startswith("did you mean") else ""
+        return f"run the ready-made module {name!r}, which this version does not have{remark}"
+    if isinstance(step, OtherStep):
+        runs = step.runs_dry and not context.parameters.get("simulate_in_dry_run")
+        return None if runs else f"run {name!r} of {step.origin}"
+    if step.would is None:
+        return None
+    if step.model is None:
+        return step.would(context.full_parameters)
+    return step.would(read_parameters(step.model, context.full_parameters, entry.parameters)[0])
 
 
 def run_entry(entry: PipelineEntry, context: ModuleContext) -> bool:
@@ -124,11 +188,31 @@ def run_entry(entry: PipelineEntry, context: ModuleContext) -> bool:
         return False
     if entry.module_type != "launcher_module":
         _run_script(entry, context)
-    elif entry.module_path in READY_MADE:
-        call(READY_MADE[entry.module_path].run, context, entry.name, ready_made=True)
     else:
-        raise ModuleFailed(f"there is no ready-made module {entry.module_path!r} ({_guess(entry.module_path, READY_MADE)})")
+        run_step(entry, context)
     return True
+
+
+def run_step(entry: PipelineEntry, context: ModuleContext) -> Any:
+    """Run a step that is named, and return what it returns.
+
+    Raises:
+        ModuleFailed: there is no such step, its parameters are wrong, or it failed.
+        Exception: whatever it raises, as it is.
+    """
+    name = entry.module_path
+    step = find_step(name, entry.phase, context.own_steps)
+    if step is None:
+        raise ModuleFailed(f"there is no step {name!r} ({_guess(name, [*READY_MADE, *context.own_steps.names()])})")
+    if isinstance(step, OtherStep):
+        context.logger.info("%s is a step of %s", name, step.origin)
+        with step.loaded(entry.phase, context.scripts) as function:
+            return call(function, context, entry.name, ready_made=True)
+    if step.model is None:
+        return call(step.run, context, entry.name, ready_made=True)
+    for key in unused(step.model, entry.parameters):
+        context.logger.warning("module_parameters.%s: %s does not know it", key, name)
+    return step.run(context, parameters_of(step.model, context.full_parameters, entry.parameters))
 
 
 def _run_script(entry: PipelineEntry, context: ModuleContext) -> None:
@@ -140,7 +224,7 @@ def _run_script(entry: PipelineEntry, context: ModuleContext) -> None:
         context.logger.warning("%s", remark)
     try:
         with context.scripts.running(script) as module:
-            function = _find_function(module, _candidates(entry), str(script))
+            function = find_function(module, _candidates(entry), str(script))
             context.logger.info("calling %s of %s", getattr(function, "__name__", "function"), script)
             if entry.function_args:
                 call_with(function, entry.function_args, context)
@@ -155,16 +239,6 @@ def _candidates(entry: PipelineEntry) -> list[str]:
     return [entry.function] if entry.function else [f"run_{entry.phase}", "run"]
 
 
-def _find_function(module: ModuleType, candidates: Sequence[str], where: str) -> Callable[..., Any]:
-    for name in candidates:
-        found: Any = module
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if callable(found):
-            return found  # type: ignore[no-any-return]
-    raise ModuleFailed(f"{where} has no function {' or '.join(candidates)}")
-
-
 def _check_script(entry: PipelineEntry, repository: Path | None, folders: Sequence[Path]) -> list[Mistake]:
     if "{" in entry.module_path or "$" in entry.module_path:
         return []  # known once the session has its name
@@ -174,7 +248,7 @@ def _check_script(entry: PipelineEntry, repository: Path | None, folders: Sequen
         remedy = "mend the path" if repository is None else "mend the path, or the repository and its commit"
         return [Mistake(entry.where, str(missing), remedy, "module_path")]
     try:
-        names = _defined_names(script)
+        names = defined_names(script)
     except (SyntaxError, ValueError, OSError) as error:
         return [Mistake(entry.where, f"{script} cannot be read as Python: {error}", "mend the script", "module_path")]
     wanted = _candidates(entry)
@@ -182,29 +256,6 @@ def _check_script(entry: PipelineEntry, repository: Path | None, folders: Sequen
         return []
     remedy = _guess(wanted[0], sorted(names)) if names else "the script defines nothing"
     return [Mistake(entry.where, f"{script} has no function {' or '.join(wanted)}", remedy, "function")]
-
-
-def _defined_names(script: Path) -> set[str] | None:
-    """Names that a script binds at its top level, or None when that cannot be told without running it."""
-    names: set[str] = set()
-    stack: list[ast.AST] = list(ast.parse(script.read_bytes(), os.fspath(script)).body)
-    while stack:
-        node = stack.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-            if node.name == "__getattr__":
-                return None
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-            if "*" in names:
-                return None
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("globals", "exec", "setattr"):
-            return None
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            stack.extend(ast.iter_child_nodes(node))
-    return names
 
 
 def _guess(name: str, known: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from .context import ReadyMade
+from .parameters import ReadyMade
 
 
 def run_pre_acquisition(param_file: str) -> int:

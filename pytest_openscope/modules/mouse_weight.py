@@ -1,64 +1,81 @@
-"""Ready-made steps: ask for the animal's weight before and after the experiment.
-
-Parameters: ``mouse_weight_g`` (answers for the operator), ``mouse_weight_minimum_g`` and ``mouse_weight_maximum_g`` (what is
-plausible).
-"""
+"""Ready-made steps: ask for the animal's weight before and after the experiment."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from .context import ModuleContext, ModuleFailed, ReadyMade
+from pydantic import BeforeValidator
+
+from ..config import Text, key
+from .context import ModuleContext
+from .failures import ModuleFailed
+from .parameters import NumberText, ReadyMade, StepParameters
 
 FILE_NAME = "mouse_weight.csv"
 _HEAD = "timestamp,stage,weight_g\n"
 _ATTEMPTS = 5
-_PLAUSIBLE_G = (5.0, 100.0)
 _QUESTION = {stage: f"Enter animal weight {when} the experiment [g]" for stage, when in (("pre", "before"), ("post", "after"))}
 
 
-def ask_before(context: ModuleContext) -> None:
-    """Ask and record.
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+class MouseWeight(StepParameters):
+    """Parameters of ``mouse_weight_pre_prompt`` and ``mouse_weight_post_prompt``."""
+
+    mouse_weight_g: Annotated[Text, BeforeValidator(_as_text)] | None = key(
+        None, "answers for the operator, in grams: 24.5, `24,5`, `24.5 g`"
+    )
+    mouse_weight_minimum_g: NumberText = key(5.0, "lightest plausible animal", "g")
+    mouse_weight_maximum_g: NumberText = key(100.0, "heaviest plausible animal", "g")
+
+
+def mouse_weight_pre_prompt(context: ModuleContext, parameters: MouseWeight) -> float:
+    """Ask for the weight before the experiment, in g; record it as ``mouse_weight_pre`` and in ``mouse_weight.csv``.
 
     Raises:
         ModuleFailed: nobody is there to answer, or none of five answers was plausible.
     """
-    _ask_and_record(context, "pre")
+    return _ask_and_record(context, parameters, "pre")
 
 
-def ask_after(context: ModuleContext) -> None:
-    """Ask and record.
+def mouse_weight_post_prompt(context: ModuleContext, parameters: MouseWeight) -> float:
+    """Ask for the weight after the experiment, in g; record it as ``mouse_weight_post`` and in ``mouse_weight.csv``.
 
     Raises:
         ModuleFailed: nobody is there to answer, or none of five answers was plausible.
     """
-    _ask_and_record(context, "post")
+    return _ask_and_record(context, parameters, "post")
 
 
 STEPS = {
-    "mouse_weight_pre_prompt": ReadyMade(ask_before, lambda _: f"ask the operator: {_QUESTION['pre']}"),
-    "mouse_weight_post_prompt": ReadyMade(ask_after, lambda _: f"ask the operator: {_QUESTION['post']}"),
+    "mouse_weight_pre_prompt": ReadyMade(
+        mouse_weight_pre_prompt, lambda _: f"ask the operator: {_QUESTION['pre']}", model=MouseWeight
+    ),
+    "mouse_weight_post_prompt": ReadyMade(
+        mouse_weight_post_prompt, lambda _: f"ask the operator: {_QUESTION['post']}", model=MouseWeight
+    ),
 }
 
 
-def _ask_and_record(context: ModuleContext, stage: str) -> None:
-    """Ask until the answer is plausible, record it as ``mouse_weight_<stage>`` and append it to ``mouse_weight.csv``."""
-    weight_g = _weight_g(context, _QUESTION[stage])
+def _ask_and_record(context: ModuleContext, parameters: MouseWeight, stage: str) -> float:
+    """Ask until the answer is plausible, and write it down."""
+    weight_g = _weight_g(context, parameters, _QUESTION[stage])
     path = context.session_folder / FILE_NAME
     with open(path, "a", encoding="utf-8", newline="") as stream:
         stream.write(("" if path.stat().st_size else _HEAD) + f"{datetime.now().isoformat()},{stage},{weight_g:g}\n")
     context.record(f"mouse_weight_{stage}", weight_g, "g")
     context.logger.info("the animal weighs %g g (%s)", weight_g, stage)
+    return weight_g
 
 
-def _weight_g(context: ModuleContext, question: str) -> float:
-    low_g = _limit(context.parameters, "mouse_weight_minimum_g", _PLAUSIBLE_G[0])
-    high_g = _limit(context.parameters, "mouse_weight_maximum_g", _PLAUSIBLE_G[1])
-    given = context.parameters.get("mouse_weight_g")
-    if given is not None:
-        weight_g, problem = parse(str(given), low_g, high_g)
+def _weight_g(context: ModuleContext, parameters: MouseWeight, question: str) -> float:
+    low_g, high_g = parameters.mouse_weight_minimum_g, parameters.mouse_weight_maximum_g
+    if parameters.mouse_weight_g is not None:
+        weight_g, problem = parse(parameters.mouse_weight_g, low_g, high_g)
         if problem:
             raise ModuleFailed(f"mouse_weight_g: {problem}")
         return weight_g
@@ -85,10 +102,3 @@ def parse(answer: str, low_g: float, high_g: float) -> tuple[float, str]:
     if not low_g <= weight_g <= high_g:
         return weight_g, f"{weight_g:g} g is not between {low_g:g} and {high_g:g} g"
     return weight_g, ""
-
-
-def _limit(parameters: dict[str, Any], name: str, default: float) -> float:
-    try:
-        return float(parameters.get(name, default))
-    except (TypeError, ValueError) as error:
-        raise ModuleFailed(f"{name} must be a number of grams, not {parameters[name]!r}") from error

@@ -2,158 +2,227 @@
 
 ``experiment_notes_editor`` creates it and opens it without waiting, ``experiment_notes_post_prompt`` appends the operator's
 closing notes (optional), and ``experiment_notes_finalize`` has the operator confirm that it is saved and puts it into the
-session.
-
-Parameters of all: ``experiment_notes_filename`` (default ``experiment_notes.txt``, in the session folder) and
-``experiment_notes_encoding`` (default UTF-8). Of the editor: ``experiment_notes_launch_editor`` (default true),
-``experiment_notes_editor_command`` (text or list; default Notepad on Windows, elsewhere ``$VISUAL``, ``$EDITOR`` or
-``xdg-open``; the file's path comes last), ``experiment_notes_editor_args``. Of the closing notes: ``prompt``. Of the end:
-``experiment_notes_confirm_prompt``, ``experiment_notes_autoclose_editor`` (default false), ``manifest_path`` (a routing
-manifest that gets an entry), ``experiment_notes_preview`` (default true), ``experiment_notes_preview_limit`` (characters). A
-prompt that asks to type ``yes`` accepts only that. Without an operator nothing is asked, with a warning.
+session. A prompt that asks to type ``yes`` accepts only that. Without an operator nothing is asked, with a warning.
 """
 
 from __future__ import annotations
 
-import json
+import codecs
 import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+from pydantic import BeforeValidator, field_validator
 
+from ..config import PathText, Text, key
 from ..records import METADATA
 from ..system import command_line, create_time, read_json, same_process, split_command, write_json
-from .context import ModuleContext, ModuleFailed, ReadyMade
+from .context import ModuleContext
+from .failures import ModuleFailed
+from .parameters import FlagText, IntegerText, ReadyMade, StepParameters
+from .routing import add_entry, as_written
 
 _HEAD = ("# Experiment Notes", "# Created:", "# EditorPID:")
-_CONFIRM = "Confirm that the experiment notes are saved; press Enter to continue."
 _ATTEMPTS = 5
 
 
-def open_editor(context: ModuleContext) -> None:
-    """Create the file, open the editor, remember it for :func:`finalize`.
+def _words(value: Any) -> Any:
+    """Split a command that is one text; a text that names a program as a whole (blanks, backslashes) is not split."""
+    if isinstance(value, str) and not value:
+        return ()
+    if isinstance(value, str) and shutil.which(value):
+        return (value,)
+    if not isinstance(value, (str, list, tuple)):
+        raise ValueError(f"must be a text or a list of texts, not {value!r}")
+    try:
+        return tuple(split_command(value if isinstance(value, str) else [*map(str, value)]))
+    except ValueError as error:
+        raise ValueError(f"cannot be split into words ({error}): {value!r}") from error
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+class ExperimentNotes(StepParameters):
+    """Parameters that all three steps of the notes have."""
+
+    experiment_notes_filename: PathText = key("experiment_notes.txt", "the file; a relative path lies in the session folder")
+    experiment_notes_encoding: Text = key("utf-8", "the file's encoding")
+
+    @field_validator("experiment_notes_encoding")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            codecs.lookup(value)
+        except LookupError:
+            raise ValueError(f"{value!r} is no encoding that Python knows") from None
+        return value
+
+
+class NotesEditor(ExperimentNotes):
+    """Parameters of ``experiment_notes_editor``."""
+
+    experiment_notes_launch_editor: FlagText = key(True, "open the file in an editor")
+    experiment_notes_editor_command: Words = key(
+        (), "the editor, a text or a list; default: Notepad on Windows, elsewhere $VISUAL, $EDITOR or xdg-open"
+    )
+    experiment_notes_editor_args: Words = key((), "its arguments before the file, which comes last")
+
+    @property
+    def command(self) -> list[str]:
+        """The editor and its arguments, without the file."""
+        return [*(self.experiment_notes_editor_command or _default_editor()), *self.experiment_notes_editor_args]
+
+
+class ClosingNotes(ExperimentNotes):
+    """Parameters of ``experiment_notes_post_prompt``."""
+
+    prompt: Text = key("Enter final experiment notes (optional)", "what the operator reads")
+
+
+class NotesFinalize(ExperimentNotes):
+    """Parameters of ``experiment_notes_finalize``."""
+
+    experiment_notes_confirm_prompt: Text = key(
+        "Confirm that the experiment notes are saved; press Enter to continue.",
+        "what the operator confirms; one that asks to type yes accepts only that, five times",
+    )
+    experiment_notes_autoclose_editor: FlagText = key(False, "ask the editor's processes to end; they are never killed")
+    experiment_notes_preview: FlagText = key(True, "put the notes into the log")
+    experiment_notes_preview_limit: IntegerText | None = key(None, "most of them in the log", "characters")
+    manifest_path: PathText | None = key(None, "routing manifest that gets an entry of type notes")
+
+
+def experiment_notes_editor(context: ModuleContext, parameters: NotesEditor) -> Path:
+    """Create the file, never over one that is there, and open the editor without waiting for it.
+
+    The editor's process is kept in ``launcher_metadata/experiment_notes_editor.json`` for ``experiment_notes_finalize``.
+
+    Returns:
+        The file.
 
     Raises:
         ModuleFailed: the editor cannot be started.
         OSError: the file cannot be created.
     """
-    path = _path(context)
-    context.logger.info("%s %s", "created" if _create(context, path) else "found, and left as it is,", path)
-    if not context.parameters.get("experiment_notes_launch_editor", True):
-        return
-    command = [*_editor_command(context.parameters), str(path)]
-    pid = _start(command)
-    write_json(_editor_file(context), {"pid": pid, "create_time": create_time(pid), "command": command, "notes": str(path)})
-    context.logger.info("opened the notes in an editor (pid %d): %s", pid, command_line(command))
+    path = context.path(parameters.experiment_notes_filename)
+    context.logger.info("%s %s", "created" if _create(parameters, path) else "found, and left as it is,", path)
+    if parameters.experiment_notes_launch_editor:
+        command = [*parameters.command, str(path)]
+        pid = _start(command)
+        facts = {"pid": pid, "create_time": create_time(pid), "command": command, "notes": str(path)}
+        _editor_file(context).parent.mkdir(parents=True, exist_ok=True)
+        write_json(_editor_file(context), facts)
+        context.logger.info("opened the notes in an editor (pid %d): %s", pid, command_line(command))
+    return path
 
 
-def append(context: ModuleContext) -> None:
-    """Ask for closing notes, append the answer with the time, put the whole file's text into the session."""
+def experiment_notes_post_prompt(context: ModuleContext, parameters: ClosingNotes) -> str:
+    """Ask for closing notes, append the answer with the time, put the whole file's text into the session.
+
+    Returns:
+        The answer; "" for none.
+    """
     try:
-        answer = context.ask(str(context.parameters.get("prompt") or "Enter final experiment notes (optional)")).strip()
+        answer = context.ask(parameters.prompt).strip()
     except EOFError:
         context.logger.warning("nobody is there to give closing notes")
-        return
+        return ""
     if not answer:
         context.logger.info("no closing notes")
-        return
-    path = _path(context)
-    _create(context, path)
+        return ""
+    path = context.path(parameters.experiment_notes_filename)
+    _create(parameters, path)
     before = path.read_bytes()
-    with open(path, "a", encoding=_encoding(context)) as stream:
+    with open(path, "a", encoding=parameters.experiment_notes_encoding) as stream:
         stream.write("" if not before or before.endswith(b"\n") else "\n")
         stream.write(f"[{_now()}] {answer}\n")
     context.note(answer)
-    context.set_experiment_notes(_read(context, path))
+    context.set_experiment_notes(_read(parameters, path))
     context.logger.info("closing notes appended to %s", path)
+    return answer
 
 
-def finalize(context: ModuleContext) -> None:
-    """Ask, close the editor if told to, read the notes and pass them on.
+def experiment_notes_finalize(context: ModuleContext, parameters: NotesFinalize) -> str:
+    """Ask, close the editor if told to, read the notes and put them into the session.
+
+    Returns:
+        The text below the file's head.
 
     Raises:
         ModuleFailed: the operator did not confirm, or the routing manifest is broken.
     """
-    _confirm(context)
-    if context.parameters.get("experiment_notes_autoclose_editor"):
+    _confirm(context, parameters.experiment_notes_confirm_prompt)
+    if parameters.experiment_notes_autoclose_editor:
         _close_editor(context)
-    path = _path(context)
-    if _create(context, path):
+    path = context.path(parameters.experiment_notes_filename)
+    if _create(parameters, path):
         context.logger.warning("there were no notes at %s; an empty file was made", path)
-    text = _read(context, path)
+    text = _read(parameters, path)
     if not text:
         context.logger.warning("the notes in %s are empty", path)
     context.set_experiment_notes(text)
-    if context.parameters.get("experiment_notes_preview", True) and text:
-        limit = context.parameters.get("experiment_notes_preview_limit")
-        shown = text[:limit] if isinstance(limit, int) and 0 < limit < len(text) else text
+    if parameters.experiment_notes_preview and text:
+        limit = parameters.experiment_notes_preview_limit
+        shown = text[:limit] if limit is not None and 0 < limit < len(text) else text
         context.logger.info("notes in %s:\n%s%s", path, shown, "" if shown == text else "\n… (cut short)")
-    manifest = context.parameters.get("manifest_path")
-    if manifest:
-        _add_to_manifest(context.path(str(manifest)), {"type": "notes", "files": [_relative_to_session(context, path)]})
+    if parameters.manifest_path:
+        entry = {"type": "notes", "files": [as_written(path, context.session_folder)]}
+        add_entry(context.path(parameters.manifest_path), entry)
+    return text
 
 
-def _would_open(parameters: dict[str, Any]) -> str:
-    made = f"create the notes file {_filename(parameters)}"
-    if not parameters.get("experiment_notes_launch_editor", True):
+def _would_open(parameters: NotesEditor) -> str:
+    made = f"create the notes file {parameters.experiment_notes_filename}"
+    if not parameters.experiment_notes_launch_editor:
         return made
-    return f"{made} and open it with {command_line(_editor_command(parameters))}"
+    return f"{made} and open it with {command_line(parameters.command)}"
 
 
-def _would_finalize(parameters: dict[str, Any]) -> str:
-    return f"ask the operator ({_prompt(parameters)}) and put the notes of {_filename(parameters)} into the session"
+def _would_append(parameters: ClosingNotes) -> str:
+    return f"ask the operator for closing notes and append them to {parameters.experiment_notes_filename}"
+
+
+def _would_finalize(parameters: NotesFinalize) -> str:
+    asked = f"ask the operator ({parameters.experiment_notes_confirm_prompt})"
+    return f"{asked} and put the notes of {parameters.experiment_notes_filename} into the session"
 
 
 STEPS = {
-    "experiment_notes_editor": ReadyMade(open_editor, _would_open),
-    "experiment_notes_post_prompt": ReadyMade(
-        append, lambda parameters: f"ask the operator for closing notes and append them to {_filename(parameters)}"
-    ),
-    "experiment_notes_finalize": ReadyMade(finalize, _would_finalize),
+    "experiment_notes_editor": ReadyMade(experiment_notes_editor, _would_open, model=NotesEditor),
+    "experiment_notes_post_prompt": ReadyMade(experiment_notes_post_prompt, _would_append, model=ClosingNotes),
+    "experiment_notes_finalize": ReadyMade(experiment_notes_finalize, _would_finalize, model=NotesFinalize),
 }
 
 
 # The file
 
 
-def _filename(parameters: dict[str, Any]) -> str:
-    return str(parameters.get("experiment_notes_filename") or "experiment_notes.txt")
-
-
-def _path(context: ModuleContext) -> Path:
-    return context.path(_filename(context.parameters))
-
-
-def _encoding(context: ModuleContext) -> str:
-    return str(context.parameters.get("experiment_notes_encoding") or "utf-8")
-
-
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _create(context: ModuleContext, path: Path) -> bool:
+def _create(parameters: ExperimentNotes, path: Path) -> bool:
     """Create the file with its head; False where there is one, which stays as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(path, "x", encoding=_encoding(context)) as stream:
+        with open(path, "x", encoding=parameters.experiment_notes_encoding) as stream:
             stream.write(f"{_HEAD[0]}\n{_HEAD[1]} {_now()}\n\n")
     except FileExistsError:
         return False
     return True
 
 
-def _read(context: ModuleContext, path: Path) -> str:
+def _read(parameters: ExperimentNotes, path: Path) -> str:
     """Return what was written under the head, without blank lines around it; undecodable bytes become ``\\ufffd``."""
-    name = _encoding(context)
+    name = parameters.experiment_notes_encoding
     text = path.read_bytes().decode("utf-8-sig" if name.lower().replace("_", "-") in ("utf-8", "utf8") else name, "replace")
     lines = text.splitlines()
     while lines and (not lines[0].strip() or lines[0].startswith(_HEAD)):
@@ -161,44 +230,10 @@ def _read(context: ModuleContext, path: Path) -> str:
     return "\n".join(lines).strip()
 
 
-def _add_to_manifest(manifest: Path, entry: dict[str, Any]) -> None:
-    """Append an entry to a routing manifest (``{"entries": [...]}``), which other programs may be reading.
-
-    Raises:
-        ModuleFailed: the file that is there is no manifest; it stays untouched.
-    """
-    data: dict[str, Any] = {"entries": []}
-    if manifest.exists():
-        try:
-            data = json.loads(manifest.read_text(encoding="utf-8-sig"))
-            known = data["entries"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModuleFailed(f"{manifest} is no routing manifest: {error}") from error
-        if not isinstance(known, list):
-            raise ModuleFailed(f"{manifest} is no routing manifest: its entries are no list")
-    if entry not in data["entries"]:
-        data["entries"].append(entry)
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    write_json(manifest, data)
-
-
-def _relative_to_session(context: ModuleContext, path: Path) -> str:
-    """Return the path as manifests write it: with ``/``, relative to the session folder where it lies in it."""
-    try:
-        return path.resolve().relative_to(context.session_folder.resolve()).as_posix()
-    except ValueError:
-        return path.as_posix()
-
-
 # The operator
 
 
-def _prompt(parameters: dict[str, Any]) -> str:
-    return str(parameters.get("experiment_notes_confirm_prompt") or _CONFIRM)
-
-
-def _confirm(context: ModuleContext) -> None:
-    prompt = _prompt(context.parameters)
+def _confirm(context: ModuleContext, prompt: str) -> None:
     must_type_yes = re.search(r"type\W+yes\b", prompt, re.IGNORECASE) is not None
     for _ in range(_ATTEMPTS):
         try:
@@ -218,28 +253,10 @@ def _editor_file(context: ModuleContext) -> Path:
     return context.session_folder / METADATA / "experiment_notes_editor.json"
 
 
-def _editor_command(parameters: dict[str, Any]) -> list[str]:
-    given = _words(parameters, "experiment_notes_editor_command")
-    return (given or _default_editor()) + _words(parameters, "experiment_notes_editor_args")
-
-
 def _default_editor() -> list[str]:
     if sys.platform == "win32":
         return ["notepad.exe"]
     return list(split_command(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "")) or ["xdg-open"]
-
-
-def _words(parameters: dict[str, Any], name: str) -> list[str]:
-    """Split a command that is one text; a text that names a program as a whole (blanks, backslashes) is not split."""
-    value = parameters.get(name) or ()
-    if isinstance(value, dict) or not isinstance(value, Iterable):
-        raise ModuleFailed(f"{name} must be a text or a list of texts, not {value!r}")
-    if isinstance(value, str) and shutil.which(value):
-        return [value]
-    try:
-        return list(split_command(value if isinstance(value, str) else [*value]))
-    except ValueError as error:
-        raise ModuleFailed(f"{name} cannot be split into words ({error}): {value!r}") from error
 
 
 def _start(command: list[str]) -> int:

@@ -22,7 +22,9 @@ from typing import Any
 from .archiving.engine import Progress
 from .archiving.jobs import note_job, start_worker
 from .archiving.parameters import problems_of, read_parameters
-from .context import ModuleContext, ModuleFailed, ReadyMade
+from .context import ModuleContext
+from .failures import ModuleFailed
+from .parameters import ReadyMade
 
 #: The log gets a line on the progress this often.
 _LOG_S = 10.0

@@ -1,43 +1,45 @@
-"""Ready-made step: wait until the operator presses Enter.
-
-Parameters: ``prompt``; ``fail_if_no_input`` (default true: the pause was asked for, so a session without an operator fails
-here; false goes on with a warning).
-"""
+"""Ready-made step: wait until the operator presses Enter."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from .context import ModuleContext, ModuleFailed, ReadyMade
-
-DEFAULT_PROMPT = "Confirm that the rig is ready, then press Enter to continue."
-
-
-def would(parameters: dict[str, Any]) -> str:
-    """Say what a dry run leaves out."""
-    return f"wait for the operator: {_prompt(parameters)}"
+from ..config import Text, key
+from .context import ModuleContext
+from .failures import ModuleFailed
+from .parameters import FlagText, ReadyMade, StepParameters
 
 
-def run(context: ModuleContext) -> None:
+class WaitForUserInput(StepParameters):
+    """Parameters of ``wait_for_user_input``."""
+
+    prompt: Text = key("Confirm that the rig is ready, then press Enter to continue.", "what the operator reads")
+    fail_if_no_input: FlagText = key(True, "fail where nobody can answer; false goes on with a warning")
+
+
+def wait_for_user_input(context: ModuleContext, parameters: WaitForUserInput) -> str:
     """Show the prompt and wait.
+
+    Returns:
+        What the operator typed; "" for Enter alone, and where nobody is there.
 
     Raises:
         ModuleFailed: nobody is there to answer.
     """
+    prompt = parameters.prompt
     try:
-        answer = context.ask(_prompt(context.parameters))
+        answer = context.ask(prompt)
     except EOFError as nobody:
-        if context.parameters.get("fail_if_no_input", True):
+        if parameters.fail_if_no_input:
             raise ModuleFailed(
-                f"nobody is there to answer: {_prompt(context.parameters)} (set fail_if_no_input to false to go on without)"
+                f"nobody is there to answer: {prompt} (set fail_if_no_input to false to go on without)"
             ) from nobody
-        context.logger.warning("nobody is there to answer; going on without: %s", _prompt(context.parameters))
-        return
+        context.logger.warning("nobody is there to answer; going on without: %s", prompt)
+        return ""
     context.logger.info("the operator goes on%s", f": {answer}" if answer else "")
+    return answer
 
 
-STEPS = {"wait_for_user_input": ReadyMade(run, would)}
-
-
-def _prompt(parameters: dict[str, Any]) -> str:
-    return str(parameters.get("prompt") or DEFAULT_PROMPT)
+STEPS = {
+    "wait_for_user_input": ReadyMade(
+        wait_for_user_input, lambda parameters: f"wait for the operator: {parameters.prompt}", model=WaitForUserInput
+    )
+}

@@ -63,9 +63,11 @@ class PhaseNode(pytest.Collector):
             yield self._step(name, run_acquisition, OnFailure.CONTINUE, configuration.settings.acquisition_timeout_s)
             return
         entries = configuration.pre_pipeline if self.phase is Phase.PRE_ACQUISITION else configuration.post_pipeline
+        from ..modules import limit_of
+
         for entry in entries:
             retry = {"attempts": entry.attempts, "retry_delay_s": entry.retry_delay_s}
-            yield self._step(entry.name, _entry_body(entry), entry.on_failure, entry.timeout_s, **retry)
+            yield self._step(entry.name, _entry_body(entry), entry.on_failure, limit_of(entry), **retry)
 
     def _step(self, name: str, body: Any, policy: OnFailure, timeout_s: float | None, **retry: float) -> pytest.Item:
         item: ParameterStep = ParameterStep.from_parent(self, name=name, callobj=body)

@@ -24,7 +24,7 @@ from ..acquisition import (
 )
 from ..config import source_of
 from ..log import ExactMasker
-from ..modules import check_entries
+from ..modules import OwnSteps, check_entries
 from ..records import (
     ConfigurationError,
     Mistake,
@@ -131,6 +131,8 @@ def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: b
             entries,
             repository=None if pending else repository_folder(configuration.parameters),
             folders=folders,
+            parameters=configuration.parameters,
+            own_steps=OwnSteps(configuration.rig.modules, configuration.rig.path.parent),
             dry_run=configuration.dry_run,
             elsewhere=fetched and not ready,
             unknown=unknown,

@@ -128,7 +128,7 @@ def _make_devices(session: SessionState) -> Devices:
 def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleContext:
     """Return what a pipeline step may use; the placeholders of its entry are replaced."""
     entry = session.expanded_entry(entry)
-    from ..modules import ModuleContext
+    from ..modules import ModuleContext, OwnSteps
 
     if session.scripts is None:
         from ..modules import ScriptImports
@@ -157,5 +157,6 @@ def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleCont
         record=record,
         attach=session.attach,
         set_experiment_notes=set_notes,
+        own_steps=OwnSteps(session.rig.modules, session.rig.path.parent),
         scripts=session.scripts,
     )

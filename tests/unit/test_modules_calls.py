@@ -407,7 +407,7 @@ def test_mistakes_before_the_session(bench: Bench) -> None:
         FakeEntry(module_path="gone.py"),
         FakeEntry(module_path="broken.py"),
         FakeEntry(module_path="star.py"),
-        FakeEntry(module_type="launcher_module", module_path="disk_space_check"),
+        FakeEntry(module_type="launcher_module", module_path="disk_space_check", parameters={"required_free_gb": 1}),
     ]
     mistakes = [str(mistake) for mistake in check_entries(entries, repository=bench.repository)]
     assert len(mistakes) == 4

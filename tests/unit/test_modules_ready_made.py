@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.modules import ModuleContext, ModuleFailed, run_entry
+from pytest_openscope.modules import ModuleContext, ModuleFailed, check_entries, run_entry
+from pytest_openscope.modules.failures import StepTimedOut
 from pytest_openscope.modules.mouse_weight import parse
 from pytest_openscope.records.phases import Phase
 
@@ -62,16 +64,19 @@ class Rig:
             record=lambda key, value, unit: self.records.update({key: (value, unit)}),
             set_experiment_notes=self.experiment_notes.append,
         )
-        entry = SimpleNamespace(
-            name=name,
-            phase=phase,
-            module_type="launcher_module",
-            module_path=name,
-            parameters=parameters,
-            function=None,
-            where="x",
-        )
-        run_entry(entry, context)
+        run_entry(entry_of(name, phase, **parameters), context)
+
+
+def entry_of(name: str, phase: Phase = Phase.PRE_ACQUISITION, /, **parameters: Any) -> Any:
+    return SimpleNamespace(
+        name=name,
+        phase=phase,
+        module_type="launcher_module",
+        module_path=name,
+        parameters=parameters,
+        function=None,
+        where="x",
+    )
 
 
 @pytest.fixture
@@ -148,6 +153,82 @@ def test_a_disk_that_cannot_be_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     with pytest.raises(ModuleFailed, match="gone"):
         rig.run("disk_space_check", required_free_gb=1)
+
+
+def test_the_write_speed_says_how_long_the_expected_data_take(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        rig.run("disk_space_check", expected_gb=0.01, reserve_gb=0, write_test_mb=64, expected_duration_s=3600)
+    speed_mb_s, unit = rig.records["disk_write_speed"]
+    assert speed_mb_s > 1
+    assert unit == "MiB/s"
+    assert f"takes {speed_mb_s:,.0f} MiB/s: 0.01 GiB in " in caplog.text
+    assert sorted(path.name for path in rig.folder.iterdir()) == ["launcher_metadata"]
+
+
+def test_a_disk_that_is_too_slow_for_the_expected_data(rig: Rig) -> None:
+    with pytest.raises(ModuleFailed, match=r"too slow: .* MiB/s are required"):
+        rig.run("disk_space_check", expected_gb=0.5, reserve_gb=0, expected_duration_s=1e-3, write_test_mb=64)
+    with pytest.raises(ModuleFailed, match=r"too slow: .* 90,000,000 MiB/s are required"):
+        rig.run("disk_space_check", required_free_gb=1e-6, minimum_write_mb_s=9e7, write_test_mb=64)
+    assert sorted(path.name for path in rig.folder.iterdir()) == ["launcher_metadata"]
+
+
+def test_the_expected_data_and_the_reserve_must_fit(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _disk(monkeypatch, 12)
+    rig.run("disk_space_check", expected_gb=7, write_test_mb=0)
+    with pytest.raises(ModuleFailed, match=r"13 GiB are required \(8 GiB expected, 5 GiB in reserve\)"):
+        rig.run("disk_space_check", expected_gb=8, write_test_mb=0)
+    assert "disk_write_speed" not in rig.records
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: answer.wait(30))
+    began = time.monotonic()
+    with pytest.raises(StepTimedOut, match=r"measuring the free space of .* took longer than 0.3 s"):
+        rig.run("disk_space_check", required_free_gb=1, timeout_s=0.3)
+    answer.set()
+    assert time.monotonic() - began < 5
+
+
+# Parameters
+
+
+def test_a_parameter_may_be_text_and_may_stand_among_the_sessions(rig: Rig) -> None:
+    context = ModuleContext({"required_free_gb": "1e-6", "timeout_s": 1e-9, "allow_override": "false"}, rig.folder)
+    run_entry(entry_of("disk_space_check"), context)
+    context.parameters["required_free_gb"] = "1e9"
+    with pytest.raises(ModuleFailed, match="not enough"):
+        run_entry(entry_of("disk_space_check"), context)
+    with pytest.raises(ModuleFailed, match=r"required_free_gb: .*; allow_override: true or false expected"):
+        run_entry(entry_of("disk_space_check", required_free_gb="much", allow_override=3), context)
+
+
+def test_a_typo_is_a_mistake_before_the_session(rig: Rig) -> None:
+    entries = [
+        entry_of("disk_space_check", required_fre_gb=10),
+        entry_of("experiment_notes_editor", experiment_notes_launch_editr=False, experiment_notes_encoding="utf-9"),
+        entry_of("mouse_weight_pre_prompt", mouse_weight_minimum_g="low", lab_key_of_our_own=1, timeout_s=0),
+        entry_of("disk_space_check", required_free_gb="{needed_gb}", output_session_folder="{output_session_folder}"),
+        entry_of("wait_for_user_input"),
+    ]
+    texts = [str(mistake) for mistake in check_entries(entries, parameters={"prompt": ["a", "list"], "needed_gb": 3})]
+    assert [text.split(": ", 2)[1] for text in texts] == [
+        "module_parameters.required_fre_gb",
+        "module_parameters.experiment_notes_launch_editr",
+        "module_parameters.experiment_notes_encoding",
+        "module_parameters.timeout_s",
+        "module_parameters.mouse_weight_minimum_g",
+        "(parameters) prompt",
+    ]
+    assert texts[0].endswith("unknown key -> did you mean required_free_gb?")
+    assert check_entries(entries, parameters={"prompt": 1}, dry_run=True)
+
+
+def test_a_key_that_a_step_does_not_know_is_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.run("mouse_weight_pre_prompt", mouse_weight_g=20, lab_key_of_our_own=1, output_session_folder=".")
+    assert "module_parameters.lab_key_of_our_own: mouse_weight_pre_prompt does not know it" in caplog.text
+    assert "output_session_folder" not in caplog.text
 
 
 # wait_for_user_input

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ...log import is_secret_key
 from ...records import METADATA, safe_name
 from ...system import native_path
-from ..context import ModuleFailed
+from ..failures import ModuleFailed
 
 
 class ArchiverParameters(BaseModel):

@@ -1,0 +1,186 @@
+"""The parameters of ready-made steps: how they are read, what can be wrong with them, and how long a step may take."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BeforeValidator, ValidationError
+
+from ..config import KNOWN_PARAMETERS, Finding, Flag, Integer, Number, Section, check, keys_of, seconds
+from ..config import Seconds as _Seconds
+from .failures import ModuleFailed, StepTimedOut
+
+#: Keys that the session itself adds; an entry may give them, as files of the launcher do.
+_OF_THE_SESSION = ("output_session_folder", "session_folder", "dry_run", "simulate_in_dry_run", "rig_id")
+_SLICE_S = 0.1
+
+ResultT = TypeVar("ResultT")
+ParametersT = TypeVar("ParametersT", bound="StepParameters")
+
+
+def _plain(value: Any) -> Any:
+    """Read a text as the number or flag that it stands for, as placeholders and older files give it."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            pass
+    return value
+
+
+FlagText = Annotated[Flag, BeforeValidator(_plain)]
+NumberText = Annotated[Number, BeforeValidator(_plain)]
+IntegerText = Annotated[Integer, BeforeValidator(_plain)]
+SecondsText = Annotated[_Seconds, BeforeValidator(_plain)]
+
+
+class StepParameters(Section):
+    """What ``module_parameters`` of a ready-made step may hold. A key that is absent there is looked up in the parameters."""
+
+    #: Keys that the rig may give, so that a dry run elsewhere can do without.
+    of_the_rig: ClassVar[tuple[str, ...]] = ()
+
+    timeout_s: SecondsText | None = seconds(None, "longest run of the step; the operator's answers take no time", 0.001)
+
+    def missing(self) -> Iterable[tuple[str, str]]:
+        """Return what a run cannot do without and nobody gave: pairs of key and remedy."""
+        return ()
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """A step that comes with the package.
+
+    Attributes:
+        run: with a ``model``, called with the context and the parameters as the model has them; else by the module contract.
+        would: says what a dry run leaves out, of the model or of the parameters; None runs it there too.
+        problems: says what is wrong with an entry's own parameters, as pairs of key and problem; for steps without ``model``.
+        model: what its parameters may be.
+    """
+
+    run: Callable[..., Any]
+    would: Callable[[Any], str] | None = None
+    problems: Callable[[dict[str, Any]], list[tuple[str, str]]] | None = None
+    model: type[StepParameters] | None = None
+
+
+def collect(model: type[StepParameters], parameters: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step is given: the entry's own parameters over those of the session; ``timeout_s`` is the entry's alone."""
+    shared = {name: parameters[name] for name in keys_of(model) if name in parameters and name != "timeout_s"}
+    return {**shared, **own}
+
+
+def read_parameters(
+    model: type[ParametersT], parameters: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[ParametersT, list[Finding]]:
+    """Return a step's parameters, with defaults where they are wrong, and what is wrong with them."""
+    given = collect(model, parameters, own)
+    not_ours = {name for name in given if name not in keys_of(model) and name in (*KNOWN_PARAMETERS, *_OF_THE_SESSION)}
+    section = {name: value for name, value in given.items() if name not in not_ours}
+    read, mistakes, _ = check(model, section, "", "")
+    return read, [Finding(mistake.key.lstrip("."), mistake.problem, mistake.remedy) for mistake in mistakes]
+
+
+def parameters_of(model: type[ParametersT], parameters: Mapping[str, Any], own: Mapping[str, Any]) -> ParametersT:
+    """Return a step's parameters, complete.
+
+    Raises:
+        ModuleFailed: some are wrong or missing; all of them are named.
+    """
+    read, found = read_parameters(model, parameters, own)
+    wrong = [f"{one.key}: {one.problem}" + (f" -> {one.remedy}" if one.remedy else "") for one in found]
+    wrong += [f"{key} is missing -> {remedy}" for key, remedy in read.missing() if key not in {one.key for one in found}]
+    if wrong:
+        raise ModuleFailed("; ".join(wrong))
+    return read
+
+
+def unused(model: type[StepParameters], own: Mapping[str, Any]) -> list[str]:
+    """Return the entry's keys that the step does not have."""
+    return [name for name in own if name not in keys_of(model) and name not in (*KNOWN_PARAMETERS, *_OF_THE_SESSION)]
+
+
+def limit_s(model: type[StepParameters], own: Mapping[str, Any]) -> float | None:
+    """Return ``timeout_s`` as an entry gives it, for who watches the step from outside; None where it is none, or wrong."""
+    try:
+        return model.model_validate({"timeout_s": own["timeout_s"]}).timeout_s if "timeout_s" in own else None
+    except ValidationError:
+        return None
+
+
+def within(timeout_s: float | None, what: str, function: Callable[[], ResultT]) -> ResultT:
+    """Return what ``function`` returns, and wait for it no longer than ``timeout_s``.
+
+    For calls that a dead share or a slow server holds up in the operating system, where nothing can end them: they go on in a
+    thread that nobody waits for.
+
+    Raises:
+        StepTimedOut: it took longer.
+        Exception: whatever the function raises.
+    """
+    if timeout_s is None:
+        return function()
+    answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((True, function()))
+        except BaseException as error:
+            answers.put((False, error))
+
+    threading.Thread(target=work, name="openscope-step", daemon=True).start()
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            # In slices: a lock that is waited for cannot be interrupted on Windows.
+            good, answer = answers.get(timeout=min(max(left_s, 0.0), _SLICE_S))
+        except queue.Empty:
+            if left_s <= 0:
+                raise StepTimedOut(f"{what} took longer than {timeout_s:g} s") from None
+            continue
+        if good:
+            return answer  # type: ignore[no-any-return]
+        raise answer
+
+
+class Deadline:
+    """The time that a step has left."""
+
+    def __init__(self, timeout_s: float | None, what: str) -> None:
+        self._timeout_s, self._what = timeout_s, what
+        self._end = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def left_s(self, most_s: float) -> float:
+        """Return the time left, ``most_s`` at most.
+
+        Raises:
+            StepTimedOut: there is none.
+        """
+        left_s = most_s if self._end is None else min(most_s, self._end - time.monotonic())
+        if left_s <= 0:
+            raise StepTimedOut(f"{self._what} took longer than {self._timeout_s:g} s (timeout_s)")
+        return left_s
+
+    @property
+    def passed(self) -> bool:
+        """The time is up."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def check(self) -> None:
+        """Raise when the time is up.
+
+        Raises:
+            StepTimedOut: it is.
+        """
+        self.left_s(1.0)

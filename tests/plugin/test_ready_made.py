@@ -1,0 +1,101 @@
+"""Ready-made steps in whole sessions: parameter files of labs, the rig's own steps, the launcher's, limits of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PARAMETER_FILES = sorted((Path(__file__).parents[1] / "unit" / "data" / "params").glob("*.json"))
+RIG = "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
+SAY = "import pathlib\ndef run(params):\n    pathlib.Path(params['session_folder'], 'said').write_text({text!r})\n"
+
+
+def write_parameters(bench: Any, pre: list[Any], post: list[Any] | None = None, /, **more: Any) -> None:
+    pipelines = {"pre_acquisition_pipeline": pre, "post_acquisition_pipeline": post or []}
+    bench.write("day1.json", json.dumps({"launcher": "base", "ask_notes": False, **pipelines, **more}))
+
+
+@pytest.mark.parametrize("path", PARAMETER_FILES, ids=lambda path: path.stem)
+def test_parameter_files_of_labs_run_dry(bench: Any, path: Path) -> None:
+    """Unedited, on a rig that knows nothing but the values that its files ask of it."""
+    bench.write("rig.yaml", RIG + "values: {COM_port: COM3, DisplayDeviceIndex: 2, WindowStateIndex: 1}\n")
+    shutil.copy(path, bench.path / path.name)
+    result = bench.run_here(path.name, "--dry-run")
+    assert result.ret == 0
+    (folder,) = {file.parent for file in bench.path.rglob("end_state.json")}
+    end = json.loads((folder / "end_state.json").read_text("utf-8"))
+    assert end["outcome"] == "passed"
+    written = json.loads(path.read_text("utf-8"))
+    entries = [*written.get("pre_acquisition_pipeline", ()), *written.get("post_acquisition_pipeline", ())]
+    ours = [one["name"] for one in end["steps"] if one["phase"] != "acquisition"]
+    assert len(ours) == len(entries)
+    if "session_sync_role" not in written:
+        assert not any("module_parameters" in line for line in end["not_checked"])
+
+
+def test_a_rig_has_steps_of_its_own_and_the_launchers(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.write("rig.yaml", RIG + "modules:\n  focus: steps/focus.py\n  wait_for_user_input: lab_steps:wait\n")
+    bench.write("steps/focus.py", SAY.format(text="in focus"))
+    bench.write("lab_steps.py", "def wait(params):\n    print('ours waits for nobody')\n")
+    bench.write("site/openscope_experimental_launcher/__init__.py", "")
+    text = "import json, logging\ndef run_post_acquisition(param_file):\n"
+    text += "    params = json.load(open(param_file))\n    logging.info('annotating %s', params['subject_id'])\n"
+    text += "    input('really? ')\n"
+    bench.write("site/openscope_experimental_launcher/post_acquisition/annotate.py", text)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], str(bench.path / "site")]))
+    write_parameters(bench, ["focus", "wait_for_user_input"], ["annotate"])
+    assert bench.run("day1.json").ret == 1
+    assert bench.outcomes() == {
+        "focus": "passed",
+        "wait_for_user_input": "passed",
+        "acquisition": "passed",
+        "annotate": "failed",
+    }
+    assert (bench.folder / "said").read_text() == "in focus"
+    assert "annotating mouse7" in bench.messages
+    assert "nobody to ask: really?" in bench.debug["exception"]  # it asked, and nobody is there
+
+
+def test_typos_and_unknown_steps_stop_a_session_before_it_starts(bench: Any) -> None:
+    write_parameters(
+        bench,
+        [
+            {"module_path": "disk_space_check", "module_parameters": {"required_free_gbs": 3}},
+            {"module_path": "mouse_weight_pre_prompt", "module_parameters": {"mouse_weight_minimum_g": "light"}},
+            "slap2_meta_annotator",
+        ],
+        ["mouse_weight_post_promt"],
+    )
+    result = bench.run_here("day1.json")
+    assert result.ret == 4
+    said = "\n".join([*result.outlines, *result.errlines])
+    for text in (
+        "module_parameters.required_free_gbs: unknown key -> did you mean required_free_gb?",
+        "module_parameters.mouse_weight_minimum_g: a number expected, not text 'light'",
+        "there is no step 'slap2_meta_annotator'",
+        "did you mean 'mouse_weight_post_prompt'?",
+    ):
+        assert text in said, said
+    assert bench.folders == []
+
+
+def test_a_step_that_takes_longer_than_its_own_limit(bench: Any) -> None:
+    """A server that accepts and never answers, below; here the disk that a FIFO stands for."""
+    bench.write(
+        "conftest.py",
+        "import shutil, time\nreal = shutil.disk_usage\n"
+        "def usage(path):\n    time.sleep(30) if 'sessions' in str(path) else None\n    return real(path)\n"
+        "def pytest_runtest_call(item):\n    if item.name == 'disk_space_check': shutil.disk_usage = usage\n"
+        "def pytest_runtest_teardown(item):\n    shutil.disk_usage = real\n",
+    )
+    step = {"module_path": "disk_space_check", "module_parameters": {"required_free_gb": 1e-6, "timeout_s": 0.5}}
+    write_parameters(bench, [step], [])
+    result = bench.run("day1.json")
+    assert result.duration < 20
+    assert bench.outcomes()["disk_space_check"] == "timeout"
+    assert "took longer than 0.5 s" in bench.debug["exception"]
