@@ -18,7 +18,11 @@ logger = logging.getLogger("pytest_openscope.acquisition")
 
 
 class Call(Protocol):
-    """Work within this process; see :class:`CallWork` for the threads that run it."""
+    """Work within this process; see :class:`CallWork` for the threads that run it.
+
+    Where a process of its own does the work, the call may have attributes ``pid`` and ``create_time`` (seconds since the
+    epoch): it is then sampled, and stopped if this process dies.
+    """
 
     def run(self, stdout: TextIO, stderr: TextIO) -> int | None:
         """Do the work, in a thread of its own, and return an exit code (None: 0).
@@ -43,17 +47,16 @@ class CallWork:
         name: the acquisition's.
 
     Attributes:
-        pid: None, always: this process is not the acquisition's.
+        pid, create_time: those of the call's process, if it has one; this process is not the acquisition's.
         returncode: what the call returned; 1 when it raised.
         started_s, ended_s: monotonic times; ``ended_s`` is None before the end.
         error: what it raised.
     """
 
-    pid: int | None = None
-    create_time: float | None = None
-
     def __init__(self, call: Call, output_fds: Sequence[int], name: str) -> None:
         self.started_s = time.monotonic()
+        self.pid: int | None = getattr(call, "pid", None)
+        self.create_time: float | None = getattr(call, "create_time", None)
         self.returncode: int | None = None
         self.ended_s: float | None = None
         self.error: BaseException | None = None

@@ -21,6 +21,7 @@ _OWN = {
     "python": ("commands", "PythonAdapter"),
     "command": ("commands", "CommandAdapter"),
     "bonsai": ("bonsai", "BonsaiAdapter"),
+    "matlab": ("matlab", "MatlabAdapter"),
 }
 
 
@@ -64,8 +65,6 @@ def adapter_of(task: Task) -> Adapter | None:
             if not (isinstance(found, type) and issubclass(found, Adapter)):
                 raise mistake("launcher", f"{point.value} is no Adapter", "derive it from pytest_openscope.Adapter")
             return _made(found, task)
-    if kind == "matlab":
-        return None
     raise mistake("launcher", f"there is no launcher {kind!r}", "install the package that brings it, or use another one")
 
 
@@ -90,9 +89,7 @@ def describe_command(parameters: Parameters, session_folder: Path) -> str:
         ConfigurationError: see :func:`build_spec`.
     """
     adapter = adapter_of(Task(parameters, session_folder))
-    if adapter is not None:
-        return adapter.describe()
-    return _matlab(parameters, session_folder) if kind_of(parameters) == "matlab" else "nothing (launcher: base)"
+    return "nothing (launcher: base)" if adapter is None else adapter.describe()
 
 
 def check_parameters(
@@ -127,13 +124,3 @@ def check_parameters(
     for one in findings:
         targets[one.severity].append(Mistake(where, one.problem, one.remedy, one.key))
     return targets["error"]
-
-
-def _matlab(parameters: Parameters, session_folder: Path) -> str:
-    function = parameters.get("matlab_entrypoint") or parameters.get("matlab_function") or "slap2_launcher"
-    arguments: list[Any] = ["execute", str(session_folder), *(parameters.get("matlab_entrypoint_args") or ())]
-    for pairs in (parameters.get("script_parameters"), parameters.get("matlab_entrypoint_kwargs")):
-        for name, value in (pairs or {}).items():
-            arguments += [str(name), value]
-    engine = parameters.get("matlab_engine_name") or "any"
-    return f"MATLAB engine {engine}: {function}({', '.join(repr(argument) for argument in arguments)})"

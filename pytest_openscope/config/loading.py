@@ -41,7 +41,7 @@ from .yaml_rules import YamlError
 
 REQUIRED = {"subject_id": "--subject-id", "user_id": "--user-id"}
 #: What parameter files may ask for and this version does not do yet: key, value (None: any).
-_NOT_YET = (("launcher", "bonsai"), ("launcher", "matlab"))
+_NOT_YET = (("launcher", "bonsai"),)
 _RIG_ONLY = ("devices", "requirements", "readiness", "state_directory", "rig_model")
 _OFF = ("", "none", "disabled")
 #: Keys that say which class drives a device: ours, and those of other programs' rig files (happi's ``device_class``).

@@ -186,12 +186,25 @@ class Settings(Section):
         None, "run once when Bonsai is not there yet; a relative one lies in the repository"
     )
     bonsai_config_path: PathText | None = key(None, "Bonsai's package list; a relative one lies in the repository")
-    matlab_engine_name: Text | None = key(None, "name of the shared MATLAB engine")
-    matlab_entrypoint: Text | None = key(None, "MATLAB function to call")
+    matlab_engine: Annotated[Literal["matlab", "octave"], CHOICE] = key(
+        "matlab", "what runs the MATLAB code: a shared MATLAB, or GNU Octave"
+    )
+    matlab_engine_name: Text = key("slap2_launcher", "name of the shared MATLAB engine")
+    octave_exe_path: PathText | None = key(None, "GNU Octave's octave-cli; default the one on PATH")
+    matlab_path: Texts = key((), "folders to put on MATLAB's search path; relative ones lie in the repository")
+    matlab_entrypoint: Text | None = key(None, "MATLAB function to call; default the stem of script_path, else slap2_launcher")
     matlab_function: Text | None = key(None, "older spelling of matlab_entrypoint")
     matlab_entrypoint_args: List = key((), "positional arguments")
     matlab_entrypoint_kwargs: Values = key({}, "name/value arguments")
     matlab_entrypoint_nargout: Integer = key(0, "number of outputs to ask for", minimum=0)
+    matlab_pass_session_folder: Flag = key(True, "the session folder is one of the arguments")
+    matlab_session_folder_position: Id | None = key(
+        None,
+        "where it stands among matlab_entrypoint_args: prepend, append, ignore or a number; default prepend for slap2_launcher,"
+        " else append",
+    )
+    matlab_enable_resume: Flag = key(True, "offer to resume the acquisition when MATLAB has died")
+    matlab_resume_keyword: Text = key("resume", "name of the argument that tells a resumed run so")
     matlab_engine_connect_timeout_sec: Seconds = seconds(120.0, "wait for the engine")
     matlab_engine_connect_poll_interval_sec: Seconds = seconds(1.0, "between two looks for the engine")
     matlab_cancel_timeout_sec: Seconds = seconds(30.0, "wait for MATLAB to stop")

@@ -37,7 +37,7 @@ from .signals import ConsoleClose, Latch, interrupt_main, on_fork
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
 from .tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, ProcessTree, StopPolicy, StopReport, find_main, name_of
 from .usage import TreeUsage
-from .windows import Job
+from .windows import Job, send_break
 
 __all__ = [
     "GIT_TIMEOUT_S",
@@ -82,6 +82,7 @@ __all__ = [
     "replace_file",
     "run_probe",
     "same_process",
+    "send_break",
     "spawn_detached",
     "split_command",
     "step_back",

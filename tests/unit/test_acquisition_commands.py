@@ -31,9 +31,7 @@ def built(parameters: dict[str, Any]) -> AcquisitionSpec:
     return spec
 
 
-@pytest.mark.parametrize(
-    "parameters", [{}, {"launcher": "base", "script_path": "echo"}, {"launcher": None}, {"launcher": "matlab"}]
-)
+@pytest.mark.parametrize("parameters", [{}, {"launcher": "base", "script_path": "echo"}, {"launcher": None}])
 def test_kinds_without_a_process(parameters: dict[str, Any]) -> None:
     assert build(parameters, FOLDER) is None
 
