@@ -17,7 +17,7 @@ from .result import group_of, measured
 
 VALIDATION = "validation.json"
 #: Groups of the ready-made checks.
-READY_MADE = (
+CHECK_GROUPS = (
     "configuration",
     "disk",
     "mirror",
@@ -105,7 +105,7 @@ def keep_results(
     fresh = {str(result["check"]): {"at": at, **result} for result in results}
     kept = read_results(state_directory, rig_id)
     if complete:
-        groups = {*READY_MADE, *(group_of(check) for check in fresh)}
+        groups = {*CHECK_GROUPS, *(group_of(check) for check in fresh)}
         kept = {check: result for check, result in kept.items() if group_of(check) not in groups}
     make_private_folder(state_directory)
     before = _kept(state_directory)
@@ -219,10 +219,10 @@ def _problem(check: str, result: Mapping[str, Any], max_age_s: float, now: datet
 def _hint(name: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name, READY_MADE, n=1)
-    if near and group_of(name) not in READY_MADE:
+    near = difflib.get_close_matches(name, CHECK_GROUPS, n=1)
+    if near and group_of(name) not in CHECK_GROUPS:
         return f" (did you mean {near[0]}?)"
-    return "" if group_of(name) in READY_MADE else " (name the file of a check of your own behind --validate-rig)"
+    return "" if group_of(name) in CHECK_GROUPS else " (name the file of a check of your own behind --validate-rig)"
 
 
 def _age_s(at: object, now: datetime) -> float | None:

@@ -42,7 +42,9 @@ class Driver(Protocol):
 LIFECYCLE = ("open", "close", "check", "read_state", "safe_state")
 
 #: Ready-made drivers and the extra that brings their library ("" needs none).
-READY_MADE = {
+#: A new one: its library below, its extra in pyproject.toml, its page in docs/how-to/devices; for an option of its own that is
+#: declared and checked also ``Device`` in config/models.py and ``_OF_DRIVERS`` in spec.py.
+DRIVERS = {
     "serial": ("pytest_openscope.devices.drivers.serial_line:SerialDevice", "serial"),
     "visa": ("pytest_openscope.devices.drivers.visa_instrument:VisaDevice", "visa"),
     "zmq": ("pytest_openscope.devices.drivers.zmq_socket:ZmqDevice", "zmq"),
@@ -58,7 +60,7 @@ def missing_libraries(driver: str, dry_run: bool) -> tuple[list[str], str]:
     """Return what a ready-made driver needs and this Python does not have, and the command that installs it."""
     needed = _LIBRARIES.get(driver, []) + (["pyvisa_sim"] if driver == "visa" and dry_run else [])
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    return missing, f"pip install 'pytest-openscope[{READY_MADE[driver][1]}]'" if missing else ""
+    return missing, f"pip install 'pytest-openscope[{DRIVERS[driver][1]}]'" if missing else ""
 
 
 class LoadError(Exception):
@@ -81,12 +83,12 @@ def load(reference: str, rig_dir: Path) -> Any:
     Raises:
         LoadError: the module cannot be imported or has no such name.
     """
-    reference = READY_MADE[reference][0] if reference in READY_MADE else reference
+    reference = DRIVERS[reference][0] if reference in DRIVERS else reference
     module_name, colon, path = reference.partition(":")
     if not colon or not module_name or not path:
-        guess = did_you_mean(reference, READY_MADE)
+        guess = did_you_mean(reference, DRIVERS)
         raise LoadError(
-            f"{reference!r} is neither 'module:Class' nor one of {', '.join(READY_MADE)}",
+            f"{reference!r} is neither 'module:Class' nor one of {', '.join(DRIVERS)}",
             guess or "write the import path, a colon and the class: my_lab.cameras:Spinnaker",
         )
     # Installed packages go first, so that nothing beside the rig file shadows them.

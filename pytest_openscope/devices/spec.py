@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..config import Device, check, keys_of
 from ..records import ConfigurationError, Mistake
 from .answers import find_mistake
-from .driver import READY_MADE, LoadError, did_you_mean, load, missing_libraries
+from .driver import DRIVERS, LoadError, did_you_mean, load, missing_libraries
 from .peer import Script
 from .surface import callable_signature, fits, surface_of
 
@@ -63,7 +63,7 @@ class DeviceSpec(Device):
     @property
     def ready_made(self) -> bool:
         """True for serial, visa, zmq, http and subprocess."""
-        return self.driver in READY_MADE
+        return self.driver in DRIVERS
 
     def script(self, rig_dir: Path) -> Path | Mapping[str, Any] | None:
         """Return the script that ``mock`` names or holds; None where it is ``module:Class`` or absent."""
@@ -145,7 +145,7 @@ def _read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
     """Read one entry; every mistake of its form is noted, and None is returned where there is no driver."""
     place = f"devices.{name}"
     if not isinstance(entry, Mapping) or not isinstance(entry.get("driver"), str):
-        note(place, "no driver given", f'write {{driver: "module:Class"}} or one of {", ".join(READY_MADE)}')
+        note(place, "no driver given", f'write {{driver: "module:Class"}} or one of {", ".join(DRIVERS)}')
         return None
     if not name or any(char in name for char in ".=*?[ ") or name == "acquisition":
         note(place, "a device's name holds letters, digits and _ (acquisition is taken)", "rename it")
@@ -155,7 +155,7 @@ def _read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
     driver = entry["driver"].strip()
     params = dict(device.params)
     extra = {str(key): value for key, value in entry.items() if key not in KEYS}
-    if driver in READY_MADE:
+    if driver in DRIVERS:
         params = {**extra, **params}
     else:
         for key in extra:

@@ -1,4 +1,4 @@
-"""The child of the sidecar that alone touches the share, so that only a process is lost when the share hangs.
+"""The child of the sidecar that alone touches the share while a session runs: only a process is lost when it hangs.
 
 ``main([job])`` takes the job as JSON. Orders come on stdin, a number a line: the session has ended, finish its mirror and copy
 the small files (again). Reports go to stdout, one JSON object a line. The end of stdin ends the process at once, wherever it

@@ -1,4 +1,7 @@
-"""The pipeline steps that come with the package, and the contract of the lab's own ones."""
+"""The pipeline steps that come with the package, and the contract of the lab's own ones.
+
+A new step has a file of its own with its ``STEPS``; it is registered in :mod:`.contract`, READY_MADE.
+"""
 
 from __future__ import annotations
 

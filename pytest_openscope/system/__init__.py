@@ -20,6 +20,7 @@ from .files import (
 from .git import GIT_TIMEOUT_S, Git, GitFailed
 from .locks import FileLock, try_lock_byte, unlock_byte, write_holder
 from .probe import run_probe
+from .process_tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, ProcessTree, StopPolicy, StopReport, find_main, name_of
 from .processes import (
     SAME_START_S,
     ProcessWatch,
@@ -35,7 +36,6 @@ from .processes import (
 )
 from .signals import ConsoleClose, Latch, interrupt_main, on_fork
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
-from .tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, ProcessTree, StopPolicy, StopReport, find_main, name_of
 from .usage import TreeUsage
 from .windows import Job, send_break
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from .process_tree import MARK_NAME, ProcessTree, StopPolicy
 from .processes import create_time
-from .tree import MARK_NAME, ProcessTree, StopPolicy
 
 #: For what needs no network.
 GIT_TIMEOUT_S = 20.0

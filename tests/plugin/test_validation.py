@@ -193,9 +193,9 @@ def test_everything_passes(full: Rig, github: GitHub) -> None:
     found = kept(full)
     assert set(statuses(full).values()) == {"pass"}
     groups = {check.partition("[")[0].partition(".")[0] for check in found}
-    from pytest_openscope.checks.readiness import READY_MADE
+    from pytest_openscope.checks.readiness import CHECK_GROUPS
 
-    assert groups == set(READY_MADE)
+    assert groups == set(CHECK_GROUPS)
     measured = {check: (one["unit"], one["limit"]) for check, one in found.items() if isinstance(one["value"], float)}
     assert measured == {
         "disk.free_space": ("GB", 0.001),

@@ -23,7 +23,7 @@ from pytest_openscope.acquisition import (
 )
 from pytest_openscope.acquisition.spec import name_of_command
 from pytest_openscope.records.record import AcquisitionFacts
-from pytest_openscope.system.tree import StopPolicy
+from pytest_openscope.system.process_tree import StopPolicy
 
 Make = Callable[..., Acquisition]
 DEFAULTS = AcquisitionSpec(stop=StopPolicy(0.5, 0.5, 2.0))

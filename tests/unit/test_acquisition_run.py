@@ -22,7 +22,7 @@ from pytest_openscope.acquisition import (
     AcquisitionTimeout,
 )
 from pytest_openscope.acquisition.output import CONTINUES, replay
-from pytest_openscope.system.tree import StopPolicy
+from pytest_openscope.system.process_tree import StopPolicy
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 QUICK = StopPolicy(graceful_s=0.5, terminate_s=0.5, kill_s=2.0)

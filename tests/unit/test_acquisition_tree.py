@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pytest_openscope.system import tree
-from pytest_openscope.system.tree import MARK_FOLDER, MARK_NAME, ProcessTree, StopPolicy
+from pytest_openscope.system.process_tree import MARK_FOLDER, MARK_NAME, ProcessTree, StopPolicy
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals of POSIX")
 QUICK = StopPolicy(graceful_s=0.6, terminate_s=0.4, kill_s=2.0)

@@ -13,7 +13,7 @@ from pytest_openscope.acquisition import parse_fault
 from pytest_openscope.config.fields import keys_of
 from pytest_openscope.config.models import Device
 from pytest_openscope.config.suggest import nearest
-from pytest_openscope.devices.driver import READY_MADE, LoadError, load
+from pytest_openscope.devices.driver import DRIVERS, LoadError, load
 from pytest_openscope.devices.faults import check_faults, parse_injections
 from pytest_openscope.devices.spec import KEYS, build_specs, check_specs
 from pytest_openscope.records.failures import ConfigurationError
@@ -206,7 +206,7 @@ def test_faults_of_the_acquisition(text: str, said: str) -> None:
 def test_the_configuration_knows_every_key_and_takes_no_drivers_option_for_a_misspelt_one() -> None:
     known = set(keys_of(Device))
     assert set(KEYS) <= known
-    for name in READY_MADE:
+    for name in DRIVERS:
         for option in inspect.signature(load(name, Path())).parameters:
             assert option in known or not nearest(option, known), (name, option)
 

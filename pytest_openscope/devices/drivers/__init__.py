@@ -1,1 +1,1 @@
-"""Ready-made drivers over real libraries, imported only when a rig names them; registered in ``../driver.py``, READY_MADE."""
+"""Ready-made drivers over real libraries, imported only when a rig names them; registered in ``../driver.py``, DRIVERS."""
