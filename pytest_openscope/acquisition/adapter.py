@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from ..config import Settings, check
 from ..records import AcquisitionFacts, ConfigurationError, Mistake
 from ..system import command_line, split_command
 from .failures import AcquisitionFailed
@@ -45,6 +46,14 @@ def _nobody(question: str, choices: Sequence[str], default: str) -> str | None:
     return None
 
 
+def _not_kept(name: str, content: Any) -> None:
+    return None
+
+
+def _not_kept_text(text: str) -> None:
+    return None
+
+
 def _nothing_runs(spec: AcquisitionSpec) -> AcquisitionFacts:
     raise RuntimeError("a check runs no programs")
 
@@ -60,6 +69,8 @@ class Task:
         run: runs a program that prepares something to its end, logged and stopped like an acquisition.
         ask: asks the operator: question, choices and the default give the choice, or None when nobody can be asked. Limits of
             time wait meanwhile.
+        save: writes a JSON file of this name into ``launcher_metadata``, without secrets.
+        notice: tells the operator something at once, and in the session's summary and log.
     """
 
     parameters: Mapping[str, Any]
@@ -67,6 +78,8 @@ class Task:
     defaults: AcquisitionSpec = field(default_factory=AcquisitionSpec)
     run: Callable[[AcquisitionSpec], AcquisitionFacts] = _nothing_runs
     ask: Callable[[str, Sequence[str], str], str | None] = _nobody
+    save: Callable[[str, Any], object] = _not_kept
+    notice: Callable[[str], object] = _not_kept_text
 
 
 class Adapter(ABC):
@@ -130,6 +143,18 @@ class Adapter(ABC):
     def path(self, key: str) -> Path:
         """Return the path of a parameter; a relative one lies in the repository, or in the working directory without one."""
         return in_repository(self.parameters, str(self.parameters[key]))
+
+    def setting(self, key: str) -> Any:
+        """Return a parameter of this plugin as its model has it: typed, or its default.
+
+        Raises:
+            ConfigurationError: it does not fit; a placeholder may still be in it.
+        """
+        given = {key: self.parameters[key]} if key in self.parameters else {}
+        read, mistakes, _ = check(Settings, given, "parameters", "")
+        if mistakes:
+            raise ConfigurationError([replace(one, key=key) for one in mistakes])
+        return getattr(read, key)
 
     def arguments(self, key: str) -> list[str]:
         """Return a parameter as command-line arguments: a list, or a text that is split like a command line.

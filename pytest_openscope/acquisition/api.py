@@ -36,7 +36,7 @@ class Acquisition:
         fault: how simulated runs fail.
         on_ended: gets the facts of each run when it has ended, from the run's own thread.
         echo: shows output on the terminal where the spec asks for it.
-        ask: asks the operator; see :class:`.adapter.Task`.
+        services: what adapters may ask of the session: the fields ``ask``, ``save`` and ``notice`` of :class:`.adapter.Task`.
 
     Attributes:
         attempt: which attempt of the step runs; from the second on it stands in the names of the output, so that none is lost.
@@ -53,14 +53,14 @@ class Acquisition:
         fault: Fault | None = None,
         on_ended: Callable[[AcquisitionFacts], object] | None = None,
         echo: Callable[[str, list[bytes]], Any] | None = None,
-        ask: Callable[[str, Sequence[str], str], str | None] | None = None,
+        services: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self.folder = folder
         self.defaults = defaults or AcquisitionSpec()
         self.dry_run = dry_run
         self.finished: list[AcquisitionFacts] = []
         self._sink, self._on_event, self._echo = sink, on_event, echo
-        self._fault, self._on_ended, self._ask = fault, on_ended, ask
+        self._fault, self._on_ended, self._services = fault, on_ended, dict(services or {})
         self._runs: list[AcquisitionRun] = []
         self.attempt = 1
 
@@ -151,8 +151,7 @@ class Acquisition:
             ConfigurationError: the parameters do not say what to run.
         """
         __tracebackhide__ = True
-        task = Task(parameters, self.folder, self.defaults, run=self.execute)
-        adapter = adapter_of(task if self._ask is None else replace(task, ask=self._ask))
+        adapter = adapter_of(Task(parameters, self.folder, self.defaults, run=self.execute, **self._services))
         if adapter is None:
             return None
         for attempt in count(1):

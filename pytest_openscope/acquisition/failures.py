@@ -113,7 +113,9 @@ class Ending:
             return AcquisitionFailed(f"{title} wrote to stderr, which counts as a failure{said}", facts)
         return None
 
-    def log(self, facts: AcquisitionFacts, ended: bool, report: StopReport | None) -> None:
+    def log(
+        self, facts: AcquisitionFacts, ended: bool, report: StopReport | None, good_exit_codes: Sequence[int] = (0,)
+    ) -> None:
         """Log how it ended, what it used, what was stopped and what survived."""
         how = _how(facts) if ended else "could not be stopped"
         used = [f"after {facts.duration_s:.3f} s"]
@@ -122,7 +124,7 @@ class Ending:
             used.append(f"peak memory {facts.peak_memory_mb:.1f} MB {source}")
         if facts.cpu_s is not None:
             used.append(f"CPU {facts.cpu_s:.2f} s")
-        good = facts.returncode == 0 or (self.kind == "asked" and ended)
+        good = facts.returncode in good_exit_codes or (self.kind == "asked" and ended)
         logger.log(logging.INFO if good else logging.ERROR, "acquisition %r %s (%s)", facts.name, how, ", ".join(used))
         if report is not None and report.stopped:
             text = "acquisition %r: stopped (%s): %s"

@@ -58,7 +58,7 @@ class MatlabAdapter(Adapter):
             call=EngineCall(self._engine, function, arguments, self._folders(), settings),
             name=function,
             stop=StopPolicy(settings.matlab_cancel_timeout_sec, 0.0, kill_s),
-            explain_silence=lambda: _SILENT[settings.matlab_engine],
+            explain_silence=lambda pid: _SILENT[settings.matlab_engine],
         )
 
     def describe(self) -> str:

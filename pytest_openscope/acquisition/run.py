@@ -312,13 +312,19 @@ class AcquisitionRun:
             self._stderr_s = now_s
         if spec.timeout_s is not None and running_s >= spec.timeout_s:
             self._ask("timeout", f"it ran longer than timeout_s = {spec.timeout_s:g} s")
-        elif spec.stderr_fails and self._stderr_s is not None and now_s - self._stderr_s >= spec.stderr_grace_s:
+        elif (
+            spec.stderr_fails
+            and spec.stderr_stops
+            and self._stderr_s is not None
+            and now_s - self._stderr_s >= spec.stderr_grace_s
+        ):
             self._ask("stderr", "it wrote to stderr, which counts as a failure")
         elif self._ending.fatal and now_s - self._fatal_s >= spec.fatal_grace_s:
             self._ask("fatal", "it did not end after a fatal error")
         elif spec.process_start_timeout_s is not None and running_s >= spec.process_start_timeout_s and self._silent():
-            known = self._guard("explaining its silence", spec.explain_silence) if spec.explain_silence is not None else ""
             reason = f"it printed nothing within {spec.process_start_timeout_s:g} s of its start"
+            explain = spec.explain_silence
+            known = self._guard("explaining its silence", explain, child.pid) if explain is not None else ""
             self._ask("silent", f"{reason}: {known}" if known else reason)
 
     def _silent(self) -> bool:
@@ -373,7 +379,7 @@ class AcquisitionRun:
         for follower in self._followers:
             self._guard("final read", follower.finish)
         self._ending.call_error = child.error
-        self._ending.log(self.facts(), child.ended_s is not None, self._report)
+        self._ending.log(self.facts(), child.ended_s is not None, self._report, self.spec.good_exit_codes)
         self._event("acquisition_finished", returncode=child.returncode)
 
     # Guards to what is not ours --------------------------------------------------------------------------------------

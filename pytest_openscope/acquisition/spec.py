@@ -27,13 +27,15 @@ class AcquisitionSpec:
         env: changes of the environment; a value of None removes the variable.
         timeout_s: stop it after this time.
         process_start_timeout_s: stop it when nothing came on stdout or stderr by then.
-        stderr_fails: output on stderr is a failure: it is stopped ``stderr_grace_s`` after the first byte.
+        stderr_fails: output on stderr is a failure.
+        stderr_stops: ... for which it is stopped, ``stderr_grace_s`` after the first byte.
         stop: how it is stopped.
         echo: show its output on the terminal too.
         good_exit_codes: those that tell of no failure.
         fatal: watches the output: gets lines of either stream as they come, and returns the one that tells of a fatal error,
             or "". The run has then failed, whatever its exit code, and is stopped after ``fatal_grace_s``.
-        explain_silence: returns what is known of a run that prints nothing within ``process_start_timeout_s``.
+        explain_silence: gets the process's number (None for a call), and returns what is known of a run that prints nothing
+            within ``process_start_timeout_s``.
     """
 
     command: tuple[str, ...] = ()
@@ -44,13 +46,14 @@ class AcquisitionSpec:
     timeout_s: float | None = None
     process_start_timeout_s: float | None = None
     stderr_fails: bool = False
+    stderr_stops: bool = True
     stderr_grace_s: float = 0.0
     stop: StopPolicy = field(default_factory=StopPolicy)
     echo: bool = False
     good_exit_codes: tuple[int, ...] = (0,)
     fatal: Callable[[list[bytes]], str] | None = None
     fatal_grace_s: float = 5.0
-    explain_silence: Callable[[], str] | None = None
+    explain_silence: Callable[[int | None], str] | None = None
 
 
 def output_logger(name: str, stream: str) -> str:

@@ -23,6 +23,7 @@ CHECK_GROUPS = (
     "mirror",
     "devices",
     "executables",
+    "acquisition",
     "repositories",
     "serial_ports",
     "tcp_ports",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ..config import Requirements, check, reread
+from ..records import Mistake
 from .result import FAIL, SKIP, WARN, CheckResult, group_of
 
 #: Set by the ready-made checks, which know more than that they passed.
@@ -22,13 +23,14 @@ NAME = pytest.StashKey[str]()
 REPEATED = {
     "device_name": "devices",
     "executable": "executables",
+    "launcher": "acquisition",
     "repository": "repositories",
     "serial_port": "serial_ports",
     "tcp_port": "tcp_ports",
     "variable": "environment",
 }
 #: What a dry run fails for; it runs on another PC than the rig's, whose disk and programs say nothing about the rig.
-_OF_ANY_PC = ("configuration", "devices", "python")
+_OF_ANY_PC = ("configuration", "devices", "python", "acquisition")
 _log = logging.getLogger("pytest_openscope.checks")
 Within = Callable[[float, str], AbstractContextManager[None]]
 
@@ -43,6 +45,7 @@ class RigChecks:
         folder: the rig file's directory.
         settings: the session's settings.
         within: a context manager that fails the running test after so many seconds, with so many words.
+        acquisition: what is wrong with the acquisition that the parameters describe: mistakes, and warnings.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class RigChecks:
         *,
         notices: Sequence[str] = (),
         within: Within | None = None,
+        acquisition: Callable[[], tuple[Sequence[Mistake], Sequence[Mistake]]] = lambda: ((), ()),
     ) -> None:
         rig = configuration.rig if rig is None else rig
         self.rig = rig
         self.settings = configuration.settings
         self.notices = tuple(notices)
         self.within: Within = within or (lambda seconds, words: nullcontext())
+        self.acquisition = acquisition
         self.folder: Path = configuration.rig_file.parent
         self.dry_run: bool = configuration.dry_run
         self.session_uuid = session_uuid
@@ -69,9 +74,11 @@ class RigChecks:
         self._measured: dict[str, list[CheckResult]] = {}
 
     def things(self, kind: str) -> list[Any]:
-        """Return what a check is repeated for: devices, executables, repositories, serial_ports, tcp_ports, environment."""
+        """Return what a check is repeated for: devices, acquisition, or what the requirements list under this name."""
         if kind == "devices":
             return list(self.rig.devices or {})
+        if kind == "acquisition":
+            return [self.settings.launcher] if self.settings.launcher != "base" else []
         things = list(self.requirements.get(kind) or ())
         if kind == "serial_ports":
             drivers = (self.rig.devices or {}).values()

@@ -48,6 +48,16 @@ def test_executable(executable: str, rig_checks: RigChecks, said: Said) -> None:
     said(measure.check_executable(executable, rig_checks.folder))
 
 
+def test_acquisition(launcher: str, rig_checks: RigChecks, said: Said) -> None:
+    """What the parameters run: its program, its script, and the faults of a Bonsai workflow."""
+    name, (mistakes, warnings) = f"acquisition[{launcher}]", rig_checks.acquisition()
+    if mistakes or warnings:
+        words = [str(one) for one in (*mistakes, *warnings)]
+        said(CheckResult(name, FAIL if mistakes else WARN, "; ".join(words), remedy="see each one's own remedy"))
+    else:
+        said(CheckResult(name, PASS, "program and script are there, and no fault was found in them"))
+
+
 def test_repository(repository: str, rig_checks: RigChecks, said: Said) -> None:
     """Declared repositories."""
     said(measure.check_repository(repository, rig_checks.folder))

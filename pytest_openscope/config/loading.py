@@ -40,8 +40,6 @@ from .suggest import nearest
 from .yaml_rules import YamlError
 
 REQUIRED = {"subject_id": "--subject-id", "user_id": "--user-id"}
-#: What parameter files may ask for and this version does not do yet: key, value (None: any).
-_NOT_YET = (("launcher", "bonsai"),)
 _RIG_ONLY = ("devices", "requirements", "readiness", "state_directory", "rig_model")
 _OFF = ("", "none", "disabled")
 #: Keys that say which class drives a device: ours, and those of other programs' rig files (happi's ``device_class``).
@@ -89,14 +87,12 @@ class Loaded:
     """What :func:`load` found: a configuration, or everything that is wrong.
 
     ``missing`` names required values (``subject_id``) that nobody gave; they are no mistakes as long as somebody can be asked.
-    ``unknown`` is what a dry run simulates because this version cannot do it.
     """
 
     configuration: Configuration | None
     mistakes: tuple[Mistake, ...] = ()
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
-    unknown: tuple[Mistake, ...] = ()
 
 
 def load(request: ConfigRequest) -> Loaded:
@@ -128,7 +124,6 @@ class _Loading:
         self.request = request
         self.mistakes: list[Mistake] = []
         self.notices: list[str] = []
-        self.unknown: list[Mistake] = []
         self.rig_where = ""
         self.raw: dict[str, Any] = {}
         self.rig_keys: dict[str, Any] = {}
@@ -200,7 +195,7 @@ class _Loading:
             environ=request.environ,
             validating=request.validating,
         )
-        return Loaded(configuration, (), missing, tuple(self.notices), tuple(self.unknown))
+        return Loaded(configuration, (), missing, tuple(self.notices))
 
     def _failed(self, missing: tuple[str, ...]) -> Loaded:
         masker = ExactMasker(self._secrets())
@@ -461,19 +456,6 @@ class _Loading:
     def _check_demands(self) -> None:
         """Check what a parameter file asks of the program itself."""
         self._check_version()
-        for name, value in _NOT_YET:
-            given = self.merged.get(name)
-            if given is None or given == "" or (value is not None and str(given).strip().lower() != value):
-                continue
-            where = source_of(self.sources, name)
-            shown = show(given, name)
-            if self.request.dry_run:
-                problem = f"{shown} is simulated; this version cannot do it yet"
-                self.unknown.append(Mistake(where, problem, "leave out --strict", name))
-                self.notices.append(f"{where}: {name}: {problem}")
-            else:
-                problem, remedy = f"{shown} cannot be honoured by this version yet", f"remove {name}, or use --dry-run"
-                self.wrong(where, name, problem, remedy)
         self._check_sync()
         kind = str(self.merged.get("launcher") or "base").strip().lower()
         needed = {"python": "script_path", "command": "command"}.get(kind)

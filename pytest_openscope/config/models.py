@@ -186,6 +186,23 @@ class Settings(Section):
         None, "run once when Bonsai is not there yet; a relative one lies in the repository"
     )
     bonsai_config_path: PathText | None = key(None, "Bonsai's package list; a relative one lies in the repository")
+    bonsai_setup_timeout_s: Seconds = seconds(1800.0, "longest run of bonsai_setup_script", 0.1)
+    bonsai_package_mismatch: Annotated[Literal["warn", "fail"], CHOICE] = key(
+        "warn", "what packages do that are not those of Bonsai's package list"
+    )
+    bonsai_check_workflow: Flag = key(True, "read the workflow before the session starts, and tell of its faults")
+    bonsai_check_outputs: Flag = key(True, "fail the acquisition when a file that the workflow declares is missing or empty")
+    bonsai_fail_on_stderr: Flag = key(True, "output of Bonsai on stderr fails the acquisition when it has ended")
+    bonsai_acceptable_exit_codes: List = key((), "exit codes of Bonsai that count as good, beside 0")
+    bonsai_retry_error_patterns: Texts = key((), "regular expressions; a line of Bonsai's output that matches is a fatal error")
+    bonsai_max_retries: Integer | None = key(
+        None, "how often a failed workflow may be run again; without it, as often as the operator says"
+    )
+    bonsai_retry_delay_sec: Seconds = seconds(0.0, "before a workflow is run again")
+    bonsai_failure_default: Annotated[Literal["retry", "proceed", "abort"], CHOICE] | None = key(
+        None, "what a failed workflow leads to when the operator only presses Enter, or is not there; retry when it is absent"
+    )
+    bonsai_continue_on_failure: Flag = key(False, "older spelling of bonsai_failure_default: proceed")
     matlab_engine: Annotated[Literal["matlab", "octave"], CHOICE] = key(
         "matlab", "what runs the MATLAB code: a shared MATLAB, or GNU Octave"
     )

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,12 +77,13 @@ class ExperimentRun:
         configuration = loaded.configuration
         mistakes = [*loaded.mistakes, *_check_options(options), *_check_given_files(self.config)]
         unknown: list[Mistake] = []
+        warnings: list[Mistake] = []
         if configuration is not None:
-            mistakes += _check_parts(configuration, options, unknown)
+            mistakes += _check_parts(configuration, options, unknown, warnings)
         if earlier is not None and configuration is not None:
             mistakes += check_subject(earlier, configuration.settings.subject_id)
         if options.strict:
-            mistakes += [*loaded.unknown, *unknown]
+            mistakes += unknown
         if mistakes or configuration is None:
             raise pytest.UsageError(_complaint(mistakes))
         from . import parameter_file
@@ -94,6 +96,7 @@ class ExperimentRun:
         if options.informational:
             return
         not_checked = [f"{one.where}: {one.key}: {one.problem}" for one in unknown]
+        loaded = replace(loaded, notices=(*loaded.notices, *map(str, warnings)))
         self._start(configuration, options, loaded, not_checked, earlier)
 
     def _start(
@@ -298,18 +301,21 @@ def _check_options(options: Options) -> list[Mistake]:
     return mistakes
 
 
-def _check_parts(configuration: Configuration, options: Options, unknown: list[Mistake]) -> list[Mistake]:
+def _check_parts(
+    configuration: Configuration, options: Options, unknown: list[Mistake], warnings: list[Mistake]
+) -> list[Mistake]:
     """Let the rooms check what only they understand; each is imported only where the configuration uses it.
 
     Args:
         unknown: gets what a dry run simulates because it cannot be known on this computer.
+        warnings: gets what is told and stops nothing.
     """
     mistakes: list[Mistake] = []
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
     if entries or configuration.parameter_file is not None or configuration.parameters.get("repository_url"):
         from .repository import check_code
 
-        mistakes += check_code(configuration, options.allow_dirty or options.resume_session is not None, unknown)
+        mistakes += check_code(configuration, options.allow_dirty or options.resume_session is not None, unknown, warnings)
     if configuration.rig.devices and options.resume_session is None:
         from ..config import expand_rig
         from ..devices import check_safe_commands, check_specs

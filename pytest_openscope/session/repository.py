@@ -56,16 +56,19 @@ _MAY_LIE_THERE = ("script_path", "bonsai_exe_path", "bonsai_setup_script", "bons
 _GROUPS = ("pytest_openscope.modules", "pytest_openscope.acquisition")
 
 
-def check_code(configuration: Configuration, allow_dirty: bool, unknown: list[Mistake]) -> list[Mistake]:
+def check_code(
+    configuration: Configuration, allow_dirty: bool, unknown: list[Mistake], warnings: list[Mistake]
+) -> list[Mistake]:
     """Return what is wrong with the repository and with the scripts that parameters name, as far as it is known by now.
 
     Scripts of a repository whose commit is not checked out yet are looked at once it is.
 
     Args:
         unknown: gets what a dry run cannot know on this computer.
+        warnings: gets what is told and stops nothing.
     """
     mistakes, ready = _check_repository(configuration, allow_dirty, unknown)
-    return mistakes + check_scripts(configuration, unknown, ready)
+    return mistakes + check_scripts(configuration, unknown, ready, warnings)
 
 
 def _check_repository(configuration: Configuration, allow_dirty: bool, unknown: list[Mistake]) -> tuple[list[Mistake], bool]:
@@ -109,13 +112,14 @@ def _located(configuration: Configuration, mistakes: list[Mistake]) -> list[Mist
     return [replace(one, where=source_of(configuration.sources, one.key, fallback)) for one in mistakes]
 
 
-def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: bool) -> list[Mistake]:
+def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: bool, warnings: list[Mistake]) -> list[Mistake]:
     """Return what is wrong with the scripts of pipelines and acquisition.
 
     Args:
         configuration: names them.
         unknown: gets what a dry run cannot know on this computer.
         ready: the repository's commit is checked out.
+        warnings: gets what is told and stops nothing.
     """
     from ..acquisition import repository_folder
 
@@ -137,15 +141,44 @@ def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: b
             elsewhere=fetched and not ready,
             unknown=unknown,
         )
-    if configuration.parameter_file is not None:
-        not_here: list[Mistake] = []
-        for found in (*check_parameters(configuration.parameters, configuration.dry_run, unknown=not_here), *not_here):
-            if pending and found.key in _MAY_LIE_THERE:
-                continue
-            where = source_of(configuration.sources, found.key, configuration.parameter_file.name)
-            target = unknown if found in not_here else mistakes
-            target.append(Mistake(where, found.problem, found.remedy, found.key))
+    if configuration.parameter_file is not None and not configuration.validating:
+        errors, told, not_here = _check_acquisition(configuration, configuration.dry_run)
+        if fetched and not ready:
+            # What lies in the folder is not what will run.
+            own = [one for one in (*errors, *told) if one.key in (*_MAY_LIE_THERE, "script_parameters")]
+            errors, told = ([one for one in found if one not in own] for found in (errors, told))
+            not_here = [*not_here, *own]
+        mistakes += errors
+        warnings += told
+        unknown += [] if pending else not_here
     return mistakes
+
+
+def check_acquisition(configuration: Configuration) -> tuple[list[Mistake], list[Mistake]]:
+    """Return what a validation finds in the acquisition that the parameters describe: mistakes, and warnings.
+
+    What a dry run would refuse counts as a mistake, and so does what the rig lacks.
+    """
+    mistakes, warnings, _ = _check_acquisition(configuration, dry_run=True)
+    if not configuration.dry_run:
+        more, told, _ = _check_acquisition(configuration, dry_run=False)
+        mistakes += [one for one in more if one not in mistakes]
+        warnings += [one for one in told if one not in mistakes and one not in warnings]
+    return mistakes, warnings
+
+
+def _check_acquisition(configuration: Configuration, dry_run: bool) -> tuple[list[Mistake], list[Mistake], list[Mistake]]:
+    """Return mistakes, warnings, and what cannot be known on this computer."""
+    warnings: list[Mistake] = []
+    unknown: list[Mistake] = []
+    parameters = configuration.expander().all(configuration.parameters)
+    mistakes = check_parameters(parameters, dry_run, unknown=unknown, warnings=warnings)
+    file = configuration.parameter_file or configuration.rig_file
+    mistakes, warnings, unknown = (
+        [replace(one, where=source_of(configuration.sources, one.key, file.name)) for one in found]
+        for found in (mistakes, warnings, unknown)
+    )
+    return mistakes, warnings, unknown
 
 
 def prepare_repository(session: SessionState) -> None:
@@ -189,7 +222,9 @@ def prepare_repository(session: SessionState) -> None:
         if found.changes:
             session.notices.append(f"{repository.folder} has {len(found.changes)} local changes, kept in {CHANGES_DIFF}")
             _keep_changes(session, repository)
-        mistakes = check_scripts(configuration, [], ready=True)
+        warnings: list[Mistake] = []
+        mistakes = check_scripts(configuration, [], True, warnings)
+        session.tell([str(warning) for warning in warnings])
         if mistakes:
             raise ConfigurationError(mistakes)
         checked_out = True

@@ -227,6 +227,7 @@ def _commits(metadata: Path) -> dict[str, str]:
 def register_recorder(session: SessionState) -> Any:
     """Register what keeps the results of rig checks."""
     from ..checks import PLUGIN_NAME, CheckRecorder, RigChecks, keep_results, read_results
+    from .repository import check_acquisition
 
     configuration, rig = session.configuration, session.configuration.rig
 
@@ -248,7 +249,14 @@ def register_recorder(session: SessionState) -> Any:
     name, notices = session.record.session_uuid, session.configuration_notices
     keep = partial(keep_results, rig.state_directory, rig_id=rig.rig_id, rig_file=str(configuration.rig_file))
     recorder = CheckRecorder(
-        RigChecks(configuration, name, session.rig, notices=notices, within=within),
+        RigChecks(
+            configuration,
+            name,
+            session.rig,
+            notices=notices,
+            within=within,
+            acquisition=partial(check_acquisition, configuration),
+        ),
         None if session.dry_run else keep,
         known=lambda check: read_results(rig.state_directory, rig.rig_id).get(check),
         not_run=not_run,

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -138,6 +138,12 @@ class SessionState:
     def save(self, name: str, content: Any) -> None:
         """Write a JSON file into ``launcher_metadata``."""
         write_json(self.metadata / name, content)
+
+    def tell(self, texts: Iterable[str]) -> None:
+        """Tell the operator something in the summary and in the log, where the session has begun."""
+        for text in texts:
+            self.notices.append(text)
+            self.log.write("WARNING", _LOGGER, text)
 
     def guard(self, what: str, action: Callable[[], object]) -> bool:
         """Run what only helps; a failure is logged with its traceback and shown in the summary, never raised."""

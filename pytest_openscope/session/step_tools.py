@@ -66,7 +66,7 @@ def _make_acquisition(session: SessionState) -> Acquisition:
         fault=parse_fault(faults[0]) if faults else None,
         on_ended=lambda facts: session.keep("acquisitions", facts),
         echo=joint.echo,
-        ask=joint.ask,
+        services={"ask": joint.ask, "save": joint.save, "notice": joint.notice},
     )
 
 
@@ -102,6 +102,15 @@ class _AcquisitionJoint:
             chosen = [choice for choice in choices if answer and choice.startswith(answer)]
             if len(chosen) == 1:
                 return chosen[0]
+
+    def save(self, name: str, content: Any) -> None:
+        """Write a JSON file beside the session's own; another one of that name is not written over by another acquisition."""
+        session = self._session
+        session.guard(f"writing {name}", lambda: session.save(name, mask_json(content, session.secrets)))
+
+    def notice(self, text: str) -> None:
+        """Tell the operator."""
+        self._session.tell([text])
 
     def echo(self, stream: str, lines: Sequence[bytes]) -> None:
         """Show lines on the terminal, past pytest's capture."""

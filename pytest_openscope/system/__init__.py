@@ -24,6 +24,7 @@ from .process_tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, ProcessTree, Sto
 from .processes import (
     SAME_START_S,
     ProcessWatch,
+    cpu_s,
     create_time,
     is_alive,
     is_stopped,
@@ -33,6 +34,7 @@ from .processes import (
     same_process,
     spawn_detached,
     step_back,
+    window_titles,
 )
 from .signals import ConsoleClose, Latch, interrupt_main, on_fork
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
@@ -59,6 +61,7 @@ __all__ = [
     "clock",
     "command_line",
     "count_lines",
+    "cpu_s",
     "create_time",
     "find_main",
     "format_duration",
@@ -90,6 +93,7 @@ __all__ = [
     "try_lock_byte",
     "unlock_byte",
     "update_json",
+    "window_titles",
     "write_atomic",
     "write_holder",
     "write_json",

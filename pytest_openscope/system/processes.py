@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from .windows import titles_of_windows
+
 if sys.platform == "win32":
     import _winapi
 else:
@@ -81,6 +83,24 @@ def is_stopped(pid: int) -> bool:
     except (psutil.Error, OSError):
         return False
     return stopped and sys.platform != "win32"
+
+
+def cpu_s(pid: int) -> float | None:
+    """Return the CPU time that a process has used; None when it cannot be had."""
+    try:
+        used = psutil.Process(pid).cpu_times()
+    except (psutil.Error, OSError):
+        return None
+    return float(used.user + used.system)
+
+
+def window_titles(pid: int) -> list[str]:
+    """Return the titles of the visible windows of a process and its descendants; empty on systems other than Windows."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except (psutil.Error, OSError):
+        children = []
+    return titles_of_windows({pid, *(child.pid for child in children)})
 
 
 def memory_mb() -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _MAX_PIDS = 4096
 
@@ -88,6 +88,27 @@ class Job:
         handle, self._handle = self._handle, None
         if sys.platform == "win32" and handle is not None:
             _winapi.CloseHandle(handle)
+
+
+def titles_of_windows(pids: Collection[int]) -> list[str]:
+    """Return the titles of the visible windows of processes; empty on other systems."""
+    titles: list[str] = []
+    if sys.platform == "win32":
+        user32 = ctypes.WinDLL("user32", use_last_error=True)
+
+        def look(window: int, _: int) -> bool:
+            owner = wintypes.DWORD()
+            user32.GetWindowThreadProcessId(wintypes.HWND(window), ctypes.byref(owner))
+            if owner.value in pids and user32.IsWindowVisible(wintypes.HWND(window)):
+                text = ctypes.create_unicode_buffer(512)
+                user32.GetWindowTextW(wintypes.HWND(window), text, len(text))
+                if text.value.strip():
+                    titles.append(text.value.strip())
+            return True
+
+        prototype = ctypes.WINFUNCTYPE(wintypes.BOOL, wintypes.HWND, wintypes.LPARAM)
+        user32.EnumWindows(prototype(look), 0)
+    return titles
 
 
 def send_break(pid: int) -> None:

@@ -40,12 +40,14 @@ class Host:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.questions: list[tuple[str, tuple[str, ...], str]] = []
         self._answers = list(answers)
+        self.saved: dict[str, Any] = {}
+        self.notices: list[str] = []
         self.acquisition = Acquisition(
             folder,
             lambda source, lines, *_: self.lines.extend((source, line) for line in lines),
             lambda event, **fields: self.events.append((event, fields)),
             defaults=AcquisitionSpec(stop=STOP),
-            ask=self._ask,
+            services={"ask": self._ask, "save": self.saved.__setitem__, "notice": self.notices.append},
             **changes,
         )
 
@@ -127,7 +129,7 @@ def test_a_call_that_does_not_end_is_named_and_left(tmp_path: Path) -> None:
 
 
 def test_silence_is_told_with_what_is_known(tmp_path: Path) -> None:
-    spec = calling(Speaker(hold=True), process_start_timeout_s=0.1, explain_silence=lambda: "a window waits")
+    spec = calling(Speaker(hold=True), process_start_timeout_s=0.1, explain_silence=lambda pid: "a window waits")
     with pytest.raises(AcquisitionFailed, match=r"printed nothing within 0\.1 s of its start: a window waits"):
         Host(tmp_path / "s").acquisition.execute(spec)
 

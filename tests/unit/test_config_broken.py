@@ -122,7 +122,6 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unknown level": ({"params": _params(log_level="INFOO")}, ["did you mean INFO"], "log_level"),
     "level of a logger": ({"params": _params(log_levels={"a.b": "LOUD"})}, ["LOUD"], "log_levels"),
     "unknown launcher": ({"params": _params(launcher="pyhton")}, ["did you mean python"], "launcher"),
-    "launcher of the future": ({"params": _params(launcher="bonsai")}, ["cannot be honoured", "--dry-run"], "launcher"),
     "slave without port": ({"params": _params(session_sync_mode="slave", session_sync_master_host="10.0.0.1")}, ["is missing; a slave needs it"], "session_sync_port"),
     "slave without master": ({"params": _params(session_sync_role="slave", session_sync_port=47001)}, ["give the master's address"], "session_sync_master_host"),
     "master without port": ({"params": _params(session_sync_role="master")}, ["is missing; a master needs it", "47001"], "session_sync_port"),
