@@ -6,6 +6,7 @@ One copy each, from one folder to another of the same disk: a few large files, a
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shutil
 import subprocess
@@ -53,23 +54,27 @@ def _small(folder: Path, count: int) -> Path:
 
 
 def _measure(source: Path, folder: Path, rounds: int, what: str) -> Result:
-    target, manifest = folder / "target", folder / "manifest.json"
     broken: list[str] = []
+    files = [path.stat().st_size for path in source.rglob("*") if path.is_file()]
+    runs = itertools.count()
 
-    def clean() -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        manifest.unlink(missing_ok=True)
+    def clean() -> tuple[Path, Path]:
+        """A new target for each run: ext4 is slow to create files for minutes after thousands have been removed."""
+        number = next(runs)
+        if len(files) < 100:
+            shutil.rmtree(folder / f"target{number - 1}", ignore_errors=True)
         os.sync()
         gc.collect()
+        return folder / f"target{number}", folder / f"manifest{number}.json"
 
     def rsync() -> float:
-        clean()
+        target, _ = clean()
         start_s = time.perf_counter()
         subprocess.run(["rsync", "-a", f"{source}/", f"{target}/"], check=True)
         return time.perf_counter() - start_s
 
     def ours() -> float:
-        clean()
+        target, manifest = clean()
         start_s = time.perf_counter()
         places = {"network_dir": str(target), "copy_to_backup": False, "manifest_path": str(manifest)}
         report = Archiver(read_parameters(places, source)).run()
@@ -79,7 +84,6 @@ def _measure(source: Path, folder: Path, rounds: int, what: str) -> Result:
         return seconds
 
     base_s, ours_s = in_turn(rsync, ours, rounds)
-    files = [path.stat().st_size for path in source.rglob("*") if path.is_file()]
     name = f"{len(files):,} files, {sum(files) / 1e9:.2f} {what}: archived and verified, rsync -a"
     return Result(
         name.replace(" small", " GB, small"), TARGET, base_s, ours_s, notes=[_rates(files, base_s, ours_s)], broken=broken

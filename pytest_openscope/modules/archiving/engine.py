@@ -24,8 +24,8 @@ from .targets import BLOCK_BYTES, Conflict, Copying, FolderTarget, Target, new_h
 
 #: Files up to this size share one trip to the disk.
 SMALL_BYTES = 2 * 1024 * 1024
-_BATCH_FILES = 256
-_BATCH_BYTES = 32 * 1024 * 1024
+_BATCH_FILES = 2048
+_BATCH_BYTES = 128 * 1024 * 1024
 #: After so many failures in a row a target is asked whether it works at all.
 _SUSPICIOUS = 8
 _TELL_S = 0.5
@@ -238,7 +238,7 @@ class Archiver:
                 self.stop.wait(min(self.parameters.retry_delay_s * 2 ** (attempt - 1), 60.0))
             self._broken.clear()
             self._in_a_row.clear()
-            self._run_workers(_units(tasks))
+            self._run_workers(_units(tasks, self.parameters.workers))
             tasks = [task for task in tasks if self._problems and self._wants_another(task)]
             if not tasks or self.stop.is_set():
                 return
@@ -569,19 +569,21 @@ def target_of(parameters: ArchiverParameters, name: str, place: str) -> Target:
     return FolderTarget(name, place, str(parameters.folder))
 
 
-def _units(tasks: Iterable[_Task]) -> list[list[_Task]]:
-    return list(_group(tasks))
+def _units(tasks: Sequence[_Task], workers: int) -> list[list[_Task]]:
+    """Put small files together, so many that the disk is seldom waited for and every worker has some; large ones alone."""
+    small = sum(task.source.size <= SMALL_BYTES for task in tasks)
+    return list(_group(tasks, min(_BATCH_FILES, small // (2 * workers) + 1)))
 
 
-def _group(tasks: Iterable[_Task]) -> Iterator[list[_Task]]:
-    """Put small files together, large ones alone; the order stays, but for a large file between small ones."""
+def _group(tasks: Iterable[_Task], most: int) -> Iterator[list[_Task]]:
+    """Yield the units; the order stays, but for a large file between small ones."""
     batch: list[_Task] = []
     room = _BATCH_BYTES
     for task in tasks:
         if task.source.size > SMALL_BYTES:
             yield [task]
             continue
-        if batch and (len(batch) >= _BATCH_FILES or task.source.size > room):
+        if batch and (len(batch) >= most or task.source.size > room):
             yield batch
             batch, room = [], _BATCH_BYTES
         batch.append(task)
