@@ -14,7 +14,19 @@ from typing import Any
 
 from ..config import PipelineEntry
 from ..records import Mistake, Phase
-from . import disk_space_check, examples, mouse_weight, notes, session_archiver, wait_for_user_input
+from . import (
+    behavior_videos_flatten,
+    disk_space_check,
+    examples,
+    instrument_json_fetch,
+    metadata_fetch,
+    metadata_validators,
+    mouse_weight,
+    notes,
+    session_archiver,
+    wait_for_user_input,
+    zmq_ready,
+)
 from .calls import call, call_with
 from .context import ModuleContext
 from .failures import ModuleFailed
@@ -26,12 +38,17 @@ from .scripts import ScriptNotFound, find_script
 _LIMIT_MARGIN_S = 1.0
 #: What a pipeline can name as ``launcher_module``.
 READY_MADE: Mapping[str, ReadyMade] = {
+    **behavior_videos_flatten.STEPS,
     **disk_space_check.STEPS,
     **examples.STEPS,
+    **instrument_json_fetch.STEPS,
+    **metadata_fetch.STEPS,
+    **metadata_validators.STEPS,
     **mouse_weight.STEPS,
     **notes.STEPS,
     **session_archiver.STEPS,
     **wait_for_user_input.STEPS,
+    **zmq_ready.STEPS,
 }
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from metadata_server import MetadataServer
 
 PARAMETER_FILES = sorted((Path(__file__).parents[1] / "unit" / "data" / "params").glob("*.json"))
 RIG = "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
@@ -34,8 +38,6 @@ def test_parameter_files_of_labs_run_dry(bench: Any, path: Path) -> None:
     entries = [*written.get("pre_acquisition_pipeline", ()), *written.get("post_acquisition_pipeline", ())]
     ours = [one["name"] for one in end["steps"] if one["phase"] != "acquisition"]
     assert len(ours) == len(entries)
-    if "session_sync_role" not in written:
-        assert not any("module_parameters" in line for line in end["not_checked"])
 
 
 def test_a_rig_has_steps_of_its_own_and_the_launchers(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +61,27 @@ def test_a_rig_has_steps_of_its_own_and_the_launchers(bench: Any, monkeypatch: p
     assert (bench.folder / "said").read_text() == "in focus"
     assert "annotating mouse7" in bench.messages
     assert "nobody to ask: really?" in bench.debug["exception"]  # it asked, and nobody is there
+
+
+def test_a_labs_steps_ask_the_service_that_the_rig_names(bench: Any) -> None:
+    """The entries are those of a lab's file, unedited; a real server answers."""
+    written = json.loads((PARAMETER_FILES[0].parent / "predictive_processing_test.json").read_text("utf-8"))
+    names = ("metadata_subject_fetch", "metadata_project_validator", "disk_space_check")
+    entries = [one for one in written["pre_acquisition_pipeline"] if one["module_path"] in names]
+    with MetadataServer() as server:
+        server.replies = {
+            "/api/v2/subject/mouse7": [(503, b"starting"), (200, {"subject_id": "mouse7"})],
+            "/api/v2/project_names": [(200, ["OpenScope", "Ophys Platform - SLAP2"])],
+        }
+        bench.write("rig.yaml", RIG + f"metadata_service_base_url: {server.url}\nmetadata_service_retry_delay: 0.01\n")
+        write_parameters(bench, entries)
+        overrides = ["--param", "pre_acquisition_pipeline.2.module_parameters.required_free_gb=0.001"]
+        assert bench.run_here("day1.json", *overrides).ret == 0
+        assert len(server.asked) == 3
+    assert json.loads((bench.folder / "subject.json").read_text("utf-8")) == {"subject_id": "mouse7"}
+    project = json.loads((bench.folder / "project.json").read_text("utf-8"))
+    assert project == {"project_name": "Ophys Platform - SLAP2", "protocol_id": "2415", "operator": "ada"}
+    assert "attempt 1: " in bench.messages
 
 
 def test_typos_and_unknown_steps_stop_a_session_before_it_starts(bench: Any) -> None:
