@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..config import default_state_directory
-from ..sidecar import hand_note, running_sessions
+from ..records import hand_over
+from ..sidecar import running_sessions
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, states_of_this_user, tell
 
 #: The session's helper process looks five times a second.
@@ -44,7 +45,7 @@ def note(
         tell([f"note: several sessions run: {names} -> say which one with --session" if running else f"note: {none}"])
         return EXIT_USAGE
     (view,) = running
-    if not hand_note(view.folder, text, _TAKEN_S):
+    if not hand_over(view.folder, _TAKEN_S, type="note", text=text):
         tell([f"note: {view.uuid} did not take it within {_TAKEN_S:g} s -> try again; its helper process may be gone"])
         return EXIT_FOUND
     print(f"noted in {view.uuid}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from .as_run import AsRun, file_today, read_as_run
 from .failures import ConfigurationError, Mistake, failure_from_exception
 from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
-from .journal import JOURNAL, RESCUE_JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
+from .inbox import hand_over, take
+from .journal import JOURNAL, RESCUE_JOURNAL, WITNESS_JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
 from .packages import freeze, package_revisions
 from .phases import Gate, OnFailure, Outcome, Phase
 from .record import (
@@ -28,6 +29,7 @@ __all__ = [
     "JOURNAL",
     "METADATA",
     "RESCUE_JOURNAL",
+    "WITNESS_JOURNAL",
     "AcquisitionFacts",
     "AsRun",
     "ChainedException",
@@ -55,6 +57,7 @@ __all__ = [
     "freeze",
     "from_json",
     "git_revisions",
+    "hand_over",
     "installed_versions",
     "is_folder_name",
     "is_reserved",
@@ -64,5 +67,6 @@ __all__ = [
     "read_as_run",
     "safe_name",
     "session_name",
+    "take",
     "to_json",
 ]

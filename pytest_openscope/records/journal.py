@@ -26,6 +26,9 @@ from ..system import is_deleted, keep_apart, now_iso, put_back
 JOURNAL = "journal.jsonl"
 #: Written by the process that runs the steps of post-acquisition that a dead session did not reach.
 RESCUE_JOURNAL = "rescue.jsonl"
+#: The sidecar's own journal, beside the session's: each file has one writer, since Windows has no atomic append. It is also
+#: the file that a sidecar or a recovery locks as long as it sees to a session.
+WITNESS_JOURNAL = "witness.jsonl"
 _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 #: About three hundred events, filled with newlines so that writing into it needs no new room.
 _SPARE_BYTES = 64 * 1024

@@ -5,14 +5,16 @@ from __future__ import annotations
 import builtins
 import json
 import logging
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from ..system import make_private_folder, write_json
+from .questions import Form, Questions
 
 _log = logging.getLogger("pytest_openscope.operator")
 #: Questions that a step asks itself must not reach the replaced ``input``.
@@ -37,41 +39,111 @@ class Operator:
         self.available = available
         self._suspend = suspend
         self._pause = pause
+        self._questions: Questions | None = None
+        self._keep_picture: Callable[[Path], str] = str
 
-    def ask(self, question: str, default: str | None = None) -> str:
-        """Return what the operator types; an empty answer gives ``default`` where there is one.
+    def share(self, questions: Questions) -> None:
+        """Let questions be answered elsewhere as well."""
+        self._questions, self.available = questions, True
+
+    def ask(
+        self, question: str, default: str | None = None, *, choices: Sequence[str] = (), picture: str | Path | None = None
+    ) -> str:
+        """Return what the operator answers; an empty answer gives ``default`` where there is one.
+
+        Args:
+            choices: asks until the answer is one of them; their first letters will do.
+            picture: a file that belongs to the question: shown beside it on the live page, named on the terminal, and kept
+                with the session's attachments.
 
         Raises:
             EOFError: nobody can be asked, or the operator closed the input.
+            FileNotFoundError: there is no such picture.
         """
         text = question.rstrip()
-        prompt = f"{text} [{default}] " if default else f"{text} "
-        return self._read(prompt, text, default)
+        shown = f"{text} ({', '.join(choices)})" if choices else text
+        form = Form("choice" if choices else "text", default or "", tuple(choices), picture=self._picture(picture))
+        while True:
+            answer = self._read(f"{shown} [{default}] " if default else f"{shown} ", text, form)
+            fitting = [one for one in choices if answer.strip() and one.lower().startswith(answer.strip().lower())]
+            if not choices:
+                return answer
+            same = [one for one in choices if one.lower() == answer.strip().lower()]
+            if len(same or fitting) == 1:
+                return (same or fitting)[0]
 
-    def _read(self, prompt: str, logged: str, default: str | None = None) -> str:
+    def number(
+        self,
+        question: str,
+        default: float | None = None,
+        *,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        unit: str = "",
+        picture: str | Path | None = None,
+    ) -> float:
+        """Ask until the answer is a number within its limits; a decimal comma and the unit may be written.
+
+        Raises:
+            EOFError: nobody can be asked, or the operator closed the input.
+            FileNotFoundError: there is no such picture.
+        """
+        text = question.rstrip()
+        limits = limits_text(minimum, maximum, unit)
+        shown = f"{text} ({limits})" if limits else text
+        form = Form(
+            "number",
+            "" if default is None else f"{default:g}",
+            minimum=minimum,
+            maximum=maximum,
+            unit=unit,
+            picture=self._picture(picture),
+        )
+        problem = ""
+        while True:
+            prompt = f"{problem}{shown} [{default:g}] " if default is not None else f"{problem}{shown} "
+            answer = self._read(prompt, f"{problem}{text}", form)
+            value = number_in(answer, unit)
+            if value is None:
+                problem = f"{answer!r} is no number. "
+            elif (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+                problem = f"{answer.strip()} is outside {limits}. "
+            else:
+                return value
+
+    def _picture(self, path: str | Path | None) -> str:
+        if path is None:
+            return ""
+        return self._keep_picture(Path(path)) if self.available else str(path)
+
+    def _read(self, prompt: str, logged: str, form: Form) -> str:
         if not self.available:
             _log.warning("question without an operator: %s", logged)
             raise EOFError(f"nobody to ask: {logged} (--no-input, CI, or stdin is no terminal)")
         _log.info("question: %s", logged)
         with self._pause(), self._suspend():
             try:
-                answer = _REAL_INPUT(prompt)
+                if form.picture:
+                    print(f"picture: {form.picture}")
+                answer = _REAL_INPUT(prompt) if self._questions is None else self._questions.ask(prompt, logged, form)
             except EOFError:
                 _log.warning("the input was closed")
                 raise
-        answer = answer.strip("\r\n") or (default or "")
+        answer = answer.strip("\r\n") or form.default
         _log.info("answer: %s", answer)
         return answer
 
-    def confirm(self, question: str, default: bool | None = None) -> bool:
-        """Ask a yes-or-no question until the answer is one.
+    def confirm(self, question: str, default: bool | None = None, *, picture: str | Path | None = None) -> bool:
+        """Ask a yes-or-no question until the answer is one; ``picture`` as in :meth:`ask`.
 
         Raises:
             EOFError: nobody can be asked.
+            FileNotFoundError: there is no such picture.
         """
         hint = {True: "[Y/n]", False: "[y/N]", None: "[y/n]"}[default]
+        text, form = f"{question} {hint}", Form("confirm", picture=self._picture(picture))
         while True:
-            answer = self.ask(f"{question} {hint}").strip().lower()
+            answer = self._read(f"{text} ", text, form).strip().lower()
             if answer in _YES:
                 return True
             if answer in _NO:
@@ -89,17 +161,20 @@ class Operator:
             return ""
         collected = [] if collected is None else collected
         try:
-            answer = self.ask(question)
+            text, form = question.rstrip(), Form("lines")
+            answer = self._read(f"{text} ", text, form)
             while answer.strip():
-                collected.append(answer)
-                answer = self.ask("...")
+                collected += answer.splitlines()
+                if "\n" in answer:
+                    break  # The live page gives all of them at once.
+                answer = self._read("... ", "...", form)
         except EOFError:
             pass
         return "\n".join(collected)
 
     def input(self, prompt: object = "", /) -> str:
         """Stand in for ``builtins.input`` while a step runs."""
-        return self._read(str(prompt), str(prompt).strip() or "input()")
+        return self._read(str(prompt), str(prompt).strip() or "input()", Form())
 
     @contextmanager
     def replacing_input(self) -> Iterator[None]:
@@ -116,6 +191,22 @@ class Operator:
                 builtins.input = real_input
             if sys.stdin is stdin:
                 sys.stdin = real_stdin
+
+
+def limits_text(minimum: float | None, maximum: float | None, unit: str) -> str:
+    """Return limits as the operator reads them; empty without any."""
+    low, high = ("" if one is None else f"{one:g}" for one in (minimum, maximum))
+    text = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else ""
+    return f"{text} {unit}".strip()
+
+
+def number_in(answer: str, unit: str) -> float | None:
+    """Return the finite number that somebody typed, with its unit or without; None when it is none."""
+    try:
+        value = float(answer.strip().removesuffix(unit).strip().replace(",", "."))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 class _Stdin:

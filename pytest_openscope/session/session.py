@@ -54,7 +54,7 @@ class ExperimentSession(SessionState):
             self.keep("not_checked", *not_checked)
         for text in not_checked:
             self.log.write("WARNING", _LOGGER, f"not checked here: {text}")
-        self.operator._pause = self.watchdog.paused
+        self.operator._pause, self.operator._keep_picture = self.watchdog.paused, self.keep_picture
 
     # -- what happens on the way -------------------------------------------------------------------------------------
 

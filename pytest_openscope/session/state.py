@@ -33,6 +33,7 @@ from ..system import FileLock, now_iso, write_json
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
 from .options import Options
+from .questions import Questions
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -99,6 +100,7 @@ class SessionState:
         self.devices: Any = None
         self.device_states: dict[str, Any] = {}
         self.sidecar: Any = None
+        self.questions: Questions | None = None
         self.finished = self.collected = self.discarded = False
         self.ending = False
         self.pid = os.getpid()
@@ -179,6 +181,10 @@ class SessionState:
                 self.notices.append(text)
         elif kind == "note":
             self.note(str(message.get("text", "")))
+        elif kind == "answer" and self.questions is not None:
+            self.questions.take(str(message.get("question")), str(message.get("text", "")))
+        elif kind == "stop" and self.questions is not None:
+            self.interrupts.request("the live page's stop button")
         elif kind == "mirror":
             self.mirror = {key: message.get(key) for key in ("status", "bytes_behind", "reason")}
         elif kind == "report":
@@ -223,6 +229,11 @@ class SessionState:
             self.keep("attachments", name)
         _log.info("attached %s", name)
         return kept
+
+    def keep_picture(self, path: Path) -> str:
+        """Attach the picture of a question and return its name in the session folder."""
+        __tracebackhide__ = True
+        return self.attach(path).resolve().relative_to(self.folder.resolve()).as_posix()
 
     def measured(self, measurement: Measurement) -> None:
         """Keep a measured value."""

@@ -94,14 +94,10 @@ class _AcquisitionJoint:
         operator = self._session.operator
         if not operator.available:
             return None
-        while True:
-            try:
-                answer = operator.ask(f"{question} ({', '.join(choices)})", default).strip().lower()
-            except EOFError:
-                return None
-            chosen = [choice for choice in choices if answer and choice.startswith(answer)]
-            if len(chosen) == 1:
-                return chosen[0]
+        try:
+            return operator.ask(question, default, choices=choices)
+        except EOFError:
+            return None
 
     def save(self, name: str, content: Any) -> None:
         """Write a JSON file beside the session's own; another one of that name is not written over by another acquisition."""

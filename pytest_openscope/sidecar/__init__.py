@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .inbox import hand_note, running_sessions
 from .link import SidecarClient, start_finisher
 from .notes import crashed, mark_unfinished
-from .reconstruct import SessionView, is_running
+from .reconstruct import SessionView, is_running, running_sessions
 from .recovery import finish_dead, recover, reopen
 from .reports import LateAnswers
 from .rescue import add_to_states, is_owed, run_unreached, unreached_steps
@@ -17,7 +16,6 @@ __all__ = [
     "add_to_states",
     "crashed",
     "finish_dead",
-    "hand_note",
     "is_owed",
     "is_running",
     "mark_unfinished",

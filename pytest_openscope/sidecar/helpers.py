@@ -19,9 +19,8 @@ from typing import Any
 
 from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
-from ..records import END_STATE, METADATA, Journal
+from ..records import END_STATE, METADATA, Journal, take
 from ..system import create_time, is_alive, spawn_detached, update_json
-from .inbox import take
 from .link import SIDECAR_LOG, Link
 from .notes import mark_unfinished, unmark
 from .reconstruct import SessionView
@@ -155,16 +154,16 @@ class Helpers:
     def follow(self, events: Iterable[dict[str, Any]]) -> None:
         """Take in new events of the journal and go on a little; called about every 0.2 s, never waits."""
         self.guard("following the session", partial(self._sample, events))
-        self.guard("taking notes", self._take_notes)
+        self.guard("taking what people say", self._take_inbox)
         self.guard("supervising the mirror", self._tick)
 
-    def _take_notes(self) -> None:
+    def _take_inbox(self) -> None:
         """Hand on what people say from other processes; without an experiment process it goes into the record at once."""
         for message in take(self.view.folder):
             if message.get("type") == "note" and self.dead.is_set():
                 text = ExactMasker(self.secrets)(str(message.get("text")))
                 self.journal.write("kept", field="notes", values=[text])
-            elif message.get("type") == "note":
+            elif message.get("type") in ("note", "answer", "stop"):
                 self.link.send(**message)
 
     def _sample(self, events: Iterable[dict[str, Any]]) -> None:

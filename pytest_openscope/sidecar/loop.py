@@ -16,11 +16,11 @@ import threading
 import time
 from pathlib import Path
 
-from ..records import METADATA, Journal
+from ..records import METADATA, WITNESS_JOURNAL, Journal
 from ..system import FileLock, ProcessWatch, create_time, is_stopped, memory_mb
 from .helpers import Helpers
 from .link import Link
-from .reconstruct import FAULT_LOG, WITNESS_JOURNAL, SessionView
+from .reconstruct import FAULT_LOG, SessionView
 from .witness import finish_session
 
 TICK_S = 0.2

@@ -19,6 +19,7 @@ from ..records import (
     JOURNAL,
     METADATA,
     RESCUE_JOURNAL,
+    WITNESS_JOURNAL,
     AcquisitionFacts,
     Failure,
     JournalReader,
@@ -32,10 +33,8 @@ from ..records import (
     from_json,
 )
 from ..system import is_alive, now_iso, read_json, write_json
+from .notes import UNFINISHED, notes
 
-#: The sidecar's own journal, beside the session's: each file has one writer, since Windows has no atomic append. It is also
-#: the file that a sidecar or a recovery locks as long as it sees to a session.
-WITNESS_JOURNAL = "witness.jsonl"
 FAULT_LOG = "faulthandler.log"
 MAX_FAULT_BYTES = 100_000
 LAST_LOG_LINES = 200
@@ -285,6 +284,18 @@ def process_of(session: dict[str, Any]) -> tuple[int, float | None]:
 def is_running(session: dict[str, Any]) -> bool:
     """Tell whether the experiment process that a ``session`` event names lives."""
     return is_alive(*process_of(session))
+
+
+def running_sessions(state_directories: Iterable[Path]) -> list[SessionView]:
+    """Return the sessions of these rigs that run on this computer now."""
+    found: dict[Path, SessionView] = {}
+    for state in state_directories:
+        for _, facts in notes(state / UNFINISHED):
+            folder = Path(str(facts.get("session_folder") or ""))
+            view = SessionView.of(folder)
+            if view.session is not None and view.ended is None and is_running(view.session):
+                found[folder] = view
+    return list(found.values())
 
 
 # -- why the process died ------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..records import JOURNAL, METADATA, Journal
+from ..records import JOURNAL, METADATA, WITNESS_JOURNAL, Journal
 from ..system import FileLock
 from .link import start_finisher
 from .notes import UNFINISHED, mark_unfinished, notes, unmark
-from .reconstruct import WITNESS_JOURNAL, SessionView, is_running
+from .reconstruct import SessionView, is_running
 from .samples import RESOURCE_USAGE, repair
 from .witness import finish_session
 

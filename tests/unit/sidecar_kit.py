@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 
 from pytest_openscope.log.lines import LogEntry, read_log
+from pytest_openscope.records import WITNESS_JOURNAL
 from pytest_openscope.records.folder import METADATA
-from pytest_openscope.sidecar.reconstruct import WITNESS_JOURNAL, SessionView
+from pytest_openscope.sidecar.reconstruct import SessionView
 from pytest_openscope.system.locks import FileLock
 
 SCRIPT = Path(__file__).with_name("fake_experiment.py")

@@ -1,6 +1,7 @@
-"""What people hand to a running session from another process: notes. One file each in ``launcher_metadata/inbox/``.
+"""What people hand to a running session from another process, one file each in ``launcher_metadata/inbox/``.
 
 A file is there until the session's sidecar has taken it: to the experiment while that lives, else into the session's record.
+Its ``type`` is ``note`` (``text``), ``answer`` (to a question: ``question``, ``text``) or ``stop`` (as one Ctrl-C).
 """
 
 from __future__ import annotations
@@ -8,33 +9,19 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..records import METADATA
 from ..system import read_json, write_atomic
-from .notes import UNFINISHED, notes
-from .reconstruct import SessionView, is_running
+from .folder import METADATA
 
 INBOX = "inbox"
 _LOOK_S = 0.05
 
 
-def running_sessions(state_directories: Iterable[Path]) -> list[SessionView]:
-    """Return the sessions of these rigs that run on this computer now."""
-    found: dict[Path, SessionView] = {}
-    for state in state_directories:
-        for _, facts in notes(state / UNFINISHED):
-            folder = Path(str(facts.get("session_folder") or ""))
-            view = SessionView.of(folder)
-            if view.session is not None and view.ended is None and is_running(view.session):
-                found[folder] = view
-    return list(found.values())
-
-
-def hand_note(folder: Path, text: str, timeout_s: float) -> bool:
-    """Hand a note to a running session; False when nobody has taken it in time, and it is withdrawn then.
+def hand_over(folder: Path, timeout_s: float, **message: Any) -> bool:
+    """Hand a message to a running session; False when nobody has taken it in time, and it is withdrawn then.
 
     Raises:
         OSError: the session folder cannot be written.
@@ -42,7 +29,7 @@ def hand_note(folder: Path, text: str, timeout_s: float) -> bool:
     inbox = folder / METADATA / INBOX
     inbox.mkdir(exist_ok=True)
     path = inbox / f"{time.time_ns()}-{uuid.uuid4().hex}.json"
-    write_atomic(path, json.dumps({"type": "note", "text": text}).encode("ascii"))
+    write_atomic(path, json.dumps(message).encode("ascii"))
     deadline = time.monotonic() + timeout_s
     while path.exists():
         if time.monotonic() > deadline:
