@@ -277,7 +277,7 @@ def test_ctrl_c_at_the_question_for_notes(bench: Any, keys: list[bytes]) -> None
     assert notes == "".join(key.decode().strip() for key in keys if b"\x03" not in key)
 
 
-def on_a_terminal(bench: Any, answers: list[tuple[bytes, bytes]]) -> int:
+def on_a_terminal(bench: Any, answers: list[tuple[bytes, bytes]], *arguments: str) -> int:
     """Run an experiment whose terminal this is; type each answer after its question, in this order."""
     import pty
     import select
@@ -286,7 +286,7 @@ def on_a_terminal(bench: Any, answers: list[tuple[bytes, bytes]]) -> int:
     pid, master = pty.fork()
     if pid == 0:
         os.chdir(bench.path)
-        command = [part for part in bench.command() if part != "--no-input"]
+        command = [part for part in bench.command(*arguments) if part != "--no-input"]
         os.execv("/bin/sh", ["sh", "-c", "exec " + shlex.join(command)])
     shown, unread, last, deadline = b"", b"", b"", time.monotonic() + 30
     while time.monotonic() < deadline:
