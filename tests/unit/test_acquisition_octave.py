@@ -327,3 +327,25 @@ def test_values_as_code(value: Any, code: str) -> None:
 def test_a_value_without_an_equal() -> None:
     with pytest.raises(TypeError, match="set has no equal in Octave"):
         literal({1})
+
+
+DRIP = r"""
+import re, sys, time
+for line in sys.stdin:
+    ends = re.findall(r'"\\036(openscope-\w+:\d+:(?:ready|done))"', line)
+    if ends:
+        for char in ("x\x1ey – ä" if ends[0].endswith("done") else "") + "\x1e" + ends[0] + "\x1f":
+            for byte in char.encode():
+                sys.stdout.buffer.write(bytes([byte]))
+                sys.stdout.flush()
+                time.sleep(0.0005)
+        sys.stderr.write("\x1e" + ends[0] + "\x1f")
+        sys.stderr.flush()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
+def test_characters_and_markers_that_come_in_pieces(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "drip.py").write_text(DRIP)
+    run(host, octave("f", None, octave_exe_path=program(tmp_path, f"exec {sys.executable} {tmp_path / 'drip.py'}")))
+    assert texts(host) == ["x\x1ey – ä"]
