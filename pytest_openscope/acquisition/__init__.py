@@ -6,7 +6,7 @@ from .adapter import Adapter, Finding, Task
 from .api import Acquisition
 from .calls import Call
 from .failures import AcquisitionFailed, AcquisitionTimeout
-from .kinds import build_spec, check_parameters, default_spec, describe_command
+from .kinds import build_spec, check_parameters, default_spec, describe_command, runs_nothing
 from .output import replay
 from .paths import repository_folder
 from .repository import (
@@ -51,4 +51,5 @@ __all__ = [
     "replay",
     "repository_folder",
     "repository_of",
+    "runs_nothing",
 ]

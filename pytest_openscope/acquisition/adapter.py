@@ -69,6 +69,7 @@ class Task:
         run: runs a program that prepares something to its end, logged and stopped like an acquisition.
         ask: asks the operator: question, choices and the default give the choice, or None when nobody can be asked. Limits of
             time wait meanwhile.
+        label: tells acquisitions of one kind apart that run together, in the names of files; "" where there is one alone.
         save: writes a JSON file of this name into ``launcher_metadata``, without secrets.
         notice: tells the operator something at once, and in the session's summary and log.
     """
@@ -78,6 +79,7 @@ class Task:
     defaults: AcquisitionSpec = field(default_factory=AcquisitionSpec)
     run: Callable[[AcquisitionSpec], AcquisitionFacts] = _nothing_runs
     ask: Callable[[str, Sequence[str], str], str | None] = _nobody
+    label: str = ""
     save: Callable[[str, Any], object] = _not_kept
     notice: Callable[[str], object] = _not_kept_text
 
@@ -85,12 +87,14 @@ class Task:
 class Adapter(ABC):
     """One acquisition of one kind. It is made anew for each acquisition, and once more to check a session before it starts.
 
-    The order of a real acquisition: :meth:`prepare`, :meth:`spec`, the run itself, :meth:`verdict`; after a failure
-    :meth:`after_failure` decides, and ``retry`` begins anew with :meth:`prepare`. A dry run calls :meth:`rehearse` and
-    :meth:`spec`, and runs nothing.
+    The order of a real acquisition: :meth:`prepare`, :meth:`spec`, the run itself, :meth:`verdict`, :meth:`release`; after a
+    failure :meth:`after_failure` decides, and ``retry`` begins anew with :meth:`prepare`. A dry run calls :meth:`rehearse`
+    and :meth:`spec`, and runs nothing.
     """
 
     kind: ClassVar[str] = ""
+    #: Counts the attempts of one acquisition (of several together: of all of them), from 1.
+    attempt = 1
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -130,6 +134,9 @@ class Adapter(ABC):
     def verdict(self, facts: AcquisitionFacts) -> str:
         """Return why a run that ended well has failed all the same; "" when it has not."""
         return ""
+
+    def release(self) -> None:  # noqa: B027 - most have nothing to do
+        """Let go of what :meth:`prepare` made, after each attempt; of one of several the run may not even have begun."""
 
     def after_failure(self, error: AcquisitionFailed, attempt: int) -> Decision:
         """Decide what a failed attempt (1, 2, ...) leads to: ``retry``, ``proceed`` as if it were good, or ``fail``.

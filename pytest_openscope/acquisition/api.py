@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Union
 
 from ..records import AcquisitionFacts
 from ..system import split_command
 from .adapter import Task
-from .failures import AcquisitionFailed, reason_of
-from .kinds import adapter_of
+from .failures import reason_of
+from .kinds import Described, acquisitions_of, adapter_of, described, kind_of, limits
 from .output import Sink
 from .run import AcquisitionRun
 from .simulated import Fault, SimulatedRun, faulty
-from .spec import LOGGER, AcquisitionSpec, name_of_command
+from .spec import AcquisitionSpec, name_of_command
+from .together import Given, Member, Together
 
-logger = logging.getLogger(LOGGER)
 Command = Union[str, "os.PathLike[str]", Sequence[object]]
 
 
@@ -62,6 +60,7 @@ class Acquisition:
         self._sink, self._on_event, self._echo = sink, on_event, echo
         self._fault, self._on_ended, self._services = fault, on_ended, dict(services or {})
         self._runs: list[AcquisitionRun] = []
+        self._together: list[Together] = []
         self.attempt = 1
 
     def __repr__(self) -> str:
@@ -151,42 +150,108 @@ class Acquisition:
             ConfigurationError: the parameters do not say what to run.
         """
         __tracebackhide__ = True
-        adapter = adapter_of(Task(parameters, self.folder, self.defaults, run=self.execute, **self._services))
-        if adapter is None:
-            return None
-        for attempt in count(1):
-            run: AcquisitionRun | None = None
-            try:
-                if self.dry_run:
-                    adapter.rehearse()
-                else:
-                    adapter.prepare()
-                spec = adapter.spec()
-                if spec is None:
-                    return None
-                run = self._start(spec)
-                facts = _finish(run)
-                problem = "" if self.dry_run else adapter.verdict(facts)
-                if problem:
-                    raise AcquisitionFailed(f"acquisition {facts.name!r} failed: {problem}", facts)
-                return facts
-            except AcquisitionFailed as error:
-                asked = run is not None and run.was_asked_to_stop
-                decision = "fail" if asked else adapter.after_failure(error, attempt)
-                if decision == "fail":
-                    raise
-                logger.warning("acquisition %r: %s: %s", error.facts.name, decision, error)
-                if decision == "proceed":
-                    return error.facts
-        raise AssertionError  # the loop has no end
+        return self.run_parameters(parameters)[0]
+
+    def run_parameters(self, parameters: Mapping[str, Any]) -> list[AcquisitionFacts | None]:
+        """Run what parameters describe: one acquisition, or several at once as the list ``acquisitions``.
+
+        Raises:
+            AcquisitionFailed, ConfigurationError: see :meth:`run_launcher`; of several the first failure, all others being
+                stopped by then, in the order ``acquisition_stop_order``.
+        """
+        __tracebackhide__ = True
+        return self._run_together(acquisitions_of(parameters), parameters.get("acquisition_stop_order") or ())
+
+    def run_all(
+        self, acquisitions: Sequence[Command | AcquisitionSpec | Mapping[str, Any]], *, stop_order: Sequence[str] = ()
+    ) -> list[AcquisitionFacts | None]:
+        """Run several acquisitions at once, each with its own log, limits and verdict, to the end of all.
+
+        When one fails, all others are stopped, one after the other.
+
+        Args:
+            acquisitions: each one a command; a mapping of the arguments of :meth:`run`, ``{"command": [...], "timeout_s": 9}``;
+                or a mapping with a ``launcher`` and the keys of its kind. A mapping may have a ``name``, and
+                ``background: True``: it runs as long as the others and is then stopped, which is no failure, while its own
+                earlier end is one.
+            stop_order: names, the first to be stopped first; those that it does not name follow, the last started first.
+
+        Returns:
+            Their facts, in the order of ``acquisitions``.
+
+        Raises:
+            AcquisitionFailed: the first failure.
+            ConfigurationError: a mapping does not say what to run.
+            ValueError: ``stop_order`` has a name that none of them has, or all run in the background.
+        """
+        __tracebackhide__ = True
+        return self._run_together([self._described(one) for one in acquisitions], stop_order)
+
+    def _described(self, given: Command | AcquisitionSpec | Mapping[str, Any]) -> Described | Member:
+        if isinstance(given, AcquisitionSpec):
+            return Member(Given(given), given.name)
+        if not isinstance(given, Mapping):
+            given = {"command": given}
+        if given.get("launcher"):
+            return described(given)
+        settings = dict(given)
+        background = settings.pop("background", False) is True
+        spec = self._spec(
+            settings.pop("command", ()),
+            settings.pop("timeout_s", None),
+            settings.pop("cwd", None),
+            settings.pop("env", None),
+            settings.pop("name", None),
+            settings,
+        )
+        return Member(Given(spec), spec.name, background)
+
+    def _run_together(self, given: Sequence[Described | Member], stop_order: Sequence[str]) -> list[AcquisitionFacts | None]:
+        __tracebackhide__ = True
+        kinds = [kind_of(one.parameters) for one in given if isinstance(one, Described)]
+        members = []
+        for one in given:
+            if isinstance(one, Described):
+                label = one.label if kinds.count(kind_of(one.parameters)) > 1 else ""
+                defaults = limits(one.own, self.defaults)
+                task = Task(one.parameters, self.folder, defaults, run=self.execute, label=label, **self._services)
+                one = Member(adapter_of(task) or Given(None), one.name, one.background)
+            members.append(one)
+        if not members:
+            return []
+        strange = set(stop_order) - {member.name for member in members}
+        if strange:
+            raise ValueError(f"stop_order: none of the acquisitions is called {', '.join(sorted(strange))}")
+        if all(member.background for member in members):
+            raise ValueError("all acquisitions run in the background, so none says when they end")
+        together = Together(members, self._start, self.dry_run, stop_order)
+        self._together.append(together)
+        try:
+            return together.run()
+        finally:
+            self._together.remove(together)
 
     def stop_all(self, reason: str, wait: bool = True) -> None:
-        """Stop every run that has not ended, all at once; safe from any thread. ``wait`` False only begins it."""
-        runs = self.active
+        """Stop every run that has not ended; safe from any thread. ``wait`` False only begins it.
+
+        They are stopped all at once, but for those that :meth:`run_all` runs together: one after the other.
+        """
+        ordered = [run for together in self._together for run in together.runs_in_stop_order()]
+        runs = [run for run in self.active if run not in ordered]
         for run in runs:
             run.stop(reason, wait=False)
+        for together in list(self._together):
+            together.begin_stop(reason)
+        for together in list(self._together) if wait else ():
+            together.stop(reason)
         for run in runs if wait else ():
             run.stop(reason)
+
+    @property
+    def longest_stop_s(self) -> float:
+        """How long stopping everything that runs may take."""
+        together = [one.longest_stop_s for one in self._together]
+        return max([*together, *(run.spec.stop.longest_s for run in self.active)], default=0.0)
 
     def postpone(self, seconds: float) -> None:
         """Move the limits of time of all runs, because an operator was asked something meanwhile."""

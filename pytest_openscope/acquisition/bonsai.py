@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..records import AcquisitionFacts
+from ..records import AcquisitionFacts, safe_name
 from ..system import cpu_s, native_path, window_titles
 from .adapter import Adapter, Decision, Finding, Severity, mistake
 from .commands import check_program, check_script, with_command
@@ -24,7 +24,7 @@ from .paths import is_absolute, is_template
 from .spec import AcquisitionSpec
 from .workflow import CommandRefused, Output, Reading, WorkflowUnreadable, read_workflow
 
-PROVENANCE = "bonsai_provenance.json"
+PROVENANCE = "bonsai_provenance"
 _EXTRA = "pip install 'pytest-openscope[bonsai]'"
 #: How .NET prints an exception that nobody caught, and Bonsai one that ended its workflow.
 _FATAL = re.compile(rb"\s*(?:unhandled exception\b|(?:[A-Za-z_]\w*\.)+\w*(?:Exception|Error)(?:`\d+)?(?:\s*\(|:|\s*$))", re.I)
@@ -38,7 +38,6 @@ class BonsaiAdapter(Adapter):
 
     _reading: Reading | None = None
     _unread = ""
-    _attempt = 1
     _started = 0.0
 
     # What runs ------------------------------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ class BonsaiAdapter(Adapter):
                 raise self.not_ready(text)
             self.task.notice(text)
         self._read()
-        if self._attempt > 1:
+        if self.attempt > 1:
             self._put_aside()
         self._write_provenance()
         self._started = time.time()
@@ -263,7 +262,7 @@ class BonsaiAdapter(Adapter):
             "workflow": spec.command[1],
             "command": list(spec.command),
             "working_directory": str(spec.cwd) if spec.cwd else None,
-            "attempt": self._attempt,
+            "attempt": self.attempt,
             "package_versions": {name: {"wanted": wanted[name], "installed": installed[name]} for name in wanted},
         }
         if reading is None:
@@ -273,7 +272,8 @@ class BonsaiAdapter(Adapter):
             content["faults"] = [vars(fault) for fault in reading.faults]
             content["not_checked"] = reading.not_checked
             content["outputs"] = [{**vars(one), "files": (found or {}).get(one.writer)} for one in reading.outputs]
-        self.task.save(PROVENANCE, content)
+        label = f".{safe_name(self.task.label, '_')}" if self.task.label else ""
+        self.task.save(f"{PROVENANCE}{label}.json", content)
 
     def verdict(self, facts: AcquisitionFacts) -> str:
         """Look for the files that the workflow declares as its outputs."""
@@ -310,10 +310,10 @@ class BonsaiAdapter(Adapter):
         for output in self._reading.outputs if self._reading is not None else ():
             place = output.place(self.task.folder)
             if output.judged and not output.suffixed and place.is_file() and place.is_relative_to(self.task.folder):
-                kept = place.with_name(f"{place.stem}.attempt-{self._attempt - 1}{place.suffix}")
+                kept = place.with_name(f"{place.stem}.attempt-{self.attempt - 1}{place.suffix}")
                 if not kept.exists():
                     place.rename(kept)
-                    self.task.notice(f"{place.name} of attempt {self._attempt - 1} is kept as {kept.name}")
+                    self.task.notice(f"{place.name} of attempt {self.attempt - 1} is kept as {kept.name}")
 
     # Retries --------------------------------------------------------------------------------------------------------
 
@@ -334,7 +334,6 @@ class BonsaiAdapter(Adapter):
         if answer is None:
             answer = "abort" if default == "retry" and limit is None else default
         if answer == "retry":
-            self._attempt = attempt + 1
             time.sleep(self.setting("bonsai_retry_delay_sec"))
             return "retry"
         return "proceed" if answer == "proceed" else "fail"

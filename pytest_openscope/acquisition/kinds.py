@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ..config import ADAPTERS, Settings
+from ..config import ADAPTERS, Settings, check
 from ..records import ConfigurationError, Mistake
 from ..system import StopPolicy
-from .adapter import Adapter, Task, mistake
+from .adapter import Adapter, Finding, Task, mistake
 from .spec import AcquisitionSpec
 
 Parameters = Mapping[str, Any]
@@ -22,6 +23,19 @@ _OWN = {
     "command": ("commands", "CommandAdapter"),
     "bonsai": ("bonsai", "BonsaiAdapter"),
     "matlab": ("matlab", "MatlabAdapter"),
+}
+
+
+#: Limits that each of several acquisitions may have for itself: key, and the fields that it sets.
+_LIMITS = {
+    "acquisition_timeout_s": ("timeout_s",),
+    "process_start_timeout_sec": ("process_start_timeout_s",),
+    "acquisition_error_terminate": ("stderr_fails",),
+    "acquisition_error_grace_period_sec": ("stderr_grace_s", "fatal_grace_s"),
+    "acquisition_echo": ("echo",),
+    "stop_graceful_s": ("graceful_s",),
+    "stop_terminate_s": ("terminate_s",),
+    "stop_kill_s": ("kill_s",),
 }
 
 
@@ -72,8 +86,58 @@ def _made(adapter: type[Adapter], task: Task) -> Adapter:
     return adapter(task)
 
 
+@dataclass(frozen=True)
+class Described:
+    """One acquisition that parameters describe: they alone, or one entry of ``acquisitions`` laid over them.
+
+    ``path`` stands before its keys in messages.
+    """
+
+    parameters: Parameters
+    own: Parameters = field(default_factory=dict)
+    name: str = ""
+    background: bool = False
+    path: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called in a message."""
+        return self.name or kind_of(self.parameters)
+
+
+def acquisitions_of(parameters: Parameters) -> list[Described]:
+    """Return the acquisitions that parameters describe, in the order of their start."""
+    entries = parameters.get("acquisitions")
+    if not entries:
+        return [Described(parameters)]
+    common = {key: value for key, value in parameters.items() if key not in ("acquisitions", "acquisition_stop_order")}
+    return [described(entry, common, f"acquisitions.{index}.") for index, entry in enumerate(entries)]
+
+
+def described(entry: Parameters, common: Parameters | None = None, path: str = "") -> Described:
+    """Return what one entry describes."""
+    own = {key: value for key, value in entry.items() if key not in ("name", "background")}
+    return Described({**(common or {}), **own}, own, str(entry.get("name") or ""), entry.get("background") is True, path)
+
+
+def limits(own: Parameters, defaults: AcquisitionSpec) -> AcquisitionSpec:
+    """Return the defaults with the limits that an entry sets for itself.
+
+    Raises:
+        ConfigurationError: a limit does not fit.
+    """
+    given = {key: own[key] for key in _LIMITS if own.get(key) is not None}
+    settings, mistakes, _ = check(Settings, given, "parameters", "")
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    made = default_spec(settings)
+    stop = {part: getattr(made.stop, part) for key in given if key.startswith("stop_") for part in _LIMITS[key]}
+    fields = {part: getattr(made, part) for key in given if not key.startswith("stop_") for part in _LIMITS[key]}
+    return replace(defaults, stop=replace(defaults.stop, **stop), **fields)
+
+
 def build_spec(parameters: Parameters, session_folder: Path, defaults: AcquisitionSpec | None = None) -> AcquisitionSpec | None:
-    """Return what to run for the merged and expanded parameters; None when the launcher kind runs nothing.
+    """Return what to run for the merged and expanded parameters of one acquisition; None when its kind runs nothing.
 
     Raises:
         ConfigurationError: the key that says what to run is missing, or has a form that cannot be used.
@@ -88,8 +152,16 @@ def describe_command(parameters: Parameters, session_folder: Path) -> str:
     Raises:
         ConfigurationError: see :func:`build_spec`.
     """
-    adapter = adapter_of(Task(parameters, session_folder))
-    return "nothing (launcher: base)" if adapter is None else adapter.describe()
+    words = []
+    for one in acquisitions_of(parameters):
+        adapter = adapter_of(Task(one.parameters, session_folder))
+        words.append("nothing (launcher: base)" if adapter is None else adapter.describe())
+    return "; ".join(words)
+
+
+def runs_nothing(parameters: Parameters) -> bool:
+    """Tell whether no acquisition is described at all."""
+    return all(kind_of(one.parameters) == "base" for one in acquisitions_of(parameters))
 
 
 def check_parameters(
@@ -110,17 +182,23 @@ def check_parameters(
         unknown: gets what a dry run cannot know, since a repository that is not here or a drive of the rig has it.
         warnings: gets what is told and keeps nothing from starting.
     """
-    try:
-        adapter = adapter_of(Task(parameters))
-        if adapter is None:
-            return []
-        adapter.spec()
-        findings = list(adapter.check(dry_run))
-    except ConfigurationError as error:
-        return [Mistake(where, one.problem, one.remedy, one.key) for one in error.mistakes]
     targets: dict[str, list[Mistake]] = {"error": []}
     targets["unknown"] = targets["error"] if unknown is None else unknown
     targets["warning"] = [] if warnings is None else warnings
-    for one in findings:
-        targets[one.severity].append(Mistake(where, one.problem, one.remedy, one.key))
+    for one in acquisitions_of(parameters):
+        for finding in _findings(one, dry_run):
+            # What stands above the list is named as it stands there.
+            key = f"{one.path}{finding.key}" if finding.key in one.own or finding.key not in parameters else finding.key
+            targets[finding.severity].append(Mistake(where, finding.problem, finding.remedy, key))
     return targets["error"]
+
+
+def _findings(one: Described, dry_run: bool) -> list[Finding]:
+    try:
+        adapter = adapter_of(Task(one.parameters, defaults=limits(one.own, AcquisitionSpec())))
+        if adapter is None:
+            return []
+        adapter.spec()
+        return list(adapter.check(dry_run))
+    except ConfigurationError as error:
+        return [Finding(wrong.problem, wrong.remedy, wrong.key) for wrong in error.mistakes]

@@ -44,6 +44,7 @@ class MatlabAdapter(Adapter):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self._engine: Engine | None = None
+        self._call: EngineCall | None = None
         self._died = self._resume = False
 
     def spec(self) -> AcquisitionSpec:
@@ -52,10 +53,11 @@ class MatlabAdapter(Adapter):
         octave = settings.matlab_engine == "octave"
         # Octave can be killed, which takes its time; MATLAB, with what it controls, is not ours to kill.
         kill_s = self.task.defaults.stop.kill_s if octave else 0.0
+        self._call = EngineCall(self._engine, function, arguments, self._folders(), settings)
         return replace(
             self.task.defaults,
             command=(self._engine_words(), function, *map(str, arguments)),
-            call=EngineCall(self._engine, function, arguments, self._folders(), settings),
+            call=self._call,
             name=function,
             stop=StopPolicy(settings.matlab_cancel_timeout_sec, 0.0, kill_s),
             explain_silence=lambda pid: _SILENT[settings.matlab_engine],
@@ -108,6 +110,12 @@ class MatlabAdapter(Adapter):
                 )
         except EngineUnavailable as error:
             raise self.not_ready(str(error)) from error
+
+    def release(self) -> None:
+        """Let go of an engine on which nothing was called; a call does so itself."""
+        engine, self._engine = self._engine, None
+        if engine is not None and (self._call is None or not self._call.begun):
+            engine.close(self.settings.matlab_keep_engine_alive)
 
     def after_failure(self, error: AcquisitionFailed, attempt: int) -> Decision:
         """Let the operator decide to go on with another engine, when this one died."""
@@ -211,6 +219,7 @@ class EngineCall:
 
     Attributes:
         pid, create_time: the engine's process, when it is ours.
+        begun: it was called, and lets go of the engine itself.
     """
 
     def __init__(
@@ -218,7 +227,7 @@ class EngineCall:
     ) -> None:
         self._engine, self._function, self._arguments, self._folders = engine, function, arguments, folders
         self._settings = settings
-        self._cancelled = False
+        self._cancelled = self.begun = False
         self.pid = engine.pid if engine else None
         self.create_time = engine.create_time if engine else None
 
@@ -226,6 +235,7 @@ class EngineCall:
         """Call it, and let go of the engine."""
         engine = self._engine
         assert engine is not None, "prepare() comes first"
+        self.begun = True
         nargout = self._settings.matlab_entrypoint_nargout
         try:
             engine.evaluate(self._function, self._arguments, nargout, self._folders, stdout, stderr)

@@ -161,6 +161,10 @@ class AcquisitionRun:
             self.check()
         return self.facts()
 
+    def ends_within(self, seconds: float | None) -> bool:
+        """Wait at most so long (None: without limit) for the end of all, and tell whether it has come; stops nothing."""
+        return self._done.wait(seconds)
+
     def stop(self, reason: str = "asked to stop", wait: bool = True) -> None:
         """Stop the process and its whole tree; may be called from any thread, and again.
 

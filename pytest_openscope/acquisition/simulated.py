@@ -107,6 +107,11 @@ class SimulatedRun(AcquisitionRun):
                 self._on_done(self)
         return self.facts()
 
+    def ends_within(self, seconds: float | None) -> bool:
+        """End at once."""
+        self.wait()
+        return True
+
     def stop(self, reason: str = "asked to stop", wait: bool = True) -> None:
         """End at once."""
         if not self.done:

@@ -78,6 +78,8 @@ class RigChecks:
         if kind == "devices":
             return list(self.rig.devices or {})
         if kind == "acquisition":
+            if self.settings.acquisitions:
+                return ["several"]
             return [self.settings.launcher] if self.settings.launcher != "base" else []
         things = list(self.requirements.get(kind) or ())
         if kind == "serial_ports":

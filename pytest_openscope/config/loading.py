@@ -33,7 +33,7 @@ from .models import (
     RigFile,
     Settings,
 )
-from .pipelines import read_pipelines
+from .pipelines import check_acquisitions, read_pipelines
 from .placeholders import Expander
 from .roots import default_state_directory, foreign_path, host_name, local_path
 from .suggest import nearest
@@ -156,7 +156,7 @@ class _Loading:
         request, rig = self.request, self._rig()
         self._check_demands()
         pipelines, mistakes = read_pipelines(self.merged, self.sources)
-        self.mistakes += mistakes
+        self.mistakes += [*mistakes, *check_acquisitions(self.merged, self.sources)]
         self._check_references(rig)
         self._tell_weak_secrets()
         reading = SettingsReading(
@@ -458,7 +458,7 @@ class _Loading:
         self._check_version()
         self._check_sync()
         kind = str(self.merged.get("launcher") or "base").strip().lower()
-        needed = {"python": "script_path", "command": "command"}.get(kind)
+        needed = None if self.merged.get("acquisitions") else {"python": "script_path", "command": "command"}.get(kind)
         if needed and not self.merged.get(needed) and not any(needed == mistake.key for mistake in self.mistakes):
             where = source_of(self.sources, "launcher")
             self.wrong(where, needed, f"is missing; launcher {kind} needs it", f"give {needed}")

@@ -244,6 +244,10 @@ class Settings(Section):
     session_log: PathText = key("launcher_metadata/launcher.log", "the session log, relative to the session folder")
     acquisition_error_terminate: Flag = key(False, "stop the acquisition after output on stderr")
     acquisition_error_grace_period_sec: Seconds = seconds(5.0, "from the first output on stderr to the stop")
+    acquisitions: List = key((), "several acquisitions at once, each with the keys that differ from those above it")
+    acquisition_stop_order: Texts = key(
+        (), "names of acquisitions, the first to be stopped first; those not named follow, the last started first"
+    )
     process_start_timeout_sec: Seconds | None = seconds(
         None, "stop the acquisition when it prints nothing for this long after its start"
     )
@@ -302,6 +306,13 @@ class Settings(Section):
     @classmethod
     def _empty_is_absent(cls, value: str | None) -> str | None:
         return value or None
+
+
+class AcquisitionEntry(Settings):
+    """One of several acquisitions: any key of the acquisition, and these."""
+
+    name: Text | None = key(None, "what it is called in logs, file names and acquisition_stop_order")
+    background: Flag = key(False, "it runs as long as the others, and is then stopped; its own earlier end is a failure")
 
 
 class Device(Section):
@@ -423,6 +434,15 @@ class Entry(Section):
 
 
 PARAMETERS = keys_of(Settings)
+#: Keys that each of several acquisitions may have for itself.
+ACQUISITION_KEYS = tuple(
+    name
+    for name in keys_of(AcquisitionEntry)
+    if name in ("launcher", "command", "name", "background", "process_start_timeout_sec")
+    or name.startswith(("script_", "python_", "bonsai_", "matlab_", "octave_", "stop_"))
+    or name
+    in ("acquisition_timeout_s", "acquisition_error_terminate", "acquisition_error_grace_period_sec", "acquisition_echo")
+)
 RIG_KEYS = keys_of(RigFile)
 #: ``github_issue_on_error`` stands for ``enabled``; the other flat keys are ``github_issue_<option>``.
 FLAT_GITHUB = {

@@ -7,10 +7,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..records import Mistake, OnFailure, Phase
-from .fields import check, show
+from .fields import check, did_you_mean, show
 from .files import kind_of
 from .layers import source_of
-from .models import PIPELINES, Entry, PipelineEntry
+from .models import ACQUISITION_KEYS, PARAMETERS, PIPELINES, AcquisitionEntry, Entry, PipelineEntry
 
 _PHASES = dict(zip(PIPELINES, (Phase.PRE_ACQUISITION, Phase.POST_ACQUISITION), strict=True))
 
@@ -35,6 +35,51 @@ def read_pipelines(
                 entries.append(entry)
         pipelines[phase] = tuple(entries)
     return pipelines, mistakes
+
+
+def check_acquisitions(parameters: Mapping[str, Any], sources: Mapping[str, str]) -> list[Mistake]:
+    """Return what is wrong with the list ``acquisitions``, and with the order in which they are stopped."""
+    entries, where = parameters.get("acquisitions"), source_of(sources, "acquisitions")
+    if entries is None or entries == []:
+        return []
+    if not isinstance(entries, list):
+        return [Mistake(where, f"a list expected, not {show(entries)}", "write [{…}, {…}]", "acquisitions")]
+    mistakes: list[Mistake] = []
+    names: list[str] = []
+    for index, entry in enumerate(entries):
+        path = f"acquisitions.{index}"
+        place = source_of(sources, path, where)
+        if not isinstance(entry, dict):
+            mistakes.append(Mistake(place, f"an object expected, not {kind_of(entry)}", 'write {"launcher": …}', path))
+            continue
+        mistakes += _check_acquisition(entry, parameters, place, path)
+        name = entry.get("name")
+        if isinstance(name, str) and name:
+            if name in names:
+                mistakes.append(Mistake(place, f"{show(name)} is the name of two acquisitions", "rename one", f"{path}.name"))
+            names.append(name)
+    if all(isinstance(entry, dict) and entry.get("background") is True for entry in entries):
+        remedy = "leave background out of the one that says how long it takes"
+        mistakes.append(Mistake(where, "all run in the background, so none says when they end", remedy, "acquisitions"))
+    order, place = parameters.get("acquisition_stop_order"), source_of(sources, "acquisition_stop_order")
+    for name in order if isinstance(order, list) else ():
+        if name not in names:
+            remedy = did_you_mean(name, names) or "give its entry this name"
+            problem = f"none of the acquisitions is called {show(name)}"
+            mistakes.append(Mistake(place, problem, remedy, "acquisition_stop_order"))
+    return mistakes
+
+
+def _check_acquisition(entry: dict[str, Any], parameters: Mapping[str, Any], where: str, path: str) -> list[Mistake]:
+    _, mistakes, _ = check(AcquisitionEntry, entry, where, path)
+    misspelt = {mistake.key for mistake in mistakes}
+    for key in entry:
+        if key in PARAMETERS and key not in ACQUISITION_KEYS and f"{path}.{key}" not in misspelt:
+            mistakes.append(Mistake(where, "is no setting of one acquisition", "write it above the list", f"{path}.{key}"))
+    kind = str(entry.get("launcher") or parameters.get("launcher") or "base").strip().lower()
+    if kind == "base" and not any("launcher" in key for key in (*misspelt, *(one.remedy for one in mistakes))):
+        mistakes.append(Mistake(where, "is missing", "say what runs it: python, command, bonsai, matlab", f"{path}.launcher"))
+    return mistakes
 
 
 def _read_entry(

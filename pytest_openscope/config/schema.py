@@ -9,7 +9,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from .fields import keys_of, limits_of
-from .models import FLAT_GITHUB, PIPELINES, Device, Entry, GithubIssueSettings, Readiness, Requirements, RigFile, Settings
+from .models import (
+    ACQUISITION_KEYS,
+    FLAT_GITHUB,
+    PIPELINES,
+    AcquisitionEntry,
+    Device,
+    Entry,
+    GithubIssueSettings,
+    Readiness,
+    Requirements,
+    RigFile,
+    Settings,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLACEHOLDER = {"type": "string", "pattern": r"\{[^{}]+\}|\$\w|\$\{|%\w+%", "description": "a placeholder"}
@@ -43,6 +55,11 @@ def parameters_schema(parameters_model: type[BaseModel] | None = None) -> dict[s
         doc = properties[name].get("description", "")
         items = {"anyOf": [{"type": "string", "description": "name of a ready-made module"}, entry]}
         properties[name] = {"type": ["array", "null"], "description": doc, "items": items}
+    acquisition = _own_schema(AcquisitionEntry)["properties"]
+    schema["$defs"]["Acquisition"] = {"type": "object", "properties": {name: acquisition[name] for name in ACQUISITION_KEYS}}
+    doc = properties["acquisitions"].get("description", "")
+    several = {"type": "array", "items": {"$ref": "#/$defs/Acquisition"}}
+    properties["acquisitions"] = {**_or_null(several), "description": doc}
     if parameters_model is not None:
         own = copy.deepcopy(parameters_model.model_json_schema())
         schema["$defs"].update(own.pop("$defs", {}))

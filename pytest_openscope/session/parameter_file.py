@@ -58,7 +58,7 @@ class PhaseNode(pytest.Collector):
         configuration = self.configuration
         if self.phase is Phase.ACQUISITION:
             name = Path(configuration.settings.script_path or _ACQUISITION).stem or _ACQUISITION
-            if configuration.settings.launcher in ("base", "command"):
+            if configuration.settings.launcher in ("base", "command") or configuration.settings.acquisitions:
                 name = _ACQUISITION
             yield self._step(name, run_acquisition, OnFailure.CONTINUE, configuration.settings.acquisition_timeout_s)
             return
@@ -108,17 +108,17 @@ class ParameterStep(pytest.Function):
 
 def run_acquisition(request: pytest.FixtureRequest) -> None:
     """Run the acquisition that the parameters describe; launcher ``base`` runs nothing."""
-    from ..acquisition import build_spec, describe_command
+    from ..acquisition import describe_command, runs_nothing
     from .steps import session_of
 
     session = session_of(request.config)
     api = acquisition_of(session)
     if session.dry_run:
-        if build_spec(session.parameters, session.folder, api.defaults) is None:
+        if runs_nothing(session.parameters):
             session.simulate("acquisition", describe_command(session.parameters, session.folder))
             return
         session.keep("simulated", "acquisition")
-    api.run_launcher(session.parameters)
+    api.run_parameters(session.parameters)
 
 
 def _entry_body(entry: PipelineEntry) -> Any:

@@ -145,7 +145,7 @@ def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: b
         errors, told, not_here = _check_acquisition(configuration, configuration.dry_run)
         if fetched and not ready:
             # What lies in the folder is not what will run.
-            own = [one for one in (*errors, *told) if one.key in (*_MAY_LIE_THERE, "script_parameters")]
+            own = [one for one in (*errors, *told) if one.key.rpartition(".")[2] in (*_MAY_LIE_THERE, "script_parameters")]
             errors, told = ([one for one in found if one not in own] for found in (errors, told))
             not_here = [*not_here, *own]
         mistakes += errors

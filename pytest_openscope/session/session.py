@@ -70,10 +70,9 @@ class ExperimentSession(SessionState):
         """Say what happens now, and how long it may take."""
         if self.ending:
             return "the session is ending already: devices are made safe, the states are written"
-        running = self.acquisition.active if self.acquisition is not None else []
         stopping = ""
-        if running:
-            longest_s = max(run.spec.stop.longest_s for run in running)
+        if self.acquisition is not None and (running := self.acquisition.active):
+            longest_s = self.acquisition.longest_stop_s
             stopping = f"stopping {', '.join(run.name for run in running)} (at most {longest_s:g} s); "
         if everything:
             return f"{stopping}no more steps; devices are made safe"

@@ -28,7 +28,8 @@ HERE = Path(__file__).parent
 def pytest_configure(config):
     requirements = {"executables": ["no_such_bonsai"]}
     rig = SimpleNamespace(rig_id="bench", path=HERE / "rig.yaml", devices=DEVICES, requirements=requirements)
-    settings = SimpleNamespace(launcher="base", output_root=HERE / "out", centralized_log_directory=None, github_issue=None)
+    kind = {"launcher": "base", "acquisitions": ()}
+    settings = SimpleNamespace(**kind, output_root=HERE / "out", centralized_log_directory=None, github_issue=None)
     configuration = SimpleNamespace(rig=rig, rig_file=rig.path, settings=settings, dry_run=False)
     def keep(entries, complete):
         (HERE / "kept.json").write_text(json.dumps([complete, entries]))

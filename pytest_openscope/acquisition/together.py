@@ -1,0 +1,206 @@
+"""One acquisition with its adapter, or several at once: started together, stopped in a declared order when one fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+from ..records import AcquisitionFacts
+from .adapter import Adapter, Task
+from .failures import AcquisitionFailed, reason_of
+from .run import AcquisitionRun
+from .spec import LOGGER, AcquisitionSpec
+
+logger = logging.getLogger(LOGGER)
+
+#: Between two looks at several runs; a single one is waited for.
+_LOOK_S = 0.02
+
+
+class Given(Adapter):
+    """An acquisition that was given as it runs; None runs nothing."""
+
+    def __init__(self, spec: AcquisitionSpec | None) -> None:
+        super().__init__(Task({}))
+        self._spec = spec
+
+    def spec(self) -> AcquisitionSpec | None:
+        """Return it."""
+        return self._spec
+
+
+@dataclass
+class Member:
+    """One of the acquisitions.
+
+    Attributes:
+        adapter: what it is.
+        name: what it is called, in its output and for the order of the stop; what its adapter calls it where none is given.
+        background: it runs as long as the others and is then stopped, which is no failure; its own earlier end is one.
+        run: of the present attempt; None before it, and for an adapter that runs nothing.
+        facts: once it has ended and was found good.
+    """
+
+    adapter: Adapter
+    name: str = ""
+    background: bool = False
+    run: AcquisitionRun | None = None
+    facts: AcquisitionFacts | None = None
+
+    def prepare(self, dry_run: bool, attempt: int) -> None:
+        """Make ready what the attempt needs."""
+        self.run = self.facts = None
+        self.adapter.attempt = attempt
+        if dry_run:
+            self.adapter.rehearse()
+        else:
+            self.adapter.prepare()
+
+    def start(self, start: Callable[[AcquisitionSpec], AcquisitionRun]) -> None:
+        """Start the attempt, where there is something to run."""
+        spec = self.adapter.spec()
+        if spec is not None:
+            self.name = self.name or spec.name
+            self.run = start(replace(spec, name=self.name))
+
+    def ends_within(self, seconds: float | None) -> bool:
+        """Wait so long (None: as long as it takes); True when there is nothing (more) to wait for."""
+        return self.run is None or self.run.ends_within(seconds)
+
+    def judge(self, dry_run: bool, stopped_at_end: bool = False) -> None:
+        """Keep the facts of a run that has ended, when nothing is wrong with it.
+
+        Args:
+            dry_run: nothing real can be wanting.
+            stopped_at_end: it was stopped because the others have ended.
+
+        Raises:
+            AcquisitionFailed: it failed, or its adapter finds it wanting.
+        """
+        __tracebackhide__ = True
+        if self.run is None:
+            return
+        self.run.check(stopped_is_failure=not stopped_at_end)
+        facts = self.run.facts()
+        if self.background and not (stopped_at_end or dry_run):
+            raise AcquisitionFailed(f"acquisition {facts.name!r} ended before the others", facts)
+        problem = "" if dry_run else self.adapter.verdict(facts)
+        if problem:
+            raise AcquisitionFailed(f"acquisition {facts.name!r} failed: {problem}", facts)
+        self.facts = facts
+
+
+class Together:
+    """Runs members to their end, again where an adapter says so.
+
+    Args:
+        members: in the order of their start.
+        start: starts a run.
+        dry_run: nothing is run.
+        stop_order: names of members, the first to be stopped first; those that it does not name follow, the last started first.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        start: Callable[[AcquisitionSpec], AcquisitionRun],
+        dry_run: bool,
+        stop_order: Sequence[str] = (),
+    ) -> None:
+        self.members = list(members)
+        self._start, self._dry_run, self._stop_order = start, dry_run, list(stop_order)
+        self._at = self.members[0]
+
+    def run(self) -> list[AcquisitionFacts | None]:
+        """Run all to their end.
+
+        Returns:
+            The facts of each one's last attempt; None for one that runs nothing.
+
+        Raises:
+            AcquisitionFailed: the first failure; all others are stopped by then.
+            ConfigurationError: the parameters of a member do not say what to run.
+        """
+        __tracebackhide__ = True
+        for attempt in count(1):
+            try:
+                self._attempt(attempt)
+                break
+            except AcquisitionFailed as error:
+                failed, asked = self._at, self._at.run is not None and self._at.run.was_asked_to_stop
+                self._stop_others(f"acquisition {error.facts.name!r} failed", failed)
+                decision = "fail" if asked else failed.adapter.after_failure(error, attempt)
+                if decision == "fail":
+                    raise
+                logger.warning("acquisition %r: %s: %s", error.facts.name, decision, error)
+                if decision == "proceed":
+                    failed.facts = error.facts
+                    break
+            except BaseException as error:
+                self.stop(reason_of(error))
+                raise
+            finally:
+                for member in self.members:
+                    member.adapter.release()
+        return [member.facts for member in self.members]
+
+    def runs_in_stop_order(self) -> list[AcquisitionRun]:
+        """Return the runs that have not ended, the first to be stopped first."""
+        running = [member for member in reversed(self.members) if member.run is not None and not member.run.done]
+        names = self._stop_order
+        running.sort(key=lambda member: names.index(member.name) if member.name in names else len(names))
+        return [member.run for member in running if member.run is not None]
+
+    def stop(self, reason: str) -> None:
+        """Stop one after the other, each when the one before it has ended; safe from any thread, and again."""
+        for run in self.runs_in_stop_order():
+            run.stop(reason)
+
+    def begin_stop(self, reason: str) -> None:
+        """Ask the first one to stop, and return; who waits for it in :meth:`run` then stops the others."""
+        for run in self.runs_in_stop_order()[:1]:
+            run.stop(reason, wait=False)
+
+    @property
+    def longest_stop_s(self) -> float:
+        """How long stopping may take."""
+        return sum(run.spec.stop.longest_s for run in self.runs_in_stop_order())
+
+    def _attempt(self, attempt: int) -> None:
+        """Run all members once; ``_at`` is the one that an AcquisitionFailed is about."""
+        __tracebackhide__ = True
+        for member in self._each(self.members):
+            member.prepare(self._dry_run, attempt)
+        for member in self._each(self.members):
+            member.start(self._start)
+        waiting = [member for member in self.members if not member.background]
+        behind = [] if self._dry_run else [member for member in self.members if member.background]
+        look_s = None if len(self.members) == 1 else _LOOK_S / len(self.members)
+        while waiting:
+            for member in self._each([*waiting, *behind]):
+                if member.ends_within(look_s):
+                    member.judge(self._dry_run)
+                    waiting = [other for other in waiting if other is not member]
+        self.stop("the others have ended")
+        for member in self._each(self.members):
+            if member.background:
+                member.judge(self._dry_run, stopped_at_end=True)
+
+    def _each(self, members: Sequence[Member]) -> Iterator[Member]:
+        for self._at in members:
+            yield self._at
+
+    def _stop_others(self, reason: str, failed: Member) -> None:
+        runs = self.runs_in_stop_order()
+        if runs:
+            logger.warning("%s, so these are stopped, one after the other: %s", reason, ", ".join(run.name for run in runs))
+        self.stop(reason)
+        for member in self.members:
+            if member is not failed and member.run is not None and member.facts is None:
+                member.facts = member.run.facts()
+                try:
+                    member.run.check(stopped_is_failure=False)
+                except AcquisitionFailed as error:
+                    logger.error("%s, too", error)
