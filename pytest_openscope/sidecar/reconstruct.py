@@ -71,6 +71,11 @@ class AcquisitionView:
         return value if isinstance(value, int) else 0
 
     @property
+    def is_call(self) -> bool:
+        """True for a call within the session's process, of something that has a process of its own elsewhere."""
+        return "pid" in self.started and self.started["pid"] is None
+
+    @property
     def create_time(self) -> float | None:
         """When it started, in seconds since the epoch."""
         return _seconds(self.started.get("create_time"))

@@ -33,7 +33,18 @@ from ..records import (
     end_state,
     json_safe,
 )
-from ..system import ProcessTree, StopPolicy, find_main, is_alive, now_iso, read_json, spawn_detached, time_field, write_json
+from ..system import (
+    ProcessTree,
+    StopPolicy,
+    command_line,
+    find_main,
+    is_alive,
+    now_iso,
+    read_json,
+    spawn_detached,
+    time_field,
+    write_json,
+)
 from .notes import mark_crashed
 from .reconstruct import AcquisitionView, SessionView, failure_of_death, record_of, write_debug_state
 
@@ -221,9 +232,18 @@ class Witness:
         self.stops[acquisition.name] = {"stopped": stopped, "survivors": survivors, "request": report.request}
 
     def _tell_stop(self, acquisition: AcquisitionView) -> None:
-        if acquisition.finished is not None or acquisition.pid <= 0:
-            return
         name, found = acquisition.name, self.stops.get(acquisition.name)
+        if acquisition.finished is not None:
+            return
+        if acquisition.is_call and self.view.same_boot:
+            what = command_line([str(part) for part in acquisition.started.get("command") or ()])
+            self.say(
+                f"left {name}",
+                "WARNING",
+                f"{name}: what the session called may go on, and nobody can stop it from here: {what}",
+            )
+        if acquisition.pid <= 0:
+            return
         if found is None:
             if self.view.same_boot and self.view.value("on_crash", "stop") == "leave":
                 state = "goes on" if is_alive(acquisition.pid, acquisition.create_time) else "is gone"

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,21 +165,39 @@ def test_mistakes_stop_a_session_before_it_starts(bench: Any) -> None:
     assert bench.folders == []
 
 
-def test_the_real_parameter_file_in_a_session(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key that says MATLAB is no obstacle any more; the stand-in of MATLAB gets what the launcher would send."""
+@pytest.fixture
+def matlab(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A stand-in of a MATLAB that is shared as slap2_launcher, and of the package that connects to it."""
     shared = bench.path / "shared"
     shared.mkdir()
     monkeypatch.setenv("STANDIN_MATLAB", str(shared))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(DATA / "matlab_package"), os.environ["PYTHONPATH"]]))
+    process = subprocess.Popen([sys.executable, str(DATA / "shared_matlab.py"), str(shared), "slap2_launcher"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_real_parameter_file_in_a_session(bench: Any, matlab: subprocess.Popen[bytes]) -> None:
+    """The key that says MATLAB is no obstacle any more; the stand-in of MATLAB gets what the launcher would send."""
     real = json.loads((DATA / "params" / "matlab_slave_archiver.json").read_text(encoding="utf-8"))
     own = {key: value for key, value in real.items() if key.startswith("matlab_") or key == "script_parameters"}
     experiment(bench, **own, matlab_engine="matlab", matlab_path=[])
-    matlab = subprocess.Popen([sys.executable, str(DATA / "shared_matlab.py"), str(shared), own["matlab_engine_name"]])
-    try:
-        assert bench.run("day1.json").ret == 0
-        assert matlab.poll() is None
-    finally:
-        matlab.kill()
-        matlab.wait()
+    assert bench.run("day1.json").ret == 0
+    assert matlab.poll() is None
     assert bench.outcomes() == {"acquisition": "passed", "save": "passed"}
     assert 'stdout [SLAP2] {"rig_description_path": "C:/Users/ScanImage' in bench.messages
+
+
+def test_kill_9_of_the_session_leaves_matlab_and_says_so(bench: Any, matlab: subprocess.Popen[bytes]) -> None:
+    own = {"matlab_engine": "matlab", "matlab_entrypoint": "slap2_launcher", "matlab_path": []}
+    experiment(bench, **own, script_parameters={"frames": 100_000})
+    process = start(bench)
+    bench.wait_for(lambda: "slap2_launcher.stdout frame 3" in bench.messages, 40)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    bench.wait_for(lambda: bench.end["outcome"] == "crashed", 40)
+    assert matlab.poll() is None
+    told = "slap2_launcher: what the session called may go on, and nobody can stop it from here: "
+    assert f"WARNING acquisition acquisition pytest_openscope.witness {told}" in bench.messages
+    bench.wait_for(lambda: (bench.folder / "saved").exists(), 40)

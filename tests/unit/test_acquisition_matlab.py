@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,14 +153,13 @@ def test_matlab_dies_and_the_acquisition_is_resumed(
 ) -> None:
     monkeypatch.setenv("STANDIN_MATLAB_DEATH", death)
     matlab.share()
-    host = Host(tmp_path / "s")
 
-    def ask(question: str, choices: Any, default: str) -> str:
-        host.questions.append((question, tuple(choices), default))
-        matlab.share(wait=False)  # It takes its time to start: the reconnection polls.
-        return "resume"
+    class Lab(Host):
+        def _ask(self, question: str, choices: Sequence[str], default: str) -> str | None:
+            matlab.share(wait=False)  # It takes its time to start: the reconnection polls.
+            return super()._ask(question, choices, default)
 
-    host.acquisition._ask = ask
+    host = Lab(tmp_path / "s", answers=["resume"])
     facts = run(host, {**PARAMETERS, **pairs(frames=5, die_at=2)})
     assert facts.command[-2:] == ["resume", "True"]
     assert (tmp_path / "s" / "frames.txt").read_text().split() == ["1", "2", "3", "4", "5"]

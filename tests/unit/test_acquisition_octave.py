@@ -247,6 +247,23 @@ def test_it_is_resumed_only_when_the_operator_says_so(tmp_path: Path, answers: l
 
 
 @needs_octave
+def test_what_is_known_of_a_silent_one_is_told(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "wait_for_me.m").write_text("function wait_for_me (varargin)\n  pause (60);\nend\n")
+    host.acquisition.defaults = replace(host.acquisition.defaults, process_start_timeout_s=0.3)
+    with pytest.raises(AcquisitionFailed, match=r"printed nothing within 0\.3 s of its start: Octave may wait for input"):
+        run(host, octave("wait_for_me", tmp_path))
+
+
+@needs_octave
+def test_an_octave_whose_call_cannot_begin_is_not_left(host: Host) -> None:
+    (host.acquisition.folder / "launcher_metadata").write_text("no folder: the raw files cannot be made")
+    with pytest.raises(AcquisitionFailed, match="did not start"):
+        run(host, octave("acquire"))
+    own = psutil.Process()
+    assert not [child for child in own.children() if child.name().startswith("octave")]
+
+
+@needs_octave
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_octave_ends_by_itself(host: Host, tmp_path: Path) -> None:
     (tmp_path / "leave.m").write_text("function leave (varargin)\n  disp ('bye'); exit (3);\nend\n")
