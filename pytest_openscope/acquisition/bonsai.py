@@ -185,6 +185,8 @@ class BonsaiAdapter(Adapter):
                 raise self.not_ready(text)
             self.task.notice(text)
         self._read()
+        if self._unread and self.setting("bonsai_check_outputs"):
+            self.task.notice(f"the files that the workflow declares are not looked for, since it is not read: {self._unread}")
         if self.attempt > 1:
             self._put_aside()
         self._write_provenance()

@@ -15,6 +15,7 @@ from .spec import LOGGER, AcquisitionSpec
 
 logger = logging.getLogger(LOGGER)
 
+_THE_END = "the others have ended"
 #: Between two looks at several runs; a single one is waited for.
 _LOOK_S = 0.02
 
@@ -129,7 +130,8 @@ class Together:
                 self._attempt(attempt)
                 break
             except AcquisitionFailed as error:
-                failed, asked = self._at, self._at.run is not None and self._at.run.was_asked_to_stop
+                failed = self._at
+                asked = failed.run is not None and failed.run.was_asked_to_stop and failed.run.stop_reason != _THE_END
                 self._stop_others(f"acquisition {error.facts.name!r} failed", failed)
                 decision = "fail" if asked else failed.adapter.after_failure(error, attempt)
                 if decision == "fail":
@@ -183,7 +185,7 @@ class Together:
                 if member.ends_within(look_s):
                     member.judge(self._dry_run)
                     waiting = [other for other in waiting if other is not member]
-        self.stop("the others have ended")
+        self.stop(_THE_END)
         for member in self._each(self.members):
             if member.background:
                 member.judge(self._dry_run, stopped_at_end=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from ..config import nearest
 from ..system import native_path
 from .paths import is_absolute, is_template
 
+#: Files and folders around a workflow that are looked through.
+_MOST_ENTRIES = 20_000
 PIPE = "\\\\.\\pipe\\"
 
 
@@ -98,13 +101,14 @@ def read_workflow(workflow: Path, arguments: Sequence[str]) -> Reading:
         CommandRefused: Bonsai would stop at the command line.
     """
     import baghban
+    import baghban.project
 
     try:
         launch = baghban.parse_command_line(list(arguments))
     except ValueError as error:
         raise CommandRefused(str(error)) from error
     try:
-        document = baghban.load(workflow)
+        document = baghban.load(workflow, discover=_is_quickly_walked(baghban.project.repository_root(workflow)))
     except (baghban.WorkflowLoadError, OSError, UnicodeError) as error:
         raise WorkflowUnreadable(str(error)) from error
     provenance = _provenance(baghban, document, launch.properties)
@@ -137,6 +141,19 @@ def read_workflow(workflow: Path, arguments: Sequence[str]) -> Reading:
             "module_packages": report.packages,
         },
     )
+
+
+def _is_quickly_walked(folder: Path) -> bool:
+    """Tell whether a folder is small: baghban looks through all of the repository for packages that modules may come from.
+
+    A workflow that lies beside the data of a year must not hold up a session.
+    """
+    entries = 0
+    for _, folders, files in os.walk(folder):
+        entries += len(folders) + len(files)
+        if entries > _MOST_ENTRIES:
+            return False
+    return True
 
 
 def _provenance(baghban: Any, document: Any, properties: dict[str, str]) -> dict[str, Any]:

@@ -186,6 +186,16 @@ def test_in_the_background_it_runs_as_long_as_the_others(host: Host) -> None:
     assert facts[0].stop_reason == "the others have ended"
 
 
+def test_a_verdict_on_one_in_the_background(tmp_path: Path, rig: dict[str, Any]) -> None:
+    host = Host(tmp_path / "s", answers=["proceed"])
+    rig["bonsai"].faults("no-outputs", "hang")
+    rig["bonsai_max_retries"] = None
+    (rig["folder"] / "ephys.py").write_text("import time; time.sleep(1.0)")
+    rig["acquisitions"] = [{**rig["acquisitions"][1], "background": True}, rig["acquisitions"][2]]
+    host.acquisition.run_parameters(rig)
+    assert ["'video' failed: CsvWriter" in question for question in host.asked] == [True]
+
+
 def test_an_end_in_the_background_is_a_failure(host: Host) -> None:
     with pytest.raises(AcquisitionFailed, match="'camera' ended before the others"):
         host.acquisition.run_all([recorder("camera", 0, background=True), recorder("stimulus")])

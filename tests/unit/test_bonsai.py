@@ -479,6 +479,19 @@ def test_what_cannot_be_known_is_no_mistake(lab: Lab, monkeypatch: pytest.Monkey
     assert "pytest-openscope[bonsai]" in warning.remedy
     assert lab.run().returncode == 0
     assert "baghban is not installed" in lab.saved["bonsai_provenance.json"]["not_read"]
+    assert ["are not looked for, since it is not read: baghban is not installed" in notice for notice in lab.notices] == [True]
+
+
+def test_a_large_folder_around_the_workflow_is_not_looked_through(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.write(
+        "flows/Lab.csproj", '<Project><EmbeddedResource Include="**\\*.bonsai" /><AssemblyName>Lab</AssemblyName></Project>'
+    )
+    lab.write("flows/Module.bonsai", workflow(timer(), root_folder=False))
+    lab.flow.write_text(workflow(include("Lab:Nowhere.bonsai")), encoding="utf-8")
+    (error,) = lab.check(script_parameters={})[0]
+    assert "MISSING_INCLUDE" in error.problem
+    monkeypatch.setattr("pytest_openscope.acquisition.workflow._MOST_ENTRIES", 2)
+    assert lab.check(script_parameters={})[0] == []
 
 
 def test_the_stand_in_agrees_on_what_bonsai_refuses(lab: Lab) -> None:
