@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .fixtures import Experiment, LimitsExceeded
     from .issues import fingerprint_of, fingerprint_of_name, normalised
     from .log import LogEntry, last_lines, read_log
-    from .modules import ModuleContext, ModuleFailed, archive_session
+    from .modules import ModuleContext, ModuleFailed, Steps, archive_session
     from .records import AcquisitionFacts, ChainedException, Failure, Measurement, OnFailure, Outcome, Phase
     from .session import Operator
 
@@ -51,7 +51,7 @@ _HOME = {
     "fixtures": ("Experiment", "LimitsExceeded"),
     "issues": ("fingerprint_of", "fingerprint_of_name", "normalised"),
     "log": ("LogEntry", "last_lines", "read_log"),
-    "modules": ("ModuleContext", "ModuleFailed", "archive_session"),
+    "modules": ("ModuleContext", "ModuleFailed", "Steps", "archive_session"),
     "records": ("AcquisitionFacts", "ChainedException", "Failure", "Measurement", "OnFailure", "Outcome", "Phase"),
     "session": ("Operator",),
 }
@@ -81,6 +81,7 @@ __all__ = [
     "Outcome",
     "Phase",
     "Rig",
+    "Steps",
     "Task",
     "archive_session",
     "fingerprint_of",

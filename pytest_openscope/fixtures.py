@@ -1,4 +1,5 @@
-"""What an experimenter may ask for: ``rig``, ``experiment``, ``acquisition``, ``devices``, ``operator``."""
+"""What an experimenter may ask for: ``rig``, ``experiment``, ``acquisition``, ``devices``, ``operator``,
+``steps``."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ import pytest
 from typing_extensions import TypeVar
 
 from .records import Failure, Measurement, Outcome
-from .session import acquisition_of, devices_of, session_of
+from .session import acquisition_of, devices_of, session_of, steps_of
 
 if TYPE_CHECKING:
     from .acquisition import Acquisition
     from .config import Rig
     from .devices import Devices
+    from .modules import Steps
     from .session import ExperimentSession, Operator
 
 
@@ -129,3 +131,9 @@ def operator(request: pytest.FixtureRequest) -> Operator:
 def devices(request: pytest.FixtureRequest) -> Devices:
     """The rig's devices by name, each opened when first asked for: ``devices["laser"]``; simulated in a dry run."""
     return devices_of(session_of(request.config))
+
+
+@pytest.fixture(scope="session")
+def steps(request: pytest.FixtureRequest) -> Steps:
+    """The ready-made steps by name: ``steps.disk_space_check(required_free_gb=10)``; simulated in a dry run."""
+    return steps_of(session_of(request.config))

@@ -12,12 +12,14 @@ from .failures import ModuleFailed
 from .lookup import OwnSteps
 from .scripts import ScriptImports
 from .session_archiver import archive_session
+from .steps import Steps
 
 __all__ = [
     "ModuleContext",
     "ModuleFailed",
     "OwnSteps",
     "ScriptImports",
+    "Steps",
     "archive_session",
     "check_entries",
     "go_on_with_archives",

@@ -24,6 +24,8 @@ from . import (
     mouse_weight,
     notes,
     session_archiver,
+    session_creator,
+    session_enhancer_bonsai,
     wait_for_user_input,
     zmq_ready,
 )
@@ -47,6 +49,8 @@ READY_MADE: Mapping[str, ReadyMade] = {
     **mouse_weight.STEPS,
     **notes.STEPS,
     **session_archiver.STEPS,
+    **session_creator.STEPS,
+    **session_enhancer_bonsai.STEPS,
     **wait_for_user_input.STEPS,
     **zmq_ready.STEPS,
 }

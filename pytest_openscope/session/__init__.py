@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .configuring import ExperimentRun
     from .operator import Operator
     from .session import ExperimentSession
-    from .step_tools import acquisition_of, devices_of
+    from .step_tools import acquisition_of, devices_of, steps_of
     from .steps import session_of
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "devices_of",
     "rig_config_of",
     "session_of",
+    "steps_of",
 ]
 
 _HOME = {
@@ -35,6 +36,7 @@ _HOME = {
     "acquisition_of": "step_tools",
     "devices_of": "step_tools",
     "session_of": "steps",
+    "steps_of": "step_tools",
 }
 
 

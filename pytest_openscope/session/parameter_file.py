@@ -134,5 +134,6 @@ def run_step(session: SessionState, entry: PipelineEntry) -> None:
     """Run one pipeline entry under the module contract."""
     from ..modules import run_entry
 
-    if not run_entry(session.expanded_entry(entry), module_context_of(session, entry)):
+    entry = session.expanded_entry(entry)
+    if not run_entry(entry, module_context_of(session, entry)):
         session.keep("simulated", entry.name)

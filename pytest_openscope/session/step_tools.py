@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..log import mask_json
-from ..records import Measurement
+from ..records import Measurement, Phase
 from .operator import real_descriptor
 
 if TYPE_CHECKING:
     from ..acquisition import Acquisition
     from ..config import PipelineEntry
     from ..devices import Devices
-    from ..modules import ModuleContext
+    from ..modules import ModuleContext, Steps
     from .state import SessionState
 
 
@@ -130,9 +130,28 @@ def _make_devices(session: SessionState) -> Devices:
     )
 
 
+def steps_of(session: SessionState) -> Steps:
+    """Return the ready-made steps of the session, for steps and fixtures in Python."""
+    from ..modules import OwnSteps, Steps
+
+    def phase() -> Phase:
+        now = session.record.steps[-1].phase if session.record.steps else Phase.PRE_ACQUISITION
+        return Phase.PRE_ACQUISITION if now is Phase.ACQUISITION else now
+
+    def context(entry: PipelineEntry) -> ModuleContext:
+        return module_context_of(session, entry)
+
+    return Steps(
+        context,
+        phase=phase,
+        own_steps=OwnSteps(session.rig.modules, session.rig.path.parent),
+        expand=session.configuration.expander(session.record.session_uuid, session.folder),
+        on_simulated=lambda name: session.keep("simulated", name),
+    )
+
+
 def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleContext:
-    """Return what a pipeline step may use; the placeholders of its entry are replaced."""
-    entry = session.expanded_entry(entry)
+    """Return what a pipeline step may use; the placeholders of its entry are replaced already."""
     from ..modules import ModuleContext, OwnSteps
 
     if session.scripts is None:

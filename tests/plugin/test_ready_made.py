@@ -122,3 +122,72 @@ def test_a_step_that_takes_longer_than_its_own_limit(bench: Any) -> None:
     assert result.duration < 20
     assert bench.outcomes()["disk_space_check"] == "timeout"
     assert "took longer than 0.5 s" in bench.debug["exception"]
+
+
+STEPS = """
+import json
+import pytest
+
+
+@pytest.fixture(scope="session")
+def weight_g(steps):
+    return steps.mouse_weight_pre_prompt(mouse_weight_g="{weight}")
+
+
+@pytest.mark.pre_acquisition
+def test_before(steps, weight_g, experiment):
+    assert experiment.dry_run or weight_g == 24.5
+    steps.disk_space_check(required_free_gb="{needed_gb}", disk_space_check_path=experiment.session_folder)
+    steps.focus()
+
+
+def test_acquire(): pass
+
+
+@pytest.mark.post_acquisition
+def test_after(steps, experiment):
+    steps.session_creator(session_format="minimal")
+    steps.annotate()
+"""
+
+
+def test_steps_in_python_experiments(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.write("rig.yaml", RIG + "needed_gb: 0.001\nweight: 24.5\nmodules: {focus: focus.py}\n")
+    bench.write("focus.py", SAY.format(text="in focus"))
+    bench.write("site/openscope_experimental_launcher/__init__.py", "")
+    bench.write("site/openscope_experimental_launcher/post_acquisition/annotate.py", SAY.format(text="annotated"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], str(bench.path / "site")]))
+    bench.write("test_experiment.py", STEPS)
+    assert bench.run().ret == 0
+    assert bench.outcomes() == {"test_before": "passed", "test_acquire": "passed", "test_after": "passed"}
+    assert (bench.folder / "said").read_text() == "annotated"
+    assert [one["name"] for one in bench.end["measurements"]] == ["mouse_weight_pre", "disk_space_free"]
+    assert bench.end["attachments"] == ["session.json"]
+    described = json.loads((bench.folder / "session.json").read_text("utf-8"))
+    assert (described["subject_id"], described["animal_weight_prior_g"]) == ("mouse7", 24.5)
+    shutil.rmtree(bench.path / "sessions")
+    assert bench.run("--dry-run").ret == 0
+    simulated = ["mouse_weight_pre_prompt", "disk_space_check", "session_creator", "annotate"]
+    assert bench.end["simulated"] == simulated
+    assert "dry run: would run 'annotate' of the installed openscope_experimental_launcher" in bench.messages
+
+
+def test_a_session_describes_itself(bench: Any) -> None:
+    """In a parameter file, with a real acquisition before it; the schema reads the file."""
+    schema = pytest.importorskip("aind_data_schema.core.acquisition")
+    bench.write("record.py", "import time\ntime.sleep(0.3)\n")
+    post = ["session_creator", {"module_path": "session_enhancer_bonsai", "module_parameters": {"timeout_s": 30}}]
+    more = {"launcher": "python", "script_path": "record.py", "mouse_platform_name": "disc", "protocol_id": [2415]}
+    pre = [{"module_path": "mouse_weight_pre_prompt", "module_parameters": {"mouse_weight_g": 20}}]
+    write_parameters(bench, pre, post, **more, script_parameters={"a": 1})
+    result = bench.run("day1.json")
+    assert result.ret == 0
+    assert "warnings summary" not in "\n".join(result.outlines)
+    text = (bench.folder / "acquisition.json").read_text("utf-8")
+    found = schema.Acquisition.model_validate_json(text)
+    (stream,) = found.data_streams
+    assert 0.3 <= (stream.stream_end_time - stream.stream_start_time).total_seconds() < 30
+    assert found.acquisition_start_time <= stream.stream_start_time
+    assert float(found.subject_details.animal_weight_prior) == 20
+    assert found.acquisition_type == "Bonsai"
+    assert bench.end["attachments"] == ["acquisition.json"]
