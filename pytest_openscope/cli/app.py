@@ -13,6 +13,7 @@ from .archive import archive
 from .audit import audit
 from .common import EXIT_USAGE, tell
 from .github_check import github_check
+from .history import history
 from .import_rig import import_rig
 from .init import init
 from .note import note
@@ -38,6 +39,7 @@ app.command("note")(note)
 app.command("archive")(archive)
 app.command("recover")(recover)
 app.command("report")(report)
+app.command("history")(history)
 app.command("resume")(resume)
 app.command("rerun")(rerun)
 app.command("outbox")(outbox)

@@ -5,7 +5,7 @@ Another process sends them (:func:`.sending.drain`), in worker processes that ar
 
 from __future__ import annotations
 
-from .fingerprint import fingerprint_of, fingerprint_of_name, normalised
+from .fingerprint import Sources, fingerprint_of, fingerprint_of_name, normalised
 from .outbox import Ledger, drop, due, enqueue, is_known, list_reports, result, waiting, write_back
 from .report import build_report, missing_token
 from .sending import drain
@@ -14,6 +14,7 @@ from .worker import ERROR, check_access
 __all__ = [
     "ERROR",
     "Ledger",
+    "Sources",
     "build_report",
     "check_access",
     "drain",

@@ -1,9 +1,45 @@
-"""What people look at: the terminal's last lines, annotations in CI, the report of a session."""
+"""What people look at: the terminal's last lines, annotations in CI, the report of a session, the history of rigs."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .annotations import annotate, command
 from .report import write_report
 from .summary import write_summary
 
-__all__ = ["annotate", "command", "write_report", "write_summary"]
+if TYPE_CHECKING:
+    from .history import (
+        HistoryAnswer,
+        HistoryError,
+        HistoryRequest,
+        HistorySource,
+        answer_history,
+        history_database,
+        history_tables,
+        write_history_page,
+    )
+
+__all__ = [
+    "HistoryAnswer",
+    "HistoryError",
+    "HistoryRequest",
+    "HistorySource",
+    "annotate",
+    "answer_history",
+    "command",
+    "history_database",
+    "history_tables",
+    "write_history_page",
+    "write_report",
+    "write_summary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Every session imports this room, and none needs the history.
+    if name in __all__:
+        from . import history
+
+        return getattr(history, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

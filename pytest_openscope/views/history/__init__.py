@@ -1,0 +1,18 @@
+"""The history of rigs: what many sessions left, in one database on this computer, as tables that people and programs read."""
+
+from .answers import HistoryAnswer
+from .finding import Source as HistorySource
+from .page import write_history_page
+from .service import HistoryError, HistoryRequest, answer_history, history_database
+from .tables import history_tables
+
+__all__ = [
+    "HistoryAnswer",
+    "HistoryError",
+    "HistoryRequest",
+    "HistorySource",
+    "answer_history",
+    "history_database",
+    "history_tables",
+    "write_history_page",
+]

@@ -1,0 +1,148 @@
+"""The history on a terminal: rich tables, every text from a rig shown as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .answers import HistoryAnswer, Row, number
+
+#: Rows of one table; the page and JSON have all.
+_MOST = 15
+_MOST_WEEKS = 12
+_WHOLE = ("fingerprint", "last", "last failure", "week of", "median s", "95 % s", "control limits", "h between")
+
+
+def history_tables(answer: HistoryAnswer, console: Console) -> None:
+    """Print the answer."""
+    console.print(Group(*_parts(answer)))
+
+
+def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
+    totals = answer.totals
+    yield shown(
+        f"{totals['sessions']} sessions, {day(totals['first'])} to {day(totals['last'])}, {number(totals['hours'])} h; "
+        f"{totals['passed']} passed, {totals['failed']} failed ({totals['crashed']} of them crashed), "
+        f"{totals['interrupted']} interrupted, {totals['unknown']} without a known end; "
+        f"{totals['dry_runs_left_out']} dry runs left out"
+    )
+    if not totals["sessions"]:
+        return
+    yield Text()
+    yield Text("Look at these first" if answer.told else "No series drifts or is outside its control limits", style="bold")
+    for line in answer.told[:_MOST]:
+        yield shown(f"  ! {line}")
+    if len(answer.told) > _MOST:
+        yield Text(f"  and {len(answer.told) - _MOST} more: --html or --json shows all")
+    yield from _table(
+        "Failures by fingerprint",
+        answer.failures,
+        [
+            ("fingerprint", lambda one: one["fingerprint"]),
+            ("failures", lambda one: one["failures"]),
+            ("what", lambda one: what(one)),
+            ("step", lambda one: one["step"]),
+            ("rigs", lambda one: ", ".join(one["rigs"])),
+            ("last", lambda one: day(one["last"])),
+            ("days between", lambda one: number(one["days_between"])),
+        ],
+    )
+    yield from _table(
+        "Rigs",
+        answer.rigs,
+        [
+            ("rig", lambda one: one["rig_id"]),
+            *_counts(),
+            ("h between", lambda one: number(one["hours_between_failures"])),
+            ("days between", lambda one: number(one["days_between_failures"])),
+            ("sessions since", lambda one: one["sessions_since_failure"] if one["failed"] else "–"),
+            ("last failure", lambda one: day(one["last_failure"])),
+        ],
+    )
+    yield from _table(
+        "Weeks", answer.weeks[-_MOST_WEEKS:], [("week of", lambda one: one["week"]), *_counts()], len(answer.weeks)
+    )
+    yield from _table(
+        "Steps",
+        answer.steps,
+        [
+            ("step", lambda one: one["step"]),
+            ("phase", lambda one: one["phase"]),
+            ("runs", lambda one: one["runs"]),
+            ("failed", lambda one: one["failed"]),
+            ("skipped", lambda one: one["skipped"]),
+            ("repeated", lambda one: one["repeated"]),
+            ("median s", lambda one: number(one["median_s"])),
+            ("95 % s", lambda one: number(one["percentile_95_s"])),
+        ],
+    )
+    yield from _table(
+        "Devices",
+        answer.devices,
+        [
+            ("rig", lambda one: one["rig_id"]),
+            ("device", lambda one: one["device"]),
+            ("sessions", lambda one: one["sessions"]),
+            ("simulated", lambda one: one["simulated"]),
+            ("failed", lambda one: one["failed"]),
+            ("failures that name it", lambda one: one["failures_that_name_it"]),
+        ],
+    )
+    yield from _table(
+        "Measurements and durations against the median",
+        answer.series,
+        [
+            ("", lambda one: "!" if one["told"] else ""),
+            ("of", lambda one: one["rig_id"] if one["rig_id"] is not None else f"subject {one['subject_id']}"),
+            ("what", lambda one: one["name"] if one["kind"] == "measurement" else f"duration of {one['name']}"),
+            ("last", lambda one: f"{number(one['value'])} {one['unit']}"),
+            ("median", lambda one: number(one["median"])),
+            ("control limits", lambda one: f"{number(one['low'])} … {number(one['high'])}" if one["low"] is not None else "–"),
+            ("values", lambda one: len(one["last_values"])),
+        ],
+    )
+
+
+def _counts() -> list[tuple[str, Any]]:
+    return [(name, lambda one, name=name: one[name]) for name in ("sessions", "passed", "failed", "crashed")]
+
+
+def _table(title: str, rows: Sequence[Row], columns: Sequence[tuple[str, Any]], known: int = 0) -> Iterable[RenderableType]:
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    values = [[read(one) for _, read in columns] for one in rows[:_MOST]]
+    for place, (name, _) in enumerate(columns):
+        numeric = all(isinstance(row[place], int) for row in values)
+        whole = numeric or name in _WHOLE
+        # Long texts give way first; a number or a day is read at a glance or not at all.
+        word = max((len(word) for word in name.split()), default=0)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole, min_width=word)
+    for row in values:
+        table.add_row(*(shown(str(value if value is not None else "–")) for value in row))
+    yield Text()
+    yield table
+    left = max(known, len(rows)) - len(values)
+    if left:
+        yield Text(f"and {left} more: --html or --json shows all")
+
+
+def what(one: Row) -> str:
+    """Return what a group of failures is, in a line."""
+    line = (one["message"].strip().splitlines() or [""])[0][:160]
+    return f"{one['exception_type'].rpartition('.')[2]}: {line}" if one["exception_type"] else line
+
+
+def day(time: str | None) -> str:
+    """Return the day of a time."""
+    return time[:10] if time else "–"
+
+
+def shown(text: str) -> Text:
+    """Return text from a rig as text: no markup, and no sign that moves the cursor or hides what follows."""
+    return Text("".join(sign if sign.isprintable() else "�" for sign in text))
