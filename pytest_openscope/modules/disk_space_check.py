@@ -1,7 +1,7 @@
 """Ready-made step: is there room for the data, and is the disk fast enough for them?
 
-With ``expected_gb`` a file of random data is written where the data will lie, and removed again: what the disk took in a second
-says how long the expected data take, and whether it keeps up with an acquisition of ``expected_duration_s``.
+With ``expected_gb`` random data are written where the data will lie, and removed again: what the disk took in a second says how
+long the expected data take, and whether it keeps up with an acquisition of ``expected_duration_s``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import Field
 
@@ -177,7 +175,8 @@ def _write_speed_mb_s(folder: Path, parameters: DiskSpaceCheck) -> float:
     chunks = min(chunks, max(_AT_LEAST_CHUNKS, int(shutil.disk_usage(_existing(folder)).free / 4 / _CHUNK)))
     test = Deadline(parameters.write_test_s, "the test")
     try:
-        with _test_file(_existing(folder)) as stream:
+        # It has no name, or goes with its last handle: it is gone even when the process is killed.
+        with tempfile.TemporaryFile(dir=_existing(folder), buffering=0) as stream:
             began = time.perf_counter()
             written = 0
             while written < chunks and (written < _AT_LEAST_CHUNKS or not test.passed):
@@ -189,16 +188,6 @@ def _write_speed_mb_s(folder: Path, parameters: DiskSpaceCheck) -> float:
     except OSError as error:
         raise ModuleFailed(f"the write speed of {folder} cannot be measured: {error}") from error
     return written * _CHUNK / MIB / took_s
-
-
-@contextmanager
-def _test_file(folder: Path) -> Iterator[BinaryIO]:
-    descriptor, name = tempfile.mkstemp(prefix=".openscope-write-test-", dir=folder)
-    try:
-        with open(descriptor, "wb", buffering=0) as stream:
-            yield stream
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _existing(folder: Path) -> Path:

@@ -91,8 +91,7 @@ def _fetch(context: ModuleContext, parameters: SubjectFetch, kind: str, place: s
 
 
 def _would(kind: str, parameters: SubjectFetch, place: str) -> str:
-    server = parameters.base_url or "the metadata service"
-    return f"ask {server} for the {kind} of {parameters.subject} and keep it in {place}"
+    return f"ask {parameters.server} for the {kind} of {parameters.subject} and keep it in {place}"
 
 
 STEPS = {

@@ -59,6 +59,11 @@ class ServiceParameters(StepParameters):
         return (self.metadata_service_base_url or self.metadata_api_base_url or "").rstrip("/")
 
     @property
+    def server(self) -> str:
+        """The address for messages."""
+        return mask_text(self.base_url) or "the metadata service"
+
+    @property
     def attempt_s(self) -> float:
         """Longest wait for one answer."""
         return self.metadata_service_timeout

@@ -165,13 +165,11 @@ def _chosen(context: ModuleContext, parameters: ProjectValidator, project: str, 
 
 
 def _would_validate_project(parameters: ProjectValidator) -> str:
-    server = parameters.base_url or "the metadata service"
-    return f"look up project {parameters.project!r} at {server} and have the operator confirm it"
+    return f"look up project {parameters.project!r} at {parameters.server} and have the operator confirm it"
 
 
 def _would_validate_protocol(parameters: ProtocolValidator) -> str:
-    server = parameters.base_url or "the metadata service"
-    return f"look up protocol {', '.join(parameters.protocols) or '(asked for)'} at {server}"
+    return f"look up protocol {', '.join(parameters.protocols) or '(asked for)'} at {parameters.server}"
 
 
 STEPS = {

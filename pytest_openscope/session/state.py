@@ -109,6 +109,7 @@ class SessionState:
         #: Folders above the session's that were made for it, the lowest first.
         self.made_roots: list[Path] = []
         self.scripts: Any = None
+        self.own_steps: Any = None
         self.rig_watch: Any = None
         self.recorder: Any = None
         self.terminal_fd: int | None = None

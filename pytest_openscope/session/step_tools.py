@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..acquisition import Acquisition
     from ..config import PipelineEntry
     from ..devices import Devices
-    from ..modules import ModuleContext, Steps
+    from ..modules import ModuleContext, OwnSteps, Steps
     from .state import SessionState
 
 
@@ -130,9 +130,19 @@ def _make_devices(session: SessionState) -> Devices:
     )
 
 
+def own_steps_of(session: SessionState) -> OwnSteps:
+    """Return the steps that the rig names itself, looked for once in a session."""
+    if session.own_steps is None:
+        from ..modules import OwnSteps
+
+        session.own_steps = OwnSteps(session.rig.modules, session.rig.path.parent)
+    found: OwnSteps = session.own_steps
+    return found
+
+
 def steps_of(session: SessionState) -> Steps:
     """Return the ready-made steps of the session, for steps and fixtures in Python."""
-    from ..modules import OwnSteps, Steps
+    from ..modules import Steps
 
     def phase() -> Phase:
         now = session.record.steps[-1].phase if session.record.steps else Phase.PRE_ACQUISITION
@@ -144,7 +154,7 @@ def steps_of(session: SessionState) -> Steps:
     return Steps(
         context,
         phase=phase,
-        own_steps=OwnSteps(session.rig.modules, session.rig.path.parent),
+        own_steps=own_steps_of(session),
         expand=session.configuration.expander(session.record.session_uuid, session.folder),
         on_simulated=lambda name: session.keep("simulated", name),
     )
@@ -152,7 +162,7 @@ def steps_of(session: SessionState) -> Steps:
 
 def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleContext:
     """Return what a pipeline step may use; the placeholders of its entry are replaced already."""
-    from ..modules import ModuleContext, OwnSteps
+    from ..modules import ModuleContext
 
     if session.scripts is None:
         from ..modules import ScriptImports
@@ -181,6 +191,6 @@ def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleCont
         record=record,
         attach=session.attach,
         set_experiment_notes=set_notes,
-        own_steps=OwnSteps(session.rig.modules, session.rig.path.parent),
+        own_steps=own_steps_of(session),
         scripts=session.scripts,
     )

@@ -173,6 +173,18 @@ def test_a_disk_that_is_too_slow_for_the_expected_data(rig: Rig) -> None:
     assert sorted(path.name for path in rig.folder.iterdir()) == ["launcher_metadata"]
 
 
+def test_a_killed_measurement_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = "import sys; from pytest_openscope import Steps\n"
+    code += "from pytest_openscope.modules import disk_space_check as step\n"
+    code += "real = step.os.fsync\ndef fsync(number):\n    real(number); print('written', flush=True)\nstep.os.fsync = fsync\n"
+    code += "Steps(sys.argv[1]).disk_space_check(expected_gb=0.001, reserve_gb=0, write_test_mb=1e6, write_test_s=50)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        process.kill()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_expected_data_and_the_reserve_must_fit(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     _disk(monkeypatch, 12)
     rig.run("disk_space_check", expected_gb=7, write_test_mb=0)
