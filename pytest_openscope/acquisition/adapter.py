@@ -7,6 +7,7 @@ failure calls for. Starting, watching, logging, limits, stopping and dry runs ar
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from ..records import AcquisitionFacts, ConfigurationError, Mistake
 from ..system import command_line, split_command
 from .failures import AcquisitionFailed
 from .paths import in_repository
-from .spec import AcquisitionSpec
+from .spec import LOGGER, AcquisitionSpec
 
 Severity = Literal["error", "warning", "unknown"]
 Decision = Literal["retry", "proceed", "fail"]
@@ -50,8 +51,8 @@ def _not_kept(name: str, content: Any) -> None:
     return None
 
 
-def _not_kept_text(text: str) -> None:
-    return None
+def _log(text: str) -> None:
+    logging.getLogger(LOGGER).warning("%s", text)
 
 
 def _nothing_runs(spec: AcquisitionSpec) -> AcquisitionFacts:
@@ -81,7 +82,7 @@ class Task:
     ask: Callable[[str, Sequence[str], str], str | None] = _nobody
     label: str = ""
     save: Callable[[str, Any], object] = _not_kept
-    notice: Callable[[str], object] = _not_kept_text
+    notice: Callable[[str], object] = _log
 
 
 class Adapter(ABC):

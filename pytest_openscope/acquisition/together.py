@@ -136,7 +136,10 @@ class Together:
                 decision = "fail" if asked else failed.adapter.after_failure(error, attempt)
                 if decision == "fail":
                     raise
-                logger.warning("acquisition %r: %s: %s", error.facts.name, decision, error)
+                how = (
+                    "the session goes on as if it had not" if decision == "proceed" else f"it runs again, attempt {attempt + 1}"
+                )
+                failed.adapter.task.notice(f"{error}; {how}")
                 if decision == "proceed":
                     failed.facts = error.facts
                     break

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from bonsai_kit import SOUND, StandIn, subject, timer, workflow, writer
+from bonsai_kit import SOUND, StandIn, externalized, install, node, subject, text_value, timer, workflow, writer
+from git_kit import commit, make
 
 OVERWRITES = workflow(timer(), writer("day.csv", "None", overwrite=True), edges=[(0, 1)])
 
@@ -106,3 +109,106 @@ def test_a_validation_of_the_rig_tells_the_same(lab: Any, text: str, code: int, 
     assert checks["acquisition[bonsai]"]["status"] == status
     assert words in checks["acquisition[bonsai]"]["message"]
     assert not lab.bonsai.calls
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(("answer", "code", "calls"), [("r", 0, 2), ("p", 0, 1), ("abort", 1, 1), ("x\n\n", 0, 2)])
+def test_the_operator_decides_what_a_failure_leads_to(lab: Any, answer: str, code: int, calls: int) -> None:
+    """Anything else is asked again; Enter means the default; the limit of time of the step waits for the operator."""
+    import pty
+
+    lab.bonsai.faults("fatal:1")
+    lab.parameters(acquisition_timeout_s=20)
+    leader, follower = pty.openpty()
+    command = [part for part in lab.command("day1.json") if part != "--no-input"]
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    process = subprocess.Popen(command, cwd=lab.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    seen, answers = b"", [(b"(retry, proceed, abort) [retry]", answer.encode()), (b"Notes on this session", b"")]
+    while True:
+        try:
+            data = os.read(leader, 4096)
+        except OSError:
+            break
+        seen += data
+        if not data:
+            break
+        if answers and answers[0][0] in seen:
+            os.write(leader, answers.pop(0)[1] + b"\n")
+    os.close(leader)
+    assert process.wait(20) == code, seen.decode()
+    assert b"had a fatal error" in seen
+    told = {"p": "the session goes on as if it had not"}.get(answer, "it runs again, attempt 2")
+    assert (f"; {told}".encode() in seen) == (answer != "abort")
+    assert len(lab.bonsai.calls) == calls
+    assert [one["name"] for one in lab.end["acquisitions"]] == ["oddball", "oddball[2]"][:calls]
+
+
+GENERATE = """
+def generate_single_session_csv(session_type, seed, output_path):
+    with open(output_path, "w") as table:
+        table.write(f"{session_type},{seed}\\n")
+"""
+
+
+def _oddball(names: list[str]) -> str:
+    """The properties of the labs' workflow, and a writer whose file name comes from data."""
+    nodes, edges = [], []
+    for name in names:
+        edges.append((len(nodes), len(nodes) + 1))
+        nodes += [externalized("Value", name), text_value()]
+    mapping = node("PropertyMapping", '<PropertyMappings><Property Name="FileName" /></PropertyMappings>')
+    first = len(nodes)
+    return workflow(
+        *nodes, timer(), mapping, writer("from_data.csv"), edges=[*edges, (first, first + 2), (first + 1, first + 2)]
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the setup script is a shell script")
+def test_a_parameter_file_of_the_labs_from_its_repository(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clone, stimulus table, setup of Bonsai, its workflow: the file as it is but for paths, other PCs and other steps."""
+    config = bench.write("gitconfig", '[user]\nname = t\nemail = t@example.org\n[protocol "file"]\nallow = always\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    file = Path(__file__).parents[1] / "unit" / "data" / "params" / "predictive_processing_test.json"
+    real = json.loads(file.read_text(encoding="utf-8"))
+    bench.write("day1.json", file.read_text(encoding="utf-8"))
+    bench.write(
+        "rig.yaml",
+        "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
+        "values: {COM_port: COM3, DisplayDeviceIndex: 1, WindowStateIndex: 2}\n",
+    )
+    remote, folder = bench.path / "remote" / "predictive.git", "code/stimulus-control/bonsai"
+    kept = bench.write("kept", "")
+    install(kept)
+    entry = real["pre_acquisition_pipeline"][0]
+    make(remote, {entry["module_path"]: GENERATE, ".gitignore": f"/{folder}/Bonsai.exe\n/{folder}/calls\n__pycache__\n"})
+    setup = remote / folder / "setup.cmd"
+    setup.parent.mkdir(parents=True)
+    setup.write_text("#!/bin/sh\necho restoring packages\ncp stand_in Bonsai.exe\nchmod +x Bonsai.exe\n")
+    setup.chmod(0o755)
+    pinned = commit(
+        remote, {f"{folder}/stand_in": kept.read_text(), real["script_path"]: _oddball(list(real["script_parameters"]))}
+    )
+    overrides = {
+        "repository_url": remote.as_uri(),
+        "repository_commit_hash": pinned,
+        "local_repository_path": str(bench.path / "code"),
+        "output_root_folder": "sessions",
+        "session_sync_role": "null",
+        "pre_acquisition_pipeline": json.dumps([entry]),
+        "post_acquisition_pipeline": "[]",
+    }
+    given = [part for key, value in overrides.items() for part in ("--param", f"{key}={value}")]
+    result = bench.run("day1.json", *given)
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    table = bench.folder / "predictive_processing_session.csv"
+    assert table.read_text() == "duration_mismatch_long_zebra,42\n"
+    assert [one["name"] for one in bench.end["acquisitions"]] == ["setup of Bonsai", "generic_oddball_slap2"]
+    properties = bench.metadata("bonsai_provenance.json")["properties"]
+    assert {name: one["value"] for name, one in properties.items()} == {
+        "stimulus_table_path": str(table), "PortName": "COM3", "Subject": "mouse7", "DisplayDeviceIndex": "1",
+        "WindowStateIndex": "2", "stimulus_table_duration": "00:01:00", "RootFolder": str(bench.folder),
+    }  # fmt: skip
+    assert bench.metadata("git_revisions.json")[0]["dirty"] is False
+    (call,) = (bench.path / "code" / "predictive" / folder / "calls").read_text().splitlines()
+    assert call.split("|")[0] == str((bench.path / "code" / "predictive" / real["script_path"]).parent)

@@ -266,7 +266,8 @@ def test_the_operator_decides_and_files_of_a_failed_attempt_are_kept(lab: Lab) -
     assert (choices, default) == (["retry", "proceed", "abort"], "retry")
     assert (lab.session / "events.attempt-1.csv").read_text() == "of attempt 1"
     assert (lab.session / "events.csv").read_text() == "attempt 2\n"
-    assert lab.notices == ["events.csv of attempt 1 is kept as events.attempt-1.csv"]
+    assert lab.notices[0].endswith("; it runs again, attempt 2")
+    assert lab.notices[1:] == ["events.csv of attempt 1 is kept as events.attempt-1.csv"]
     assert lab.saved["bonsai_provenance.json"]["attempt"] == 2
 
 
