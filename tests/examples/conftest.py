@@ -81,3 +81,8 @@ def bench(tmp_path: Path) -> Example:
     # Its laser's safe-state command starts "python".
     example.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), example.environ.get("PATH", "")])
     return example
+
+
+@pytest.fixture
+def openscope(tmp_path: Path) -> Example:
+    return Example("openscope", tmp_path)
