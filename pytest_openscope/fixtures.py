@@ -81,6 +81,16 @@ class Experiment(Generic[ParametersT]):
         __tracebackhide__ = True
         return self._session.attach(Path(path))
 
+    def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
+        """Show on the terminal how far the running step is; cheap enough for every frame.
+
+        Args:
+            done: how much is done.
+            total: how much there is to do; without, no bar is drawn.
+            unit: what is counted: ``"frames"``; ``"bytes"`` are shown as kB, MB, GB.
+        """
+        self._session.show_progress(done, total, unit)
+
     def measure(self, name: str, value: Any, unit: str = "", minimum: float | None = None, maximum: float | None = None) -> Any:
         """Record a value; outside ``[minimum, maximum]`` the step fails. Returns the value.
 
@@ -111,7 +121,7 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 
 @pytest.fixture(scope="session")
 def experiment(request: pytest.FixtureRequest) -> Experiment:
-    """The running session: folder, ids, parameters, ``note``, ``attach``, ``measure``, ``outcome``, ``failures``."""
+    """The running session: folder, ids, parameters, ``note``, ``attach``, ``measure``, ``progress``, ``outcome`` and more."""
     return Experiment(session_of(request.config))
 
 

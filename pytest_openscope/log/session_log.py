@@ -73,6 +73,8 @@ class SessionLog:
         self._early: list[tuple[float, str, str, str, str, str]] = []
         self._writer: LogWriter | None = None
         self._failed_records = 0
+        #: Records so far of level WARNING, and of ERROR and above.
+        self.warnings = self.errors = 0
         self._tap = Tap(self._take, self._levels)
 
     # -- where records come from -------------------------------------------------------------------------------------
@@ -159,6 +161,8 @@ class SessionLog:
 
         Its cost is what a logging call costs the experiment, hence the shortcut past :func:`record_text`.
         """
+        if level != "INFO":
+            self._count(level)
         writer = self._writer
         if writer is None:
             with self._lock:
@@ -179,6 +183,17 @@ class SessionLog:
         else:
             text = record_text(time_field(at), head_, message)
         writer.write(text.encode("utf-8"))
+
+    def _count(self, level: str) -> None:
+        if level == "WARNING":
+            self.warnings += 1
+        elif level in ("ERROR", "CRITICAL"):
+            self.errors += 1
+
+    def masked(self, text: str) -> str:
+        """Return a text as it would stand in the file."""
+        mask = self._place.mask
+        return mask(text) if mask is not None else text
 
     # -- place and file ----------------------------------------------------------------------------------------------
 

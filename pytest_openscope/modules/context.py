@@ -50,6 +50,7 @@ class ModuleContext:
         note: puts a line into the session's notes.
         record: keeps a measurement: ``name, value, unit``, and ``minimum, maximum, passed`` where it has limits.
         attach: registers a file as a result of the session.
+        progress: shows on the terminal how far the step is: ``done, total, unit``; ``"bytes"`` are shown as kB, MB, GB.
         set_experiment_notes: the text for ``experiment_data.experiment_notes`` of ``end_state.json``.
         own_steps: the steps that the rig names itself.
         scripts: imported scripts; one object for the whole session, so that two steps of one script share its state.
@@ -66,6 +67,7 @@ class ModuleContext:
     note: Callable[[str], object] = _nothing
     record: Callable[..., object] = _nothing
     attach: Callable[[Path], object] = _nothing
+    progress: Callable[..., object] = _nothing
     set_experiment_notes: Callable[[str], object] = _nothing
     own_steps: OwnSteps = field(default_factory=OwnSteps)
     scripts: ScriptImports = field(default_factory=ScriptImports)

@@ -15,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def run_post_acquisition(context: ModuleContext) -> None:
         ModuleFailed: a parameter is wrong; files could not be archived, all of them named; or the time is up.
     """
     step = context.logger.name.removeprefix("pytest_openscope.modules").strip(".") or "session_archiver"
-    report = _archive(context.session_folder, context.full_parameters, step, context.logger)
+    report = _archive(context.session_folder, context.full_parameters, step, context.logger, context.progress)
     if report is not None:
         context.record("archived", round(report["bytes_copied"] / 1e9, 6), "GB")
 
@@ -72,7 +72,13 @@ def archive_session(
     return _archive(session_folder, parameters, step, logger or logging.getLogger(__name__))
 
 
-def _archive(session_folder: Path, parameters: Mapping[str, Any], step: str, log: logging.Logger) -> dict[str, Any] | None:
+def _archive(
+    session_folder: Path,
+    parameters: Mapping[str, Any],
+    step: str,
+    log: logging.Logger,
+    show: Callable[[float, float, str], object] = lambda *_: None,
+) -> dict[str, Any] | None:
     read = read_parameters(parameters, session_folder, step)
     if not read.folder.is_dir():
         raise ModuleFailed(f"there is no folder {read.folder} to archive")
@@ -81,7 +87,7 @@ def _archive(session_folder: Path, parameters: Mapping[str, Any], step: str, log
         log.info("archived when the session has ended: %s", " and ".join(read.targets().values()))
         return None
     process = start_worker(session_folder, step=step)
-    message = _follow(process, log, read.timeout_s)
+    message = _follow(process, log, read.timeout_s, show)
     if message is None:
         raise ModuleFailed(f"the archive was not complete after {read.timeout_s:g} s; it goes on in the background")
     if "report" not in message:
@@ -103,7 +109,9 @@ def _archive(session_folder: Path, parameters: Mapping[str, Any], step: str, log
     return report
 
 
-def _follow(process: Any, log: logging.Logger, timeout_s: float | None) -> dict[str, Any] | None:
+def _follow(
+    process: Any, log: logging.Logger, timeout_s: float | None, show: Callable[[float, float, str], object]
+) -> dict[str, Any] | None:
     """Log what the worker says until it has a result; None when the time is up, which the worker does not mind."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -125,8 +133,10 @@ def _follow(process: Any, log: logging.Logger, timeout_s: float | None) -> dict[
         if "progress" not in message:
             process.wait(30)
             return dict(message)
+        progress = Progress(**message["progress"])
+        show(progress.bytes_done, progress.bytes, "bytes")
         if time.monotonic() - told > _LOG_S:
             told = time.monotonic()
-            log.info("archiving: %s", Progress(**message["progress"]))
+            log.info("archiving: %s", progress)
     process.returncode = 0  # it goes on by design; Popen's finalizer would warn that it does
     return None

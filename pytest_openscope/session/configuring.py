@@ -21,6 +21,7 @@ from .rescue import parameters_of
 
 if TYPE_CHECKING:
     from ..config import Configuration, Loaded
+    from ..views import TerminalView
     from .session import ExperimentSession
 
 _log = logging.getLogger("pytest_openscope")
@@ -39,6 +40,7 @@ class ExperimentRun:
         self.log = SessionLog(logging.DEBUG)
         self.log.install()
         self.session: ExperimentSession | None = None
+        self._view: TerminalView | None = None
         self._terminal = terminal
         self._terminal_fd = _terminal_fd(config)
         self._variable = os.environ.pop(_RIG_VARIABLE, None)
@@ -107,15 +109,19 @@ class ExperimentRun:
         not_checked: list[str],
         earlier: Earlier | None,
     ) -> None:
+        from ..views import TerminalView
+        from .operator import real_descriptor
         from .session import ExperimentSession
         from .steps import register_hooks
 
         no_input = options.no_input or options.resume_session is not None
-        operator = Operator(someone_is_there(no_input, self._terminal), self._capture_suspended)
+        self._view = view = TerminalView(self.config, real_descriptor(self.config, 1))
+        operator = Operator(someone_is_there(no_input, self._terminal), self._capture_suspended, waiting=view.waiting)
         configuration = self._ask_missing(configuration, options, loaded, operator)
         self.log.set_levels(configuration.settings.log_level, configuration.settings.log_levels)
         session = ExperimentSession(self.config, self.log, configuration, options, operator)
         session.terminal_fd = self._terminal_fd
+        session.view = view if options.resume_session is None else None
         session.earlier = earlier
         lacking = not_taken_over(earlier, configuration.parameters) if earlier is not None else []
         session.start([*loaded.notices, *lacking], not_checked)
@@ -261,6 +267,8 @@ class ExperimentRun:
             if self.session is not None:
                 self.session.finish(None)
         finally:
+            if self._view is not None:
+                self._view.close()
             self.log.close()
             self.log.uninstall()
             if self._variable is not None:

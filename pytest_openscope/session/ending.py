@@ -27,6 +27,7 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     """Do everything that ends a session, each part guarded alone, so that none can take the others with it."""
     record = session.record
     session.log.set_place(str(Phase.POST_ACQUISITION), None)
+    session.doing = "ending: the devices are made safe"
     _stop_hardware(session)
     if session.settings.repository_url:
         from .repository import tell_of_new_changes
@@ -36,8 +37,10 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     if nodes is not None:
         session.guard("telling the other nodes how this one ended", nodes.end)
     session.journal.write("ending", outcome=str(record.outcome))
+    session.doing = "ending"
     _ask_notes(session)
     if nodes is not None:
+        session.doing = "ending: waiting for the other PCs"
         session.guard("waiting for the other nodes", nodes.wait_for_others)
     record.exit_code = exit_code if exit_code is not None else 2 if record.outcome is Outcome.INTERRUPTED else 1
     if record.failures:
@@ -213,6 +216,10 @@ def _wait_for_sidecar(session: SessionState) -> None:
     started = time.monotonic()
     mirror_s = settings.mirror_wait_s if session.mirror["status"] != "off" else 0.0
     report_s = settings.report_wait_s if _reports(session) else 0.0
+    owed = [name for name, wait_s in (("mirror", mirror_s), ("report", report_s)) if wait_s]
+    session.doing = (
+        f"ending: {' and '.join(owed) or 'the sidecar'} (at most {max(mirror_s, report_s):g} s)" if owed else "ending"
+    )
     while not sidecar.gave_up:
         passed_s = time.monotonic() - started
         mirrored = passed_s >= mirror_s or (sidecar.mirror or {}).get("status") in ("verified", "off")

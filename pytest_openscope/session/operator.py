@@ -35,12 +35,14 @@ class Operator:
         available: bool,
         suspend: Callable[[], AbstractContextManager[Any]] = nullcontext,
         pause: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        waiting: Callable[[str, bool], AbstractContextManager[Any]] = lambda *_: nullcontext(),
     ) -> None:
         self.available = available
         self._suspend = suspend
         self._pause = pause
         self._questions: Questions | None = None
         self._keep_picture: Callable[[Path], str] = str
+        self._waiting = waiting
 
     def share(self, questions: Questions) -> None:
         """Let questions be answered elsewhere as well."""
@@ -121,7 +123,7 @@ class Operator:
             _log.warning("question without an operator: %s", logged)
             raise EOFError(f"nobody to ask: {logged} (--no-input, CI, or stdin is no terminal)")
         _log.info("question: %s", logged)
-        with self._pause(), self._suspend():
+        with self._pause(), self._suspend(), self._waiting(logged, logged != "..."):
             try:
                 if form.picture:
                     print(f"picture: {form.picture}")

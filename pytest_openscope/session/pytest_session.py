@@ -84,10 +84,14 @@ class SessionEnds:
     def _on_exit(self, status: int, stack: str) -> None:
         self._session.log.write("CRITICAL", "pytest_openscope.uncaught", f"os._exit({status}) was called\n{stack.rstrip()}")
         self._session.journal.write("exiting", code=status, text=stack)
+        if self._session.view is not None:
+            self._session.view.end()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._loose_ends.install()
+        if self._session.view is not None:
+            self._session.view.begin(self._session)
         config = session.config
         limit = config.getoption("session_timeout", None)
         if limit is None:
@@ -132,7 +136,11 @@ class SessionEnds:
             if int(session.exitstatus) in (0, 5) and mine.record.steps and not mine.resuming and outcome is not Outcome.PASSED:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
             self._loose_ends.restore()
-            mine.finish(int(session.exitstatus))
+            try:
+                mine.finish(int(session.exitstatus))
+            finally:
+                if mine.view is not None:
+                    mine.view.end()
             if int(session.exitstatus) == 0 and mine.record.exit_code:
                 # The disk took not even the last lines.
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED

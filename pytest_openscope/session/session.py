@@ -17,6 +17,7 @@ from functools import partial
 
 import pytest
 
+from ..views import Stopping
 from .ending import discard, finish
 from .interrupts import Interrupts, Watchdog
 from .opening import open_session
@@ -63,6 +64,7 @@ class ExperimentSession(SessionState):
         self.gate.stop(f"interrupted by {cause}", everything=everything)
         text = f"{cause}: {self._what_an_interrupt_does(everything)}"
         self.log.write("WARNING", _LOGGER, text)
+        self.stopping = Stopping(text, time.monotonic())
         say_at_once(self.config, text)
         self.stop_acquisitions(f"interrupted by {cause}")
 

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,6 +31,7 @@ from ..records import (
     to_json,
 )
 from ..system import FileLock, now_iso, write_json
+from ..views import Progress
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
 from .options import Options
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from ..acquisition import Acquisition
     from ..config import Configuration, PipelineEntry, Rig
     from ..records import Journal
+    from ..views import Stopping, TerminalView
     from .continuing import Earlier
 
 _log = logging.getLogger("pytest_openscope.session")
@@ -95,12 +98,21 @@ class SessionState:
         self.notices_shown = 0
         self.mirror: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
         self.reports: list[dict[str, Any]] = []
+        #: How far the mirror is behind while the session runs; None until the sidecar has told.
+        self.mirror_lag: dict[str, Any] | None = None
         self.missing_token = ""
         self.acquisition: Acquisition | None = None
         self.devices: Any = None
         self.device_states: dict[str, Any] = {}
         self.sidecar: Any = None
         self.questions: Questions | None = None
+        self.view: TerminalView | None = None
+        self.progress: Progress | None = None
+        self.stopping: Stopping | None = None
+        #: Source and text of the last line that an acquisition printed.
+        self.last_output: tuple[str, bytes] | None = None
+        #: What the session does when no step runs.
+        self.doing = "collecting the steps"
         self.finished = self.collected = self.discarded = False
         self.ending = False
         self.pid = os.getpid()
@@ -188,6 +200,8 @@ class SessionState:
             self.interrupts.request("the live page's stop button")
         elif kind == "mirror":
             self.mirror = {key: message.get(key) for key in ("status", "bytes_behind", "reason")}
+        elif kind == "mirror_lag":
+            self.mirror_lag = message
         elif kind == "report":
             self.reports.append(message)
             if not self.finished and message.get("issue_url"):
@@ -287,6 +301,9 @@ class SessionState:
         """Begin the record of a step."""
         step = StepRecord(name, nodeid, phase, policy, kind, started=now_iso())
         self.record.steps.append(step)
+        self.progress = None
+        if self.view is not None:
+            self.view.step_begins(step)
         self.journal.write(
             "step_started",
             phase=str(phase),
@@ -328,6 +345,15 @@ class SessionState:
             skipped=mask_json(step.skipped, self.secrets) if step.skipped else "",
             duration_s=step.duration_s,
         )
+        self.progress = None
+        if self.view is not None:
+            self.view.step_ended(step)
+
+    def show_progress(self, done: float, total: float | None = None, unit: str = "") -> None:
+        """Keep how far the running step is, for the terminal; costs an attribute."""
+        now, before = time.monotonic(), self.progress
+        began = before.began if before is not None and (before.total, before.unit) == (total, unit) else now
+        self.progress = Progress(done, total, unit, began, now)
 
     def rig_config(self) -> dict[str, Any]:
         """The rig file's content, as it is kept in ``end_state.json``."""

@@ -78,6 +78,8 @@ class _AcquisitionJoint:
 
     def take_output(self, source: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
         """Write a batch of lines into the session log."""
+        if lines:
+            self._session.last_output = (source, lines[-1])
         return self._session.log.write_output(f"acquisition.{source}", lines)
 
     def take_event(self, event: str, **fields: Any) -> None:
@@ -190,6 +192,7 @@ def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleCont
         note=session.note,
         record=record,
         attach=session.attach,
+        progress=session.show_progress,
         set_experiment_notes=set_notes,
         own_steps=own_steps_of(session),
         scripts=session.scripts,

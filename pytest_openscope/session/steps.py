@@ -347,6 +347,7 @@ class StepKeeper:
         mine = self._session
         mine.interrupts.in_loop(True)
         mine.collected = True
+        mine.doing = ""
         after_crash = steps_after_crash(session.items, mine.configuration)
         mine.journal.write(
             "collected", after_crash=after_crash, rescue=command_of(mine.config, mine.configuration, after_crash)

@@ -37,6 +37,8 @@ RESOURCE_INTERVAL_S = 5.0
 _REFRESH_S = 10.0
 _FINISH_TICK_S = 0.02
 _TELL_S = 0.5
+#: How often a running session hears how far its mirror is behind.
+_LAG_S = 2.0
 #: Reports that take longer stay in the outbox for the next session.
 REPORTS_S = 120.0
 _REPORTS_SPARE_S = 10.0
@@ -61,6 +63,7 @@ class Helpers:
         self._held: list[tuple[str, str, str]] | None = None
         self._logged = threading.Event()
         self._faults = 0
+        self._lag_told = float("-inf")
         self._last: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
 
     # -- what it says ------------------------------------------------------------------------------------------------
@@ -187,9 +190,19 @@ class Helpers:
         try:
             for notice in self.mirror.tick():
                 self.say(notice.level, notice.text, MIRROR_LOGGER, notice.terminal)
+            self._tell_lag(self.mirror)
         except Exception:
             self._faults += 1
             raise
+
+    def _tell_lag(self, mirror: MirrorSupervisor) -> None:
+        """Let the experiment's terminal show how far the copy is behind, while it runs."""
+        now = time.monotonic()
+        if self.dead.is_set() or self.view.ended is not None or now - self._lag_told < _LAG_S:
+            return
+        self._lag_told = now
+        status = mirror.status()
+        self.link.send(type="mirror_lag", bytes_behind=status.bytes_behind, reason=status.reason)
 
     def known_processes(self) -> list[tuple[int, float]]:
         """Return pid and start time of each process seen alive in an acquisition's tree."""

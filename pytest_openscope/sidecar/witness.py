@@ -34,6 +34,7 @@ from ..records import (
     json_safe,
 )
 from ..system import (
+    RELEASE_TERMINAL,
     ProcessTree,
     StopPolicy,
     command_line,
@@ -364,7 +365,11 @@ class Witness:
         write_json(path, end_state(record, rig_config=rig, mirror=mirror, secrets=self.secrets, written_by=by))
 
     def _tell_operator(self, terminal: str, failure: Failure) -> None:
-        text = f"\npytest-openscope: {failure.message}\noutcome: {failure.outcome}\nsession folder: {self.view.folder}\n"
+        # A terminal whose foot the dead process kept still gets its whole height back; elsewhere this changes nothing.
+        release = "" if os.environ.get("TERM") in (None, "dumb", "unknown") else RELEASE_TERMINAL
+        text = (
+            f"{release}\npytest-openscope: {failure.message}\noutcome: {failure.outcome}\nsession folder: {self.view.folder}\n"
+        )
         fd = os.open(terminal, os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0))
         try:
             os.write(fd, self.mask(text).replace("\n", "\r\n").encode("utf-8", "replace"))

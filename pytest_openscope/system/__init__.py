@@ -37,6 +37,7 @@ from .processes import (
     window_titles,
 )
 from .signals import ConsoleClose, Latch, interrupt_main, on_fork
+from .terminal import RELEASE_TERMINAL, obeys_control_sequences
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
 from .usage import TreeUsage
 from .windows import Job, send_break
@@ -46,6 +47,7 @@ __all__ = [
     "MARK_FOLDER",
     "MARK_NAME",
     "MARK_SESSION",
+    "RELEASE_TERMINAL",
     "SAME_START_S",
     "ConsoleClose",
     "FileLock",
@@ -78,6 +80,7 @@ __all__ = [
     "name_of",
     "native_path",
     "now_iso",
+    "obeys_control_sequences",
     "on_fork",
     "parse_duration_s",
     "put_back",

@@ -1,4 +1,4 @@
-"""What people look at: the terminal's last lines, annotations in CI, the report of a session, the history of rigs."""
+"""What people look at: the terminal during and after a session, annotations in CI, the report of a session, the history."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .annotations import annotate, command
 from .report import write_report
 from .summary import write_summary
+from .terminal import Progress, Stopping, TerminalView
 
 if TYPE_CHECKING:
     from .history import (
@@ -25,6 +26,9 @@ __all__ = [
     "HistoryError",
     "HistoryRequest",
     "HistorySource",
+    "Progress",
+    "Stopping",
+    "TerminalView",
     "annotate",
     "answer_history",
     "command",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..records import Failure, Outcome, SessionRecord
+from .report import advice
 
 
 class Summarised(Protocol):
@@ -13,6 +14,8 @@ class Summarised(Protocol):
 
     record: SessionRecord
     folder: Path
+    configuration: Any
+    validating: bool
     mirror: dict[str, Any]
     reports: list[dict[str, Any]]
     missing_token: str
@@ -57,6 +60,22 @@ def write_summary(session: Summarised, terminal: Any) -> None:
     for text in session.fresh_notices():
         terminal.write_line(f"openscope: {_one_line(text)}", yellow=True)
     terminal.write_line(f"session folder: {session.folder}")
+    for text in _advice(session):
+        terminal.write_line(f"what now: {_one_line(text)}")
+
+
+def _advice(session: Summarised) -> list[str]:
+    """Return what to do now, as the session report says it."""
+    record = session.record
+    end = {
+        "outcome": str(record.outcome),
+        "dry_run": record.dry_run or session.validating,
+        "helper_failures": record.helper_failures,
+        "lost_records": record.lost_records,
+        "mirror": session.mirror,
+    }
+    rig = session.configuration.rig_file
+    return advice(end, f'"{rig}"' if " " in str(rig) else str(rig), str(session.folder))
 
 
 def _write_nodes(record: SessionRecord, terminal: Any) -> None:

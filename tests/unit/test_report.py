@@ -261,11 +261,11 @@ def test_advice_names_what_is_owed(tmp_path: Path) -> None:
     folder = session(tmp_path / "one", 0, outcome="crashed", rescued={"steps": ["a"], "problem": "no pytest"}, lost_records=3)
     files = SessionFiles(folder)
     files.end["helper_failures"] = ["laser may not be safe: its command ended with 1"]
-    said = advice(files)
+    said = advice(files.end)
     assert said[0].startswith("Look at the hardware first: laser may not be safe")
     assert any("resume" in text for text in said)
     assert any("3 log records were lost" in text for text in said)
-    assert advice(SessionFiles(session(tmp_path / "two", 0, outcome="passed", mirror={"status": "verified"}))) == [
+    assert advice(SessionFiles(session(tmp_path / "two", 0, outcome="passed", mirror={"status": "verified"})).end) == [
         "Nothing is left to do."
     ]
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def page_of(files: SessionFiles) -> str:
         debug=files.debug,
         folder=files.folder,
         outcome=str(files.end.get("outcome") or ("running" if files.end.get("provisional") else "unknown")),
-        advice=advice(files),
+        advice=advice(files.end),
         duration_s=_session_duration_s(files),
         signs=_SIGNS,
         plots=plots,
@@ -81,18 +82,24 @@ def page_of(files: SessionFiles) -> str:
     )
 
 
-def advice(files: SessionFiles) -> list[str]:
-    """Return what a person can do now, the most urgent first."""
-    end, outcome = files.end, str(files.end.get("outcome") or "")
+def advice(end: Mapping[str, Any], rig: str = "RIG", folder: str = "SESSION_FOLDER") -> list[str]:
+    """Return what a person can do now, the most urgent first.
+
+    Args:
+        end: content of ``end_state.json``.
+        rig: the rig file, as commands name it.
+        folder: the session folder, as commands name it.
+    """
+    outcome = str(end.get("outcome") or "")
     said = []
     if not end:
         said.append("The session has not ended, or nobody could write its end: python -m pytest_openscope recover finishes it.")
     unsafe = [text for text in end.get("helper_failures") or () if "may not be safe" in str(text)]
     said += [f"Look at the hardware first: {text}." for text in unsafe]
     if outcome and outcome != "passed" and not end.get("dry_run"):
-        said.append("When the cause is mended, go on with the same animal: pytest --rig-config RIG --continue-session last")
+        said.append(f"When the cause is mended, go on with the same animal: pytest --rig-config {rig} --continue-session last")
     if (problem := (end.get("rescued") or {}).get("problem")) is not None and problem:
-        said.append(f"Some of post-acquisition has not run ({problem}): python -m pytest_openscope resume SESSION_FOLDER")
+        said.append(f"Some of post-acquisition has not run ({problem}): python -m pytest_openscope resume {folder}")
     elif end.get("rescued"):
         said.append(f"Post-acquisition was run after the crash: {', '.join(end['rescued'].get('steps') or ())}.")
     mirror = end.get("mirror") or {}

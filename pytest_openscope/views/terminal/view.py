@@ -1,0 +1,290 @@
+"""Follows a session on its terminal: an area at the foot of a real one, plain lines elsewhere.
+
+The area is drawn by a thread of its own, which holds no lock while it draws: what hooks do here is to append to a list. A view
+that fails is taken away and shown as a helper that failed; the experiment goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...records import SessionRecord, StepRecord
+from ...system import keep_apart, obeys_control_sequences
+from .area import Area
+from .content import Picture, Progress, Seen, Stopping, Waiting, clean, clock, plain_line, size
+
+#: How often the area is drawn; what came in between is left out.
+DRAW_S = 0.5
+#: Without an area: how often a line says that the session is alive.
+SIGN_OF_LIFE_S = 60.0
+_DISK_S = 5.0
+#: A terminal that takes nothing any more (Ctrl-S) keeps the session no longer than this.
+_LEAVE_S = 1.0
+
+
+class Watched(Protocol):
+    """What is shown of a session; read without a lock, and never changed."""
+
+    record: SessionRecord
+    folder: Path
+    log: Any
+    mirror: dict[str, Any]
+    mirror_lag: dict[str, Any] | None
+    progress: Progress | None
+    stopping: Stopping | None
+    last_output: tuple[str, bytes] | None
+    doing: str
+
+    def guard(self, what: str, action: Callable[[], object]) -> bool:
+        """Run what only helps."""
+
+
+class TerminalView:
+    """What the terminal shows of a session.
+
+    Args:
+        config: pytest's.
+        fd: the real stdout, past pytest's capture.
+    """
+
+    def __init__(self, config: Any, fd: int) -> None:
+        self._config = config
+        #: A duplicate that no step closes or takes for its own.
+        self._fd = keep_apart(os.dup(fd))
+        self._session: Watched | None = None
+        self._started = time.monotonic()
+        #: Steps that have begun and not ended, the innermost last: a fixture runs within its step.
+        self._running: list[tuple[StepRecord, float]] = []
+        self._waiting: Waiting | None = None
+        self._asked = ""
+        self._thread: threading.Thread | None = None
+        self._wake, self._over = threading.Event(), threading.Event()
+        self._broken = False
+        self._free: tuple[float, str] = (float("-inf"), "")
+        encoding = str(getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+        self._ascii_only = sys.platform != "win32" and encoding not in ("utf8", "utf")
+        colour = not os.environ.get("NO_COLOR") and getattr(config.option, "color", "auto") != "no"
+        self._picture = Picture(colour, self._ascii_only)
+        self._is_terminal = _is_terminal(sys.stdout) and not os.environ.get("CI") and obeys_control_sequences(fd)
+        quiet = config.option.verbose < 0
+        self._plain_steps = not self._is_terminal and not quiet
+
+    # -- what the session calls ----------------------------------------------------------------------------------------
+
+    def begin(self, session: Watched) -> None:
+        """Show this session from now on."""
+        self._session = session
+        if self._config.pluginmanager.getplugin("terminalreporter") is None:
+            self._broken = True
+        self._guarded("showing the session on the terminal", self._start)
+
+    def end(self) -> None:
+        """Take the area away: what follows is pytest's own report."""
+        self._over.set()
+        self._wake.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_LEAVE_S)
+
+    def close(self) -> None:
+        """End it, and give the terminal back."""
+        self.end()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def step_begins(self, step: StepRecord) -> None:
+        """A step, or a fixture within one, has begun."""
+        self._running.append((step, time.monotonic()))
+        if self._plain_steps and not self._broken and self._session is not None:
+            self._guarded("telling of a step", lambda: self._say(f"{_place(step)} begins"))
+
+    def step_ended(self, step: StepRecord) -> None:
+        """A step has ended; a second call does nothing."""
+        if not any(one is step for one, _ in self._running):
+            return
+        self._running = [entry for entry in self._running if entry[0] is not step]
+        if self._plain_steps and not self._broken and self._session is not None:
+            self._guarded("telling of a step", lambda: self._say(_ending(step)))
+
+    @contextmanager
+    def waiting(self, question: str, announced: bool = True) -> Iterator[None]:
+        """The time in which the operator is asked: a line above the question, a bell, and how long it waits already.
+
+        Args:
+            question: what is asked.
+            announced: False for one more line of the same answer.
+        """
+        if announced:
+            self._asked = clean(question)
+        self._waiting = Waiting(self._asked, time.monotonic())
+        only_now = self._thread is None and not self._over.is_set()
+        if announced:
+            self._guarded("announcing a question", self._announce)
+        if self._is_terminal and only_now:
+            self._guarded("showing a question on the terminal", self._start)
+        self._wake.set()
+        try:
+            yield
+        finally:
+            self._waiting = None
+            self._wake.set()
+            if only_now and self._session is None:
+                self.end()
+                self._over.clear()
+
+    # -- guarded -------------------------------------------------------------------------------------------------------
+
+    def _guarded(self, what: str, action: Callable[[], object]) -> None:
+        if self._session is not None:
+            if not self._session.guard(what, action):
+                self._broken = True
+            return
+        try:
+            action()
+        except Exception:
+            self._broken = True
+
+    def _start(self) -> None:
+        if self._thread is None and not self._broken:
+            target = self._draw_until_over if self._is_terminal else self._give_signs_of_life
+            self._thread = threading.Thread(target=self._guarded, args=("showing the session", target), daemon=True)
+            self._thread.name = "openscope-terminal"
+            self._thread.start()
+
+    # -- in the thread -------------------------------------------------------------------------------------------------
+
+    def _draw_until_over(self) -> None:
+        area = Area(self._fd, self._ascii_only)
+        try:
+            # A session that is over at once needs no area.
+            while not self._over.is_set():
+                self._wake.wait(DRAW_S)
+                self._wake.clear()
+                width = area.width
+                if not self._over.is_set():
+                    area.draw(self._picture.lines(self._look(), width) if width else [])
+        finally:
+            with suppress(OSError):
+                area.close()
+
+    def _give_signs_of_life(self) -> None:
+        while not self._over.wait(SIGN_OF_LIFE_S):
+            self._say(plain_line(self._look()), from_thread=True)
+
+    def _look(self) -> Seen:
+        """Return what there is to show now."""
+        now, session = time.monotonic(), self._session
+        waiting = self._waiting
+        asked = {"waiting": waiting.question, "waiting_s": now - waiting.since} if waiting is not None else {}
+        if session is None:
+            return Seen("no session yet", doing="asking what it needs", session_s=now - self._started, **asked)  # type: ignore[arg-type]
+        running = self._running[-1:]
+        step, step_s = (_place(running[0][0]), now - running[0][1]) if running else ("", None)
+        stopping, output = session.stopping, session.last_output
+        return Seen(
+            title=clean(session.record.session_uuid) + (" (dry run)" if session.record.dry_run else ""),
+            step=clean(step),
+            step_s=step_s,
+            session_s=now - self._started,
+            doing=session.doing,
+            last_output=(clean(output[0]), self._shown(output[1])) if output is not None else None,
+            progress=session.progress,
+            stopping=stopping.text if stopping is not None else "",
+            stopping_s=now - stopping.at if stopping is not None else 0.0,
+            errors=session.log.errors,
+            warnings=session.log.warnings,
+            facts=self._facts(session, now),
+            **asked,  # type: ignore[arg-type]
+        )
+
+    def _shown(self, line: bytes) -> str:
+        text = line[-2000:].decode("utf-8", "replace")
+        return clean(self._session.log.masked(text) if self._session is not None else text)
+
+    def _facts(self, session: Watched, now: float) -> list[str]:
+        if now - self._free[0] > _DISK_S:
+            with suppress(OSError):
+                self._free = (now, f"{size(shutil.disk_usage(session.folder).free)} free")
+        facts = [self._free[1]] if self._free[1] else []
+        if session.mirror["status"] != "off":
+            facts.append(_mirror(session.mirror_lag))
+        return facts
+
+    # -- lines ---------------------------------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        if not self._is_terminal or self._waiting is None:
+            return
+        at = datetime.now().strftime("%H:%M:%S")
+        who = clean(_place(self._running[-1][0])) if self._running else "the session"
+        line = self._picture.prompt_line(f">> ANSWER NEEDED at {at}: {who} waits", max(20, _columns(self._fd) - 1))
+        os.write(self._fd, f"{line}\n".encode("ascii" if self._ascii_only else "utf-8", "replace"))
+
+    def _say(self, text: str, from_thread: bool = False) -> None:
+        """Print a line of its own, past pytest's capture, and let pytest begin a new line after it."""
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        line = f"openscope: {clean(text)}"
+        if not from_thread and not self._captured():
+            reporter.ensure_newline()
+            reporter.write_line(line)
+            reporter.flush()
+            return
+        begun = reporter._tw.width_of_current_line > 0
+        reporter.currentfspath, reporter._tw._current_line = None, ""
+        line = f"{chr(10) * begun}{line}\n"
+        stream = getattr(reporter._tw, "_file", None)
+        try:
+            stream.fileno()  # type: ignore[union-attr]
+        except (AttributeError, OSError, ValueError):
+            if stream is not None:  # pytest runs within pytest
+                stream.write(line)
+            return
+        os.write(self._fd, line.encode(getattr(stream, "encoding", None) or "utf-8", "replace"))
+
+    def _captured(self) -> bool:
+        """Tell whether pytest's capture is at work: then its own stream ends in the capture, not on the terminal."""
+        manager = self._config.pluginmanager.getplugin("capturemanager")
+        capture = getattr(manager, "_global_capturing", None)
+        return capture is not None and getattr(capture, "_state", None) == "started"
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def _columns(fd: int) -> int:
+    try:
+        return os.get_terminal_size(fd).columns
+    except OSError:
+        return 80
+
+
+def _place(step: StepRecord) -> str:
+    return f"{step.phase} {'fixture' if step.kind == 'fixture' else 'step'} {step.name}"
+
+
+def _ending(step: StepRecord) -> str:
+    took_s = step.duration_s
+    if step.skipped:
+        return f"{_place(step)} skipped ({step.skipped})"
+    return f"{_place(step)} {step.outcome or 'ended'} in {f'{took_s:.1f} s' if took_s < 60 else clock(took_s)}"
+
+
+def _mirror(lag: dict[str, Any] | None) -> str:
+    if lag is None:
+        return "mirror: not confirmed yet"
+    behind = lag.get("bytes_behind")
+    return f"mirror {size(behind)} behind" if behind else "mirror up to date"
