@@ -7,6 +7,7 @@ Command and retries are those of the launcher, whose parameter files stay valid.
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 import xml.etree.ElementTree as ET
@@ -74,14 +75,18 @@ class BonsaiAdapter(Adapter):
 
     def _absolute(self, key: str) -> str:
         path = self.path(key)
-        if is_absolute(str(path)) or is_template(str(path)):
+        if is_absolute(str(path)) or self._is_open(str(path)):
             return str(path)
         return str(path.absolute()) if len(path.parts) > 1 or path.is_file() else str(path)
 
     def _property(self, name: str, value: Any) -> str:
         if isinstance(value, str) and value and name.lower().endswith(("_path", "_file")) and not is_absolute(value):
-            return value if is_template(value) else str(self.task.folder / native_path(value))
+            return value if self._is_open(value) else str(self.task.folder / native_path(value))
         return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def _is_open(self, text: str) -> bool:
+        """Tell whether a session that is only being checked has yet to replace placeholders in a text."""
+        return self.task.folder == Path() and is_template(text)
 
     def _exit_codes(self) -> tuple[int, ...]:
         try:
@@ -215,16 +220,22 @@ class BonsaiAdapter(Adapter):
     def _config_file(self) -> Path:
         if self.parameters.get("bonsai_config_path"):
             return self.path("bonsai_config_path")
-        return self.path("bonsai_exe_path").parent / "Bonsai.config"
+        return self._home() / "Bonsai.config"
+
+    def _home(self) -> Path:
+        """Return Bonsai's folder, also of one that is found on PATH."""
+        program = self.path("bonsai_exe_path")
+        found = shutil.which(str(program)) if len(program.parts) == 1 else None
+        return Path(found).parent if found else program.parent
 
     def _packages(self) -> tuple[dict[str, str], dict[str, list[str]]]:
         """Return the versions that ``Bonsai.config`` names, and those that are installed beside Bonsai."""
         wanted = pinned_packages(self._config_file())
-        return wanted, installed_packages(self.path("bonsai_exe_path").parent / "Packages", wanted)
+        return wanted, installed_packages(self._home() / "Packages", wanted)
 
     def _package_problems(self) -> list[str]:
         config = self._config_file()
-        if is_template(str(config)) or not self.path("bonsai_exe_path").parent.is_dir():
+        if is_template(str(config)) or not self._home().is_dir():
             return []
         if not config.is_file():
             return [f"there is no {config}"] if self.parameters.get("bonsai_config_path") else []
@@ -343,10 +354,14 @@ class BonsaiAdapter(Adapter):
 
 def _fatal_line(patterns: list[re.Pattern[str]], lines: list[bytes]) -> str:
     for line in lines:
-        text = line.decode("utf-8", "replace").strip()
-        if _FATAL.match(line) or any(pattern.search(text) for pattern in patterns):
-            return text[:500]
+        if _FATAL.match(line) or (patterns and _matches(patterns, line)):
+            return line.decode("utf-8", "replace").strip()[:500]
     return ""
+
+
+def _matches(patterns: list[re.Pattern[str]], line: bytes) -> bool:
+    text = line.decode("utf-8", "replace")
+    return any(pattern.search(text) for pattern in patterns)
 
 
 def layouts_of(workflow: Path) -> list[Path]:

@@ -186,6 +186,19 @@ def test_a_file_of_an_earlier_session_does_not_count(lab: Lab) -> None:
     assert "has left no all.csv" in lab.failure(script_parameters={"F": str(old)})
 
 
+def test_signs_of_placeholders_in_a_value_are_nothing_special_once_it_runs(lab: Lab) -> None:
+    lab.run(script_parameters={"events_path": "50%\\cost_$5.csv"})
+    assert (lab.session / "50%" / "cost_$5.csv").is_file()
+
+
+def test_a_bonsai_on_path(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(lab.bonsai.folder), prepend=os.pathsep)
+    lab.bonsai.packages({"Bonsai.Core": "2.9.0"}, [])
+    lab.run(bonsai_exe_path=lab.bonsai.exe.name)
+    assert lab.notices[0].endswith("Bonsai.config: Bonsai.Core 2.9.0 is not installed")
+    assert len(lab.bonsai.calls) == 1
+
+
 # Bonsai fails -------------------------------------------------------------------------------------------------------
 
 
