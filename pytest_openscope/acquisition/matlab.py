@@ -120,8 +120,6 @@ class MatlabAdapter(Adapter):
     def after_failure(self, error: AcquisitionFailed, attempt: int) -> Decision:
         """Let the operator decide to go on with another engine, when this one died."""
         settings = self.settings
-        if self._engine is not None and error.facts.duration_s is None:
-            self._engine.close(settings.matlab_keep_engine_alive)  # The call, which lets go of it, has not begun.
         self._died = self._died or isinstance(error.__cause__, EngineDied)
         if not self._died or not isinstance(error.__cause__, (EngineDied, EngineUnavailable)):
             return "fail"

@@ -64,8 +64,8 @@ class OctaveEngine(Engine):
         self._interrupted = False
         self._over = threading.Event()
         self._changed = threading.Condition()
-        self._said: dict[str, list[str]] = {}
-        self._sinks: dict[str, TextIO | None] = {}
+        self._complaints = io.StringIO()  # of its start
+        self._begin(None, self._complaints)
         # A new group and session: a Ctrl-C at the terminal is the session's, which passes it on as an interrupt.
         group: dict[str, Any] = {}
         if sys.platform == "win32":
@@ -99,14 +99,12 @@ class OctaveEngine(Engine):
             raise
 
     def _greet(self, program: str, timeout_s: float) -> None:
-        complaints = io.StringIO()
-        self._begin(None, complaints)
         try:
             self._write(f"{_SET_UP} {self._marker('ready')}\n")
             if self._wait(timeout_s) is None:
                 raise EngineUnavailable(f"{program!r} cannot be used {timeout_s:g} s after its start")
         except EngineDied as error:
-            said = last_line(complaints.getvalue().splitlines())
+            said = last_line(self._complaints.getvalue().splitlines())
             raise EngineUnavailable(
                 f"{program!r} is no Octave that can be used: {error}{f': {said}' if said else ''}"
             ) from error
@@ -142,7 +140,7 @@ class OctaveEngine(Engine):
                 raise EngineInterrupted(f"{function} was interrupted")
         finally:
             self._over.set()
-            self._sinks = {}
+            self._sinks.clear()
 
     def interrupt(self) -> None:
         """Press Ctrl-C, again after half of the time; kill Octave if that does not help."""
@@ -194,8 +192,8 @@ class OctaveEngine(Engine):
     def _begin(self, stdout: TextIO | None, stderr: TextIO | None) -> None:
         self._calls += 1
         self._over.clear()
-        self._said = {"stdout": [], "stderr": []}
-        self._sinks = {"stdout": stdout, "stderr": stderr}
+        self._said: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._sinks: dict[str, TextIO | None] = {"stdout": stdout, "stderr": stderr}
 
     def _marker(self, text: str, more: str = "''") -> str:
         """Return the code that prints the end of the present call, with what is to be said of it, on both streams."""
