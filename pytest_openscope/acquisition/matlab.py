@@ -107,6 +107,7 @@ class MatlabAdapter(Adapter):
                     settings.matlab_engine_connect_timeout_sec,
                     settings.matlab_engine_connect_poll_interval_sec,
                     settings.matlab_cancel_timeout_sec,
+                    self.task.notice,
                 )
         except EngineUnavailable as error:
             raise self.not_ready(str(error)) from error

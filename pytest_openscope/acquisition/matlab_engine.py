@@ -17,7 +17,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from types import ModuleType
 from typing import Any, TextIO
@@ -55,47 +55,59 @@ class MatlabEngine(Engine):
         timeout_s: the longest wait.
         poll_s: between two looks.
         cancel_timeout_s: how long MATLAB may take to end, when it is to be ended.
+        tell: gets what the operator is to know while it waits.
 
     Raises:
         EngineUnavailable: there is none by then, or the package is missing.
     """
 
-    def __init__(self, name: str, timeout_s: float, poll_s: float, cancel_timeout_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        timeout_s: float,
+        poll_s: float,
+        cancel_timeout_s: float,
+        tell: Callable[[str], object] = logger.warning,
+    ) -> None:
         self._package = load_package()
         self._name, self._cancel_timeout_s = name, cancel_timeout_s
         self._interrupted = False
         self._future: Any = None
         self._lock = threading.Lock()
-        self._engine = self._connect(timeout_s, poll_s)
+        self._engine = self._connect(timeout_s, poll_s, tell)
 
-    def _connect(self, timeout_s: float, poll_s: float) -> Any:
+    def _connect(self, timeout_s: float, poll_s: float, tell: Callable[[str], object]) -> Any:
         deadline_s, poll_s = time.monotonic() + timeout_s, max(poll_s, _POLL_S)
-        problem = ""
+        remedy = f"start MATLAB, and in it matlab.engine.shareEngine('{self._name}')"
+        problem = refusal = ""
         for attempt in count(1):
-            shared: Sequence[str] = ()
             try:
                 shared = tuple(self._package.find_matlab())
                 if self._name in shared:
                     engine = self._attach(deadline_s)
-                    logger.info("connected to the shared MATLAB %r (attempt %d)", self._name, attempt)
-                    return engine
-                problem = f"shared are {', '.join(shared)}" if shared else "no MATLAB is shared"
+                    if engine is not None:
+                        logger.info("connected to the shared MATLAB %r (attempt %d)", self._name, attempt)
+                        return engine
+                    problem = refusal or "it is shared, but does not answer"
+                else:
+                    problem = f"shared are {', '.join(shared)}" if shared else "no MATLAB is shared"
             except self._package.EngineError as error:
-                problem = str(error)
+                problem = refusal = str(error)
             if time.monotonic() + poll_s > deadline_s:
                 break
             if attempt == 1:
-                logger.warning("waiting for a MATLAB that is shared as %r, at most %g s (%s)", self._name, timeout_s, problem)
+                tell(f"waiting at most {timeout_s:g} s for a MATLAB that is shared as {self._name!r} ({problem}): {remedy}")
             time.sleep(poll_s)
-        remedy = f"start MATLAB, and in it matlab.engine.shareEngine('{self._name}')"
         raise EngineUnavailable(f"no MATLAB shared as {self._name!r} within {timeout_s:g} s: {problem}; {remedy}")
 
     def _attach(self, deadline_s: float) -> Any:
+        """Return the connection; None when there is none by then."""
         future = self._package.connect_matlab(self._name, background=True)
         try:
             while not future.done():
                 if time.monotonic() >= deadline_s:
-                    raise self._package.EngineError(f"MATLAB {self._name!r} is there, but does not answer")
+                    future.cancel()
+                    return None
                 time.sleep(_POLL_S)
         except BaseException:
             future.cancel()

@@ -201,3 +201,19 @@ def test_kill_9_of_the_session_leaves_matlab_and_says_so(bench: Any, matlab: sub
     told = "slap2_launcher: what the session called may go on, and nobody can stop it from here: "
     assert f"WARNING acquisition acquisition pytest_openscope.witness {told}" in bench.messages
     bench.wait_for(lambda: (bench.folder / "saved").exists(), 40)
+
+
+def test_the_operator_is_told_which_matlab_is_waited_for(bench: Any, matlab: subprocess.Popen[bytes]) -> None:
+    own = {
+        "matlab_engine": "matlab",
+        "matlab_engine_name": "other",
+        "matlab_path": [],
+        "matlab_engine_connect_timeout_sec": 1.5,
+    }
+    experiment(bench, **own)
+    result = bench.run("day1.json")
+    assert result.ret == 1
+    told = result.stdout.str()
+    assert "waiting at most 1.5 s for a MATLAB that is shared as 'other'" in told
+    assert "is not ready: no MATLAB shared as 'other' within 1.5 s: shared are slap2_launcher" in told
+    assert bench.outcomes()["acquisition"] == "failed"

@@ -187,11 +187,15 @@ def test_matlab_is_killed_and_nobody_starts_it_again(tmp_path: Path, matlab: Mat
 def test_a_matlab_that_is_shared_later_is_waited_for(host: Host, matlab: Matlab, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     thread, ends = in_background(host, PARAMETERS)
-    until(lambda: "waiting for a MATLAB that is shared as 'slap2_launcher', at most 10 s" in caplog.text)
+    until(lambda: host.notices)
     matlab.share()
     thread.join(20)
     assert isinstance(ends[0], AcquisitionFacts)
     assert "connected to the shared MATLAB 'slap2_launcher'" in caplog.text
+    assert host.notices == [
+        "waiting at most 10 s for a MATLAB that is shared as 'slap2_launcher' (no MATLAB is shared): "
+        "start MATLAB, and in it matlab.engine.shareEngine('slap2_launcher')"
+    ]
 
 
 def test_no_matlab_is_shared_in_time(host: Host, matlab: Matlab) -> None:
@@ -211,9 +215,16 @@ def test_a_matlab_that_somebody_else_is_connected_to(host: Host, matlab: Matlab)
     matlab.share()
     first = MatlabEngine("slap2_launcher", 5.0, 0.05, 1.0)
     with pytest.raises(AcquisitionFailed, match="it is connected already"):
-        run(host, {**PARAMETERS, "matlab_engine_connect_timeout_sec": 1})
+        run(host, {**PARAMETERS, "matlab_engine_connect_timeout_sec": 3})
     first.close(keep_alive=True)
     run(host, PARAMETERS)
+
+
+def test_a_matlab_that_is_shared_and_hangs(host: Host, matlab: Matlab) -> None:
+    process = matlab.share()
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(AcquisitionFailed, match="within 1 s: it is shared, but does not answer; start MATLAB"):
+        run(host, {**PARAMETERS, "matlab_engine_connect_timeout_sec": 1})
 
 
 def test_matlab_is_ended_when_it_is_not_to_be_kept(host: Host, matlab: Matlab) -> None:
