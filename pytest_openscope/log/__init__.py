@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .lines import LogEntry, encode_batch, head, last_lines, read_log
+from .lines import LogEntry, LogFollower, encode_batch, head, last_lines, read_log
 from .masking import REFERENCE, ExactMasker, collect_secrets, is_secret_key, mask_json, mask_text, weak_secret_keys
 from .secret_shapes import MASK
 from .session_log import SessionLog
@@ -13,6 +13,7 @@ __all__ = [
     "REFERENCE",
     "ExactMasker",
     "LogEntry",
+    "LogFollower",
     "LogWriter",
     "SessionLog",
     "collect_secrets",

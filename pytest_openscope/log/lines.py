@@ -239,6 +239,46 @@ def read_log(
         reader.abandon(offset)
 
 
+class LogFollower:
+    """Follows a session log while it grows; a record that is not whole yet waits, a damaged one is passed over.
+
+    Attributes:
+        left_out: bytes that were passed over because more had come than the reader wanted.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self.left_out = 0
+        self._reader = _Reader(None)
+        self._offset = 0
+        self._rest = b""
+
+    def read(self, limit_bytes: int) -> list[LogEntry]:
+        """Return the records that came since the last call, of more than ``limit_bytes`` the last ones; none without a file."""
+        try:
+            with open(self.path, "rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                if (surplus := size - self._offset - limit_bytes) > 0 or size < self._offset:
+                    # Somebody emptied it, or the reader cannot keep up: a part of a line is dropped as damaged.
+                    self.left_out += max(0, surplus)
+                    self._offset = max(0, size - limit_bytes)
+                    self._reader, self._rest = _Reader(None), b""
+                stream.seek(self._offset)
+                data = stream.read(limit_bytes)
+        except OSError:
+            return []
+        *lines, rest = (self._rest + data).split(b"\n")
+        at = self._offset - len(self._rest)
+        self._offset, self._rest = self._offset + len(data), rest
+        found = []
+        for line in lines:
+            entry = self._reader.feed(at, line + b"\n")
+            at += len(line) + 1
+            if entry is not None:
+                found.append(entry)
+        return found
+
+
 def last_lines(path: str | os.PathLike[str], count: int, limit_bytes: int = 1024 * 1024) -> list[str]:
     """Return the last ``count`` lines as they stand in the file, a torn one included.
 

@@ -306,7 +306,29 @@ def _check_options(options: Options) -> list[Mistake]:
         mistakes.append(Mistake("--continue-session", "a validation of the rig continues no session", "leave one of them out"))
     if options.override_readiness is not None and not options.override_readiness.strip():
         mistakes.append(Mistake("--override-readiness", "the reason is empty", "say why, e.g. 'animal is waiting'"))
+    if options.live:
+        mistakes += _check_live(options.live)
     return mistakes
+
+
+def _check_live(text: str) -> list[Mistake]:
+    """Check that the page can be served where it shall be, before anything is created."""
+    from ..views import LiveServer, missing_packages, parse_address
+
+    if missing := missing_packages():
+        return [Mistake("--live", f"{' and '.join(missing)} are not installed", "pip install 'pytest-openscope[live]'")]
+    try:
+        host, port = parse_address(text)
+    except ValueError as error:
+        return [
+            Mistake("--live", str(error), "write --live=PORT or --live=HOST:PORT, or put --live behind all other arguments")
+        ]
+    try:
+        LiveServer(host, port).close()
+    except OSError as error:
+        problem = f"{host} port {port} cannot be listened on: {error.strerror or error}"
+        return [Mistake("--live", problem, "give another port, or none, so that a free one is taken")]
+    return []
 
 
 def _check_parts(

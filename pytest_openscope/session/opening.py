@@ -22,6 +22,8 @@ from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRec
 from ..system import create_time, keep_apart, write_atomic, write_holder
 from .as_run import keep_as_run
 from .continuing import link_back
+from .operator import say_at_once
+from .questions import Questions
 from .rig import RigWatch, check_readiness, recover_earlier, take_rig, tell_of_crashes
 from .step_tools import devices_of
 
@@ -68,6 +70,8 @@ def open_session(session: SessionState) -> None:
         session.nodes.begin()
     _write_inputs(session)
     session.guard("starting the sidecar", partial(_start_sidecar, session))
+    if session.options.live:
+        session.guard("starting the live page", partial(_start_live_page, session))
     if session.settings.repository_url:
         from .repository import prepare_repository
 
@@ -315,6 +319,34 @@ def _start_sidecar(session: SessionState) -> None:
     session.sidecar = SidecarClient(
         session.journal, session.folder, session.take_message, secrets=session.secrets, terminal_fd=session.terminal_fd
     )
+
+
+def _start_live_page(session: SessionState) -> None:
+    """Start the page's process, and let questions be answered there as well; its address is for the operator's eyes only."""
+    from ..views import LiveServer, parse_address
+
+    def ended(code: int) -> None:
+        if not session.finished:
+            text = f"the live page has ended with code {code}; launcher_metadata/live_page.log may tell why"
+            session.log.write("WARNING", _LOGGER, text)
+
+    def tell(event: str, **fields: Any) -> None:
+        session.journal.write(event, **mask_json(fields, session.secrets))
+
+    server = LiveServer(*parse_address(session.options.live))
+    try:
+        server.start(session.folder, ended)
+    finally:
+        server.close()
+    operator = session.operator
+    session.questions = Questions(tell, terminal=operator.available)
+    if operator.available or not (session.options.no_input or os.environ.get("CI")):
+        operator.share(session.questions)
+    say_at_once(session.config, f"live page: {server.url}")
+    reach = (
+        "this computer only" if server.is_local else "every computer that reaches this one; whoever has its address may answer"
+    )
+    session.log.write("INFO", _LOGGER, f"the live page is served to {reach}")
 
 
 def _compare(session: SessionState) -> None:

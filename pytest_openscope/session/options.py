@@ -93,9 +93,18 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="run although the experiment's repository has local changes; they are recorded in the session folder",
     )
+    group.addoption(
+        "--live",
+        metavar="[HOST:]PORT",
+        nargs="?",
+        const="0",
+        help="show the session in the browser while it runs, on this computer unless HOST says otherwise, on any free port"
+        " unless PORT is given (or OPENSCOPE_LIVE)",
+    )
     parser.addini("rig_config", "rig configuration, relative to this file", default="")
     parser.addini("openscope_params", "parameter file, relative to this file", default="")
     parser.addini("openscope_param", "parameters, one KEY=VALUE a line", type="linelist", default=[])
+    parser.addini("openscope_live", "[HOST:]PORT of the live page; empty: none", default="")
     parser.addini("openscope_wait_for_rig", "seconds to wait while another session holds the rig", default="")
     for _, ini, _, _, text in _VALUES:
         parser.addini(ini, text, default="")
@@ -127,6 +136,7 @@ class Options:
     resume_session: Path | None
     informational: bool
     allow_dirty: bool = False
+    live: str = ""
 
     @property
     def acquisition_faults(self) -> tuple[str, ...]:
@@ -200,6 +210,7 @@ def read_options(config: pytest.Config) -> Options:
         resume_session=_absolute(resumed, cwd) if (resumed := config.getoption("--resume-session")) else None,
         informational=any(getattr(config.option, name, False) for name in _INFORMATIONAL),
         allow_dirty=bool(config.getoption("--allow-dirty")),
+        live="" if resumed else _live(config),
     )
 
 
@@ -253,6 +264,12 @@ def _flag(config: pytest.Config, option: str, ini: str, variable: str) -> bool:
     if variable in os.environ:
         return os.environ[variable].strip().lower() in _TRUE
     return bool(config.getini(ini))
+
+
+def _live(config: pytest.Config) -> str:
+    """Return where the live page is to be; empty without one."""
+    given = config.getoption("--live")
+    return str(given if given is not None else os.environ.get("OPENSCOPE_LIVE") or config.getini("openscope_live")).strip()
 
 
 def _number(text: str) -> float:

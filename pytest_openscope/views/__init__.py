@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .annotations import annotate, command
+from .live import LiveServer, missing_packages, parse_address
 from .report import write_report
 from .summary import write_summary
 from .terminal import Progress, Stopping, TerminalView
@@ -26,6 +27,7 @@ __all__ = [
     "HistoryError",
     "HistoryRequest",
     "HistorySource",
+    "LiveServer",
     "Progress",
     "Stopping",
     "TerminalView",
@@ -34,6 +36,8 @@ __all__ = [
     "command",
     "history_database",
     "history_tables",
+    "missing_packages",
+    "parse_address",
     "write_history_page",
     "write_report",
     "write_summary",
