@@ -174,7 +174,9 @@ def _single(parameter: inspect.Parameter, context: ModuleContext, step: str, sta
         return context.full_parameters
     if ready_made or parameter.name in FILE_NAMES:
         path = stack.enter_context(context.parameter_file(step))
-        return path if _annotation_text(parameter).partition("|")[0].strip() in ("Path", "pathlib.Path") else str(path)
+        # Python 3.13 says pathlib._local.Path.
+        wants_path = _annotation_text(parameter).partition("|")[0].strip().rpartition(".")[2] == "Path"
+        return path if wants_path else str(path)
     if parameter.name == "output_path" or parameter.name in context.full_parameters:
         return _by_name(parameter, context, step, stack)
     return context.full_parameters if parameter.default is _EMPTY else parameter.default

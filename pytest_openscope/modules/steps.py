@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from ..records import Phase
 from .context import ModuleContext
 from .contract import READY_MADE, find_step, run_step, simulates
 from .lookup import OwnSteps
-from .parameters import ReadyMade
+from .parameters import ReadyMade, StepParameters
 
 Maker = Callable[[PipelineEntry], ModuleContext]
 
@@ -59,10 +60,12 @@ class Steps:
             raise AttributeError(f"there is no step {name!r}" + (f"; did you mean {near!r}?" if near else ""))
 
         def call(**parameters: Any) -> Any:
-            if isinstance(step, ReadyMade) and step.model is not None:
-                _refuse_unknown(name, parameters, list(keys_of(step.model)))
+            if isinstance(step, ReadyMade):
+                _refuse_mistakes(name, step, parameters)
             return self._run(name, parameters)
 
+        if isinstance(step, ReadyMade) and step.model is not None:
+            call.__signature__ = _signature(step.model)  # type: ignore[attr-defined]
         call.__name__ = call.__qualname__ = name
         call.__doc__ = step.run.__doc__ if isinstance(step, ReadyMade) else f"A step of {step.origin}."
         return call
@@ -86,10 +89,24 @@ def _maker(folder: Path) -> Maker:
     return make
 
 
-def _refuse_unknown(name: str, given: dict[str, Any], known: list[str]) -> None:
+def _refuse_mistakes(name: str, step: ReadyMade, given: dict[str, Any]) -> None:
     """Raise for an argument that a step does not have, as Python does for its functions."""
-    for key in given:
-        if key not in known:
-            near = nearest(key, known, 2)
-            hint = f"did you mean {near!r}?" if near else f"it has: {', '.join(known)}"
-            raise TypeError(f"{name}() has no parameter {key!r}; {hint}")
+    if step.model is not None:
+        known = list(keys_of(step.model))
+        for key in given:
+            if key not in known:
+                near = nearest(key, known, 2)
+                hint = f"did you mean {near!r}?" if near else f"it has: {', '.join(known)}"
+                raise TypeError(f"{name}() has no parameter {key!r}; {hint}")
+    elif step.problems is not None and (found := step.problems(given)):
+        raise TypeError(f"{name}(): " + "; ".join(f"{key}: {problem}" for key, problem in found))
+
+
+def _signature(model: type[StepParameters]) -> inspect.Signature:
+    """Return the signature that ``help`` and editors show."""
+    return inspect.Signature(
+        [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+            for key, field in keys_of(model).items()
+        ]
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from metadata_server import MetadataServer
+from metadata_server import MetadataServer, broken_server
 
 PARAMETER_FILES = sorted((Path(__file__).parents[1] / "unit" / "data" / "params").glob("*.json"))
 RIG = "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
@@ -108,7 +108,7 @@ def test_typos_and_unknown_steps_stop_a_session_before_it_starts(bench: Any) -> 
 
 
 def test_a_step_that_takes_longer_than_its_own_limit(bench: Any) -> None:
-    """A server that accepts and never answers, below; here the disk that a FIFO stands for."""
+    """A disk that does not answer."""
     bench.write(
         "conftest.py",
         "import shutil, time\nreal = shutil.disk_usage\n"
@@ -122,6 +122,19 @@ def test_a_step_that_takes_longer_than_its_own_limit(bench: Any) -> None:
     assert result.duration < 20
     assert bench.outcomes()["disk_space_check"] == "timeout"
     assert "took longer than 0.5 s" in bench.debug["exception"]
+
+
+@pytest.mark.parametrize("limit", [{"timeout_s": 1}, {"module_parameters": {"timeout_s": 1}}], ids=["entry", "step"])
+def test_a_service_that_never_answers_does_not_hold_a_session_up(bench: Any, limit: dict[str, Any]) -> None:
+    with broken_server(lambda _, stop: stop.wait(60) and None) as (url, asked):
+        bench.write("rig.yaml", RIG + f"metadata_service_base_url: {url}\nmetadata_service_timeout: 50\n")
+        write_parameters(bench, [{"module_path": "metadata_subject_fetch", **limit}, "example_pre_acquisition_module"])
+        result = bench.run("day1.json")
+        assert len(asked) == 1
+    assert result.duration < 20
+    expected = {"metadata_subject_fetch": "timeout", "example_pre_acquisition_module": "passed", "acquisition": "passed"}
+    assert bench.outcomes() == expected
+    assert bench.end["outcome"] == "timeout"
 
 
 STEPS = """

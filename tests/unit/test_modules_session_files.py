@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import warnings
 from datetime import datetime
@@ -290,6 +291,9 @@ def test_steps_are_functions_with_words_and_checked_arguments(tmp_path: Path) ->
         steps.disk_space_check(required_free_g=1)
     with pytest.raises(TypeError, match="it has: timeout_s"):
         steps.wait_for_user_input(nothing_like_it=1)
+    with pytest.raises(TypeError, match=r"session_archiver\(\): network_dri: unknown key, did you mean network_dir"):
+        steps.session_archiver(network_dri="x")
+    assert inspect.signature(steps.disk_space_check).parameters["reserve_gb"].default == 5.0
     with pytest.raises(ModuleFailed, match="required_free_gb is missing"):
         steps.disk_space_check()
     with pytest.raises(AttributeError, match="did you mean 'disk_space_check'"):
