@@ -1,7 +1,8 @@
-"""Sessions of ``fake_experiment.py`` for the sidecar's tests."""
+"""Sessions of ``fake_experiment.py`` for the sidecar's tests, and a browser for those of pages."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sidecar_kit import Run, Start, children_marked
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Starts a headless Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield made
+        made.close()
 
 
 @pytest.fixture

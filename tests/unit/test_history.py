@@ -18,7 +18,15 @@ import pytest
 from pytest_openscope.cli import main
 from pytest_openscope.issues import fingerprint_of
 from pytest_openscope.records import Failure, Outcome, Phase
-from pytest_openscope.views.history import HistoryAnswer, HistoryRequest, HistorySource, answer_history, finding, service
+from pytest_openscope.views.history import (
+    HistoryAnswer,
+    HistoryRequest,
+    HistorySource,
+    answer_history,
+    finding,
+    service,
+    write_history_page,
+)
 from pytest_openscope.views.history.control import judge
 from pytest_openscope.views.history.reading import TABLES, partition_name
 
@@ -577,6 +585,52 @@ def test_names_with_any_characters(lab: Lab, capsys: pytest.CaptureFixture[str],
     assert "[red]" in "".join(shown.split())
     assert "\x1b[2J" not in shown
     assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_in_a_browser(lab: Lab, browser: Any, scheme: str) -> None:
+    source = random.Random(1)
+    for number in range(40):
+        power = {"name": "laser", "value": 50 + source.gauss(0, 0.2) - max(0, number - 31) * 0.4, "unit": "mW", "minimum": 45}
+        more = failed(message=f"the laser is hot {HOSTILE}") if number % 10 == 4 else {}
+        session(lab.root, number, days_ago=41 - number, measurements=[power], **more)
+    path = lab.folder / "history.html"
+    write_history_page(lab.ask(), path)
+    complaints: list[str] = []
+    requests: list[str] = []
+    page = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}).new_page()
+    page.on("console", lambda one: complaints.append(one.text))
+    page.on("pageerror", lambda one: complaints.append(str(one)))
+    page.on("request", lambda one: requests.append(one.url))
+    page.goto(path.as_uri())
+    text = page.inner_text("body")
+    order = [
+        "History of 40 sessions",
+        "laser drifts down",
+        "Fingerprint",
+        "Hours between failures",
+        "Sessions with a failure that names it",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    told = page.query_selector("figure.told")
+    assert "laser" in told.inner_text()
+    line = told.query_selector("polyline").bounding_box()
+    assert (line["width"] > 200, line["height"] > 30) == (True, True)
+    assert len(told.query_selector_all("circle")) == 40
+    bars = [bar.bounding_box()["height"] for bar in page.query_selector_all(".weeks .part.passed")]
+    assert max(bars) > 60
+    # Nothing from a rig runs, nothing is loaded, and nothing sticks out of the page.
+    assert page.title() == "History: 40 sessions"
+    assert complaints == []
+    assert requests == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")
+    page.wait_for_timeout(200)
+    assert page.title() == "History: 40 sessions"
+    assert any("Content Security Policy" in one for one in complaints)
 
 
 def test_rigs_are_folders_that_every_system_takes() -> None:

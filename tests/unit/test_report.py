@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from pytest_openscope.views.report.page import advice, page_of
 
 pytest.importorskip("bokeh", reason="the extra 'report' is not installed")
 HOSTILE = '</script><script>document.title = "owned"</script><img src=x onerror="document.title=\'owned\'">{{ 7*7 }}'
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def png() -> bytes:
@@ -111,17 +108,6 @@ def session(
             )
             stream.write(encode_record(level, f"lab.{number % 3}", text, "acquisition", "test_camera", began + number / 1000))
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 #: How many canvases lie below an element, in the shadow trees of bokeh's parts too.
