@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -488,6 +490,41 @@ def test_a_central_folder_that_cannot_be_read_is_told_and_read_next_time(lab: La
     assert "1 folder cannot be read now (Permission denied); tried again next time" in answer.problems[0]
     monkeypatch.setattr(finding, "_subfolders", below)
     assert (lab.ask(central).totals["sessions"], lab.ask(central).problems) == (3, [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe stands for a file on a share that does not answer")
+def test_a_share_that_never_answers_does_not_hold_the_command(lab: Lab) -> None:
+    for number in range(3):
+        session(lab.root, number, days_ago=3)
+    lab.ask()
+    hangs = session(lab.root, days_ago=1) / "launcher_metadata" / "end_state.json"
+    hangs.unlink()
+    os.mkfifo(hangs)
+    code = (
+        "import sys; from pytest_openscope.cli import main; from pytest_openscope.views.history import finding; "
+        "finding._SILENCE_S = 0.5; sys.exit(main(sys.argv[1:]))"
+    )
+    given = ["history", "--root", str(lab.root), "--database", str(lab.folder / "history.duckdb"), "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, timeout=60)
+    assert (done.returncode, json.loads(done.stdout)["totals"]["sessions"]) == (1, 3)
+    assert b"went away while it was read (no answer within 0.5 s)" in done.stderr
+
+
+def test_ctrl_c_within_a_query_is_no_error(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session(lab.root)
+    monkeypatch.setattr("pytest_openscope.cli.history.step_back", lambda: None)
+
+    def long(database: Any, *_: Any) -> None:
+        threading.Timer(0.3, _thread.interrupt_main).start()
+        database.connection.execute("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b")
+
+    monkeypatch.setattr(service, "ask", long)
+    assert main(command(lab, "--json")[3:]) in (2, 130)
+    assert "rror" not in capsys.readouterr().err
+    monkeypatch.undo()
+    assert lab.ask().totals["sessions"] == 1
 
 
 def command(lab: Lab, *more: str) -> list[str]:

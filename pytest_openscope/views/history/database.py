@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -123,6 +124,8 @@ class Database:
 
     def _take(self, source: Source, batch: Sequence[Rows], run: int) -> None:
         """Put a batch in the place of what was known of its folders, all of it or nothing."""
+        import duckdb
+
         do = self.connection.execute
         do("BEGIN")
         try:
@@ -164,7 +167,8 @@ class Database:
             do("INSERT OR REPLACE INTO facts VALUES ('run', $1)", [str(run)])
             do("COMMIT")
         except BaseException:
-            do("ROLLBACK")
+            with contextlib.suppress(duckdb.Error, RuntimeError):
+                do("ROLLBACK")
             raise
 
     def _insert(self, table: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:

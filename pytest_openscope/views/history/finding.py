@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import islice
+from multiprocessing import TimeoutError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from .reading import Place, Rows, read_session
@@ -20,6 +21,8 @@ _READERS = 8
 _BATCH = 500
 #: So many folders in a row that cannot be read mean that the share has gone.
 _GONE_AFTER = 20
+#: A share that says nothing for so long has gone too.
+_SILENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,15 @@ class Search:
     def changed(self) -> Iterator[list[Rows]]:
         """Give what is new or has changed since it was known, some hundred sessions at a time."""
         places = self._places()
+        found: list[Rows] = []
         in_a_row, gone = 0, False
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="history") as readers:
-            while not gone and (batch := list(islice(places, _BATCH))):
-                found: list[Rows] = []
-                for place, answer in zip(batch, readers.map(self._read, batch), strict=True):
+        # Its threads do not keep the process from ending when the share never answers them.
+        readers = ThreadPool(_READERS)
+        try:
+            while not gone and (batch := readers.apply_async(lambda: list(islice(places, _BATCH))).get(_SILENCE_S)):
+                answers = readers.imap(self._read, batch)
+                for place in batch:
+                    answer = answers.next(_SILENCE_S)
                     if isinstance(answer, Rows):
                         found.append(answer)
                     if isinstance(answer, OSError):
@@ -86,6 +93,13 @@ class Search:
                 gone = in_a_row >= _GONE_AFTER
                 if found:
                     yield found
+                    found = []
+        except TimeoutError:
+            gone, self._first = True, f"no answer within {_SILENCE_S:g} s"
+            if found:
+                yield found
+        finally:
+            readers.terminate()
         self.listed = [day for day in self.listed if day not in self._missed and not gone]
         if gone:
             self.problems.append(f"{self.source.path} went away while it was read ({self._first}); the rest is read next time")

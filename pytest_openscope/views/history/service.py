@@ -84,6 +84,11 @@ def answer_history(request: HistoryRequest) -> HistoryAnswer:
                 problem = f"{path} was damaged ({_first_line(error)}); it is kept as {kept.name}, all sessions were read again"
                 answer.problems.insert(0, problem)
                 return answer
+        except (RuntimeError, duckdb.InterruptException) as error:
+            # What DuckDB makes of a Ctrl-C within a query.
+            if "nterrupted" in str(error):
+                raise KeyboardInterrupt from error
+            raise
         except duckdb.ProgrammingError:
             raise  # No state of a file or a disk leads to these.
         except duckdb.Error as error:
