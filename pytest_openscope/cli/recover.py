@@ -24,7 +24,7 @@ def recover(
 
     Exit code 0: nothing is left; 1: a session could not be finished; 4: wrong options.
     """
-    state, root, secrets = state_directory, output_root, frozenset[str]()
+    state, root, secrets, urls = state_directory, output_root, frozenset[str](), tuple[str, ...]()
     if rig_config is not None:
         configuration = read_configuration(rig_config, dry_run=False)
         if configuration is None:
@@ -32,8 +32,9 @@ def recover(
         state = state or configuration.rig.state_directory
         root = root or configuration.settings.output_root
         secrets = configuration.secrets
+        urls = configuration.settings.alerts.to if configuration.settings.alerts is not None else ()
     states: list[Path | None] = [state] if state is not None or root is not None else [*states_of_this_user()]
-    lines = [line for one in states for line in recover_sessions(one, root, secrets=secrets)]
+    lines = [line for one in states for line in recover_sessions(one, root, secrets=secrets, alert_urls=urls)]
     for line in lines or ["nothing to recover"]:
         print(line)
     return EXIT_FOUND if any("could not be recovered" in line for line in lines) else EXIT_OK

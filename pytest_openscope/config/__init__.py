@@ -26,8 +26,10 @@ from .loading import ConfigRequest, Loaded, load, missing_mistakes
 from .models import (
     ADAPTERS,
     KNOWN_PARAMETERS,
+    AlertSettings,
     Device,
     GithubIssueSettings,
+    OtelSettings,
     PipelineEntry,
     Readiness,
     Requirements,
@@ -44,6 +46,7 @@ from .yaml_rules import dump_yaml
 __all__ = [
     "ADAPTERS",
     "KNOWN_PARAMETERS",
+    "AlertSettings",
     "ConfigRequest",
     "Configuration",
     "Device",
@@ -55,6 +58,7 @@ __all__ = [
     "Integer",
     "Loaded",
     "Number",
+    "OtelSettings",
     "PathText",
     "PipelineEntry",
     "Readiness",

@@ -9,19 +9,34 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 
 from ..log import collect_secrets
 from ..records import ConfigurationError, Mistake, is_folder_name, name_problem, session_name
-from .fields import TEXT_KINDS, Wrong, check, has_placeholder, kind_name, show, validate
+from .fields import TEXT_KINDS, Section, Wrong, check, has_placeholder, keys_of, kind_name, show, validate
 from .files import parse_value
 from .lab_models import load_model, model_keys, read_values
 from .layers import source_of
-from .models import KNOWN_PARAMETERS, PARAMETERS, PIPELINES, GithubIssueSettings, PipelineEntry, Rig, Settings, look_up
+from .models import (
+    KNOWN_PARAMETERS,
+    PARAMETERS,
+    PIPELINES,
+    AlertSettings,
+    GithubIssueSettings,
+    OtelSettings,
+    PipelineEntry,
+    Rig,
+    Settings,
+    look_up,
+)
 from .placeholders import Expander
 from .roots import foreign_path, is_relative, output_root
 from .yaml_rules import YamlError
+
+#: Blocks that are checked on their own: an unknown key in one is a mistake.
+BLOCKS: dict[str, type[Section]] = {"otel": OtelSettings, "alerts": AlertSettings}
 
 
 @dataclass(frozen=True)
@@ -243,6 +258,9 @@ class SettingsReading:
         report = values.get("github_issue")
         if isinstance(report, dict):
             values["github_issue"] = self._github(report)
+        for name, model in BLOCKS.items():
+            if values.get(name) is not None:
+                values[name] = self._block(name, model, values[name])
         settings, findings = validate(Settings, values)
         wrong = {finding.key for finding in findings}
         self.mistakes += [Mistake(self._where(one.key), one.problem, one.remedy, one.key) for one in findings]
@@ -270,6 +288,23 @@ class SettingsReading:
         if not mistakes and read.enabled and not read.repo:
             self.mistakes.append(Mistake(where, "is missing", "write e.g. my-lab/my-experiments", "github_issue.repo"))
         return read
+
+    def _block(self, name: str, model: type[Section], block: Any) -> Section | None:
+        """Read a block of which no message may show a value."""
+        where = source_of(self.sources, name)
+        if not isinstance(block, dict):
+            self._wrong(name, "is no mapping", "write 'name: value' pairs")
+            return None
+        written = expand_section(model, block, self.expander)
+        if isinstance(written.get("to"), str):
+            # As a list: a text with a placeholder that nothing replaced would not be looked at.
+            written["to"] = [written["to"]]
+        read, mistakes, _ = check(model, written, where, name, unknown="mistake")
+        self.mistakes += [dataclasses.replace(one, where=source_of(self.sources, one.key, where)) for one in mistakes]
+        needed = "endpoint" if name == "otel" else "to"
+        if not getattr(read, needed) and not any(one.key == f"{name}.{needed}" for one in mistakes):
+            self._wrong(f"{name}.{needed}", "is missing", f"give it, or remove {name}")
+        return None if mistakes else read
 
     def _root(self, text: str | None) -> Path:
         pending = [
@@ -323,10 +358,31 @@ class SettingsReading:
 
 
 def find_secrets(*values: Any, environ: Mapping[str, str], token_env: str | None) -> frozenset[str]:
-    """Return every secret of the configuration, the report token among them."""
+    """Return every secret of the configuration: the report token, a collector's headers, the addresses of alerts."""
     found: set[str] = set()
     for value in values:
         found |= collect_secrets(value, environ)
+        for block in (value, value.get("parameters")) if isinstance(value, Mapping) else ():
+            if isinstance(block, Mapping):
+                found |= collect_secrets({"secret": _addresses(block.get("alerts"))}, environ)
+                found |= _headers(block.get("otel"), environ)
     if token_env and environ.get(token_env):
         found |= collect_secrets({"token": environ[token_env]})
     return frozenset(found)
+
+
+def _addresses(alerts: Any) -> Any:
+    """Return what may be an address in an ``alerts`` block, well written or not."""
+    if not isinstance(alerts, Mapping):
+        return alerts
+    return [value for name, value in alerts.items() if name == "to" or name not in keys_of(AlertSettings)]
+
+
+def _headers(otel: Any, environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the values of the headers that a collector is sent."""
+    name = otel.get("headers_env") if isinstance(otel, Mapping) else None
+    if not isinstance(otel, Mapping):
+        return frozenset()
+    text = environ.get(str(name or OtelSettings.model_fields["headers_env"].default), "")
+    values = [value.strip() for _, _, value in (part.partition("=") for part in text.split(","))]
+    return collect_secrets({"secret": [*values, *map(unquote, values)]})

@@ -133,6 +133,8 @@ class _Loading:
         self.merged: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.parameter_file: Path | None = None
+        #: Blocks that something above them replaced; they hold secrets all the same, and stand in files and on command lines.
+        self.replaced: list[dict[str, Any]] = []
 
     def wrong(self, where: str, key: str, problem: str, remedy: str = "") -> None:
         """Add a mistake."""
@@ -208,7 +210,8 @@ class _Loading:
         block = self.merged.get("github_issue")
         token_env = (block.get("token_env") or "GITHUB_ISSUE_TOKEN") if isinstance(block, dict) else None
         environ = self.request.environ
-        return find_secrets(self.merged, self.raw, environ=environ, token_env=token_env if isinstance(token_env, str) else None)
+        values = (self.merged, self.raw, *self.replaced)
+        return find_secrets(*values, environ=environ, token_env=token_env if isinstance(token_env, str) else None)
 
     def _shown(self, path: Path) -> str:
         try:
@@ -317,6 +320,7 @@ class _Loading:
             self.notices.append(f"{where}: rig_id: not used; the rig file's {str(rig_id).strip()!r} counts")
         layer = {key: value for key, value in raw.items() if key not in (*_RIG_ONLY, "rig_id")}
         self._check_near_matches(layer, (*KNOWN_PARAMETERS, *_RIG_ONLY, "rig_id"), where)
+        self.replaced.append({"alerts": layer.get("alerts")})
         overlay(self.merged, _translate(layer), where, self.sources)
         return True
 
@@ -347,6 +351,8 @@ class _Loading:
 
     def _override(self, key: str, value: Any, where: str) -> None:
         name = key.split(".")[0]
+        if name == "alerts" and key.split(".")[1:2] in ([], ["to"]):
+            self.replaced.append({"alerts": value if name == key else {"to": value}})
         near = None if name in self.merged or name in KNOWN_IN_RIG else nearest(name, (*KNOWN_IN_RIG, *PIPELINES))
         try:
             if near and name not in PIPELINES:

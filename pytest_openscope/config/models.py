@@ -127,6 +127,70 @@ class GithubIssueSettings(Section):
         return min(self.max_body_chars, GITHUB_BODY_CHARS - 536)
 
 
+class OtelSettings(Section):
+    """The ``otel`` block; what a collector asks for as a password is never here, only the name of its environment variable."""
+
+    endpoint: Text = key("", "address of the collector; /v1/logs, /v1/traces and /v1/metrics are added")
+    headers_env: Text = key(
+        "OTEL_EXPORTER_OTLP_HEADERS", "environment variable that holds the request's headers: name=value,name=value"
+    )
+    signals: Annotated[tuple[Literal["logs", "traces", "metrics"], ...], AS_TEXTS] = key(
+        ("logs", "traces", "metrics"), "what is sent: log records, steps as spans, resource samples"
+    )
+    include_subject_user: Flag = key(False, "name subject and user")
+    dry_runs: Flag = key(False, "send what dry runs write too")
+    timeout_s: Seconds = seconds(10.0, "longest attempt to send one batch", 0.1)
+    finish_s: Seconds = seconds(60.0, "how long the helper process goes on sending after the session")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?", value):
+            problem = f"{show(mask_text(value))} is no address of a server without user and password"
+            raise Wrong(problem, "write e.g. http://collector:4318")
+        return value.rstrip("/")
+
+    @field_validator("headers_env")
+    @classmethod
+    def _name_of_a_variable(cls, value: str) -> str:
+        if not value.replace("_", "a").isalnum():
+            raise Wrong("is no name of an environment variable", "give the variable's name, not the headers")
+        return value
+
+
+def _read_addresses(value: Any) -> tuple[str, ...]:
+    """Read the addresses of people; no message repeats one, since each holds what gives access."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)):
+        raise Wrong("is no list of addresses", "write a list, e.g. [$ALERT_URL] or ['mailto://…', 'slack://…']")
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, str) or not re.match(r"[\w+.\-]+://.", item):
+            problem = f"address number {number} does not begin with mailto://, slack:// or the like"
+            raise Wrong(problem, "correct it, or set the environment variable that it names")
+    return tuple(items)
+
+
+Addresses = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_read_addresses),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+    Kind("texts", "list of addresses"),
+]
+
+
+class AlertSettings(Section):
+    """The ``alerts`` block. The addresses are secrets: they are in no file of the session and no message shows one."""
+
+    to: Addresses = key((), "addresses as apprise writes them; secret, so that `$NAME` of an environment variable is best")
+    on: Annotated[tuple[Literal["failed", "crashed", "waiting"], ...], AS_TEXTS] = key(
+        ("failed", "crashed", "waiting"),
+        "when: the session failed, its process or the computer died, a question waits for an answer",
+    )
+    after_s: Seconds = seconds(600.0, "how long a question waits before people are told", 0.1)
+    include_subject_user: Flag = key(False, "name subject and user")
+    dry_runs: Flag = key(False, "tell of dry runs too")
+
+
 #: Entry point group of packages that bring further kinds of acquisition.
 ADAPTERS = "pytest_openscope.acquisition"
 LAUNCHERS = ("base", "python", "command", "bonsai", "matlab")
@@ -294,6 +358,8 @@ class Settings(Section):
     session_sync_silence_sec: Seconds = seconds(30.0, "after so long without a sign of life another PC counts as silent", 0.1)
     session_sync_end_wait_sec: Seconds = seconds(60.0, "longest wait at the end for the other PCs' outcomes")
     github_issue: GithubIssueSettings | None = key(None, "failure reports on GitHub")
+    otel: OtelSettings | None = key(None, "records, steps and resource samples for an OpenTelemetry collector (extra `otel`)")
+    alerts: AlertSettings | None = key(None, "messages to people: mail, Slack and others (extra `alerts`)")
     metadata_service_base_url: Text | None = key(None, "address of the metadata service, for the steps that ask it")
     metadata_api_base_url: Text | None = key(None, "older spelling of metadata_service_base_url")
     metadata_service_timeout: Seconds = seconds(10.0, "longest wait for one answer of the metadata service", 0.001)

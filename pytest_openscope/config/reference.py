@@ -11,7 +11,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from .models import Device, Entry, GithubIssueSettings, Readiness, Requirements, RigFile, Settings
+from .models import (
+    AlertSettings,
+    Device,
+    Entry,
+    GithubIssueSettings,
+    OtelSettings,
+    Readiness,
+    Requirements,
+    RigFile,
+    Settings,
+)
 from .schema import parameters_schema, rig_schema
 from .tables import fill_tables
 
@@ -19,6 +29,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "rig": RigFile,
     "parameters": Settings,
     "github_issue": GithubIssueSettings,
+    "otel": OtelSettings,
+    "alerts": AlertSettings,
     "devices": Device,
     "requirements": Requirements,
     "readiness": Readiness,

@@ -14,15 +14,19 @@ from .models import (
     FLAT_GITHUB,
     PIPELINES,
     AcquisitionEntry,
+    AlertSettings,
     Device,
     Entry,
     GithubIssueSettings,
+    OtelSettings,
     Readiness,
     Requirements,
     RigFile,
     Settings,
 )
 
+#: Blocks of the parameters, by the name of their model.
+_BLOCKS: dict[str, type[BaseModel]] = {one.__name__: one for one in (GithubIssueSettings, OtelSettings, AlertSettings)}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLACEHOLDER = {"type": "string", "pattern": r"\{[^{}]+\}|\$\w|\$\{|%\w+%", "description": "a placeholder"}
 
@@ -84,8 +88,8 @@ def _own_schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = copy.deepcopy(model.model_json_schema())
     inner = schema.pop("$defs", {})
     for name in inner:
-        if name == "GithubIssueSettings":
-            inner[name] = _own_schema(GithubIssueSettings)
+        if name in _BLOCKS:
+            inner[name] = _own_schema(_BLOCKS[name])
     known = keys_of(model)
     schema["properties"] = {
         name: _limited(_or_null(value, placeholder=True), limits_of(known[name]))

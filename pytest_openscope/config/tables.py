@@ -34,7 +34,7 @@ def table(model: type[BaseModel]) -> str:
 
 def _kind(field: FieldInfo) -> str:
     kinds = kinds_of(field)
-    words = (kinds[0].words or kinds[0].name) if kinds else "mapping" if "Github" in str(field.annotation) else "anything"
+    words = (kinds[0].words or kinds[0].name) if kinds else "mapping" if "Settings" in str(field.annotation) else "anything"
     if choices := ", ".join(f"`{choice}`" for choice in choices_of(field.annotation)):
         words = f"list of {choices}" if isinstance(field.default, tuple) else choices
     limits = limits_of(field)

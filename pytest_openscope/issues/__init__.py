@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .fingerprint import Sources, fingerprint_of, fingerprint_of_name, normalised
 from .outbox import Ledger, drop, due, enqueue, is_known, list_reports, result, waiting, write_back
+from .privacy import Machine, Privacy
 from .report import build_report, missing_token
 from .sending import drain
 from .worker import ERROR, check_access
@@ -14,6 +15,8 @@ from .worker import ERROR, check_access
 __all__ = [
     "ERROR",
     "Ledger",
+    "Machine",
+    "Privacy",
     "Sources",
     "build_report",
     "check_access",

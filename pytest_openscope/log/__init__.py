@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .lines import LogEntry, LogFollower, encode_batch, head, last_lines, read_log
+from .lines import Damage, LogEntry, LogFollower, encode_batch, head, last_lines, read_log, read_next
 from .masking import REFERENCE, ExactMasker, collect_secrets, is_secret_key, mask_json, mask_text, weak_secret_keys
 from .secret_shapes import MASK
 from .session_log import SessionLog
@@ -11,6 +11,7 @@ from .writer import LogWriter, repair_tail
 __all__ = [
     "MASK",
     "REFERENCE",
+    "Damage",
     "ExactMasker",
     "LogEntry",
     "LogFollower",
@@ -24,6 +25,7 @@ __all__ = [
     "mask_json",
     "mask_text",
     "read_log",
+    "read_next",
     "repair_tail",
     "weak_secret_keys",
 ]

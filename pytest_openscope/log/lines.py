@@ -148,6 +148,11 @@ class _Reader:
         self._open: LogEntry | None = None
         self._parts: list[str] = []
 
+    @property
+    def is_open(self) -> bool:
+        """True within a record of several lines."""
+        return self._open is not None
+
     def damaged(self, offset: int, raw: bytes, kind: str) -> None:
         self._tell(Damage(offset, len(raw), kind, raw.rstrip(b"\r\n").decode("utf-8", "replace")))
 
@@ -277,6 +282,44 @@ class LogFollower:
             if entry is not None:
                 found.append(entry)
         return found
+
+
+def read_next(
+    path: str | os.PathLike[str], start: int, *, most: int = 1000, most_bytes: int = 256 * 1024, complete: bool = False
+) -> tuple[list[LogEntry | Damage], int]:
+    """Return some records from byte ``start`` on, with what is none in between, and the byte at which the next ones begin.
+
+    A record that is still being written is left for the next call. Calls that each begin where the last one ended give every
+    byte of the file once, whatever was written between them.
+
+    Args:
+        most: no more records.
+        most_bytes: no record that begins farther on.
+        complete: nobody writes any more, so that a torn record at the end is none that will come.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found: list[LogEntry | Damage] = []
+    reader = _Reader(found.append)
+    with open(path, "rb") as stream:
+        offset = taken = stream.seek(start)
+        while len(found) < most and taken - start < most_bytes:
+            raw = stream.readline()
+            if raw.endswith(b"\n") or (raw and complete):
+                entry = reader.feed(offset, raw)
+                offset += len(raw)
+                if entry is not None:
+                    found.append(entry)
+            elif complete:
+                reader.abandon(offset)
+            else:
+                break
+            if not reader.is_open:
+                taken = offset
+            if not raw:
+                break
+    return [one for one in found if one.offset < taken], taken
 
 
 def last_lines(path: str | os.PathLike[str], count: int, limit_bytes: int = 1024 * 1024) -> list[str]:

@@ -355,6 +355,14 @@ def _check_parts(
         if not options.validate_rig:
             # A validation finds it, device by device.
             mistakes += check_safe_commands(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
+    settings = configuration.settings
+    if settings.alerts is not None or settings.otel is not None:
+        from ..config import source_of
+        from ..sidecar import check_alerts, check_otel
+
+        dry_run, sources = configuration.dry_run, configuration.sources
+        mistakes += check_alerts(settings.alerts, dry_run, source_of(sources, "alerts"))
+        mistakes += check_otel(settings.otel, dry_run, source_of(sources, "otel"))
     if options.inject and options.dry_run:
         mistakes += _check_faults(configuration, options)
     return mistakes

@@ -24,7 +24,7 @@ from .as_run import keep_as_run
 from .continuing import link_back
 from .operator import say_at_once
 from .questions import Questions
-from .rig import RigWatch, check_readiness, recover_earlier, take_rig, tell_of_crashes
+from .rig import RigWatch, alert_urls, check_readiness, recover_earlier, take_rig, tell_of_crashes
 from .step_tools import devices_of
 
 if TYPE_CHECKING:
@@ -208,6 +208,11 @@ def _session_facts(session: SessionState) -> dict[str, Any]:
     settings, record, secrets = session.settings, session.record, session.secrets
     # What a check finds is for the person who validates, and in any case no defect of the experiment.
     report = settings.github_issue.as_json() if settings.github_issue and not session.validating else None
+    # A dry run tells nobody unless it is asked to, and what a validation finds is for the person who validates.
+    alerts, otel = (
+        block if block is not None and not session.validating and (block.dry_runs or not session.dry_run) else None
+        for block in (settings.alerts, settings.otel)
+    )
     return {
         "session_uuid": record.session_uuid,
         "subject_id": record.subject_id,
@@ -239,6 +244,8 @@ def _session_facts(session: SessionState) -> dict[str, Any]:
         "low_disk_gb": settings.low_disk_gb,
         "session_report": settings.session_report,
         "low_memory_percent": settings.low_memory_percent,
+        "alerts": alerts.model_dump(mode="json", exclude={"to"}) if alerts is not None else None,
+        "otel": otel.model_dump(mode="json") if otel is not None else None,
         "report": mask_json(report, secrets) if report else None,
         "rig_config": mask_json(session.rig_config(), secrets),
         "readiness_override": mask_json(record.readiness_override, secrets),
@@ -317,7 +324,12 @@ def _start_sidecar(session: SessionState) -> None:
     from ..sidecar import SidecarClient
 
     session.sidecar = SidecarClient(
-        session.journal, session.folder, session.take_message, secrets=session.secrets, terminal_fd=session.terminal_fd
+        session.journal,
+        session.folder,
+        session.take_message,
+        secrets=session.secrets,
+        alert_urls=alert_urls(session),
+        terminal_fd=session.terminal_fd,
     )
 
 

@@ -27,6 +27,7 @@ class Operator:
     """Asks the operator; every question and answer stands in the session log.
 
     Attributes:
+        on_question: gets each question when it is asked, and None when it is answered or given up.
         available: False with ``--no-input``, under ``CI``, or when stdin is no terminal. Asking then raises ``EOFError``.
     """
 
@@ -43,6 +44,7 @@ class Operator:
         self._questions: Questions | None = None
         self._keep_picture: Callable[[Path], str] = str
         self._waiting = waiting
+        self.on_question: Callable[[str | None], None] = lambda text: None
 
     def share(self, questions: Questions) -> None:
         """Let questions be answered elsewhere as well."""
@@ -125,12 +127,15 @@ class Operator:
         _log.info("question: %s", logged)
         with self._pause(), self._suspend(), self._waiting(logged, logged != "..."):
             try:
+                self.on_question(logged)
                 if form.picture:
                     print(f"picture: {form.picture}")
                 answer = _REAL_INPUT(prompt) if self._questions is None else self._questions.ask(prompt, logged, form)
             except EOFError:
                 _log.warning("the input was closed")
                 raise
+            finally:
+                self.on_question(None)
         answer = answer.strip("\r\n") or form.default
         _log.info("answer: %s", answer)
         return answer

@@ -125,11 +125,17 @@ def recover_earlier(session: SessionState) -> None:
     try:
         from ..sidecar import recover
 
-        session.notices += recover(state, secrets=session.secrets)
+        session.notices += recover(state, secrets=session.secrets, alert_urls=alert_urls(session))
     except Exception as error:
         # Neither record nor log are there yet; the log keeps what comes until it is open.
         session.notices.append(f"earlier sessions could not be looked after: {type(error).__name__}: {error}")
         session.log.write("ERROR", _LOGGER, f"recovering earlier sessions failed\n{traceback.format_exc().rstrip()}")
+
+
+def alert_urls(session: SessionState) -> tuple[str, ...]:
+    """Return where people are told of failures."""
+    alerts = session.settings.alerts
+    return alerts.to if alerts is not None else ()
 
 
 def tell_of_crashes(session: SessionState) -> None:

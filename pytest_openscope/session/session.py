@@ -56,6 +56,7 @@ class ExperimentSession(SessionState):
         for text in not_checked:
             self.log.write("WARNING", _LOGGER, f"not checked here: {text}")
         self.operator._pause, self.operator._keep_picture = self.watchdog.paused, self.keep_picture
+        self.operator.on_question = self.note_question
 
     # -- what happens on the way -------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from ..log import SessionLog, mask_json
+from ..log import SessionLog, mask_json, mask_text
 from ..records import (
     AcquisitionFacts,
     Failure,
@@ -226,6 +226,13 @@ class SessionState:
         """
         self.record.take(field, values)
         self.journal.write("kept", field=field, values=mask_json(json_safe([to_json(value) for value in values]), self.secrets))
+
+    def note_question(self, text: str | None) -> None:
+        """Let the sidecar know that the operator is asked, and that the question is over (None)."""
+        if text is None:
+            self.journal.write("waiting_over")
+        else:
+            self.journal.write("waiting", text=mask_text(text, self.secrets))
 
     def note(self, text: str) -> None:
         """Keep a note of the experimenter."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .alerts import check_alerts
 from .link import SidecarClient, start_finisher
 from .notes import crashed, mark_unfinished
+from .otel import check_otel
 from .reconstruct import SessionView, is_running, running_sessions
 from .recovery import finish_dead, recover, reopen
 from .reports import LateAnswers
@@ -14,6 +16,8 @@ __all__ = [
     "SessionView",
     "SidecarClient",
     "add_to_states",
+    "check_alerts",
+    "check_otel",
     "crashed",
     "finish_dead",
     "is_owed",

@@ -1,4 +1,4 @@
-"""What the sidecar runs beside its watch: the mirror, the resource samples, the reports, and the note of what is owed.
+"""What the sidecar runs beside its watch: the mirror, resource samples, reports, alerts, and the note of what is owed.
 
 Each is guarded alone, so that a fault in one costs neither the others nor the watch.
 """
@@ -21,8 +21,10 @@ from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal, take
 from ..system import create_time, is_alive, spawn_detached, update_json
+from .alerts import Alerts
 from .link import SIDECAR_LOG, Link
 from .notes import mark_unfinished, unmark
+from .otel import SENT, OtelSupervisor
 from .reconstruct import SessionView
 from .reports import send_reports, send_waiting, wanted
 from .rescue import add_to_states, is_owed, run_unreached, unreached_steps
@@ -59,6 +61,9 @@ class Helpers:
         self.secrets: frozenset[str] = frozenset()
         self.mirror: MirrorSupervisor | None = None
         self.sampler: ResourceSampler | None = None
+        self.alerts: Alerts | None = None
+        self.otel: OtelSupervisor | None = None
+        self._otel_begun = False
         self._reports: threading.Thread | None = None
         self._held: list[tuple[str, str, str]] | None = None
         self._logged = threading.Event()
@@ -108,7 +113,9 @@ class Helpers:
 
     def start(self, finish_only: bool) -> None:
         """Start all of them; for a session whose process is gone only the mirror."""
+        self._otel_begun = finish_only
         self.guard("noting the unfinished session", self._mark)
+        self.guard("starting the alerts", self._start_alerts)
         if self.view.collected or finish_only:
             self.guard("starting the mirror", self._start_mirror)
         if not finish_only:
@@ -119,6 +126,11 @@ class Helpers:
     def _mark(self) -> None:
         if self.view.state_directory is not None:
             mark_unfinished(self.view.state_directory, self.view.uuid, self.view.folder, self.view.value("mirror_directory"))
+
+    def _start_alerts(self) -> None:
+        urls = [str(url) for url in self.link.greeting.get("alert_urls") or ()]
+        if urls and self.view.value("alerts"):
+            self.alerts = Alerts(self.view, self.journal, urls, self.secrets, self.say)
 
     def _start_mirror(self) -> None:
         view, directory, state = self.view, self.view.value("mirror_directory"), self.view.state_directory
@@ -134,6 +146,16 @@ class Helpers:
         )
         self.mirror = MirrorSupervisor(job)
         self.mirror.start()
+
+    def _see_to_otel(self) -> None:
+        """Begin to send, and go on; what a dead session owes is sent by the rig's next one, which knows today's collector."""
+        view = self.view
+        if not self._otel_begun and (view.collected or view.ended is not None):
+            self._otel_begun = True
+            if view.value("otel") and view.state_directory is not None and SENT not in view.done:
+                self.otel = OtelSupervisor(view, self.journal, self.say)
+        if self.otel is not None:
+            self.otel.tick()
 
     def _start_samples(self) -> None:
         view = self.view
@@ -159,6 +181,9 @@ class Helpers:
         self.guard("following the session", partial(self._sample, events))
         self.guard("taking what people say", self._take_inbox)
         self.guard("supervising the mirror", self._tick)
+        self.guard("sending to the collector", self._see_to_otel)
+        if self.alerts is not None:
+            self.guard("looking for what people are told", self.alerts.look)
 
     def _take_inbox(self) -> None:
         """Hand on what people say from other processes; without an experiment process it goes into the record at once."""
@@ -215,6 +240,11 @@ class Helpers:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
+    def alert(self) -> None:
+        """Tell people how the session has ended; nothing waits for it yet."""
+        if self.alerts is not None and not self.view.discarded:
+            self.alerts.session_over()
+
     def rescue(self) -> None:
         """Run the steps of post-acquisition that a session did not reach whose process died; reports do not wait for it."""
         view = self.view
@@ -253,7 +283,12 @@ class Helpers:
         self.guard("finishing the mirror", self._finish_mirror)
         self._wait_for_reports()
         self.link.send(type="done")
+        if self.alerts is not None:
+            self.guard("sending alerts", self.alerts.wait)
         self.guard("closing the books", self._close)
+        self.guard("beginning to send to the collector", self._see_to_otel)
+        if self.otel is not None:
+            self.guard("sending the rest to the collector", self.otel.finish)
         self.guard("making the session report", self.make_report)
         self.guard("handing over the archive", self._hand_over_archives)
 

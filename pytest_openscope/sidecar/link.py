@@ -50,8 +50,8 @@ def _write_all(fd: int, message: dict[str, Any]) -> None:
         data = data[os.write(fd, data) :]
 
 
-def start_finisher(folder: Path, secrets: Iterable[str] = ()) -> None:
-    """Start a sidecar that finishes a session whose process is gone.
+def start_finisher(folder: Path, secrets: Iterable[str] = (), alert_urls: Iterable[str] = ()) -> None:
+    """Start a sidecar that finishes a session whose process is gone, and tells ``alert_urls`` of it.
 
     Raises:
         OSError: the process cannot be created.
@@ -60,7 +60,7 @@ def start_finisher(folder: Path, secrets: Iterable[str] = ()) -> None:
     assert process.stdin is not None
     try:
         path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
-        _greet(process, secrets=sorted(secrets), sys_path=path)
+        _greet(process, secrets=sorted(secrets), alert_urls=list(alert_urls), sys_path=path)
         process.stdin.close()
     except OSError:
         print(f"the sidecar for {folder.name} did not take its greeting", file=sys.stderr)
@@ -77,6 +77,7 @@ class SidecarClient:
 
     Args:
         secrets: exact values to mask; they travel through the pipe, never over a command line or a file.
+        alert_urls: where people are told; secrets as well.
         terminal_fd: the terminal's stderr, to which the sidecar says how a session whose process died has ended; ignored
             unless it is a terminal, since a pipe's reader would wait for the sidecar.
     """
@@ -88,6 +89,7 @@ class SidecarClient:
         on_message: Callable[[dict[str, Any]], None],
         *,
         secrets: Iterable[str] = (),
+        alert_urls: Iterable[str] = (),
         terminal_fd: int | None = None,
         start: bool = True,
     ) -> None:
@@ -100,7 +102,7 @@ class SidecarClient:
         self.gave_up = ""
         self.mirror: dict[str, Any] | None = None
         self.reports_left: int | None = None
-        self._secrets = list(secrets)
+        self._greeting = {"secrets": list(secrets), "alert_urls": list(alert_urls)}
         self._terminal_fd = terminal_fd
         self._started_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,7 +136,7 @@ class SidecarClient:
         assert process.stdout is not None
         # Where the pipe breaks: what that means is settled below.
         with contextlib.suppress(OSError, ValueError):
-            self._open_nudges(_greet(process, secrets=self._secrets, terminal=_terminal_name(self._terminal_fd)))
+            self._open_nudges(_greet(process, **self._greeting, terminal=_terminal_name(self._terminal_fd)))
             for line in lines_of(process.stdout.fileno()):
                 self._handle(line)
         if self._process is not process:

@@ -211,6 +211,7 @@ class Sidecar:
             helpers.guard("finishing the session", self._witness)
         if self.rig_lock is not None:
             self.rig_lock.release()
+        helpers.guard("alerting", helpers.alert)
         helpers.guard("running the rest of post-acquisition", helpers.rescue)
         helpers.conclude()
         self.link.flush(5.0)

@@ -93,6 +93,7 @@ class SessionView:
         finished: nothing is owed to anybody, its mirror included.
         died: the first ``died`` event; ``death`` the failure that describes it, as JSON.
         running: the ``step_started`` event of the step that runs, else None; ``last_step`` stays after its end.
+        question: the ``waiting`` event of a question that the operator has not answered yet, else None.
         kept: fields of the session's record and what was taken into them, in order.
         deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
         said: position in the session log of each line that a witness was about to write, by its key.
@@ -122,6 +123,7 @@ class SessionView:
         self.after_crash: list[str] = []
         self.rescue: dict[str, Any] = {}
         self.acquisition_begun = False
+        self.question: dict[str, Any] | None = None
         self.said: dict[str, int] = {}
         self.done: set[str] = set()
 
@@ -223,6 +225,12 @@ class SessionView:
             step.update(outcome=event.get("outcome"), skipped=event.get("skipped"), duration_s=event.get("duration_s"))
         # A fixture's part runs within a step, which goes on when it is done.
         self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
+
+    def _on_waiting(self, event: dict[str, Any]) -> None:
+        self.question = event
+
+    def _on_waiting_over(self, event: dict[str, Any]) -> None:
+        self.question = None
 
     def _on_deadline(self, event: dict[str, Any]) -> None:
         self.deadline = event if isinstance(event.get("kill_at"), (int, float)) else None

@@ -26,18 +26,25 @@ from .witness import finish_session
 REFRESHED_AT_ONCE = 8
 
 
-def recover(state_directory: Path | None, output_root: Path | None = None, *, secrets: Iterable[str] = ()) -> list[str]:
+def recover(
+    state_directory: Path | None,
+    output_root: Path | None = None,
+    *,
+    secrets: Iterable[str] = (),
+    alert_urls: Iterable[str] = (),
+) -> list[str]:
     """Finish every unfinished session of a rig, hardware and states at once, its mirror and reports in the background.
 
     Args:
         state_directory: the rig's; None takes any rig of this computer that has sessions under ``output_root``.
         output_root: also look at the session folders in it.
         secrets: exact values to mask, from the present configuration.
+        alert_urls: where people are told of a session that died, from the present configuration.
 
     Returns:
         One line per session that was finished.
     """
-    secrets = frozenset(secrets)
+    secrets, alert_urls = frozenset(secrets), tuple(alert_urls)
     folders: dict[Path, Path] = {}
     noted: dict[Path, object] = {}
     for path, facts in notes(state_directory / UNFINISHED) if state_directory is not None else ():
@@ -61,7 +68,7 @@ def recover(state_directory: Path | None, output_root: Path | None = None, *, se
             if not _is_ours(view, state_directory):
                 continue
             if not view.finished:
-                lines += _recover_one(view, secrets)
+                lines += _recover_one(view, secrets, alert_urls)
             elif resolved in noted and refreshed < REFRESHED_AT_ONCE:
                 # Its report was answered after its mirror's end.
                 start_finisher(folder, secrets)
@@ -94,7 +101,7 @@ def _is_ours(view: SessionView, state_directory: Path | None) -> bool:
     return own.is_dir()
 
 
-def _recover_one(view: SessionView, secrets: frozenset[str]) -> list[str]:
+def _recover_one(view: SessionView, secrets: frozenset[str], alert_urls: tuple[str, ...]) -> list[str]:
     """Finish a session unless somebody is at it; a sidecar of its own sees to mirror and reports, and is not waited for."""
     # After ``ended`` only its sidecar counts, whose lock is asked for.
     if view.ended is None and view.same_boot and is_running(view.session or {}):
@@ -102,7 +109,7 @@ def _recover_one(view: SessionView, secrets: frozenset[str]) -> list[str]:
     found_ended = finish_dead(view, secrets)
     if found_ended is None:
         return []
-    start_finisher(view.folder, secrets)
+    start_finisher(view.folder, secrets, alert_urls)
     outcome = (view.ended or {}).get("outcome")
     owes = [what for what, key in (("its mirror", "mirror_directory"), ("its report", "report")) if view.value(key)]
     rest = f"; {' and '.join(owes)} {'are' if len(owes) > 1 else 'is'} being completed" if owes else ""

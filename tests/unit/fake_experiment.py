@@ -54,7 +54,14 @@ class Fake:
             **spec.get("session", {}),
         }
         self.journal.write("session", **fields)
-        self.client = SidecarClient(self.journal, folder, self.on_message, secrets=["s3cr3t-value"], start=False)
+        self.client = SidecarClient(
+            self.journal,
+            folder,
+            self.on_message,
+            secrets=["s3cr3t-value"],
+            alert_urls=spec.get("alert_urls", ()),
+            start=False,
+        )
         if spec.get("sidecar", True):
             self.client.start()
 
@@ -79,6 +86,22 @@ class Fake:
     def do_log(self, text: str, count: int = 1) -> None:
         for number in range(count):
             self.log.record("INFO", "lab", f"{text} {number}")
+
+    def do_collected(self) -> None:
+        self.journal.write("collected")
+
+    def do_ask(self, text: str) -> None:
+        self.journal.write("waiting", text=text)
+
+    def do_answer(self) -> None:
+        self.journal.write("waiting_over")
+
+    def do_record(self, text: str, phase: str = "", step: str = "", logger: str = "lab", level: str = "INFO") -> None:
+        self.log.record(level, logger, text, phase, step)
+
+    def do_wait_for(self, path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.01)
 
     def do_step(self, phase: str, step: str) -> None:
         self.journal.write("step_started", phase=phase, step=step, nodeid=f"test_x.py::{step}")

@@ -35,10 +35,12 @@ def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
 class Run:
     """One fake session."""
 
-    def __init__(self, folder: Path, plan: list[list[Any]], sidecar: bool = True, **session: Any) -> None:
+    def __init__(
+        self, folder: Path, plan: list[list[Any]], sidecar: bool = True, alert_urls: list[str] | None = None, **session: Any
+    ) -> None:
         self.folder, self.metadata = folder, folder / METADATA
         folder.mkdir(parents=True, exist_ok=True)
-        spec = json.dumps({"plan": plan, "session": session, "sidecar": sidecar})
+        spec = json.dumps({"plan": plan, "session": session, "sidecar": sidecar, "alert_urls": alert_urls or []})
         self.out = folder.with_suffix(".out")
         with open(self.out, "wb") as out:
             self.process = subprocess.Popen([sys.executable, str(SCRIPT), str(folder), spec], stdout=out, stderr=out)

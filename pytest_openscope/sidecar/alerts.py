@@ -1,0 +1,187 @@
+"""Tells people of what they would want to know at once: the session failed or died, a question waits for an answer.
+
+The addresses are secrets. They come through the pipe from the experiment, stay in this process's memory, and go through a pipe
+to the process that sends (:mod:`.alert_worker`): that one may hang in a mail server, this one may not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ..records import Journal, Mistake, Outcome
+from ..system import light_command, spawn_detached
+from .reconstruct import SessionView
+
+if TYPE_CHECKING:
+    from ..config import AlertSettings
+
+LOGGER = "pytest_openscope.alerts"
+_INSTALL = "pip install 'pytest-openscope[alerts]'"
+_WORKER = "pytest_openscope.sidecar.alert_worker"
+#: One attempt at all addresses; what has not answered by then is killed and tried again.
+ATTEMPT_S = 30.0
+#: Between two attempts; after the last one people are not told.
+RETRY_AFTER_S = (2.0, 10.0, 30.0)
+#: All attempts and the time between them.
+DELIVERY_S = ATTEMPT_S * (len(RETRY_AFTER_S) + 1) + sum(RETRY_AFTER_S)
+_FAILED = (Outcome.FAILED, Outcome.ERROR, Outcome.TIMEOUT)
+
+
+def check_alerts(settings: AlertSettings | None, dry_run: bool, where: str) -> list[Mistake]:
+    """Return what is wrong with the ``alerts`` block that only apprise can tell; no message shows an address."""
+    if settings is None or (dry_run and not settings.dry_runs):
+        return []
+    if find_spec("apprise") is None:
+        return [Mistake(where, "needs the package apprise, which is not installed", _INSTALL, "alerts")]
+    import apprise
+
+    # Its own messages of a bad address repeat the address.
+    logger = logging.getLogger("apprise")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        bad = [number for number, url in enumerate(settings.to, 1) if not apprise.Apprise().add(url)]
+    finally:
+        logger.disabled = was_disabled
+    remedy = "see https://github.com/caronc/apprise/wiki for how each service is written"
+    return [Mistake(where, f"address number {number} is none that apprise can send to", remedy, "alerts.to") for number in bad]
+
+
+class Alerts:
+    """Watches one session, and has each alert sent once.
+
+    Args:
+        urls: the addresses; without any nothing is sent.
+        say: gets level, text, logger and whether the operator should see it.
+    """
+
+    def __init__(
+        self,
+        view: SessionView,
+        journal: Journal,
+        urls: Sequence[str],
+        secrets: Iterable[str],
+        say: Callable[[str, str, str, bool], None],
+    ) -> None:
+        self.view, self.journal, self.say = view, journal, say
+        self._urls, self._secrets = list(urls), frozenset(secrets)
+        settings = view.value("alerts") or {}
+        self._on = frozenset(settings.get("on") or ()) if self._urls else frozenset()
+        self._after_s = float(settings.get("after_s") or 600.0)
+        self._names_people = bool(settings.get("include_subject_user"))
+        self._begun: set[str] = set()
+        self._threads: list[threading.Thread] = []
+
+    def look(self) -> None:
+        """See whether a question has waited long enough; called about every 0.2 s, never waits."""
+        question = self.view.question
+        if question is None or "waiting" not in self._on or self.view.died is not None:
+            return
+        waited_s = time.monotonic() - float(question["mono"])
+        if waited_s >= self._after_s:
+            since = str(question.get("at") or "")[11:19]
+            lines = [f"Waits since {since}, for {_in_words(waited_s)}: {question.get('text')}"]
+            self._send(f"waiting {question.get('at')}", "a question waits for an answer", lines)
+
+    def session_over(self) -> None:
+        """Tell how the session has ended, where that is worth telling."""
+        ended = self.view.ended
+        if ended is None:
+            return
+        outcome = str(ended.get("outcome"))
+        if self.view.died is not None or outcome == Outcome.CRASHED:
+            what, headline = "crashed", "the session's process or the computer died"
+        elif outcome in _FAILED:
+            what, headline = "failed", f"the session ended as {outcome}"
+        else:
+            return
+        if what in self._on:
+            self._send(what, headline, [*self._first_failure(), f"Session folder: {self.view.folder}"])
+
+    def wait(self) -> None:
+        """Wait until each alert is sent or given up."""
+        until = time.monotonic() + DELIVERY_S + ATTEMPT_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _first_failure(self) -> list[str]:
+        if self.view.death is not None:
+            return [str(self.view.death.get("message") or "")]
+        failures = [one for field, values in self.view.kept if field == "failures" for one in values]
+        if not failures:
+            return []
+        place = " › ".join(str(failures[0][key]) for key in ("phase", "step") if failures[0].get(key))
+        return [f"{place}: {failures[0].get('message')}" if place else str(failures[0].get("message"))]
+
+    def _send(self, what: str, headline: str, lines: list[str]) -> None:
+        part = f"alert {what}"
+        if part in self._begun or part in self.view.done:
+            return
+        self._begun.add(part)
+        from ..issues import Machine, Privacy
+
+        view = self.view
+        subject, user = (None, None) if self._names_people else (view.value("subject_id"), view.value("user_id"))
+        privacy = Privacy(secrets=[*self._secrets, *self._urls], subject_id=subject, user_id=user, machine=Machine())
+        dry = " (dry run)" if view.value("dry_run") else ""
+        title = privacy.private(f"{view.value('rig_id', '')}: {headline}{dry}")
+        body = privacy.private("\n".join([f"Session {view.uuid} on {view.value('host', '')}", *lines]))
+        arguments = (part, title, body, "warning" if what.startswith("waiting") else "failure")
+        thread = threading.Thread(target=self._deliver, args=arguments, name=part, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _deliver(self, part: str, title: str, body: str, kind: str) -> None:
+        """Try until every address has it; a mail server is often back within a minute."""
+        left = dict.fromkeys(range(len(self._urls)), "")
+        for wait_s in (*RETRY_AFTER_S, None):
+            left = self._attempt(left, {"title": title, "body": body, "kind": kind})
+            if not left or wait_s is None:
+                break
+            time.sleep(wait_s)
+        sent = len(self._urls) - len(left)
+        if sent:
+            self.say("INFO", f"{part}: sent to {sent} of {len(self._urls)} addresses", LOGGER, False)
+        for number, why in left.items():
+            scheme = self._urls[number].partition("://")[0]
+            text = f"{part}: not sent to {scheme} (address {number + 1} of {len(self._urls)}): {why}"
+            self.say("WARNING", text, LOGGER, True)
+        self.journal.write("witness_done", part=part)
+
+    def _attempt(self, left: Iterable[int], message: dict[str, str]) -> dict[int, str]:
+        """Let a process send to the addresses that lack the message; return those that still do, each with the reason."""
+        missing = dict.fromkeys(left, f"no answer within {ATTEMPT_S:g} s")
+        order = {**message, "urls": {number: self._urls[number] for number in missing}}
+        command = light_command(_WORKER, [], [path for path in sys.path if path])
+        try:
+            process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            return dict.fromkeys(missing, f"the process that sends cannot be started: {error.strerror}")
+        try:
+            output, _ = process.communicate(json.dumps(order).encode("ascii"), ATTEMPT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+        else:
+            missing = dict.fromkeys(missing, "the process that sends failed")
+        for line in output.splitlines():
+            try:
+                number, problem = json.loads(line)
+            except ValueError:
+                continue  # killed within a line, or something that a library printed
+            if problem:
+                missing[number] = problem
+            else:
+                missing.pop(number, None)
+        return missing
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"
