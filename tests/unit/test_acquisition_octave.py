@@ -55,8 +55,9 @@ def texts(host: Host, stream: str = "stdout") -> list[str]:
     return [line.decode() for source, line in host.lines if source.endswith(stream)]
 
 
-def pid_of(host: Host) -> int:
-    return int(next(fields["pid"] for event, fields in reversed(host.events) if event == "acquisition_started"))
+def pid_of(host: Host, name: str = "") -> int:
+    started = [fields for event, fields in host.events if event == "acquisition_started" and name in fields["name"]]
+    return int(started[-1]["pid"])
 
 
 @pytest.fixture
@@ -167,6 +168,17 @@ def test_it_is_cancelled_and_closes_its_files(host: Host) -> None:
     assert (host.acquisition.folder / "closed.txt").exists(), "the function did not clean up"
     assert not psutil.pid_exists(pid_of(host))
     assert not host.questions
+
+
+@needs_octave
+def test_it_is_cancelled_when_another_acquisition_beside_it_fails(host: Host) -> None:
+    frames = host.acquisition.folder / "frames.txt"
+    camera = f"import pathlib, time\nwhile not pathlib.Path({str(frames)!r}).exists(): time.sleep(0.01)\nraise SystemExit(3)"
+    together = [octave("acquire", **pairs(seconds=60.0)), {"command": [sys.executable, "-c", camera], "name": "camera"}]
+    with pytest.raises(AcquisitionFailed, match="acquisition 'camera' ended with exit code 3"):
+        host.acquisition.run_all(together)
+    assert (host.acquisition.folder / "closed.txt").exists()
+    assert not psutil.pid_exists(pid_of(host, "acquire"))
 
 
 @needs_octave
