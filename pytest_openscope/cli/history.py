@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ..records import END_STATE, METADATA
 from ..system import json_bytes, native_path, parse_duration_s, step_back
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, read_configuration, tell
 
@@ -60,11 +61,19 @@ def history(
             return EXIT_USAGE
         named += [(found, False)] if found is not None else []
     sources = {HistorySource(_absolute(path), is_central): None for path, is_central in named}
+    mistakes += [
+        f"{source.path}: is a session folder -> give the folder above it"
+        for source in sources
+        if not source.central and (source.path / METADATA).is_dir() and (source.path / METADATA / END_STATE).exists()
+    ]
     for option, target in (("--html", html), ("--database", database)):
         if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
             mistakes.append(f"{option} {target}: is no file in a folder that exists -> name one")
     if parquet is not None and parquet.exists() and not parquet.is_dir():
         mistakes.append(f"--parquet {parquet}: is a file -> name a folder")
+    for option, target in (("--parquet", parquet), ("--database", database)):
+        if target is not None and not _is_text(target):
+            mistakes.append(f"{option} {target!r}: DuckDB takes no name with such bytes -> give another one")
     if mistakes:
         tell(mistakes)
         return EXIT_USAGE
@@ -96,6 +105,14 @@ def history(
     for problem in answer.problems:
         print(f"WARNING: {problem}", file=sys.stderr)
     return EXIT_FOUND if answer.problems else EXIT_OK
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _absolute(path: Path) -> Path:

@@ -670,6 +670,22 @@ def test_the_page_in_a_browser(lab: Lab, browser: Any, scheme: str) -> None:
     assert any("Content Security Policy" in one for one in complaints)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_folders_whose_names_are_no_text(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_openscope.cli.history.step_back", lambda: None)
+    root = lab.folder / os.fsdecode(b"root\xff\n")
+    session(root).rename(root / os.fsdecode(b"mouse\xe9 '\n\x1b[2J"))
+    session(root, session_uuid=None, rig_id=None).rename(root / os.fsdecode(b"mouse\xe8_2026-03-04_25-61-00"))
+    given = ["history", "--root", str(root), "--database", str(lab.folder / "x.duckdb"), "--rig", "bench", "--rig", "unknown"]
+    for more in ([], ["--json"], ["--rig", os.fsdecode(b"\xff")], ["--parquet", str(lab.folder / "tables")]):
+        assert main([*given, *more]) == 0
+        shown = capsys.readouterr().out
+        assert "2 sessions" in shown or '"sessions": 2' in shown
+        assert "\x1b[2J" not in shown
+    assert main([*given, "--parquet", os.fsdecode(b"\xff")]) == 4
+    assert "DuckDB takes no name with such bytes" in capsys.readouterr().err
+
+
 def test_rigs_are_folders_that_every_system_takes() -> None:
     assert partition_name("rig-1_b") == "rig-1_b"
     names = [
@@ -728,6 +744,11 @@ def test_only_partitions_that_changed_are_written_again(lab: Lab) -> None:
     write(first / "launcher_metadata" / "end_state.json", {**end, "measurements": []})
     lab.ask(parquet=target)
     assert polars.scan_parquet(target / "measurements" / "**/*.parquet").collect().height == 2
+    # One that was killed while it wrote leaves nothing behind for long.
+    (left,) = target.glob("_history-*.json")
+    (target / left.stem.replace("_history", "_writing") / "sessions").mkdir(parents=True)
+    lab.ask(parquet=target)
+    assert not list(target.glob("_writing*"))
     # What somebody removed is written again when all is asked for, or when the folder is new.
     shutil.rmtree(target)
     lab.ask(parquet=target)
@@ -758,7 +779,10 @@ def test_the_command(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: 
     errors = capsys.readouterr().err
     assert all(words in errors for words in ("--since 'yesterday'", "--html", "--database"))
     assert main(["history", "--root", str(lab.folder / "nowhere")]) == 1
-    assert "cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert f"{lab.folder / 'nowhere'} cannot be read (" in capsys.readouterr().err
+    (folder, *_) = lab.root.iterdir()
+    assert main(["history", "--root", str(folder)]) == 4
+    assert "is a session folder -> give the folder above it" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "duckdb", None)
     assert main(["history", "--root", str(lab.root)]) == 4
     assert "pip install 'pytest-openscope[history]'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from ...records import Outcome
 from ...system import now_iso
 from .control import LOOKED_AT, Verdict, judge
 from .database import Database
-from .finding import Source
+from .finding import Source, whole_text
 from .reading import DRY_RUN
 
 #: What counts as a failure: an operator's Ctrl-C does not.
@@ -173,7 +173,7 @@ def ask(database: Database, sources: Sequence[Source], rigs: Sequence[str], sinc
     """
     run = database.connection.execute
     names = [source.name for source in sources]
-    filters = [since or date(1, 1, 1), list(rigs)]
+    filters = [since or date(1, 1, 1), [whole_text(rig) for rig in rigs]]
     run(
         "CREATE OR REPLACE TEMP TABLE chosen AS SELECT * FROM sessions "
         "WHERE date >= $2 AND (len($3) = 0 OR rig_id IN (SELECT unnest($3))) "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, timedelta
@@ -187,7 +187,8 @@ class Database:
             OSError: the folder cannot be written.
         """
         names = sorted(source.name for source in sources)
-        writer = hashlib.sha256("\x1f".join((os.fspath(self.path), *names)).encode("utf-8", "backslashreplace")).hexdigest()[:8]
+        made_by = "\x1f".join((platform.node(), os.fspath(self.path), *names))
+        writer = hashlib.sha256(made_by.encode("utf-8", "backslashreplace")).hexdigest()[:8]
         target.mkdir(parents=True, exist_ok=True)
         mark = target / f"_history-{writer}.json"
         before = read_json(mark) or {}
@@ -197,8 +198,14 @@ class Database:
             "CREATE OR REPLACE TEMP TABLE due AS SELECT DISTINCT date, rig FROM partitions WHERE run > $1", [since]
         )
         run = int(self.fact("run") or 0)
-        with tempfile.TemporaryDirectory(prefix="_writing-", dir=target) as folder:
-            count = sum(self._write_table(name, target, Path(folder), writer, names) for name in TABLES)
+        folder = target / f"_writing-{writer}"
+        # One that was killed has left it.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            count = sum(self._write_table(name, target, folder, writer, names) for name in TABLES)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         write_json(mark, {"database": self.fact("id"), "run": run, "sources": names})
         return count
 

@@ -129,7 +129,7 @@ class Search:
     def _folders(self) -> Iterator[Place]:
         with os.scandir(self.source.path) as entries:
             for entry in entries:
-                if _whole(entry.path) not in self.known.settled and entry.is_dir():
+                if whole_text(entry.path) not in self.known.settled and entry.is_dir():
                     yield Place(Path(entry.path))
 
     def _copies(self) -> Iterator[Place]:
@@ -167,10 +167,11 @@ class Search:
 
 def text_of(path: Path) -> str:
     """Return a path as text that every database takes."""
-    return _whole(str(path))
+    return whole_text(str(path))
 
 
-def _whole(text: str) -> str:
+def whole_text(text: str) -> str:
+    """Return text without the lone surrogates that stand for the odd bytes of a name."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

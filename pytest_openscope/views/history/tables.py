@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich import box
@@ -139,8 +140,8 @@ def what(one: Row) -> str:
 
 
 def day(time: str | None) -> str:
-    """Return the day of a time."""
-    return time[:10] if time else "–"
+    """Return the day of a time, as the clock of this computer tells it."""
+    return datetime.fromisoformat(time).astimezone().date().isoformat() if time else "–"
 
 
 def shown(text: str) -> Text:
