@@ -11,9 +11,10 @@ import shutil
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..records import AcquisitionFacts, safe_name
@@ -27,9 +28,13 @@ from .workflow import CommandRefused, Output, Reading, WorkflowUnreadable, read_
 
 PROVENANCE = "bonsai_provenance"
 _EXTRA = "pip install 'pytest-openscope[bonsai]'"
-#: How .NET prints an exception that nobody caught, and Bonsai one that ended its workflow.
-_FATAL = re.compile(rb"\s*(?:unhandled exception\b|(?:[A-Za-z_]\w*\.)+\w*(?:Exception|Error)(?:`\d+)?(?:\s*\(|:|\s*$))", re.I)
+#: How .NET prints an exception on stderr; a workflow may print one that it has handled, too.
+_EXCEPTION = re.compile(r"\s*(?:[A-Z]\w*\.)+\w*Exception(?:`\d+)?(?:\s*\(|:|\s*$)")
+#: ... and how one looks after which nothing of the workflow runs any more.
+_FINAL = re.compile(r"\s*(?:[Uu]nhandled [Ee]xception\b|Bonsai\.Workflow\w*Exception\b)")
 _LISTED = 8
+#: Files of one writer that the provenance lists.
+_MOST_FILES = 1000
 
 
 class BonsaiAdapter(Adapter):
@@ -39,7 +44,7 @@ class BonsaiAdapter(Adapter):
 
     _reading: Reading | None = None
     _unread = ""
-    _started = 0.0
+    _before: Mapping[Path, tuple[int, int]] = MappingProxyType({})
 
     # What runs ------------------------------------------------------------------------------------------------------
 
@@ -70,6 +75,7 @@ class BonsaiAdapter(Adapter):
             stderr_stops=stops,
             good_exit_codes=(0, *self._exit_codes()),
             fatal=partial(_fatal_line, self._patterns()),
+            fatal_is_final=lambda line: stops or _FINAL.match(line) is not None,
             explain_silence=self._explain_silence,
         )
 
@@ -195,7 +201,8 @@ class BonsaiAdapter(Adapter):
         if self.attempt > 1:
             self._put_aside()
         self._write_provenance()
-        self._started = time.time()
+        files = [path for output in self._judged() for path in output.files(self.task.folder)]
+        self._before = {path: _version_of(path) for path in files if not path.is_relative_to(self.task.folder)}
 
     def _install(self, program: Path) -> None:
         if not self.parameters.get("bonsai_setup_script"):
@@ -294,19 +301,21 @@ class BonsaiAdapter(Adapter):
             return ""
         problems: list[str] = []
         found: dict[str, Any] = {}
-        for output in self._reading.outputs:
-            if output.judged:
-                files = [one for one in output.files(self.task.folder) if self._is_of_this_run(one)]
-                found[output.writer] = {str(one): one.stat().st_size for one in files}
-                problem = self._problem_of(output, files)
-                if problem:
-                    problems.append(problem)
+        for output in self._judged():
+            files = [one for one in output.files(self.task.folder) if self._is_of_this_run(one)]
+            found[output.writer] = {str(one): one.stat().st_size for one in files[:_MOST_FILES]}
+            problem = self._problem_of(output, files)
+            if problem:
+                problems.append(problem)
         self._write_provenance(found)
         return "; ".join(problems) if self.setting("bonsai_check_outputs") else ""
 
+    def _judged(self) -> list[Output]:
+        return [output for output in self._reading.outputs if output.judged] if self._reading is not None else []
+
     def _is_of_this_run(self, path: Path) -> bool:
-        """A file outside of the session folder may be an earlier session's; file systems round times to 2 s at worst."""
-        return path.is_relative_to(self.task.folder) or path.stat().st_mtime >= self._started - 2.0
+        """A file outside of the session folder may be an earlier session's; what counts is that it is new, or has changed."""
+        return path.is_relative_to(self.task.folder) or self._before.get(path) != _version_of(path)
 
     def _problem_of(self, output: Output, files: list[Path]) -> str:
         place = output.place(self.task.folder)
@@ -320,9 +329,9 @@ class BonsaiAdapter(Adapter):
 
     def _put_aside(self) -> None:
         """Keep what a failed attempt has written from being replaced by the next one."""
-        for output in self._reading.outputs if self._reading is not None else ():
+        for output in self._judged():
             place = output.place(self.task.folder)
-            if output.judged and not output.suffixed and place.is_file() and place.is_relative_to(self.task.folder):
+            if not output.suffixed and place.is_file() and place.is_relative_to(self.task.folder):
                 kept = place.with_name(f"{place.stem}.attempt-{self.attempt - 1}{place.suffix}")
                 if not kept.exists():
                     place.rename(kept)
@@ -352,16 +361,23 @@ class BonsaiAdapter(Adapter):
         return "proceed" if answer == "proceed" else "fail"
 
 
-def _fatal_line(patterns: list[re.Pattern[str]], lines: list[bytes]) -> str:
-    for line in lines:
-        if _FATAL.match(line) or (patterns and _matches(patterns, line)):
-            return line.decode("utf-8", "replace").strip()[:500]
-    return ""
+def _fatal_line(patterns: list[re.Pattern[str]], stream: str, lines: list[bytes]) -> str:
+    """Return the line that tells of a fatal error, the final one before others; Bonsai itself reports on stderr."""
+    if stream != "stderr" and not patterns:
+        return ""
+    found = ""
+    for text in (line.decode("utf-8", "replace") for line in lines):
+        if stream == "stderr" and _FINAL.match(text):
+            return text.strip()[:500]
+        is_exception = stream == "stderr" and _EXCEPTION.match(text)
+        if not found and (is_exception or any(pattern.search(text) for pattern in patterns)):
+            found = text.strip()[:500]
+    return found
 
 
-def _matches(patterns: list[re.Pattern[str]], line: bytes) -> bool:
-    text = line.decode("utf-8", "replace")
-    return any(pattern.search(text) for pattern in patterns)
+def _version_of(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def layouts_of(workflow: Path) -> list[Path]:

@@ -79,7 +79,7 @@ class AcquisitionRun:
         self._followers: list[StreamFollower] = []
         self._extra_s = 0.0
         self._stderr_s: float | None = None
-        self._fatal_s = 0.0
+        self._fatal_s: float | None = None  # since when its end is overdue
         self._ending = Ending()
         self._requests: list[tuple[str, str]] = []  # (kind, reason), the first counts
         self._stopper: threading.Thread | None = None
@@ -323,7 +323,7 @@ class AcquisitionRun:
             and now_s - self._stderr_s >= spec.stderr_grace_s
         ):
             self._ask("stderr", "it wrote to stderr, which counts as a failure")
-        elif self._ending.fatal and now_s - self._fatal_s >= spec.fatal_grace_s:
+        elif self._fatal_s is not None and now_s - self._fatal_s >= spec.fatal_grace_s:
             self._ask("fatal", "it did not end after a fatal error")
         elif spec.process_start_timeout_s is not None and running_s >= spec.process_start_timeout_s and self._silent():
             reason = f"it printed nothing within {spec.process_start_timeout_s:g} s of its start"
@@ -396,14 +396,22 @@ class AcquisitionRun:
 
     def _deliver(self, source: str, lines: list[bytes], raw_from: int, raw_to: int) -> Any:
         written = self._guard("sink", self._sink, source, lines, raw_from, raw_to)
-        if self.spec.fatal is not None and not self._ending.fatal:
-            fatal = self._guard("looking for fatal errors", self.spec.fatal, lines)
-            if fatal:
-                self._ending.fatal, self._fatal_s = fatal, time.monotonic()
-                logger.error("acquisition %r: fatal error: %s", self.name, fatal)
+        if self.spec.fatal is not None and self._fatal_s is None:
+            self._guard("looking for fatal errors", self._look_for_fatal, self.spec.fatal, source.rpartition(".")[2], lines)
         if self._echo is not None:
             self._guard("echo", self._echo, source, lines)
         return written
+
+    def _look_for_fatal(self, fatal: Callable[[str, list[bytes]], str], stream: str, lines: list[bytes]) -> None:
+        found = fatal(stream, lines)
+        if not found:
+            return
+        final = self.spec.fatal_is_final is None or self.spec.fatal_is_final(found)
+        if final:
+            self._fatal_s = time.monotonic()
+        if final or not self._ending.fatal:
+            self._ending.fatal = found
+            logger.error("acquisition %r: fatal error: %s", self.name, found)
 
     def _guard(self, what: str, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
         """Call it; an exception costs the run nothing, is logged the first time, and makes the answer False."""

@@ -32,8 +32,9 @@ class AcquisitionSpec:
         stop: how it is stopped.
         echo: show its output on the terminal too.
         good_exit_codes: those that tell of no failure.
-        fatal: watches the output: gets lines of either stream as they come, and returns the one that tells of a fatal error,
-            or "". The run has then failed, whatever its exit code, and is stopped after ``fatal_grace_s``.
+        fatal: watches the output: gets ``stdout`` or ``stderr`` and lines of it as they come, and returns the one that tells
+            of a fatal error, or "". The run has then failed, whatever its exit code, and is stopped after ``fatal_grace_s``.
+        fatal_is_final: tells whether such a line is the end of the run; without it each one is. For others it is not stopped.
         explain_silence: gets the process's number (None for a call), and returns what is known of a run that prints nothing
             within ``process_start_timeout_s``.
     """
@@ -51,7 +52,8 @@ class AcquisitionSpec:
     stop: StopPolicy = field(default_factory=StopPolicy)
     echo: bool = False
     good_exit_codes: tuple[int, ...] = (0,)
-    fatal: Callable[[list[bytes]], str] | None = None
+    fatal: Callable[[str, list[bytes]], str] | None = None
+    fatal_is_final: Callable[[str], bool] | None = None
     fatal_grace_s: float = 5.0
     explain_silence: Callable[[int | None], str] | None = None
 

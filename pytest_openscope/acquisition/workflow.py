@@ -14,7 +14,6 @@ from .paths import is_absolute, is_template
 
 #: Files and folders around a workflow that are looked through.
 _MOST_ENTRIES = 20_000
-PIPE = "\\\\.\\pipe\\"
 
 
 class WorkflowUnreadable(Exception):  # noqa: N818 - it says what happened
@@ -46,7 +45,7 @@ class Output:
         writer: ``VideoWriter 'left.avi' #4``, with what contains it.
         path: as Bonsai will have it.
         suffixed: Bonsai adds a number or a time to the name.
-        judged: False for a path that is only known while the workflow runs.
+        judged: False for a path that is only known while the workflow runs, for a pipe, and for one on a share.
     """
 
     writer: str
@@ -188,5 +187,7 @@ def _is_new_in_each_session(document: Any, finding: Any, properties: dict[str, s
 
 def _output(found: dict[str, Any]) -> Output:
     path, suffix = str(found["path"] or ""), str(found["suffix"] or "None").strip()
-    judged = bool(path) and not path.startswith(PIPE) and not found["set_at_run_time"] and not is_template(path)
+    # A share that does not answer must not hold up the session; a pipe is no file.
+    here = not path.startswith(("\\\\", "//"))
+    judged = bool(path) and here and not found["set_at_run_time"] and not is_template(path)
     return Output(str(found["location"]), path, suffix != "None", judged)

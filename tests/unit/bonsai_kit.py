@@ -56,8 +56,12 @@ def main():
         stop("Bonsai.WorkflowBuildException", build[0].message)
     for fault in FAULTS:
         if fault == "fatal" or (fault.startswith("fatal:") and attempts() <= int(fault[6:])):
-            print(FATAL, file=sys.stderr)
+            print(FATAL, file=sys.stderr, flush=True)
+            time.sleep(60 if "hang" in FAULTS else 0)
             return
+        if fault == "handled":
+            print("System.TimeoutException: The camera did not answer.", file=sys.stderr, flush=True)
+            time.sleep(1)
         if fault == "warn":
             print("libpng warning: iCCP: known incorrect sRGB profile", file=sys.stderr)
         if fault.startswith("exit:"):

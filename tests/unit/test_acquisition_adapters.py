@@ -134,7 +134,7 @@ def test_silence_is_told_with_what_is_known(tmp_path: Path) -> None:
         Host(tmp_path / "s").acquisition.execute(spec)
 
 
-def _fatal(lines: list[bytes]) -> str:
+def _fatal(stream: str, lines: list[bytes]) -> str:
     return next((line.decode() for line in lines if b"FATAL" in line), "")
 
 
@@ -151,6 +151,18 @@ def test_a_process_that_does_not_end_after_a_fatal_line_is_stopped(tmp_path: Pat
     spec = AcquisitionSpec(command=command, name="flow", fatal=_fatal, fatal_grace_s=0.1, stop=STOP)
     with pytest.raises(AcquisitionFailed, match="was stopped: it did not end after a fatal error: FATAL"):
         Host(tmp_path / "s").acquisition.execute(spec)
+
+
+def test_after_a_fatal_line_that_is_not_final_it_runs_on(tmp_path: Path) -> None:
+    code = "import time; print('FATAL: handled', flush=True); time.sleep(0.5); print('done')"
+    command = (sys.executable, "-u", "-c", code)
+    final = AcquisitionSpec(
+        command=command, name="flow", fatal=_fatal, fatal_is_final=lambda line: False, fatal_grace_s=0.0, stop=STOP
+    )
+    host = Host(tmp_path / "s")
+    with pytest.raises(AcquisitionFailed, match="had a fatal error, and ended with exit code 0: FATAL: handled"):
+        host.acquisition.execute(final)
+    assert ("flow.stdout", b"done") in host.lines
 
 
 def test_exit_codes_that_count_as_good(tmp_path: Path) -> None:

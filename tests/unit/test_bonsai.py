@@ -227,27 +227,54 @@ def test_patterns_and_exit_codes_of_the_lab(lab: Lab) -> None:
         lab.run(bonsai_retry_error_patterns=["("])
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"Unhandled Exception: System.IO.FileNotFoundException: Could not load file",
-        b"Unhandled exception. System.InvalidOperationException: x",
-        b"System.IO.IOException: The file 'a.avi' already exists.",
-        b"Bonsai.WorkflowBuildException: Failed to build",
-        b"System.AggregateException: One or more errors occurred. (x)",
-    ],
+FINAL = (
+    b"Unhandled Exception: System.IO.FileNotFoundException: Could not load file",
+    b"Unhandled exception. System.InvalidOperationException: x",
+    b"Bonsai.WorkflowBuildException: Failed to build",
+    b"Bonsai.WorkflowRuntimeException: No camera found.",
 )
-def test_lines_of_a_fatal_error(lab: Lab, line: bytes) -> None:
+NOT_FINAL = (
+    b"System.IO.IOException: The file 'a.avi' already exists.",
+    b"System.AggregateException: One or more errors occurred. (x)",
+    b"OpenCV.Net.CVException (0x80004005)",
+)
+
+
+def test_lines_of_a_fatal_error(lab: Lab) -> None:
     spec = bonsai.BonsaiAdapter(_task(lab)).spec()
     assert spec.fatal is not None
-    assert spec.fatal([b"frame 1", line]) == line.decode()
+    assert spec.fatal_is_final is not None
+    for line in (*FINAL, *NOT_FINAL):
+        assert spec.fatal("stderr", [b"frame 1", line]) == line.decode()
+        assert spec.fatal_is_final(line.decode()) == (line in FINAL)
+        assert spec.fatal("stdout", [line]) == ""
+    assert spec.fatal("stderr", [*NOT_FINAL, FINAL[0]]) == FINAL[0].decode()
 
 
-@pytest.mark.parametrize("line", [b"", b"frame 12", b"Exception handling is on", b"no System.Exception here", b"errors: 0"])
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"frame 12", b"Exception handling is on", b"no System.Exception here", b"camera.error: 0", b"a.b.Exception: 1"],
+)
 def test_lines_that_are_none(lab: Lab, line: bytes) -> None:
     spec = bonsai.BonsaiAdapter(_task(lab)).spec()
     assert spec.fatal is not None
-    assert spec.fatal([line]) == ""
+    assert spec.fatal("stderr", [line]) == ""
+
+
+@pytest.mark.parametrize(("more", "stopped"), [({}, False), ({"stderr_fails": True, "stderr_grace_s": 60.0}, True)])
+def test_a_handled_exception_fails_it_and_stops_it_only_where_that_is_wanted(lab: Lab, more: Any, stopped: bool) -> None:
+    lab.bonsai.faults("handled")
+    lab.limits(fatal_grace_s=0.2, **more)
+    text = lab.failure(bonsai_fail_on_stderr=False)
+    assert ("was stopped: it did not end after a fatal error" in text) == stopped
+    assert "System.TimeoutException: The camera did not answer." in text
+    assert (lab.session / "events.csv").exists() != stopped
+
+
+def test_a_bonsai_that_hangs_after_the_end_of_its_workflow_is_stopped(lab: Lab) -> None:
+    lab.bonsai.faults("fatal", "hang")
+    lab.limits(fatal_grace_s=0.2)
+    assert "was stopped: it did not end after a fatal error: Bonsai.WorkflowRuntimeException" in lab.failure()
 
 
 def _task(lab: Lab, **more: Any) -> Any:
