@@ -246,10 +246,11 @@ class Collector:
 
     Args:
         warn: gets what people should know and nothing waits for.
+        beat: called before each request.
     """
 
-    def __init__(self, settings: dict[str, Any], warn: Callable[[str], None]) -> None:
-        self._warn = warn
+    def __init__(self, settings: dict[str, Any], warn: Callable[[str], None], beat: Callable[[], None]) -> None:
+        self._warn, self._beat = warn, beat
         self._answer: requests.Response | None = None
         session = requests.Session()
         session.hooks["response"].append(self._hear)
@@ -290,6 +291,7 @@ class Collector:
 
     def _accepts(self, signal: str, batch: Any) -> bool:
         self._answer = None
+        self._beat()
         result = self._export[signal](batch)
         return str(result.name) == "SUCCESS"
 

@@ -50,7 +50,7 @@ class Stream:
         self.spans = Spans()
         self.data: SessionData | None = None
         self.names_people = bool(settings.get("include_subject_user"))
-        self.over = self.drained = False
+        self.over = self.drained = self.told = False
         self.done = bool(state.get("done"))
 
     @classmethod
@@ -76,6 +76,7 @@ class Stream:
             self.spans.take(event)
         if self.view.session is None:
             self.drained = not self.own
+            self.folder.stat()
             return 0
         if self.data is None:
             self.data = SessionData(self.view, self.names_people)
@@ -133,7 +134,7 @@ class Worker:
         assert view.state_directory is not None
         self.own_note = note_of(view.state_directory, view.uuid)
         self.notes = view.state_directory / OWED
-        self.collector = Collector(self.settings, lambda text: report(warn=text))
+        self.collector = Collector(self.settings, lambda text: report(warn=text), lambda: report(alive=True))
         self.orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.over = False
         self.streams: dict[Path, Stream] = {}
@@ -169,9 +170,9 @@ class Worker:
             if not stream.folder.is_dir() and stream.folder.parent.is_dir():
                 report(warn=f"{stream.folder} is gone, and with it what was not sent")
                 stream.done = True
-            else:
+            elif not stream.told:
+                stream.told = True
                 report(warn=f"{stream.folder.name} cannot be read: {error.strerror or error}")
-                self._failures = max(self._failures, 1)
         if stream.done:
             stream.drained = True
             if not stream.own:

@@ -69,6 +69,27 @@ def test_no_file_of_a_failed_session_holds_an_address(
     assert bench.metadata("processed_parameters.json")["alerts"]["to"] != [inbox.url]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals of POSIX")
+def test_a_question_at_the_terminal_that_nobody_answers_is_told(bench: Any, inbox: Inbox) -> None:
+    from test_terminal import Terminal
+
+    bench.write("rig.yaml", f"{RIG}alerts:\n  to: ['{inbox.url}']\n  after_s: 1s\n")
+    bench.steps("def test_it(operator):\n    operator.ask('Is mouse7 in?')\n")
+    command = [*bench.command("--subject-id", "mouse7", "--user-id", "ada", ids=False)]
+    terminal = Terminal(command, bench.path)
+    try:
+        terminal.until("Is mouse7 in?")
+        message = bench.wait_for(lambda: inbox.messages)[0]
+        assert message["title"] == "bench: a question waits for an answer"
+        assert message["message"].endswith(": Is <subject> in?")
+        terminal.type("yes\n")
+        terminal.until("Notes on this session")
+        terminal.type("\n")
+        assert terminal.end() == 0
+    finally:
+        terminal.close()
+
+
 def test_a_dry_run_tells_nobody_and_sends_nothing(bench: Any, inbox: Inbox, receiver: Receiver) -> None:
     bench.write("rig.yaml", f"{RIG}alerts:\n  to: ['{inbox.url}']\notel:\n  endpoint: {receiver.url}\n")
     bench.steps("def test_it(experiment):\n    assert False\n")

@@ -16,12 +16,14 @@ import pytest
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra 'otel' is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from otlp_kit import Receiver, plain
 from sidecar_kit import Run, Start, eventually
 
 from pytest_openscope.log import read_next
 from pytest_openscope.log.lines import read_log
 from pytest_openscope.records.folder import METADATA
+from pytest_openscope.sidecar.recovery import recover
 
 if sys.platform == "win32":
     pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
@@ -184,6 +186,62 @@ def test_killed_again_and_again_it_sends_everything_once(start: Start, receiver:
     assert len({span.span_id for span in receiver.spans}) == len(receiver.spans)
     times = [(name, str(of), at) for name, of, at, _ in receiver.points]
     assert len(set(times)) == len(times)
+
+
+def test_a_sidecar_that_was_killed_is_followed_by_one_that_goes_on(start: Start, receiver: Receiver, tmp_path: Path) -> None:
+    gate = tmp_path / "go on"
+    plan = [["collected"], ["ready"], ["log", "a", 20], ["wait_for", str(gate)], ["kill_sidecar"], ["log", "b", 20], ["end"]]
+    run = start(*plan, otel=settings(receiver))
+    note = run.folder.parent / "state" / "otel" / "s1.json"
+    assert eventually(lambda: "a 19" in lab(receiver), 20)
+    newest = max(plain(record.attributes)["openscope.log.offset"] for _, _, record in receiver.records)
+    assert eventually(lambda: json.loads(note.read_text())["log"] > newest)
+    gate.touch()
+    sent(run)
+    assert lab(receiver) == [f"{part} {n}" for part in "ab" for n in range(20)]
+    assert len(set(receiver.uids)) == len(receiver.uids)
+
+
+def test_what_a_power_cut_left_is_sent_by_the_next_session(start: Start, receiver: Receiver, tmp_path: Path) -> None:
+    away = Receiver()
+    away.close()
+    gate = tmp_path / "never"
+    run = start(["collected"], ["ready"], ["log", "x", 20], ["wait_for", str(gate)], otel=settings(away))
+    note = run.folder.parent / "state" / "otel" / "s1.json"
+    assert eventually(lambda: note.exists() and (run.metadata / "launcher.log").read_bytes().count(b"lab x") == 20)
+    run.process.kill()
+    run.kill_sidecars()
+    # A sidecar that saw its end first has written the ending; a power cut leaves it to the next session.
+    recover(run.folder.parent / "state")
+    assert eventually(lambda: run.view.finished, 40)
+    following = start(["collected"], ["ready"], ["end"], name="s2", otel=settings(receiver))
+    sent(following)
+    assert lab(receiver) == [f"x {n}" for n in range(20)]
+    assert len(set(receiver.uids)) == len(receiver.uids)
+    outcomes = {plain(span.attributes)["openscope.outcome"] for span in receiver.spans}
+    assert outcomes == {"crashed", "passed"}
+
+
+def test_a_session_whose_folder_is_gone_is_owed_no_more(start: Start, receiver: Receiver, tmp_path: Path) -> None:
+    state = tmp_path / "data" / "state"
+    gone = {"session_folder": str(state.parent / "gone"), "log": 0, "samples": 0, "spans": []}
+    (state / "otel").mkdir(parents=True, exist_ok=True)
+    (state / "otel" / "gone.json").write_text(json.dumps(gone))
+    run = start(["collected"], ["ready"], ["sleep", 1.0], ["end"], otel=settings(receiver))
+    sent(run)
+    assert any("gone is gone" in entry.message for entry in run.entries() if entry.logger == "pytest_openscope.otel")
+
+
+def test_what_the_collector_leaves_out_of_a_batch_is_told_and_not_sent_again(start: Start, receiver: Receiver) -> None:
+    partial = ExportLogsServiceResponse()
+    partial.partial_success.rejected_log_records = 2
+    partial.partial_success.error_message = "too old"
+    receiver.reply = partial.SerializeToString()
+    run = start(["collected"], ["ready"], ["log", "x", 20], ["sleep", 1.5], ["end"], otel=settings(receiver, signals=["logs"]))
+    sent(run)
+    assert lab(receiver) == [f"x {n}" for n in range(20)]
+    told = [entry.message for entry in run.entries() if entry.logger == "pytest_openscope.otel"]
+    assert "OpenTelemetry: the collector left out 2 of the logs: too old" in told
 
 
 def test_a_batch_whose_answer_never_came_is_the_same_batch_again(start: Start, receiver: Receiver) -> None:
