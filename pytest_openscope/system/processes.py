@@ -124,18 +124,25 @@ def package_parent() -> str:
     return str(Path(__file__).resolve().parents[2])
 
 
-def light_command(module: str, args: Sequence[str], extra_paths: Sequence[str] = ()) -> list[str]:
-    """Return the command that runs ``module.main(args)`` with ``-I -S``, ready within milliseconds.
+def isolated_python() -> list[str]:
+    """Return the command of an interpreter that finds the standard library only.
 
-    It finds the standard library, this package, the folder that psutil is installed in, and ``extra_paths``. On Windows the
-    base interpreter is used, since a virtual environment's ``python.exe`` only starts that one and waits: a kill would hit the
-    wrong process.
+    On Windows the base interpreter is used, since a virtual environment's ``python.exe`` only starts that one and waits: a kill
+    would hit the wrong process.
     """
     executable = sys.executable
     if sys.platform == "win32":
         executable = getattr(sys, "_base_executable", None) or executable
+    return [executable, "-I", "-S"]
+
+
+def light_command(module: str, args: Sequence[str], extra_paths: Sequence[str] = ()) -> list[str]:
+    """Return the command that runs ``module.main(args)`` with ``-I -S``, ready within milliseconds.
+
+    It finds the standard library, this package, the folder that psutil is installed in, and ``extra_paths``.
+    """
     paths = [package_parent(), str(Path(psutil.__file__).resolve().parents[1]), *extra_paths]
-    return [executable, "-I", "-S", "-c", _BOOT, json.dumps(paths), module, *args]
+    return [*isolated_python(), "-c", _BOOT, json.dumps(paths), module, *args]
 
 
 def spawn_detached(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import xxhash
 
+from pytest_openscope.modules.archiving import engine, small_files
 from pytest_openscope.modules.archiving.engine import Archiver, Progress, Report
 from pytest_openscope.modules.archiving.parameters import ArchiverParameters, problems_of, read_parameters
 from pytest_openscope.modules.archiving.sources import PARTIAL, Source
@@ -715,11 +717,12 @@ def test_stop_ends_within_a_moment_and_the_rest_follows(bench: Bench) -> None:
 
 @pytest.mark.stress
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_kills_at_random_moments_until_all_is_there(bench: Bench) -> None:
+@pytest.mark.parametrize("count", [400, 3000], ids=["threads", "helpers"])
+def test_kills_at_random_moments_until_all_is_there(bench: Bench, count: int) -> None:
     import random
 
     rng = random.Random(7)
-    for number in range(400):
+    for number in range(count):
         bench.write(f"s{number % 7}/{number}", pattern(rng.randrange(20_000), number))
     for number in range(6):
         bench.write(f"big{number}", pattern(MB, number) * rng.randrange(5, 60))
@@ -742,6 +745,233 @@ def test_kills_at_random_moments_until_all_is_there(bench: Bench) -> None:
     assert finish(bench)["complete"]
     assert kills
     bench.assert_equal()
+
+
+# -- many small files, by helper processes ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def helped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Every unit of small files goes to a helper first."""
+    monkeypatch.setattr(engine, "_HELPED_FILES", 1)
+    return bench
+
+
+def many(bench: Bench, count: int) -> None:
+    for number in range(count):
+        bench.write(f"s{number % 7}/{number:04}", pattern(number * 37 % 20_000, number))
+
+
+def untouched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names that the helpers leave to the engine itself, noted as it sees to them."""
+    left: list[str] = []
+    copy = Archiver._copy
+    monkeypatch.setattr(Archiver, "_copy", lambda self, task, *rest: left.append(task.source.name) or copy(self, task, *rest))
+    return left
+
+
+def test_helpers_copy_verify_and_record_plain_files_alone(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = untouched(monkeypatch)
+    many(helped, 600)
+    helped.write("empty")
+    helped.write("ä/日本語/" + "n" * 251, "odd")
+    os.utime(helped.session / "empty", ns=(1, 1_600_000_000_123_456_700))
+    archiver = helped.archiver(checksum_algo="sha256")
+    report = archiver.run()
+    assert report.complete
+    assert (report.copied, report.already, left) == (1204, 0, [])
+    assert archiver.progress().files_done == 602
+    assert archiver.progress().bytes_done == archiver.progress().bytes
+    helped.assert_equal()
+    assert (helped.backup / "empty").stat().st_mtime_ns == (helped.session / "empty").stat().st_mtime_ns
+    files = helped.manifest()["files"]
+    assert {name: entry["checksum"] for name, entry in files.items()} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in tree(helped.network).items()
+    }
+    assert not partials(helped)
+
+
+def test_many_small_files_go_to_helpers_and_few_do_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    start_helper = Archiver._start_helper
+    monkeypatch.setattr(Archiver, "_start_helper", lambda *args: started.append(args) or start_helper(*args))
+    bench.write("a", "alpha")
+    bench.run()
+    assert not started
+    many(bench, 2100)
+    assert bench.run().complete
+    assert len(started) == 4, "one for each worker"
+    bench.assert_equal()
+
+
+def test_helpers_leave_whatever_is_in_the_way_to_the_engine(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(helped, 50)
+    foreign, same, left_over, changed = "s0/0007", "s1/0008", "s2/0009", "s3/0010"
+    for name in (foreign, same, left_over):
+        (helped.network / name).parent.mkdir(parents=True)
+    (helped.network / foreign).write_bytes(b"foreign")
+    (helped.network / same).write_bytes((helped.session / same).read_bytes())
+    inode = (helped.network / same).stat().st_ino
+    partial = Path(FolderTarget("network", str(helped.network), str(helped.session))._partial(left_over))
+    partial.write_bytes((helped.session / left_over).read_bytes()[:100] + b"rubbish")
+    archiver = helped.archiver()
+    find = archiver._lacking
+
+    def change(files: Iterable[Source]) -> Any:
+        tasks = find(files)
+        (helped.session / changed).write_bytes(b"newer")
+        return tasks
+
+    monkeypatch.setattr(archiver, "_lacking", change)
+    left = untouched(monkeypatch)
+    report = archiver.run()
+    assert set(left) == {foreign, same, left_over, changed}
+    assert set(reasons(report)) == {(foreign, "network")}
+    assert (report.copied, report.already) == (98, 1)
+    assert (helped.network / foreign).read_bytes() == b"foreign"
+    assert (helped.network / same).stat().st_ino == inode
+    (helped.network / foreign).unlink()
+    assert helped.run().complete
+    helped.assert_equal()
+
+
+def copier(bench: Bench) -> small_files._Copier:
+    return small_files._Copier(str(bench.session), "xxh3", [(str(bench.network), "s"), (str(bench.backup), "s")])
+
+
+def wanted(bench: Bench, *names: str) -> list[small_files.Wanted]:
+    facts = {name: (bench.session / name).stat() for name in names}
+    return [(name, one.st_size, one.st_mtime_ns, [0, 1]) for name, one in facts.items()]
+
+
+def test_a_helper_never_names_what_the_disk_garbled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.write("a", "alpha")
+    bench.write("b", "beta")
+    sync = small_files.sync_file_system
+
+    def garble(folder: str) -> bool:
+        done = sync(folder)
+        if folder == str(bench.network):
+            (bench.network / small_files.partial_name("a", "s")).write_bytes(b"alphA")
+        return done
+
+    monkeypatch.setattr(small_files, "sync_file_system", garble)
+    (made,) = copier(bench).copy(wanted(bench, "a", "b"))
+    assert [(number, places) for number, _, places in made] == [(0, [1]), (1, [0, 1])]
+    assert tree(bench.network) == {"b": b"beta"}
+    assert tree(bench.backup) == {"a": b"alpha", "b": b"beta"}
+
+
+def test_a_helper_replaces_nothing_that_appears_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.write("a", "alpha")
+    sync = small_files.sync_file_system
+
+    def race(folder: str) -> bool:
+        (bench.network / "a").write_text("other")
+        return sync(folder)
+
+    monkeypatch.setattr(small_files, "sync_file_system", race)
+    (made,) = copier(bench).copy(wanted(bench, "a"))
+    assert [places for _, _, places in made] == [[1]]
+    assert tree(bench.network) == {"a": b"other"}
+
+
+def test_a_helper_does_not_ask_a_dead_target_for_each_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    write = small_files._Place.write
+
+    def dead(self: small_files._Place, name: str, data: bytes, mtime_ns: int) -> str | None:
+        if self.root == str(bench.network):
+            asked.append(name)
+            raise OSError(errno.EHOSTDOWN, "Host is down")
+        return write(self, name, data, mtime_ns)
+
+    monkeypatch.setattr(small_files._Place, "write", dead)
+    names = [bench.write(f"f{number:02}", str(number)).name for number in range(40)]
+    (made,) = copier(bench).copy(wanted(bench, *names))
+    assert len(asked) == 8
+    assert [places for _, _, places in made] == [[1]] * 40
+
+
+def test_a_target_that_helpers_cannot_write_is_named_and_costs_nothing_of_the_other(helped: Bench) -> None:
+    many(helped, 60)
+    helped.network.write_text("a file where the folder should be")
+    report = helped.run()
+    assert {problem.place for problem in report.problems} == {"network"}
+    assert len(report.problems) == 60
+    helped.assert_equal(helped.backup)
+    helped.network.unlink()
+    assert helped.run().complete
+    helped.assert_equal()
+
+
+def test_no_helper_can_be_started(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_files.Helper, "__init__", lambda *_: (_ for _ in ()).throw(OSError(errno.EAGAIN, "no process")))
+    many(helped, 20)
+    assert helped.run().complete
+    helped.assert_equal()
+
+
+def test_a_helper_that_dies_costs_a_look_only(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(helped, 300)
+    send = small_files.Helper._send
+
+    def die(self: small_files.Helper, message: Any) -> None:
+        send(self, message)
+        if isinstance(message, list):
+            self.kill()
+
+    monkeypatch.setattr(small_files.Helper, "_send", die)
+    assert helped.run().complete
+    helped.assert_equal()
+    assert not partials(helped)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for children in /proc")
+def test_helpers_end_with_the_process_that_was_killed(bench: Bench) -> None:
+    many(bench, 3000)
+    process = start(bench)
+
+    def helpers() -> list[psutil.Process]:
+        return [one for one in psutil.Process(process.pid).children() if "small_files" in " ".join(one.cmdline())]
+
+    found: list[psutil.Process] = []
+
+    def copying() -> bool:
+        found[:] = helpers()
+        return bool(found) and bool(partials(bench))
+
+    assert kill_when(process, copying), "the run was over before the kill"
+    gone, alive = psutil.wait_procs(found, timeout=5)
+    assert len(gone) == len(found)
+    assert not alive
+    originals = tree(bench.session)
+    for folder in (bench.network, bench.backup):
+        for name, data in tree(folder).items():
+            if not PARTIAL.fullmatch(Path(name).name):
+                assert originals[name] == data, f"{name} has its name and is not whole"
+    assert finish(bench)["complete"]
+    bench.assert_equal()
+    assert not partials(bench)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="exit codes of signals")
+def test_stop_ends_helpers_too_and_the_rest_follows(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(helped, 2000)
+    archiver = helped.archiver(workers=2)
+    begin = archiver._start_helper
+
+    def begin_and_stop(places: Any) -> Any:
+        helper = begin(places)
+        archiver.stop.set()
+        return helper
+
+    monkeypatch.setattr(archiver, "_start_helper", begin_and_stop)
+    report = archiver.run()
+    assert report.stopped
+    assert [helper._process.returncode for helper in archiver._helpers] == [-signal.SIGKILL] * 2
+    assert helped.run().complete
+    helped.assert_equal()
 
 
 # -- parameters ---------------------------------------------------------------------------------------------------------------

@@ -19,13 +19,16 @@ from typing import Any
 from .manifest import Copy, Manifest
 from .parameters import ArchiverParameters, is_url
 from .remote import RemoteTarget
+from .small_files import Helper, new_hash
 from .sources import Source, find_files, os_path
-from .targets import BLOCK_BYTES, Conflict, Copying, FolderTarget, Target, new_hash, words_of
+from .targets import BLOCK_BYTES, Conflict, Copying, FolderTarget, Target, words_of
 
 #: Files up to this size share one trip to the disk.
 SMALL_BYTES = 2 * 1024 * 1024
 _BATCH_FILES = 2048
 _BATCH_BYTES = 128 * 1024 * 1024
+#: So many small files at one time are worth a process of their own.
+_HELPED_FILES = 250
 #: After so many failures in a row a target is asked whether it works at all.
 _SUSPICIOUS = 8
 _TELL_S = 0.5
@@ -173,6 +176,7 @@ class Archiver:
         self._total = self._total_files = self._done = self._done_files = 0
         self._started = time.monotonic()
         self._fresh: set[tuple[str, str]] = set()
+        self._helpers: list[Helper] = []
 
     # -- a run -------------------------------------------------------------------------------------------------------
 
@@ -272,6 +276,8 @@ class Archiver:
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.1)
+                if self.stop.is_set():
+                    self._kill_helpers()
                 if time.monotonic() - told >= _TELL_S:
                     told = time.monotonic()
                     self._on_progress(self.progress())
@@ -284,16 +290,74 @@ class Archiver:
         )
 
     def _work(self, waiting: queue.SimpleQueue[list[_Task]]) -> None:
-        while not self.stop.is_set():
-            try:
-                unit = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._archive(unit)
-            except Exception as error:  # guards the other files: nothing that one does may end the run
-                for task in unit:
-                    self._fail(task.source.name, "original", words_of(error))
+        helper: Helper | None = None
+        try:
+            while not self.stop.is_set():
+                try:
+                    unit = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    if len(unit) >= _HELPED_FILES and (places := self._places_of_helpers()):
+                        helper = helper or self._start_helper(places)
+                        unit = self._let_copy(unit, helper) if helper else unit
+                    self._archive(unit)
+                except Exception as error:  # guards the other files: nothing that one does may end the run
+                    for task in unit:
+                        self._fail(task.source.name, "original", words_of(error))
+        finally:
+            if helper:
+                helper.close()
+
+    # -- many small files, by a helper process -----------------------------------------------------------------------
+
+    def _places_of_helpers(self) -> list[tuple[str, str]]:
+        """Return what helpers need to know of the targets; nothing where they cannot copy to all of them."""
+        if self._broken or any(type(target) is not FolderTarget for target in self.targets):
+            return []
+        return [target.for_helper() for target in self.targets if isinstance(target, FolderTarget)]
+
+    def _start_helper(self, places: Sequence[tuple[str, str]]) -> Helper | None:
+        try:
+            helper = Helper(self._root, self._algo, places)
+        except OSError:
+            return None  # it goes without
+        with self._lock:
+            self._helpers.append(helper)
+        return helper
+
+    def _kill_helpers(self) -> None:
+        """End the helpers wherever they are, which leaves what any kill leaves; their threads let go of them."""
+        with self._lock:
+            for helper in self._helpers:
+                helper.kill()
+
+    def _let_copy(self, unit: list[_Task], helper: Helper) -> list[_Task]:
+        """Let a helper copy small files; return those that are still to be seen to, with the targets that lack them."""
+        which = {target.name: number for number, target in enumerate(self.targets)}
+        wanted = [(*task.source, [which[target.name] for target in task.targets]) for task in unit]
+        settled: set[int] = set()
+        try:
+            for made in helper.copy(wanted):
+                for number, checksum, _ in made:
+                    unit[number].checksum = checksum
+                for target in self.targets:
+                    mine = [unit[number] for number, _, having in made if which[target.name] in having]
+                    self._settled(target, mine)
+                    with self._lock:
+                        self._done += sum(task.source.size for task in mine)
+                        for task in mine:
+                            task.targets = [one for one in task.targets if one is not target]
+                            self._problems.pop((task.source.name, target.name), None)
+                finished = [number for number, _, _ in made if not unit[number].targets]
+                settled.update(finished)
+                with self._lock:
+                    self._done_files += len(finished)
+                    for number in finished:
+                        self._problems.pop((unit[number].source.name, "original"), None)
+        except (OSError, ValueError):
+            pass  # the helper was ended; what it has not told of is seen to here
+        return [task for number, task in enumerate(unit) if number not in settled]
 
     # -- one unit: a large file, or some small ones ------------------------------------------------------------------
 
@@ -453,11 +517,15 @@ class Archiver:
                     raise OSError(0, "what was read back differs from what was written")
                 self._publish(task, target)
                 right.append(task)
-        self._keep(target, right)
+        self._settled(target, right)
+
+    def _settled(self, target: Target, tasks: Sequence[_Task]) -> None:
+        """Put copies on record that this run has made and verified."""
+        self._keep(target, tasks)
         with self._lock:
             self._in_a_row[target.name] = 0
-            self.report.copied += len(right)
-            self.report.bytes_copied += sum(task.source.size for task in right)
+            self.report.copied += len(tasks)
+            self.report.bytes_copied += sum(task.source.size for task in tasks)
 
     def _publish(self, task: _Task, target: Target) -> None:
         name = task.source.name

@@ -120,7 +120,7 @@ class Manifest:
         now = now_iso()
         head = {**self._head, "updated_at": now, "report": dict(report)}
         # A line for each file: readable, and twenty times as fast as indented JSON.
-        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(self._entry(name, targets, now))}" for name in sorted(names))
+        lines = ",\n".join(json.dumps({name: self._entry(name, targets, now)})[1:-1] for name in sorted(names))
         text = f'{json.dumps(head, indent=2).rstrip().removesuffix("}").rstrip()},\n  "files": {{\n{lines}\n}}}}\n'
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, text.encode("ascii"))

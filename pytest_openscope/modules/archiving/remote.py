@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from .small_files import new_hash
 from .sources import Source
-from .targets import BLOCK_BYTES, Copying, new_hash, words_of
+from .targets import BLOCK_BYTES, Copying, words_of
 
 #: File systems whose files are objects: written in one go, without folders and renaming.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"}

@@ -106,6 +106,8 @@ def _walk(folder: str, prefix: str, found: Found) -> Iterator[tuple[str, os.DirE
 
 
 def _wanted(name: str, parameters: ArchiverParameters) -> bool:
+    if parameters.include_patterns == ("*",) and not parameters.exclude_patterns:
+        return True
     base = name.rpartition("/")[2]
 
     def fits(patterns: tuple[str, ...]) -> bool:

@@ -8,43 +8,21 @@ compared with the original block by block, and writing begins where they differ.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
+from .small_files import BINARY, give_name, new_hash, partial_name, sync_file_system
 from .sources import Source, os_path
 
 BLOCK_BYTES = 4 * 1024 * 1024
 _SEND_BYTES = 32 * 1024 * 1024
-_BINARY = getattr(os, "O_BINARY", 0)
-#: Systems and shares without hard links answer like this.
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV}
 
 
 class Conflict(Exception):  # noqa: N818 - named for what happened
     """At a file's place in the target lies another file; it stays as it is."""
-
-
-class Hash(Protocol):
-    """A checksum that grows."""
-
-    def update(self, data: Any, /) -> object:
-        """Take in a block."""
-
-    def hexdigest(self) -> str:
-        """Return the checksum so far."""
-
-
-def new_hash(algo: str) -> Hash:
-    """Return a new checksum of ``xxh3`` (128 bits) or of any algorithm of hashlib."""
-    if algo == "xxh3":
-        import xxhash
-
-        return xxhash.xxh3_128()
-    return hashlib.new(algo)
 
 
 class Copying(Protocol):
@@ -106,10 +84,13 @@ class FolderTarget:
 
     def __init__(self, name: str, place: str, salt: str) -> None:
         self.name, self.place = name, place
-        self._root = os_path(place)
-        self._salt = salt
+        self._root, self._salt = os_path(place), salt
         self._made: dict[str, bool] = {}
         self._lock = threading.Lock()
+
+    def for_helper(self) -> tuple[str, str]:
+        """Return what a helper process needs to make copies here."""
+        return self._root, self._salt
 
     def where(self, name: str) -> str:
         """Return the path of a file's copy."""
@@ -119,10 +100,8 @@ class FolderTarget:
         return self._root + os.sep + (name if os.sep == "/" else name.replace("/", os.sep))
 
     def _partial(self, name: str) -> str:
-        """A name of fixed length, since that of the file may be as long as names can be; the same in every run."""
-        folder = name.rpartition("/")[0]
-        tag = hashlib.blake2b(f"{self._salt}\n{name}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-        return self._final(f"{folder}/.openscope-{tag}.partial" if folder else f".openscope-{tag}.partial")
+        """The same in every run."""
+        return self._final(partial_name(name, self._salt))
 
     def size_of(self, name: str) -> int | None:
         """Return the size of what lies at a file's place."""
@@ -157,10 +136,10 @@ class FolderTarget:
     def settle(self, names: Iterable[str]) -> None:
         """Bring finished copies to the disk: all of the file system at once on Linux, one by one elsewhere."""
         names = list(names)
-        if len(names) > 1 and _sync_file_system(self._root):
+        if len(names) > 1 and sync_file_system(self._root):
             return
         for name in names:
-            fd = os.open(self._partial(name), os.O_RDWR | _BINARY)
+            fd = os.open(self._partial(name), os.O_RDWR | BINARY)
             try:
                 os.fsync(fd)
             finally:
@@ -179,10 +158,8 @@ class FolderTarget:
         partial, final = self._partial(name), self._final(name)
         if replace:
             os.replace(partial, final)
-        elif sys.platform == "win32":
-            os.rename(partial, final)  # noqa: PTH104 - fails there when the name is taken
         else:
-            _link(partial, final)
+            give_name(partial, final)
 
     def discard(self, name: str) -> None:
         """Remove a copy that turned out wrong."""
@@ -210,7 +187,7 @@ class _FileCopying:
     """One copy into a file. ``put`` compares with what an earlier run left before it writes."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
         self._path = path
         self._position = self._sent = 0
         self._kept = os.fstat(self._fd).st_size
@@ -257,25 +234,9 @@ class _FileCopying:
         os.close(self._fd)
 
 
-def _link(partial: str, final: str) -> None:
-    """Rename without replacing: ``link`` fails when the name is taken, which ``rename`` of POSIX does not."""
-    try:
-        os.link(partial, final)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        # A share without hard links: take the name first, with an empty file of ours.
-        os.close(os.open(final, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        os.replace(partial, final)
-        return
-    os.unlink(partial)  # noqa: PTH108
-
-
 def _checksum(path: str, algo: str, stop: Callable[[], bool]) -> str:
     """Read a file and return its checksum; from the disk or the server, as far as the system lets go of what it remembers."""
-    fd = os.open(path, os.O_RDONLY | _BINARY)
+    fd = os.open(path, os.O_RDONLY | BINARY)
     try:
         if sys.platform == "linux":
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -289,25 +250,6 @@ def _checksum(path: str, algo: str, stop: Callable[[], bool]) -> str:
         return digest.hexdigest()
     finally:
         os.close(fd)
-
-
-def _sync_file_system(folder: str) -> bool:
-    """Bring a file system's writes to the disk in one call; False where there is no such call."""
-    if sys.platform != "linux":
-        return False
-    import ctypes
-
-    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if call is None:
-        return False
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        if call(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), folder)
-    finally:
-        os.close(fd)
-    return True
 
 
 def words_of(error: BaseException) -> str:
