@@ -255,7 +255,7 @@ def dump_yaml(value: Any) -> str:
 
     def text(dumper: Dumper, data: str) -> Any:
         try:
-            quoted = plain_scalar(data) is not data
+            quoted = not data.isprintable() or plain_scalar(data) is not data
         except ValueError:
             quoted = True
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"' if quoted else None)

@@ -152,7 +152,7 @@ _VALUES = st.recursive(
 )
 
 
-@given(_VALUES | st.sampled_from(["12e4", "1_000", "0o17", "no", "<<", "=", "2024-01-01", "00:30:00", "~", "1" * 5000]))
+@given(_VALUES | st.sampled_from(["12e4", "1_000", "0o17", "no", "<<", "=", "2024-01-01", "00:30:00", "~", "\x85", "1" * 5000]))
 def test_what_is_written_as_yaml_is_read_back_exactly(value: Any) -> None:
     back = load_yaml(dump_yaml({"key": value}))["key"]
     assert back == value
