@@ -360,8 +360,12 @@ class TestEndings:
         died = stream.session(status="died")
         assert (died["question"], died["outcome"]) == (None, {})
         assert page.post("note", {"text": "x"}) == (409, {"problem": "the session is over"})
-        (folder.metadata / "end_state.json").write_text(json.dumps({"outcome": "crashed", "exit_code": -9}))
-        assert stream.session(outcome={"outcome": "crashed", "exit_code": -9})
+        witness = Journal(folder.metadata / "witness.jsonl")
+        witness.write("died", exit_code=-9)
+        witness.write("death", failure={"step": "test_it", "message": "ended by SIGKILL"})
+        witness.write("ended", outcome="crashed", exit_code=-9, by="sidecar")
+        told = stream.session(outcome={"outcome": "crashed", "exit_code": -9})
+        assert (told["status"], told["failures"]) == ("died", ["test_it: ended by SIGKILL"])
 
     def test_it_goes_when_the_session_is_over_and_nobody_looks(self, folder: Folder, serve: Any) -> None:
         page = serve(folder, linger_s=0.2)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...log import LogFollower
-from ...records import END_STATE, JOURNAL, METADATA, RESCUE_JOURNAL, WITNESS_JOURNAL, JournalReader
-from ...system import is_alive, read_json
+from ...records import JOURNAL, METADATA, RESCUE_JOURNAL, WITNESS_JOURNAL, JournalReader
+from ...system import is_alive
 
 #: What is kept for a browser that comes later.
 LOG_ROWS = 1000
@@ -127,9 +127,16 @@ class LiveSession:
             self._acquisitions.append(str(event.get("name")))
         elif kind == "acquisition_finished" and event.get("name") in self._acquisitions:
             self._acquisitions.remove(str(event["name"]))
-        elif kind in ("ending", "ended", "discarded", "died"):
+        elif kind in ("ending", "discarded"):
             self.status = kind
-            self._outcome = {key: event[key] for key in ("outcome", "exit_code") if key in event} or self._outcome
+        elif kind == "ended":
+            # Its witness ends a session that died.
+            self.status = "died" if event.get("by") else "ended"
+            self._outcome = {key: event.get(key) for key in ("outcome", "exit_code")}
+        elif kind == "died":
+            self._die()
+        elif kind == "death":
+            self._keep("failures", [event.get("failure")])
 
     def _begin(self, event: dict[str, Any]) -> None:
         self._facts = {key: event.get(key) for key in _FACTS}
@@ -182,18 +189,17 @@ class LiveSession:
         return path, mimetypes.guess_type(name)[0] or ""
 
     def _look_for_death(self) -> None:
-        """Find out by itself that the process is gone, and what its witness wrote about it then."""
+        """Find out that the process is gone also where no witness tells it."""
         now = time.monotonic()
-        if self._process is None or now - self._looked < _ALIVE_S:
+        if self._process is None or self.over or now - self._looked < _ALIVE_S:
             return
         self._looked = now
-        if self.status in ("running", "ending") and not is_alive(*self._process):
-            self.status = "died"
-        if self.status == "died" and "outcome" not in self._outcome:
-            end = read_json(self.metadata / END_STATE) or {}
-            if end.get("outcome") and not end.get("provisional"):
-                self._outcome = {"outcome": end["outcome"], "exit_code": end.get("exit_code")}
-        if self.status == "died" and self.question is not None:
+        if not is_alive(*self._process):
+            self._die()
+
+    def _die(self) -> None:
+        self.status = "died"
+        if self.question is not None:
             self._close_question({"id": self.question["id"], "by": "", "text": ""})
 
     # -- log and samples ---------------------------------------------------------------------------------------------

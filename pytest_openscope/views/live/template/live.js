@@ -39,7 +39,7 @@
     find("rig").textContent = session.rig_id || "–";
     find("dry-run").hidden = !session.dry_run;
     find("acquisitions").textContent = (session.acquisitions || []).join(", ") || "–";
-    const ending = session.status === "died" ? "The experiment's process has died. Look at the hardware; its helper process finishes the session."
+    const ending = session.status === "died" ? `The experiment's process has died. Look at the hardware. ${outcome ? `The helper process has finished the session: ${outcome}.` : "The helper process finishes the session."}`
       : session.status === "ended" ? `The session has ended: ${outcome}, exit code ${session.outcome.exit_code}.`
       : session.status === "ending" ? "The session is ending." : "";
     find("ending").textContent = ending;
@@ -61,6 +61,7 @@
       return row;
     }));
     showPictures();
+    if (over()) fill("steps", steps.map(stepRow));
   }
 
   const address = (name) => `picture/${name.split("/").map(encodeURIComponent).join("/")}`;
@@ -134,7 +135,7 @@
 
   // -- steps
   function stepRow(step) {
-    const row = make("tr"), word = step.outcome || (step.skipped ? "skipped" : step.ended ? "skipped" : "running");
+    const row = make("tr"), word = step.outcome || (step.skipped ? "skipped" : step.ended ? "skipped" : over() ? "crashed" : "running");
     row.append(make("td", step.step), make("td", `${step.phase}${step.kind === "fixture" ? " (fixture)" : ""}`), make("td", `${SIGNS[word] || ""} ${word}`, word),
       make("td", step.ended ? duration(step.duration_s) : ""), make("td", String(step.attempts)), make("td", step.skipped || ""));
     return row;
