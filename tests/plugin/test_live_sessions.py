@@ -187,7 +187,8 @@ def test_focus(operator):
         time.sleep(0.02)
 """
     )
-    command = [*bench.command("--live", ids=False), "--subject-id", "m", "--user-id", "u"]
+    often = ("--param", "resource_log_interval=0.2", "--live")
+    command = [*bench.command(*often, ids=False), "--subject-id", "m", "--user-id", "u"]
     terminal = Terminal(command, bench.path)
     try:
         terminal.until("live page: http://")
@@ -227,11 +228,13 @@ def test_focus(operator):
         page.wait_for_selector("#log-view .row.INFO", state="hidden")
         page.fill("#filter-text", "no such text")
         page.wait_for_selector("#log-view .row.WARNING", state="hidden")
-        page.wait_for_selector("#plots svg polyline[points*=',']", state="attached")
+        page.wait_for_selector("#plots svg polyline[points*=' ']", state="attached")
         page.wait_for_selector("#steps td.running")
         assert page.locator("#pictures img").count() == 1
-        shown = os.environ.get("OPENSCOPE_SCREENSHOTS")
+        shown = os.environ.get("LIVE_PAGE_SCREENSHOTS")
         if shown:
+            page.fill("#filter-text", "")
+            page.select_option("#filter-level", "0")
             page.screenshot(path=str(Path(shown) / "live.png"), full_page=True)
         page.click("#stop")
         page.click("#stop-now")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from urllib.parse import urlsplit
 
 import psutil
@@ -227,6 +228,12 @@ def test_what_people_say_goes_through_the_inbox(folder: Folder, serve: Any, side
     folder.journal.write("question", id="q2", text="Notes:", kind="lines", default="", picture="")
     stream.state(lambda state: state["question"])
     assert page.post("answer", {"question": "q2", "text": "one\ntwo"})[0] == 200
+    folder.journal.write("answered", id="q2", by="", text="")
+    folder.journal.write("question", id="q3", text="Good?", kind="confirm", default="", picture="attachments/stack.tif")
+    assert stream.state(lambda state: state["question"] and state["question"]["id"] == "q3")["question"] == {
+        **{"id": "q3", "text": "Good? (picture: attachments/stack.tif)", "kind": "confirm", "default": "", "picture": ""},
+        "at": ANY,
+    }
     assert sidecar == [
         {"type": "note", "text": "sneezed: größer"},
         {"type": "answer", "question": "q1", "text": "24 5"},

@@ -120,7 +120,9 @@ class LiveSession:
             self._keep(str(event.get("field")), event.get("values") or [])
         elif kind == "question":
             self.question = {key: value for key, value in event.items() if key not in ("event", "mono")}
-            self._allow(str(event.get("picture") or ""))
+            if not self._allow(name := str(event.get("picture") or "")) and name:
+                # No browser shows such a file.
+                self.question.update(picture="", text=f"{event.get('text')} (picture: {name})")
         elif kind == "answered":
             self._close_question(event)
         elif kind == "acquisition_started":
@@ -168,9 +170,10 @@ class LiveSession:
                 self._attachments.append(name)
                 self._allow(name)
 
-    def _allow(self, name: str) -> None:
+    def _allow(self, name: str) -> bool:
         if mimetypes.guess_type(name)[0] in _PICTURES:
             self.pictures.add(name)
+        return name in self.pictures
 
     def _close_question(self, event: dict[str, Any]) -> None:
         if self.question is not None and self.question.get("id") == event.get("id"):
