@@ -52,7 +52,13 @@ STEPS = {"session_archiver": ReadyMade(run_post_acquisition, would, problems_of)
 
 
 def archive_session(
-    session_folder: Path, /, *, step: str = "session_archiver", logger: logging.Logger | None = None, **parameters: Any
+    session_folder: Path,
+    /,
+    *,
+    step: str = "session_archiver",
+    logger: logging.Logger | None = None,
+    progress: Callable[[float, float, str], object] = lambda *_: None,
+    **parameters: Any,
 ) -> dict[str, Any] | None:
     """Archive a folder as the step ``session_archiver`` does, from a Python experiment.
 
@@ -61,6 +67,7 @@ def archive_session(
             ``session_dir`` says otherwise.
         step: name of this archive, unique in its session.
         logger: gets the progress and the report.
+        progress: shows how far it is: ``experiment.progress``.
         parameters: as in ``module_parameters``.
 
     Returns:
@@ -69,7 +76,7 @@ def archive_session(
     Raises:
         ModuleFailed: a parameter is wrong; files could not be archived, all of them named; or the time is up.
     """
-    return _archive(session_folder, parameters, step, logger or logging.getLogger(__name__))
+    return _archive(session_folder, parameters, step, logger or logging.getLogger(__name__), progress)
 
 
 def _archive(

@@ -85,6 +85,8 @@ class _AcquisitionJoint:
     def take_event(self, event: str, **fields: Any) -> None:
         """Write an event into the journal."""
         session = self._session
+        if event == "acquisition_finished":
+            session.last_output = None
         if event == "acquisition_batch":
             fields["log_size"] = session.log.size
         elif event in ("acquisition_starting", "acquisition_started"):

@@ -268,8 +268,14 @@ def test_a_python_experiment_archives_with_one_call(bench: Any) -> None:
         f"    base = {str(bench.path)!r}\n"
         "    name = experiment.session_folder.name\n"
         "    places = dict(network_dir=f'{base}/network/{name}', backup_dir=f'{base}/backup/{name}')\n"
-        "    report = archive_session(experiment.session_folder, **places)\n"
+        "    told = []\n"
+        "    def tell(*how_far):\n"
+        "        told.append(how_far)\n"
+        "        experiment.progress(*how_far)\n"
+        "    report = archive_session(experiment.session_folder, progress=tell, **places)\n"
         "    assert report['complete']\n"
+        "    done, total, unit = told[-1]\n"
+        "    assert done == total >= 2000 and unit == 'bytes'\n"
     )
     result = bench.run("test_experiment.py")
     assert result.ret == 0, result.stdout.str()

@@ -102,7 +102,8 @@ class Terminal:
         while self.process.poll() is None:
             assert time.monotonic() < deadline, f"it does not end:\n{self.text}"
             self.watch(time.monotonic() + 0.02)
-        self.watch(time.monotonic() + 0.1)
+        while select.select([self.fd], [], [], 0.2)[0]:
+            self._read(deadline)
         return self.process.returncode
 
     def close(self) -> None:
@@ -194,6 +195,7 @@ _NORMAL = [
     (r"\b\d:\d\d:\d\d\b", "0:00:00"),
     (r"\b\d\d:\d\d:\d\d\b", "00:00:00"),
     (r"[\d.]+ [kMGT]B free", "9 GB free"),
+    (r"mirror (up to date|[\d.]+ \w+ behind)", "mirror 1 kB behind"),
     (r"run\.py:\d+", "run.py:000"),
     (r"/tmp/o-\w{8}", "/tmp/o-somewhat"),
     (r"^platform .*", "platform ..."),
@@ -343,7 +345,9 @@ def test_60_columns_without_colour_and_a_failure(bench: Any, show: Any) -> None:
     assert set(re.findall(rb"\x1b\[([0-9;]*)m", screen.raw)) <= {b"0", b""}
 
 
-def test_200_columns_and_a_crash(bench: Any, show: Any) -> None:
+def test_200_columns_with_a_mirror_and_a_crash(bench: Any, show: Any) -> None:
+    rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
+    bench.write("rig.yaml", f"{rig}centralized_log_directory: {bench.path / 'central'}\n")
     bench.steps(
         CAMERA
         + "def test_record(acquisition, experiment):\n    record(acquisition, experiment)\n"
@@ -399,7 +403,7 @@ def test_fails():
 def test_what_pytest_and_steps_print_is_the_same_with_an_area_and_without(bench: Any, show: Any, options: Any) -> None:
     """Drawn as often as can be, on a terminal over which much scrolls, against a session whose area is never drawn."""
     shown = []
-    for name, draw_s in (("drawa", 0.001), ("drawb", 1e6)):
+    for name, draw_s in (("drawa", 0.01), ("drawb", 1e6)):
         rig = bench.beside(name)
         rig.steps(MUCH)
         rig.write("conftest.py", f"from pytest_openscope.views.terminal import view\nview.DRAW_S = {draw_s}\n")

@@ -166,7 +166,7 @@ class Picture:
         )
         rows.append(_row(counts, Text("")))
         if seen.stopping:
-            rows += self._wrapped(console, f"!! {seen.stopping} ({clock(seen.stopping_s)} ago)", "bold yellow")
+            rows += self._wrapped(console, f"!! {seen.stopping}", f"{clock(seen.stopping_s)} ago")
         if seen.waiting:
             rows.append(
                 _row(
@@ -213,15 +213,16 @@ class Picture:
         return Text(f"{title.plain}{'─' * (width - len(end) - title.cell_len)}{end}", "dim", no_wrap=True)
 
     @staticmethod
-    def _wrapped(console: Console, text: str, style: str) -> list[RenderableType]:
+    def _wrapped(console: Console, text: str, right: str) -> list[RenderableType]:
         from rich.text import Text
 
-        lines = list(Text(text, style).wrap(console, console.width))
+        width = console.width - len(right) - 1
+        lines = list(Text(text, "bold yellow").wrap(console, width))
         if len(lines) > _MOST_LINES:
             lines = lines[:_MOST_LINES]
-            lines[-1].truncate(console.width - 1)
+            lines[-1].truncate(width - 1)
             lines[-1].append("…")
-        return [*lines]
+        return [_row(line, Text("" if number else right, "bold")) for number, line in enumerate(lines)]
 
 
 def _row(left: RenderableType, right: RenderableType) -> RenderableType:

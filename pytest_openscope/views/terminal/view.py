@@ -72,9 +72,10 @@ class TerminalView:
         self._free: tuple[float, str] = (float("-inf"), "")
         encoding = str(getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
         self._ascii_only = sys.platform != "win32" and encoding not in ("utf8", "utf")
-        colour = not os.environ.get("NO_COLOR") and getattr(config.option, "color", "auto") != "no"
-        self._picture = Picture(colour, self._ascii_only)
-        self._is_terminal = _is_terminal(sys.stdout) and not os.environ.get("CI") and obeys_control_sequences(fd)
+        self._somebody_looks = _is_terminal(sys.stdout)
+        self._is_terminal = self._somebody_looks and not os.environ.get("CI") and obeys_control_sequences(fd)
+        no_colour = os.environ.get("NO_COLOR") or getattr(config.option, "color", "auto") == "no"
+        self._picture = Picture(self._is_terminal and not no_colour, self._ascii_only)
         quiet = config.option.verbose < 0
         self._plain_steps = not self._is_terminal and not quiet
 
@@ -223,12 +224,15 @@ class TerminalView:
     # -- lines ---------------------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
-        if not self._is_terminal or self._waiting is None:
+        stream = sys.__stdout__
+        if not self._somebody_looks or stream is None:
             return
         at = datetime.now().strftime("%H:%M:%S")
         who = clean(_place(self._running[-1][0])) if self._running else "the session"
         line = self._picture.prompt_line(f">> ANSWER NEEDED at {at}: {who} waits", max(20, _columns(self._fd) - 1))
-        os.write(self._fd, f"{line}\n".encode("ascii" if self._ascii_only else "utf-8", "replace"))
+        # Capture is suspended while somebody is asked, and this is no output of the step.
+        stream.write(f"{line}\n")
+        stream.flush()
 
     def _say(self, text: str, from_thread: bool = False) -> None:
         """Print a line of its own, past pytest's capture, and let pytest begin a new line after it."""
@@ -239,7 +243,7 @@ class TerminalView:
             reporter.write_line(line)
             reporter.flush()
             return
-        begun = reporter._tw.width_of_current_line > 0
+        begun = reporter._tw.width_of_current_line > 0 or self._waiting is not None
         reporter.currentfspath, reporter._tw._current_line = None, ""
         line = f"{chr(10) * begun}{line}\n"
         stream = getattr(reporter._tw, "_file", None)
