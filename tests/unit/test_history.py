@@ -22,6 +22,7 @@ from pytest_openscope.issues import fingerprint_of
 from pytest_openscope.records import Failure, Outcome, Phase
 from pytest_openscope.views.history import (
     HistoryAnswer,
+    HistoryError,
     HistoryRequest,
     HistorySource,
     answer_history,
@@ -572,7 +573,7 @@ def test_a_database_in_use_and_a_damaged_one(
     holder.stdout.readline()
     capsys.readouterr()
     assert main(arguments) == 1
-    assert "close what has it open, or give another --database" in capsys.readouterr().err
+    assert "close what has it open, look for room on the disk, or give another --database" in capsys.readouterr().err
     holder.communicate(b"")
     assert not list(lab.folder.glob("*.damaged*"))
     for content in (b"no database", b"", database.read_bytes()[:5000] + bytes(20_000)):
@@ -584,6 +585,21 @@ def test_a_database_in_use_and_a_damaged_one(
         assert "Traceback" not in errors
     kept = lab.folder / "history.duckdb.damaged-1"
     assert kept.read_bytes() == b"no database"
+
+
+def test_the_database_of_another_version_is_left_as_it_is(lab: Lab) -> None:
+    session(lab.root)
+    lab.ask()
+    with duckdb.connect(str(lab.folder / "history.duckdb")) as connection:
+        connection.execute("UPDATE facts SET value = '0' WHERE name = 'version'")
+    for _ in range(2):
+        with pytest.raises(
+            HistoryError, match=r"made by another version of pytest-openscope -> give another one with --database"
+        ):
+            lab.ask()
+    with duckdb.connect(str(lab.folder / "history.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM sessions").fetchall() == [(1,)]
+    assert not list(lab.folder.glob("*.damaged*"))
 
 
 def test_names_with_any_characters(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 """The history of rigs: what many sessions left, in one database on this computer, as tables that people and programs read."""
 
 from .answers import HistoryAnswer
+from .database import HistoryError
 from .finding import Source as HistorySource
 from .page import write_history_page
-from .service import HistoryError, HistoryRequest, answer_history, history_database
+from .service import HistoryRequest, answer_history, history_database
 from .tables import history_tables
 
 __all__ = [

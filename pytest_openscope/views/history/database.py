@@ -21,7 +21,7 @@ from .reading import DRY_RUN, TABLES, Rows
 if TYPE_CHECKING:
     import duckdb
 
-#: Raised whenever a column's meaning changes: an older database is read anew from the sources.
+#: Raised whenever a column or its meaning changes.
 _VERSION = 1
 _CONFIG: dict[str, Any] = {
     # Nothing is loaded from the network; what is needed is in the package.
@@ -34,11 +34,16 @@ _FOLDERS = (
 )
 
 
+class HistoryError(Exception):
+    """There can be no answer now; the text says why and what to do."""
+
+
 class Database:
     """An open database; whoever has it open has it alone.
 
     Raises:
         duckdb.Error: the file is damaged, or open in another program.
+        HistoryError: another version of this package has made it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,17 +63,18 @@ class Database:
     def _create(self) -> None:
         run = self.connection.execute
         run("CREATE TABLE IF NOT EXISTS facts (name VARCHAR PRIMARY KEY, value VARCHAR)")
-        known = self.fact("version")
-        if known and known != str(_VERSION):
-            for name in (*TABLES, "folders", "days", "partitions"):
-                run(f"DROP TABLE IF EXISTS {name}")
+        if self.fact("version") not in ("", str(_VERSION)):
+            # It may know sessions whose folders are gone, so nothing of it is thrown away.
+            self.close()
+            remedy = "give another one with --database, which reads all sessions"
+            raise HistoryError(f"{self.path} was made by another version of pytest-openscope -> {remedy}")
         for name, columns in TABLES.items():
             run(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(f'{column} {kind}' for column, kind in columns.items())})")
         run(f"CREATE TABLE IF NOT EXISTS folders ({_FOLDERS})")
         run("CREATE TABLE IF NOT EXISTS days (source VARCHAR, date DATE)")
         run("CREATE TABLE IF NOT EXISTS partitions (date DATE, rig VARCHAR, run BIGINT)")
-        run("INSERT OR REPLACE INTO facts VALUES ('version', $1)", [str(_VERSION)])
-        run("INSERT OR IGNORE INTO facts VALUES ('run', '0'), ('id', $1)", [uuid.uuid4().hex])
+        given = [str(_VERSION), uuid.uuid4().hex]
+        run("INSERT OR IGNORE INTO facts VALUES ('version', $1), ('run', '0'), ('id', $2)", given)
 
     def fact(self, name: str) -> str:
         """Return one of the database's own facts; "" where it is unknown."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...config import default_state_directory
 from ...system import FileLock, replace_file
 from .answers import HistoryAnswer, ask
-from .database import Database
+from .database import Database, HistoryError
 from .finding import Source
 
 #: A first pass over a slow share takes long; whoever waits is told so.
@@ -21,10 +21,6 @@ _TELL_AFTER_S = 1.0
 _TELL_EVERY = 5000
 #: What DuckDB says of files that are none of its own, cut short or overwritten.
 _DAMAGE = ("not a valid DuckDB", "orrupt", "checksum", "deserialize", "not read enough bytes", "INTERNAL Error")
-
-
-class HistoryError(Exception):
-    """There can be no answer now; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,8 @@ def answer_history(request: HistoryRequest) -> HistoryAnswer:
         except duckdb.ProgrammingError:
             raise  # No state of a file or a disk leads to these.
         except duckdb.Error as error:
-            raise HistoryError(f"{path}: {_first_line(error)} -> close what has it open, or give another --database") from error
+            remedy = "close what has it open, look for room on the disk, or give another --database"
+            raise HistoryError(f"{path}: {_first_line(error)} -> {remedy}") from error
         except OSError as error:
             raise HistoryError(f"{error.filename or request.parquet}: {error.strerror or error}") from error
 
