@@ -82,7 +82,9 @@ def parameters_of(folder: Path) -> dict[str, tuple[Any, str]]:
             [Mistake(OPTION, f"{folder} is no session folder of this plugin", "give the folder that holds launcher_metadata")]
         )
     where = f"session {folder.name} ({OPTION})"
-    return {key: (_unmasked(value), where) for key, value in found.items() if key != "rig_id" and _unmasked(value) != _MASK}
+    # Its sidecar, which runs this one's steps, tells people of the crash; without its addresses the block would be a mistake.
+    left_out = ("rig_id", "alerts")
+    return {key: (_unmasked(value), where) for key, value in found.items() if key not in left_out and _unmasked(value) != _MASK}
 
 
 def _unmasked(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,15 +42,17 @@ def holding(folder: Path, *words: str) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and any(form in path.read_bytes() for form in spelt)]
 
 
-@pytest.mark.parametrize("given", ["rig file", "environment", "command line", "replaced"])
+@pytest.mark.parametrize("given", ["rig file", "environment", "command line", "replaced", "parameter file"])
 def test_no_file_of_a_failed_session_holds_an_address(
     bench: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.setenv("LAB_ALERTS", inbox.url)
+    bench.write("p.json", json.dumps({"alerts": {"to": [inbox.url.replace(HOOK, "zq-other")]}}))
     to, more = {
         "rig file": (f"['{inbox.url}']", []),
         "environment": ("$LAB_ALERTS", []),
         "command line": ("[]", ["--param", f"alerts.to=['{inbox.url}']"]),
+        "parameter file": ("[]", ["--params", "p.json", "--param", f"alerts.to=['{inbox.url}']"]),
         "replaced": (f"['{inbox.url.replace(HOOK, 'zq-other')}']", ["--param", f"alerts.to=['{inbox.url}']"]),
     }[given]
     bench.write("rig.yaml", f"{RIG}alerts:\n  to: {to}\n")
@@ -97,6 +100,22 @@ def test_a_dry_run_tells_nobody_and_sends_nothing(bench: Any, inbox: Inbox, rece
     bench.wait_for(lambda: '"finished"' in (bench.folder / "launcher_metadata" / "witness.jsonl").read_text())
     assert not inbox.tried
     assert not receiver.requests
+
+
+@pytest.mark.parametrize("given", ["rig file", "command line"])
+def test_a_crash_is_told_and_the_rest_of_post_acquisition_runs_all_the_same(bench: Any, inbox: Inbox, given: str) -> None:
+    block = f"alerts:\n  to: ['{inbox.url}']\n" if given == "rig file" else ""
+    more = [] if given == "rig file" else ["--param", f"alerts={{to: ['{inbox.url}'], on: [crashed]}}"]
+    bench.write("rig.yaml", RIG + block)
+    bench.steps(
+        "def test_video(experiment):\n    os.kill(os.getpid(), signal.SIGKILL)\n\n"
+        "@pytest.mark.post_acquisition(after_crash=True)\ndef test_after(experiment):\n    pass\n"
+    )
+    bench.run(*more)
+    bench.wait_for(lambda: '"finished"' in (bench.folder / "launcher_metadata" / "witness.jsonl").read_text(), 60)
+    assert [one["title"] for one in inbox.messages] == ["bench: the session's process or the computer died"]
+    assert bench.outcomes()["test_after"] == "passed"
+    assert holding(bench.path / "sessions", TOKEN, HOOK) == []
 
 
 def test_a_whole_session_reaches_the_collector(bench: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

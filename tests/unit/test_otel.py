@@ -262,8 +262,10 @@ def test_a_batch_whose_answer_never_came_is_the_same_batch_again(start: Start, r
     assert killed
     once = dict(zip(receiver.uids, receiver.bodies, strict=True))
     assert [text for text in once.values() if text.startswith("x ")] == [f"x {n}" for n in range(100)]
-    doubled = [body for body in receiver.bodies if receiver.bodies.count(body) > 1]
-    assert len(doubled) <= 2 * len(str(killed[0]).split("log_records"))
+    doubled = {uid for uid in receiver.uids if receiver.uids.count(uid) > 1}
+    batch = [record for one in killed[0].resource_logs for scope in one.scope_logs for record in scope.log_records]
+    assert doubled == {plain(record.attributes)["log.record.uid"] for record in batch}
+    assert max(receiver.uids.count(uid) for uid in doubled) == 2
 
 
 def test_a_session_that_died_is_sent_with_its_ending(start: Start, receiver: Receiver) -> None:
