@@ -341,19 +341,21 @@ def _start_live_page(session: SessionState) -> None:
         if not session.finished:
             text = f"the live page has ended with code {code}; launcher_metadata/live_page.log may tell why"
             session.log.write("WARNING", _LOGGER, text)
+        questions.lose_page(f"the live page has ended with code {code}")
 
     def tell(event: str, **fields: Any) -> None:
         session.journal.write(event, **mask_json(fields, session.secrets))
 
+    operator = session.operator
+    questions = Questions(tell, terminal=operator.available)
     server = LiveServer(*parse_address(session.options.live))
     try:
         server.start(session.folder, ended)
     finally:
         server.close()
-    operator = session.operator
-    session.questions = Questions(tell, terminal=operator.available)
+    session.questions = questions
     if operator.available or not (session.options.no_input or os.environ.get("CI")):
-        operator.share(session.questions)
+        operator.share(questions)
     say_at_once(session.config, f"live page: {server.url}")
     reach = (
         "this computer only" if server.is_local else "every computer that reaches this one; whoever has its address may answer"

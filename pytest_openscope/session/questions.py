@@ -53,16 +53,21 @@ class Questions:
         self._tell = tell
         self._answers: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._terminal = Terminal() if terminal else None
+        self._page_lost = ""
 
     def take(self, ident: str, text: str) -> None:
         """Take an answer of the live page, in any thread; one that comes too late is dropped by who waits."""
         self._answers.put((ident, text))
 
+    def lose_page(self, why: str) -> None:
+        """Nothing comes from the page any more: where there is no terminal either, nobody can be asked."""
+        self._page_lost = why
+
     def ask(self, prompt: str, logged: str, form: Form) -> str:
         """Return the first answer.
 
         Raises:
-            EOFError: the operator closed the terminal's input.
+            EOFError: the operator closed the terminal's input, or the page is lost and there is no terminal.
         """
         ident = uuid.uuid4().hex
         if self._terminal is not None:
@@ -87,6 +92,9 @@ class Questions:
                 for_question, text = self._answers.get(timeout=_LOOK_S if self._terminal is None else 0)
                 if for_question == ident:
                     return PAGE, text
+                continue
+            if self._page_lost and self._terminal is None:
+                raise EOFError(f"nobody to ask: {self._page_lost}, and there is no terminal")
 
 
 class ThreadedTerminal:

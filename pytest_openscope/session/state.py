@@ -210,6 +210,8 @@ class SessionState:
             text = f"the sidecar {'was started again' if kind == 'restarted' else 'is gone'}: {message.get('reason')}"
             self.log.write("WARNING", "pytest_openscope.sidecar", text)
             if kind == "gave_up":
+                if self.questions is not None:
+                    self.questions.lose_page(text)
                 self.keep("helper_failures", text)
                 if self.mirror["status"] == "pending":
                     self.mirror = {**self.mirror, "reason": f"{text}; the next session on this rig finishes it"}

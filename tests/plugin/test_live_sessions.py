@@ -149,6 +149,25 @@ def test_nothing_is_created_where_the_page_cannot_be_served(bench: Any) -> None:
     assert URL.search(result.stderr.str())
 
 
+def test_a_page_that_dies_costs_the_session_nothing_but_its_answers(bench: Any, start: Callable[..., Live]) -> None:
+    bench.steps(
+        """
+def test_asks(operator):
+    with pytest.raises(EOFError, match="the live page has ended"):
+        operator.ask("Weight?")
+
+def test_goes_on():
+    pass
+"""
+    )
+    live = start("--param", "ask_notes=false")
+    Stream(live.url).state(lambda state: state["question"])
+    (page,) = [one for one in psutil.Process(live.process.pid).children() if "views.live" in " ".join(one.cmdline())]
+    page.kill()
+    assert live.process.wait(30) == 0
+    assert "WARNING acquisition test_asks pytest_openscope.session the live page has ended with code -9" in bench.messages
+
+
 def test_no_input_is_kept(bench: Any, start: Callable[..., Live]) -> None:
     bench.steps("def test_it(operator):\n    assert not operator.available\n")
     assert start("--no-input").process.wait(30) == 0

@@ -95,6 +95,17 @@ def test_without_a_terminal_the_page_answers(monkeypatch: pytest.MonkeyPatch, ca
     assert capsys.readouterr().out == ""
 
 
+def test_a_question_that_nobody_can_answer_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
+    alone = Desk(monkeypatch, terminal=False)
+    alone.later(lambda ident: alone.questions.lose_page("the page has ended"))
+    with pytest.raises(EOFError, match="the page has ended, and there is no terminal"):
+        alone.questions.ask("Weight? ", "Weight?", Form())
+    monkeypatch.setattr(sys, "stdin", open(desk.child, encoding="utf-8", closefd=False))  # noqa: SIM115
+    desk.questions.lose_page("the page has ended")
+    desk.later(lambda ident: desk.type("26\n"))
+    assert desk.questions.ask("Weight? ", "Weight?", Form()) == "26"
+
+
 def test_the_thread_that_reads_a_console(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows' way: a line that comes after the page's answer is the next question's; a closed input is told."""
     reading = io.open(desk.child, encoding="utf-8", closefd=False)  # noqa: SIM115, UP020
