@@ -327,6 +327,15 @@ def test_a_session_and_its_central_copy_are_one(lab: Lab, reads: list[str]) -> N
     assert outcomes == {("bench", 2, 1, 0), ("second", 1, 1, 0), ("third", 1, 0, 1)}
 
 
+def test_a_copy_whose_name_was_taken_counts(lab: Lab) -> None:
+    """Where the name was somebody else's, the mirror puts a number behind the names of its files."""
+    copy = lab.copy(session(lab.root, days_ago=2, **failed()))
+    (copy / "end_state.json").rename(copy / "end_state-2.json")
+    (copy / "launcher.log").rename(copy / "launcher-2.log")
+    central = HistorySource(lab.central, central=True)
+    assert (lab.ask(central).totals["failed"], lab.ask(central, HistorySource(lab.root)).totals["sessions"]) == (1, 1)
+
+
 def test_a_day_that_was_read_is_listed_no_more_unless_a_session_of_it_may_still_end(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
