@@ -25,7 +25,7 @@ from .targets import BLOCK_BYTES, Conflict, Copying, FolderTarget, Target, words
 
 #: Files up to this size share one trip to the disk.
 SMALL_BYTES = 2 * 1024 * 1024
-_BATCH_FILES = 2048
+_BATCH_FILES = 1024
 _BATCH_BYTES = 128 * 1024 * 1024
 #: So many small files at one time are worth a process of their own.
 _HELPED_FILES = 250
