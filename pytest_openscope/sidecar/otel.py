@@ -7,6 +7,7 @@ them the collector has accepted; it stays while anything is owed, and the worker
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import sys
@@ -70,10 +71,10 @@ def owe(view: SessionView) -> None:
 
 
 def forget(note: Path) -> None:
-    """Take a note away: nothing is owed."""
+    """Take a note away, and what a worker left that was killed while it wrote: nothing is owed."""
     with contextlib.suppress(OSError):
-        note.unlink(missing_ok=True)
-        note.with_suffix(".lock").unlink(missing_ok=True)
+        for path in (note, note.with_suffix(".lock"), *note.parent.glob(f".{glob.escape(note.name)}.*.tmp")):
+            path.unlink(missing_ok=True)
 
 
 class _Worker:
