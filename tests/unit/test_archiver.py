@@ -655,6 +655,17 @@ def test_whatever_an_interrupted_copy_left_is_made_right(bench: Bench, left: byt
     bench.assert_equal()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it renames in one step there")
+def test_a_kill_between_the_two_names_of_a_copy_leaves_one(bench: Bench) -> None:
+    bench.write("a", "alpha")
+    bench.network.mkdir()
+    (bench.network / "a").write_text("alpha")
+    target = FolderTarget("network", str(bench.network), str(bench.session))
+    os.link(bench.network / "a", target._partial("a"))
+    assert bench.run().already == 1
+    bench.assert_equal()
+
+
 def test_what_is_right_of_an_interrupted_copy_is_not_written_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write("big", pattern(9 * MB))
     bench.network.mkdir()

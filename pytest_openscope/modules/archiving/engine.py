@@ -472,6 +472,8 @@ class Archiver:
             task.checksum = self._checksum_of_original(task, buffer)
         if target.checksum_of(name, self._algo, self.stop.is_set) != task.checksum:
             raise Conflict(f"another file of the same size is there already: {where}")
+        if isinstance(target, FolderTarget):
+            target.discard(name)  # a kill between the copy's two names leaves both
         self._keep(target, [task])
         with self._lock:
             self.report.already += 1
