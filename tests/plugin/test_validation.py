@@ -195,7 +195,7 @@ def test_everything_passes(full: Rig, github: GitHub) -> None:
     groups = {check.partition("[")[0].partition(".")[0] for check in found}
     from pytest_openscope.checks.readiness import CHECK_GROUPS
 
-    assert groups == set(CHECK_GROUPS)
+    assert groups == set(CHECK_GROUPS) - {"acquisition"}  # of workflows, where there is one
     measured = {check: (one["unit"], one["limit"]) for check, one in found.items() if isinstance(one["value"], float)}
     assert measured == {
         "disk.free_space": ("GB", 0.001),

@@ -204,7 +204,7 @@ def test_an_end_in_the_background_is_a_failure(host: Host) -> None:
 @posix_only
 def test_a_stop_that_is_asked_for_stops_all_in_order(host: Host) -> None:
     def stop() -> None:
-        _until(lambda: (host.folder / "diary").exists() and len(host.diary) == 3)
+        _until(lambda: all_known(host, 3))
         host.acquisition.stop_all("Ctrl-C", wait=False)
 
     stopper = threading.Thread(target=stop)
@@ -227,7 +227,7 @@ def test_the_end_of_the_session_stops_all_in_order(host: Host) -> None:
 
     step = threading.Thread(target=run)
     step.start()
-    _until(lambda: (host.folder / "diary").exists() and len(host.diary) == 3)
+    _until(lambda: all_known(host, 3))
     assert host.acquisition.longest_stop_s == 3 * 4.5
     host.acquisition.stop_all("the session ends")
     step.join()
@@ -238,7 +238,7 @@ def test_the_end_of_the_session_stops_all_in_order(host: Host) -> None:
 @posix_only
 def test_a_keyboard_interrupt_stops_all_in_order(host: Host) -> None:
     def interrupt() -> None:
-        _until(lambda: (host.folder / "diary").exists() and len(host.diary) == 2)
+        _until(lambda: all_known(host, 2))
         os.kill(os.getpid(), signal.SIGINT)
 
     stopper = threading.Thread(target=interrupt)
@@ -247,6 +247,12 @@ def test_a_keyboard_interrupt_stops_all_in_order(host: Host) -> None:
         host.acquisition.run_all([recorder("a"), recorder("b")], stop_order=["a", "b"])
     stopper.join()
     assert host.order == closed_in_order("a", "b")
+
+
+def all_known(host: Host, count: int) -> bool:
+    """All are up, and the session's side knows of each: a child can be up before its start has returned there."""
+    up = (host.folder / "diary").exists() and len(host.diary) == count
+    return up and host.acquisition.longest_stop_s == count * 4.5
 
 
 def _until(ready: Callable[[], bool]) -> None:

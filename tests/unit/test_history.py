@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
 import random
@@ -527,7 +526,7 @@ def test_ctrl_c_within_a_query_is_no_error(
     monkeypatch.setattr("pytest_openscope.cli.history.step_back", lambda: None)
 
     def long(database: Any, *_: Any) -> None:
-        threading.Timer(0.3, _thread.interrupt_main).start()
+        threading.Timer(0.3, database.connection.interrupt).start()  # what DuckDB does at a Ctrl-C
         database.connection.execute("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b")
 
     monkeypatch.setattr(service, "ask", long)
