@@ -71,7 +71,7 @@ class AsRun:
         Raises:
             OSError: the file cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)
         write_atomic(self._folder / FREEZE, "".join(f"{line}\n" for line in lines).encode())
 
     def write(self) -> None:
@@ -80,7 +80,7 @@ class AsRun:
         Raises:
             OSError: the file cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)
         write_json(self._folder / MANIFEST, self._mask({**self._facts, "files": list(self._files.values())}))
 
 

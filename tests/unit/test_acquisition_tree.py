@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from pytest_openscope.system import tree
+from pytest_openscope.system import process_tree as tree
 from pytest_openscope.system.process_tree import MARK_FOLDER, MARK_NAME, ProcessTree, StopPolicy
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals of POSIX")
