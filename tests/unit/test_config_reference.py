@@ -19,7 +19,7 @@ from pytest_openscope.config.tables import fill_tables
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "configuration.md"
 _EVERY_KEY = [(model, name) for model in TABLES.values() for name in keys_of(model)]
-_RIGS = sorted((ROOT / "example_rigs").rglob("*rig*.yaml"))
+_RIGS = sorted((ROOT / "example_rigs").glob("*/*rig*.yaml"))
 _PARAMETERS = sorted([*(ROOT / "example_rigs").glob("*/*.json"), *(ROOT / "tests/unit/data").rglob("*.json")])
 
 

@@ -29,7 +29,11 @@ def _imports(text: str) -> set[tuple[str, str]]:
 
 
 def _examples() -> dict[str, str]:
-    texts = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in (ROOT / "example_rigs").rglob("*.py")}
+    texts = {
+        str(path.relative_to(ROOT)): path.read_text("utf-8")
+        for path in (ROOT / "example_rigs").rglob("*.py")
+        if "sessions" not in path.parts
+    }
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for number, (language, block) in enumerate(re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)):
             if language == "python":
