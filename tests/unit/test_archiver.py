@@ -980,7 +980,8 @@ def test_stop_ends_helpers_too_and_the_rest_follows(helped: Bench, monkeypatch: 
     monkeypatch.setattr(archiver, "_start_helper", begin_and_stop)
     report = archiver.run()
     assert report.stopped
-    assert [helper._process.returncode for helper in archiver._helpers] == [-signal.SIGKILL] * 2
+    # The second one is not begun where the first one's start already heard the stop.
+    assert {helper._process.returncode for helper in archiver._helpers} == {-signal.SIGKILL}
     assert helped.run().complete
     helped.assert_equal()
 
