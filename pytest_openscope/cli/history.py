@@ -66,14 +66,7 @@ def history(
         for source in sources
         if not source.central and (source.path / METADATA).is_dir() and (source.path / METADATA / END_STATE).exists()
     ]
-    for option, target in (("--html", html), ("--database", database)):
-        if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
-            mistakes.append(f"{option} {target}: is no file in a folder that exists -> name one")
-    if parquet is not None and parquet.exists() and not parquet.is_dir():
-        mistakes.append(f"--parquet {parquet}: is a file -> name a folder")
-    for option, target in (("--parquet", parquet), ("--database", database)):
-        if target is not None and not _is_text(target):
-            mistakes.append(f"{option} {target!r}: DuckDB takes no name with such bytes -> give another one")
+    mistakes += _unusable_targets(html, database, parquet)
     if mistakes:
         tell(mistakes)
         return EXIT_USAGE
@@ -105,6 +98,20 @@ def history(
     for problem in answer.problems:
         print(f"WARNING: {problem}", file=sys.stderr)
     return EXIT_FOUND if answer.problems else EXIT_OK
+
+
+def _unusable_targets(html: Path | None, database: Path | None, parquet: Path | None) -> list[str]:
+    """Return what is wrong with the places that results go to."""
+    mistakes = []
+    for option, target in (("--html", html), ("--database", database)):
+        if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
+            mistakes.append(f"{option} {target}: is no file in a folder that exists -> name one")
+    if parquet is not None and parquet.exists() and not parquet.is_dir():
+        mistakes.append(f"--parquet {parquet}: is a file -> name a folder")
+    for option, target in (("--parquet", parquet), ("--database", database)):
+        if target is not None and not _is_text(target):
+            mistakes.append(f"{option} {target!r}: DuckDB takes no name with such bytes -> give another one")
+    return mistakes
 
 
 def _is_text(path: Path) -> bool:

@@ -125,6 +125,7 @@ def ask_service(parameters: ServiceParameters, path: tuple[str, ...], log: loggi
 
 def _get(url: str, limit_s: float) -> Answer:
     import requests
+    from urllib3.exceptions import ReadTimeoutError
 
     errors = requests.exceptions
     try:
@@ -132,6 +133,9 @@ def _get(url: str, limit_s: float) -> Answer:
             status, body = response.status_code, _body(response)
             encoding, wait = response.encoding or "utf-8", response.headers.get("Retry-After", "")
     except (errors.ConnectionError, errors.Timeout, errors.ChunkedEncodingError, errors.ContentDecodingError) as error:
+        # While a body is read, requests wraps the library's own timeout into a ConnectionError.
+        if isinstance(error, errors.ReadTimeout) or any(isinstance(one, ReadTimeoutError) for one in error.args):
+            raise _Passing(f"no whole answer within {limit_s:g} s") from None
         raise _Passing(f"cannot be reached: {_cause(error)}") from None
     except errors.RequestException as error:
         raise ModuleFailed(f"{mask_text(url)}: {_cause(error)}") from None

@@ -179,7 +179,7 @@ def _dripping_headers(connection: socket.socket, stop: threading.Event) -> None:
 def test_slow_servers_are_left_in_time(session: Session, serve: Any) -> None:
     with broken_server(serve) as (url, asked):
         began = time.monotonic()
-        with pytest.raises(ModuleFailed, match=r"(no whole answer within 0.3 s|Read timed out).* \(2 attempts\)"):
+        with pytest.raises(ModuleFailed, match=r"no whole answer within 0.3 s \(2 attempts\)"):
             session.run(
                 "metadata_subject_fetch",
                 metadata_service_base_url=url,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -44,10 +44,10 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
         "Failures by fingerprint",
         answer.failures,
         [
-            ("fingerprint", lambda one: one["fingerprint"]),
-            ("failures", lambda one: one["failures"]),
-            ("what", lambda one: what(one)),
-            ("step", lambda one: one["step"]),
+            ("fingerprint", "fingerprint"),
+            ("failures", "failures"),
+            ("what", what),
+            ("step", "step"),
             ("rigs", lambda one: ", ".join(one["rigs"])),
             ("last", lambda one: day(one["last"])),
             ("days between", lambda one: number(one["days_between"])),
@@ -57,27 +57,25 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
         "Rigs",
         answer.rigs,
         [
-            ("rig", lambda one: one["rig_id"]),
-            *_counts(),
+            ("rig", "rig_id"),
+            *_COUNTS,
             ("h between", lambda one: number(one["hours_between_failures"])),
             ("days between", lambda one: number(one["days_between_failures"])),
             ("sessions since", lambda one: one["sessions_since_failure"] if one["failed"] else "–"),
             ("last failure", lambda one: day(one["last_failure"])),
         ],
     )
-    yield from _table(
-        "Weeks", answer.weeks[-_MOST_WEEKS:], [("week of", lambda one: one["week"]), *_counts()], len(answer.weeks)
-    )
+    yield from _table("Weeks", answer.weeks[-_MOST_WEEKS:], [("week of", "week"), *_COUNTS], len(answer.weeks))
     yield from _table(
         "Steps",
         answer.steps,
         [
-            ("step", lambda one: one["step"]),
-            ("phase", lambda one: one["phase"]),
-            ("runs", lambda one: one["runs"]),
-            ("failed", lambda one: one["failed"]),
-            ("skipped", lambda one: one["skipped"]),
-            ("repeated", lambda one: one["repeated"]),
+            ("step", "step"),
+            ("phase", "phase"),
+            ("runs", "runs"),
+            ("failed", "failed"),
+            ("skipped", "skipped"),
+            ("repeated", "repeated"),
             ("median s", lambda one: number(one["median_s"])),
             ("95 % s", lambda one: number(one["percentile_95_s"])),
         ],
@@ -86,12 +84,12 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
         "Devices",
         answer.devices,
         [
-            ("rig", lambda one: one["rig_id"]),
-            ("device", lambda one: one["device"]),
-            ("sessions", lambda one: one["sessions"]),
-            ("simulated", lambda one: one["simulated"]),
-            ("failed", lambda one: one["failed"]),
-            ("failures that name it", lambda one: one["failures_that_name_it"]),
+            ("rig", "rig_id"),
+            ("device", "device"),
+            ("sessions", "sessions"),
+            ("simulated", "simulated"),
+            ("failed", "failed"),
+            ("failures that name it", "failures_that_name_it"),
         ],
     )
     yield from _table(
@@ -109,15 +107,16 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
     )
 
 
-def _counts() -> list[tuple[str, Any]]:
-    return [(name, lambda one, name=name: one[name]) for name in ("sessions", "passed", "failed", "crashed")]
+#: Title of a column, and what it shows of a row: a key, or a function of the row.
+_Column = tuple[str, str | Callable[[Row], Any]]
+_COUNTS: list[_Column] = [(name, name) for name in ("sessions", "passed", "failed", "crashed")]
 
 
-def _table(title: str, rows: Sequence[Row], columns: Sequence[tuple[str, Any]], known: int = 0) -> Iterable[RenderableType]:
+def _table(title: str, rows: Sequence[Row], columns: Sequence[_Column], known: int = 0) -> Iterable[RenderableType]:
     if not rows:
         return
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    values = [[read(one) for _, read in columns] for one in rows[:_MOST]]
+    values = [[one[read] if isinstance(read, str) else read(one) for _, read in columns] for one in rows[:_MOST]]
     for place, (name, _) in enumerate(columns):
         numeric = all(isinstance(row[place], int) for row in values)
         whole = numeric or name in _WHOLE
