@@ -7,6 +7,7 @@ from typing import Any
 
 from ... import __version__
 from ...system import write_atomic
+from ..pages import template_environment
 from .answers import HistoryAnswer, number
 from .tables import day, what
 
@@ -33,13 +34,7 @@ def page_of(answer: HistoryAnswer) -> str:
     """Return the page."""
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = template_environment(_TEMPLATE, jinja2.StrictUndefined)
     environment.filters.update(number=number, day=day, what=what)
     style = "".join(path.read_text(encoding="utf-8") for path in (_REPORT_STYLE, _TEMPLATE / "history.css"))
     return environment.get_template("history.html").render(

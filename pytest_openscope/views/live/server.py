@@ -8,8 +8,6 @@ stop; only what the page itself sends may change anything.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import hmac
 import json
 import socket
@@ -28,6 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...records import hand_over, json_safe
+from ..pages import source_hash
 from .content import LiveSession, Update
 
 _TEMPLATE = Path(__file__).with_name("template")
@@ -314,9 +313,8 @@ def _text(body: dict[str, Any], key: str) -> str:
 def _page() -> tuple[str, str]:
     """Return the page and its Content-Security-Policy, by which nothing runs but its own script."""
     html, style, script = ((_TEMPLATE / name).read_text(encoding="utf-8") for name in ("live.html", "live.css", "live.js"))
-    hashes = [base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") for text in (style, script)]
     policy = (
-        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src 'self' data:; "
+        f"default-src 'none'; style-src {source_hash(style)}; script-src {source_hash(script)}; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return html.replace("/*style*/", style).replace("/*script*/", script), policy

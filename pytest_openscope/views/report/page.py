@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
+import statistics
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from ... import __version__
 from ...system import write_atomic
+from ..pages import source_hash, template_environment
 from .content import SessionFiles, time_of
 from .plots import plots_of
 
@@ -43,13 +44,7 @@ def page_of(files: SessionFiles) -> str:
     import jinja2
     from bokeh.resources import Resources
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.ChainableUndefined,
-    )
+    environment = template_environment(_TEMPLATE, jinja2.ChainableUndefined)
     # In bokeh's data a reference stands behind what it refers to.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.filters.update(duration=_duration, number=_number, size=_size)
@@ -76,7 +71,7 @@ def page_of(files: SessionFiles) -> str:
         log_data=base64.b64encode(gzip.compress(json.dumps(log.as_json()).encode("utf-8"), 6, mtime=0)).decode("ascii"),
         style=_text("report.css"),
         scripts=scripts,
-        script_hashes=[_hash(script) for script in scripts],
+        script_hashes=[source_hash(script) for script in scripts],
         version=__version__,
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
@@ -116,8 +111,7 @@ def _measurements(files: SessionFiles) -> list[dict[str, Any]]:
     found = []
     for one in files.end.get("measurements") or ():
         before = earlier.get(str(one.get("name")), [])
-        ordered = sorted(before)
-        median = ordered[len(ordered) // 2] if ordered else None
+        median = statistics.median(before) if before else None
         found.append({**one, "before": before, "median": median, "points": _sparkline(before, one.get("value"))})
     return found
 
@@ -142,11 +136,6 @@ def _session_duration_s(files: SessionFiles) -> float | None:
 
 def _text(name: str) -> str:
     return (_TEMPLATE / name).read_text(encoding="utf-8")
-
-
-def _hash(script: str) -> str:
-    """Return what the page's Content-Security-Policy calls a script: only these may run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"
 
 
 def _duration(seconds: Any) -> str:
