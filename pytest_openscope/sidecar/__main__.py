@@ -1,4 +1,4 @@
-"""``python -m pytest_openscope.sidecar --folder SESSION_FOLDER [--finish]`` runs a sidecar."""
+"""``python -m pytest_openscope.sidecar --folder SESSION_FOLDER [--finish | --watch HANDLE]`` runs a sidecar."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m pytest_openscope.sidecar")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--finish", action="store_true")
+    parser.add_argument("--watch", type=int, help="handle that the experiment process has lent to itself")
     options = parser.parse_args(args)
     folder = options.folder.absolute()
     sys.stderr = PatientStderr()
-    detach()
-    return Sidecar(folder, options.finish).run()
+    detach(options.watch)
+    return Sidecar(folder, options.finish, options.watch).run()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import METADATA, Journal
-from ..system import light_command, lines_of, spawn_detached
+from ..system import lent_watch, light_command, lines_of, spawn_detached
 
 SIDECAR_LOG = "sidecar.log"
 #: How often a sidecar that cannot start or dies is started again.
@@ -29,11 +29,11 @@ RESTARTS = 1
 _MAX_QUEUED = 1000
 
 
-def _spawn(folder: Path, stdout: int, *options: str) -> subprocess.Popen[bytes]:
+def _spawn(folder: Path, stdout: int, *options: str, **more: Any) -> subprocess.Popen[bytes]:
     arguments = ["--folder", str(folder.absolute()), *options]
     with open(folder / METADATA / SIDECAR_LOG, "ab") as log:
         command = light_command("pytest_openscope.sidecar.__main__", arguments)
-        return spawn_detached(command, stdin=subprocess.PIPE, stdout=stdout, stderr=log)
+        return spawn_detached(command, stdin=subprocess.PIPE, stdout=stdout, stderr=log, **more)
 
 
 def _greet(process: subprocess.Popen[bytes], **greeting: Any) -> int:
@@ -122,7 +122,9 @@ class SidecarClient:
         while True:
             self._started_at = time.monotonic()
             try:
-                process = _spawn(self.folder, subprocess.PIPE)
+                with lent_watch() as (handle, more):
+                    options = () if handle is None else ("--watch", str(handle))
+                    process = _spawn(self.folder, subprocess.PIPE, *options, **more)
             except OSError as error:
                 if not self._may_restart(f"it cannot be started: {error}"):
                     return False

@@ -46,8 +46,8 @@ class PatientStderr(io.TextIOBase):
         return len(text)
 
 
-def detach() -> None:
-    """Let nothing that is meant for the experiment reach this process: signals of its terminal, its open files."""
+def detach(watch: int | None = None) -> None:
+    """Let nothing meant for the experiment reach this process: signals of its terminal, its open files (``watch`` apart)."""
     names = ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGBREAK", "SIGPIPE")
     for name in names:
         number = getattr(signal, name, None)
@@ -56,7 +56,9 @@ def detach() -> None:
     if sys.platform != "win32":
         if os.getsid(0) != os.getpid():
             os.setsid()
-        os.closerange(_FIRST_FREE_FD, 1024)
+        kept = _FIRST_FREE_FD if watch is None else watch
+        os.closerange(_FIRST_FREE_FD, kept)
+        os.closerange(kept + (watch is not None), 1024)
     os.chdir(Path(sys.executable).anchor or os.sep)
 
 
@@ -66,8 +68,9 @@ class Sidecar:
     journal: Journal
     helpers: Helpers
 
-    def __init__(self, folder: Path, finish: bool = False) -> None:
+    def __init__(self, folder: Path, finish: bool = False, lent_watch: int | None = None) -> None:
         self.folder = folder
+        self._lent_watch = lent_watch
         self.finish_only = finish
         self.view = SessionView(folder)
         self.wake = threading.Event()
@@ -97,7 +100,7 @@ class Sidecar:
         if self.finish_only:
             self.dead.set()
         else:
-            self.watch = ProcessWatch(*self.view.process)
+            self.watch = ProcessWatch(*self.view.process, self._lent_watch)
             threading.Thread(target=self._await_death, args=(self.watch,), name="watch", daemon=True).start()
         self.journal.write("sidecar_started", pid=os.getpid(), create_time=create_time(os.getpid()), finish=self.finish_only)
         held = self.rig_lock is None or self.rig_lock.held

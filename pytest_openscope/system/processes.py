@@ -6,6 +6,7 @@ hands out a pid again within two seconds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -162,6 +163,30 @@ def spawn_detached(command: Sequence[str], **options: Any) -> subprocess.Popen[b
         return subprocess.Popen(command, **options, creationflags=flags)
 
 
+@contextlib.contextmanager
+def lent_watch() -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Lend a child a handle to this process: however late the child starts, it learns how this process ended.
+
+    Yields the handle's number in the child, for :class:`ProcessWatch`, and the options of ``Popen`` that hand it over; None
+    and no options where the system has no such handles.
+    """
+    if sys.platform == "win32":
+        me = _winapi.GetCurrentProcess()
+        handle = _winapi.DuplicateHandle(me, me, me, _QUERY | _SYNCHRONIZE | _TERMINATE, True)
+        try:
+            yield handle, {"startupinfo": subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})}
+        finally:
+            _winapi.CloseHandle(handle)
+    elif sys.platform == "linux":
+        handle = os.pidfd_open(os.getpid())
+        try:
+            yield handle, {"pass_fds": (handle,)}
+        finally:
+            os.close(handle)
+    else:
+        yield None, {}
+
+
 def lines_of(fd: int) -> Iterator[bytes]:
     """Yield the lines that come through a pipe, read from the descriptor itself.
 
@@ -180,13 +205,18 @@ class ProcessWatch:
     """Holds on to one process by a descriptor (pidfd, process handle), so that its pid cannot be taken for another's.
 
     Where the system has no such thing, pid and start time are polled.
+
+    Args:
+        lent: the handle that the process itself has lent (:func:`lent_watch`).
     """
 
-    def __init__(self, pid: int, started: float | None) -> None:
+    def __init__(self, pid: int, started: float | None, lent: int | None = None) -> None:
         self.pid = pid
         self.started = started
-        self._handle: int | None = None
+        self._handle = lent
         self._code: int | None = None
+        if lent is not None:
+            return
         try:
             if sys.platform == "win32":
                 self._handle = _winapi.OpenProcess(_QUERY | _SYNCHRONIZE | _TERMINATE, False, pid)

@@ -191,7 +191,8 @@ class TestValidation:
         assert refused.returncode == 4
         assert "devices was never checked" in refused.stderr
         assert not list((bench.folder / "sessions").glob("demo_*"))
-        done = bench.run("--validate-rig", "checks")
+        # Processes are the whole computer's, on which other tests kill sessions.
+        done = bench.run("--validate-rig", "checks", "-k", "not processes")
         checks = self.results(bench)
         assert {check["status"] for check in checks.values()} <= {"pass", "warn", "skip"}
         assert {"devices[laser]", "devices[lick_spout]", "devices[stage]", "disk.fsync", "test_laser_power"} <= set(checks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -37,6 +38,44 @@ def test_a_wait_that_is_over_before_it_begins_does_not_wait() -> None:
     assert watch.wait(-1.0) is False
     assert time.monotonic() - began < 5
     watch.close()
+
+
+_LATE = """
+import pathlib, sys, time
+from pytest_openscope.system import ProcessWatch
+pid, handle, folder = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
+while not (folder / "go").exists():
+    time.sleep(0.01)
+watch = ProcessWatch(pid, None, handle)
+(folder / "told.part").write_text(f"{watch.wait(5)} {watch.exit_code()}")
+(folder / "told.part").rename(folder / "told")
+"""
+_LENDS = """
+import os, subprocess, sys, time
+from pytest_openscope.system import lent_watch, spawn_detached
+with lent_watch() as (handle, more):
+    spawn_detached([sys.executable, "-c", sys.argv[2], str(os.getpid()), str(handle), sys.argv[1]], **more)
+print("lent", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="no process can be held there")
+@pytest.mark.skipif(
+    sys.platform == "linux" and tuple(map(int, platform.release().split(".")[:2])) < (6, 15), reason="kept since Linux 6.15"
+)
+def test_a_child_that_starts_late_learns_how_the_process_ended(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", _LENDS, str(tmp_path), _LATE], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"lent"
+    process.kill()
+    code = process.wait()
+    process.stdout.close()
+    (tmp_path / "go").touch()
+    until = time.monotonic() + 30
+    while not (tmp_path / "told").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert (tmp_path / "told").read_text() == f"True {code}"
 
 
 def test_what_is_said_of_odd_paths_can_be_redirected_anywhere(tmp_path: os.PathLike[str]) -> None:
