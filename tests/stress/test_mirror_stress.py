@@ -298,7 +298,7 @@ def test_hung_from_the_start(bench: Bench, share: FuseShare) -> None:
     bench.supervisor.finish_soon()
     bench.tick()
     bench.supervisor.stop()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 10
     share.say("ok")
     bench.mirror()
     ends_well(bench, share)

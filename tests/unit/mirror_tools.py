@@ -67,7 +67,7 @@ class Bench:
         assert self.supervisor is not None
         before = time.monotonic()
         self.notices += self.supervisor.tick()
-        assert time.monotonic() - before < 0.5, "the sidecar's loop was held up"
+        assert time.monotonic() - before < 5.0, "the sidecar's loop was held up"
         time.sleep(rest_s)
 
     def run(self, seconds: float) -> None:

@@ -126,7 +126,7 @@ def test_a_function_that_cannot_be_cancelled_is_left_behind_after_its_time(host:
     begun_s = time.monotonic()
     with pytest.raises(AcquisitionTimeout) as caught:
         run(host, {**PARAMETERS, "matlab_entrypoint": "deaf", "matlab_cancel_timeout_sec": 0.5})
-    assert time.monotonic() - begun_s < 3
+    assert time.monotonic() - begun_s < 20
     assert caught.value.facts.survivors == ["the call of deaf, which does not end"]
 
 
@@ -203,7 +203,7 @@ def test_no_matlab_is_shared_in_time(host: Host, matlab: Matlab) -> None:
     begun_s = time.monotonic()
     with pytest.raises(AcquisitionFailed) as caught:
         run(host, {**PARAMETERS, "matlab_engine_name": "rig", "matlab_engine_connect_timeout_sec": 0.4})
-    assert time.monotonic() - begun_s < 3
+    assert time.monotonic() - begun_s < 20
     assert str(caught.value) == (
         "acquisition of launcher 'matlab' is not ready: no MATLAB shared as 'rig' within 0.4 s: shared are other; "
         "start MATLAB, and in it matlab.engine.shareEngine('rig')"

@@ -63,7 +63,7 @@ def test_one_that_ignores_everything_is_killed(start: Start) -> None:
     process = start("import signal\nfor n in (2, 15): signal.signal(n, signal.SIG_IGN)\n" + SLEEP)
     started = time.monotonic()
     assert ProcessTree(process.pid, created(process)).stop(QUICK).request == "kill"
-    assert 0.9 < time.monotonic() - started < 4
+    assert 0.9 < time.monotonic() - started < 30
     assert process.wait() == -9
 
 

@@ -171,12 +171,14 @@ class TestReal:
         assert devices.opened() == ["a"]
 
     def test_hung_open_is_reported_left_behind_and_put_away_when_it_comes(self, make: Make) -> None:
-        devices = make({"a": {"params": {"fail": "hang open", "hang_s": 1.0}, "open_timeout_s": 0.1}})
+        devices = make({"a": {"params": {"fail": "hang open", "hang_s": 2.0}, "open_timeout_s": 0.1}})
         started = time.monotonic()
         with pytest.raises(DevicesFailed, match=r"did not return within 0\.1 s"):
             devices["a"]
-        assert time.monotonic() - started < 0.9
-        time.sleep(1.3)
+        assert time.monotonic() - started < 1.8
+        while len(calls()) < 3:
+            assert time.monotonic() - started < 20
+            time.sleep(0.01)
         assert [what for what, _ in calls()] == ["open", "safe_state", "close"]
 
     def test_all_are_safe_before_any_is_closed_in_reverse_order(self, make: Make) -> None:
@@ -211,12 +213,12 @@ class TestReal:
         assert calls()[-2:] == [("close", 2), ("close", 1)]
 
     def test_deadline_holds_for_all_together(self, make: Make) -> None:
-        hang = {"params": {"fail": "hang safe_state", "hang_s": 5}}
+        hang = {"params": {"fail": "hang safe_state", "hang_s": 20}}
         devices = make(dict.fromkeys("abc", hang))
         devices.open_all(["a", "b", "c"])
         started = time.monotonic()
         devices.close_all(0.3)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 15
 
     def test_check_and_close_of_one(self, make: Make) -> None:
         devices = make(
