@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..records import AcquisitionFacts, safe_name
-from ..system import cpu_s, native_path, window_titles
+from ..system import cpu_s, native_path, patiently, window_titles
 from .adapter import Adapter, Decision, Finding, Severity, mistake
 from .commands import check_program, check_script, with_command
 from .failures import AcquisitionFailed
@@ -334,7 +334,7 @@ class BonsaiAdapter(Adapter):
             if not output.suffixed and place.is_file() and place.is_relative_to(self.task.folder):
                 kept = place.with_name(f"{place.stem}.attempt-{self.attempt - 1}{place.suffix}")
                 if not kept.exists():
-                    place.rename(kept)
+                    patiently(partial(place.rename, kept))
                     self.task.notice(f"{place.name} of attempt {self.attempt - 1} is kept as {kept.name}")
 
     # Retries --------------------------------------------------------------------------------------------------------

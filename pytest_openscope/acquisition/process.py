@@ -28,6 +28,7 @@ from ..system import (
     TreeUsage,
     create_time,
     name_of,
+    remove_file,
 )
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
@@ -71,7 +72,7 @@ class OutputFiles:
         self.close()
         for path in (self.stdout, self.stderr):
             try:
-                path.unlink(missing_ok=True)
+                remove_file(path)
             except OSError:
                 continue
 

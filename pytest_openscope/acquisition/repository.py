@@ -9,19 +9,19 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..log import ExactMasker, mask_text
 from ..records import Mistake
-from ..system import FileLock, Git, GitFailed
+from ..system import FileLock, Git, GitFailed, patiently, remove_file, remove_tree
 from .paths import repository_folder
 
 Parameters = Mapping[str, Any]
@@ -33,7 +33,6 @@ _FULL = (40, 64)
 #: What no branch, tag or commit may hold (git-check-ref-format).
 _NO_REFERENCE = re.compile(r"^-|[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|/$|\.lock$|^$")
 _LISTED = 40
-_RENAME_S = 5.0
 _STATES = {"M": "modified", "T": "modified", "A": "added", "D": "deleted", "R": "renamed", "C": "copied", "U": "in conflict"}
 #: Larger new files are named in a record of changes, but not kept in it.
 _KEPT_BYTES = 10_000_000
@@ -367,7 +366,7 @@ class CheckedOut:
         """Let other sessions check out what they want."""
         self.in_use.release()
         with suppress(OSError):
-            self.in_use.path.unlink()
+            remove_file(self.in_use.path)
             self.in_use.path.parent.rmdir()  # the last one
 
 
@@ -468,7 +467,7 @@ class _Checkout:
                 continue
             lock.release()
             with suppress(OSError):
-                path.unlink()
+                remove_file(path)
         if users:
             problem = f"session {', '.join(users)} runs another commit in {self.folder} than {commit}"
             raise _error("local_repository_path", problem, "wait for its end, or give each rig a folder of its own")
@@ -491,7 +490,8 @@ class _Checkout:
         """Clone beside the final place, which then appears whole; what a killed clone left is removed."""
         repository, parent, stem = self.repository, self.folder.parent, f".{self.folder.name}.openscope-clone-"
         for left in parent.glob(f"{stem}*"):
-            _remove(left)
+            with suppress(OSError):
+                remove_tree(left)
         place = parent / f"{stem}{os.getpid()}"
         self._begin(f"cloning {repository.url} into {self.folder}")
         try:
@@ -503,7 +503,8 @@ class _Checkout:
             self._submodules(place, ())
             _rename(place, self.folder)
         except BaseException:
-            _remove(place)
+            with suppress(OSError):
+                remove_tree(place)
             raise
         self._tell(f"checked out {commit} ({repository.wanted})")
         return commit
@@ -616,32 +617,10 @@ def _is_ancestor(git: Git, folder: Path, one: str, other: str) -> bool:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Rename a folder; on Windows a virus scanner may hold a file of it for a moment."""
+    """Rename a folder; what is at its place may be an empty one."""
     with suppress(OSError):
-        target.rmdir()  # an empty one
-    deadline = time.monotonic() + _RENAME_S
-    while True:
-        try:
-            source.rename(target)
-            return
-        except PermissionError:
-            if sys.platform != "win32" or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a half clone of this program's own; git's objects are read-only, which Windows takes for a lock."""
-
-    def writable(function: Callable[[str], object], path: str, _: object) -> None:
-        with suppress(OSError):
-            os.chmod(path, 0o700)  # noqa: PTH101 - rmtree gives texts
-            function(path)
-
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(folder, onexc=writable)
-    else:
-        shutil.rmtree(folder, onerror=writable)
+        target.rmdir()
+    patiently(partial(source.rename, target))
 
 
 def changes_as_diff(repository: Repository) -> tuple[bytes, list[str]]:

@@ -14,10 +14,22 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..system import FileLock, make_private_folder, now_iso, read_json, update_json, write_atomic, write_json
+from ..system import (
+    FileLock,
+    make_private_folder,
+    now_iso,
+    patiently,
+    read_json,
+    remove_file,
+    replace_file,
+    update_json,
+    write_atomic,
+    write_json,
+)
 from .client import Timing
 
 OUTBOX = "outbox"
@@ -48,7 +60,7 @@ def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
     path = folder / f"{_stamp(folder):021d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
     write_json(path, report, private=True)
     for old in sorted(folder.glob("*.json"))[:-MAX_REPORTS]:
-        old.unlink(missing_ok=True)
+        remove_file(old)
     return path
 
 
@@ -80,7 +92,7 @@ def list_reports(state_directory: Path) -> list[tuple[Path, dict[str, Any]]]:
         except OSError:
             continue
         except (ValueError, KeyError, TypeError):
-            path.rename(path.with_suffix(".damaged"))
+            patiently(partial(path.rename, path.with_suffix(".damaged")))
             continue
         found.append((path, report))
     return found
@@ -125,7 +137,7 @@ def remove(path: Path, report: Mapping[str, Any], ledger: Ledger) -> None:
     """Take a report out of the outbox for good; the ledger knows it before its file is gone."""
     ledger.remember(report["id"])
     ledger.save()
-    path.unlink(missing_ok=True)
+    remove_file(path)
 
 
 def due(report: Mapping[str, Any], ledger: Ledger) -> float:
@@ -171,7 +183,7 @@ class Ledger:
         data = read_json(self.path) or {}
         if data.get("version") != 1:
             with suppress(OSError):
-                self.path.replace(self.path.with_suffix(".damaged.json"))
+                replace_file(self.path, self.path.with_suffix(".damaged.json"))
             return
         for key, default in self.data.items():
             if isinstance(data.get(key), type(default)):

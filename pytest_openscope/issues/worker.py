@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import GithubIssueSettings
-from ..system import write_json
+from ..system import remove_file, write_json
 from .client import Api, GoneError, LimitedError, RefusedError, Timing, TransientError, shortened
 from .outbox import Ledger, postpone, result
 from .tracker import Tracker
@@ -216,7 +216,7 @@ def attempt(
         answer = postpone(report, str(problem), timing, now())
     ledger.save()
     if done:
-        path.unlink(missing_ok=True)
+        remove_file(path)
     else:
         write_json(path, report)
     return answer

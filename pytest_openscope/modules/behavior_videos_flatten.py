@@ -5,11 +5,12 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from ..config import PathText, Text, Texts, key
 from ..records import METADATA
-from ..system import native_path, write_json
+from ..system import native_path, patiently, write_json
 from .context import ModuleContext
 from .failures import ModuleFailed
 from .parameters import Deadline, FlagText, ReadyMade, StepParameters
@@ -121,7 +122,7 @@ def _bring(context: ModuleContext, video: Path, place: Path, *, copy_only: bool)
     if copy_only:
         shutil.copy2(video, place)
     else:
-        shutil.move(video, place)
+        patiently(partial(shutil.move, video, place))
     context.logger.info("%s %s to %s", "copied" if copy_only else "moved", video, place)
     return [place]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..system import read_json, write_atomic
+from ..system import patiently, read_json, remove_file, write_atomic
 from .folder import METADATA
 
 INBOX = "inbox"
@@ -34,7 +34,7 @@ def hand_over(folder: Path, timeout_s: float, **message: Any) -> bool:
     while path.exists():
         if time.monotonic() > deadline:
             try:
-                path.unlink()
+                patiently(path.unlink)
             except FileNotFoundError:
                 break  # taken at the last moment
             return False
@@ -53,4 +53,4 @@ def take(folder: Path) -> Iterator[dict[str, Any]]:
         message = read_json(path)
         if message is not None:
             yield message
-        path.unlink(missing_ok=True)
+        remove_file(path)

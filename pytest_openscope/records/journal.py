@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import is_deleted, keep_apart, now_iso, put_back
+from ..system import is_deleted, keep_apart, now_iso, patiently, put_back
 
 JOURNAL = "journal.jsonl"
 #: Written by the process that runs the steps of post-acquisition that a dead session did not reach.
@@ -47,7 +47,7 @@ def drop_empty_spare(journal: Path) -> None:
     spare = spare_path(journal)
     try:
         if not spare.read_bytes().strip():
-            spare.unlink()
+            patiently(spare.unlink)
     except OSError:
         return
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..log import last_lines
 from ..records import DEBUG_STATE, END_STATE, METADATA, Failure, Outcome, Phase, debug_state, end_state
-from ..system import now_iso
+from ..system import now_iso, remove_file
 from .interrupts import StepInterrupted, StepTimedOut
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     record.lost_records = session.log.lost_records
     _explain(session)
     with contextlib.suppress(OSError):
-        (session.metadata / ".reserved_for_the_end").unlink()
+        remove_file(session.metadata / ".reserved_for_the_end")
     _write_states(session)
     _write_footer(session)
     session.log.close()

@@ -18,7 +18,7 @@ import pytest
 
 from ..checks import compare, describe_rig, keep_last_good, last_good
 from ..records import installed_versions
-from ..system import FileLock, make_private_folder, read_json
+from ..system import FileLock, make_private_folder, read_json, remove_file
 from .collecting import place_of
 from .interrupts import StepExited, StepInterrupted
 
@@ -144,7 +144,7 @@ def tell_of_crashes(session: SessionState) -> None:
 
     for path, text in crashed(session.configuration.rig.state_directory):
         session.notices.append(text)
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 CHANGES = "changes_since_last_good.json"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..system import read_json, write_json
+from ..system import read_json, remove_file, write_json
 
 UNFINISHED = "unfinished"
 CRASHED = "crashed"
@@ -35,7 +35,7 @@ def mark_unfinished(
 def unmark(state_directory: Path, session_uuid: str) -> None:
     """Take the note away: nothing of this session is owed to anybody."""
     with contextlib.suppress(OSError):
-        (state_directory / UNFINISHED / f"{session_uuid}.json").unlink(missing_ok=True)
+        remove_file(state_directory / UNFINISHED / f"{session_uuid}.json")
 
 
 def mark_crashed(state_directory: Path, session_uuid: str, outcome: str, unsafe: Iterable[str], see: Path) -> None:

@@ -21,7 +21,7 @@ from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING, Any
 
 from ..records import Journal, Mistake
-from ..system import light_command, lines_of, spawn_detached, write_json
+from ..system import light_command, lines_of, remove_file, spawn_detached, write_json
 from .reconstruct import SessionView
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def forget(note: Path) -> None:
     """Take a note away, and what a worker left that was killed while it wrote: nothing is owed."""
     with contextlib.suppress(OSError):
         for path in (note, note.with_suffix(".lock"), *note.parent.glob(f".{glob.escape(note.name)}.*.tmp")):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 class _Worker:

@@ -42,6 +42,7 @@ from ..system import (
     is_alive,
     now_iso,
     read_json,
+    remove_file,
     spawn_detached,
     time_field,
     write_json,
@@ -143,7 +144,7 @@ class Witness:
     # -- the log -----------------------------------------------------------------------------------------------------
 
     def _open_log(self) -> None:
-        (self.view.folder / METADATA / RESERVE).unlink(missing_ok=True)
+        remove_file(self.view.folder / METADATA / RESERVE)
         path = self.view.log_path
         torn = repair_tail(path)
         if torn:

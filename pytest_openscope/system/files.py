@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -10,26 +12,67 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-#: Windows refuses to replace a file that a reader holds open without delete sharing; most let go within this time.
-SHARING_RETRY_S = 2.5
+T = TypeVar("T")
+
+#: Windows refuses to replace, rename, remove or open a file that somebody holds without sharing it: a virus scanner looks at
+#: each new file, an indexer at each changed one, and most let go within this time.
+SHARING_RETRY_S = 5.0
+#: For a file that is read: it may be one of thousands in folders that are closed to us for good.
+READ_RETRY_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
 #: Above the numbers that a step's own files get: the system gives out the lowest one that is free.
 _APART = 512
 _BLOCK = 1 << 20
 
 
-def replace_file(source: Path, target: Path) -> None:
-    """``os.replace`` that waits out a reader on Windows for up to :data:`SHARING_RETRY_S`."""
-    deadline = time.monotonic() + SHARING_RETRY_S
+def patiently(action: Callable[[], T], wait_s: float = SHARING_RETRY_S) -> T:
+    """Call what opens, renames or removes a file; on Windows wait for up to ``wait_s`` until nobody holds it against us.
+
+    Windows reports a file that is held, one about to vanish and a missing right alike, so the last of them is waited for too.
+
+    Raises:
+        OSError: what the last try raised.
+    """
+    deadline, pause_s = time.monotonic() + wait_s, _FIRST_PAUSE_S
     while True:
         try:
-            os.replace(source, target)
-            return
-        except PermissionError:
-            if sys.platform != "win32" or time.monotonic() > deadline:
+            return action()
+        except OSError as error:
+            # A folder is not empty as long as somebody holds a file of it that was removed.
+            if sys.platform != "win32" or error.errno not in (errno.EACCES, errno.ENOTEMPTY) or time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """``os.replace``, :func:`patiently`."""
+    patiently(partial(os.replace, source, target))
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that may be missing, :func:`patiently`."""
+    patiently(partial(path.unlink, missing_ok=True))
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, :func:`patiently`; what is read-only (git's objects) goes too.
+
+    Raises:
+        OSError: something of it stays.
+    """
+
+    def writable(function: Callable[[str], object], path: str, _: object) -> None:
+        # Windows takes a read-only file for one that may not be removed.
+        os.chmod(path, 0o700)  # noqa: PTH101 - rmtree gives texts
+        function(path)
+
+    if sys.version_info >= (3, 12):
+        patiently(partial(shutil.rmtree, folder, onexc=writable))
+    else:
+        patiently(partial(shutil.rmtree, folder, onerror=writable))
 
 
 def make_private_folder(path: Path) -> None:
@@ -64,7 +107,8 @@ def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
             os.fsync(stream.fileno())
         replace_file(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            remove_file(temporary)
         raise
 
 
@@ -102,7 +146,7 @@ def write_json(path: Path, value: Any, *, private: bool = False) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the object in a JSON file; None when it is missing, unreadable or something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(patiently(partial(path.read_text, encoding="utf-8"), READ_RETRY_S))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -169,9 +213,10 @@ def put_back(fd: int, path: Path) -> None:
             shutil.copyfileobj(deleted, stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        replace_file(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            remove_file(temporary)
         raise
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .files import write_json
+from .files import patiently, write_json
 
 if sys.platform == "win32":
     import msvcrt
@@ -87,7 +88,7 @@ class FileLock:
     def _try(self) -> bool:
         if self._fd is not None:
             return True
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        fd = patiently(partial(os.open, self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644))
         taken = False
         try:
             if sys.platform == "win32":

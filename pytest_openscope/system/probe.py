@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .files import remove_file
+
 _BLOCK_BYTES = 1 << 20
 _FAREWELL_S = 0.5
 
@@ -61,7 +63,7 @@ def folder(path: str) -> dict[str, Any]:
     try:
         file.write_bytes(b"x")
     finally:
-        file.unlink(missing_ok=True)
+        remove_file(file)
     return {}
 
 
@@ -86,7 +88,7 @@ def disk(path: str, size_mb: int, seconds: float) -> dict[str, Any]:
         facts["write_mb_per_s"] = written * _BLOCK_BYTES / 1e6 / (time.perf_counter() - started)
         facts["written_mb"] = written
     finally:
-        file.unlink(missing_ok=True)
+        remove_file(file)
     return facts
 
 
@@ -120,7 +122,7 @@ def mirror(path: str) -> dict[str, Any]:
         if file.read_bytes() != b"4":
             return {"error": "what was written was not read back"}
     finally:
-        file.unlink(missing_ok=True)
+        remove_file(file)
     # Up to two seconds of rounding are usual (FAT, some NAS); within the write the clocks agree.
     skew_s = max(0.0, before - stamp, stamp - after)
     return {"latency_ms": sorted(times)[2], "clock_skew_s": skew_s}

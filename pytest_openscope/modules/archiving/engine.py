@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...system import patiently
 from .manifest import Copy, Manifest
 from .parameters import ArchiverParameters, is_url
 from .remote import RemoteTarget
@@ -579,7 +580,7 @@ class Archiver:
                 if (facts.st_size, facts.st_mtime_ns) != source[1:]:
                     self._fail(name, "original", "changed after it was copied; it stays")
                     continue
-                os.unlink(self._path(name))  # noqa: PTH108
+                patiently(Path(self._path(name)).unlink)
             except OSError as error:
                 self._fail(name, "original", f"cannot be removed: {words_of(error)}")
                 continue

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from ...records import JOURNAL, METADATA, JournalReader, boot_is_same, safe_name
-from ...system import FileLock, is_alive, light_command, now_iso, read_json, spawn_detached, step_back, write_json
+from ...system import FileLock, is_alive, light_command, now_iso, read_json, remove_file, spawn_detached, step_back, write_json
 from . import JOBS
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def owing_folders(state_directory: Path) -> list[Path]:
         if open_jobs(folder):
             found.append(folder)
         elif folder.is_dir() or folder.parent.is_dir():  # a disk that is not plugged in would lack both
-            path.unlink(missing_ok=True)
+            remove_file(path)
     return found
 
 

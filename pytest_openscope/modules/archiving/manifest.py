@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...system import now_iso, write_atomic
+from ...system import now_iso, remove_file, write_atomic
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Manifest:
             if self._fd is not None:
                 os.close(self._fd)
                 self._fd = None
-        self.journal.unlink(missing_ok=True)
+        remove_file(self.journal)
 
     def _entry(self, name: str, targets: Mapping[str, str], now: str) -> dict[str, Any]:
         """One file as the launcher writes it (``status``, ``checksum``, ``network_path`` …), and what a later run needs."""

@@ -12,8 +12,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
+from ...system import patiently, remove_file
 from .small_files import BINARY, give_name, new_hash, partial_name, sync_file_system
 from .sources import Source, os_path
 
@@ -157,16 +159,13 @@ class FolderTarget:
         """Give a copy its name."""
         partial, final = self._partial(name), self._final(name)
         if replace:
-            os.replace(partial, final)
+            patiently(lambda: os.replace(partial, final))
         else:
-            give_name(partial, final)
+            patiently(lambda: give_name(partial, final))
 
     def discard(self, name: str) -> None:
         """Remove a copy that turned out wrong."""
-        try:
-            os.unlink(self._partial(name))  # noqa: PTH108
-        except FileNotFoundError:
-            return
+        remove_file(Path(self._partial(name)))
 
     def probe(self) -> str:
         """Say why the folder cannot be written to."""
@@ -177,7 +176,7 @@ class FolderTarget:
                 stream.write(b"\0" * 4096)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.unlink(path)  # noqa: PTH108
+            remove_file(Path(path))
         except OSError as error:
             return words_of(error)
         return ""

@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...system import read_json, replace_file, write_json
+from ...system import read_json, remove_file, replace_file, write_json
 from .finding import SETTLED_DAYS, Known, Search, Source, text_of
 from .reading import DRY_RUN, TABLES, Rows
 
@@ -249,7 +249,7 @@ class Database:
             place = target / name / f"date={day}" / f"rig={rig}"
             for file in place.glob(f"{writer}*.parquet"):
                 if file not in written:
-                    file.unlink()
+                    remove_file(file)
         shutil.rmtree(folder / name, ignore_errors=True)
         return len(written)
 
