@@ -1,0 +1,117 @@
+"""Sessions that log until they are told to stop, and what must be true of them however the share behaves."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from samba_kit import SambaServer, SecondReader
+from share_kit import assert_mirrored, json_of, mirror_status, own_folder, processes_of, session_log, start, use_share
+
+#: What a session waits for its mirror at the most.
+WAIT_S = 2.0
+#: A record that waited for a share that hangs takes as long as that lasts: for longer than this.
+STALL_S = 4.5
+
+#: ``latencies.json``: what each logging call took.
+UNTIL_STOP = """
+import json
+
+def test_acquire():
+    log, took = logging.getLogger("lab"), []
+    until = time.monotonic() + 240
+    while not os.path.exists("stop") and time.monotonic() < until:
+        before = time.perf_counter()
+        log.info("record %d of a session on a share", len(took))
+        took.append(time.perf_counter() - before)
+        time.sleep(0.002)
+    with open("latencies.json", "w") as stream:
+        json.dump(took, stream)
+    open("last_step", "w").close()
+"""
+
+
+class Session:
+    """One session of a rig whose central directory lies on a share."""
+
+    def __init__(self, bench: Any, server: SambaServer, central: Path, rig_id: str = "bench", **keys: Any) -> None:
+        self.bench, self.server, self.central, self.rig_id = bench, server, central, rig_id
+        bench.steps(UNTIL_STOP)
+        use_share(bench, central, rig_id, mirror_wait_s=WAIT_S, **{"mirror_finish_s": 240, **keys})
+
+    def start(self) -> Session:
+        """Start it and wait until it logs."""
+        self.process = start(self.bench)
+        self.bench.wait_for(lambda: "record 20 " in self.bench.messages, 60)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.bench.folder)
+
+    @property
+    def own(self) -> Path:
+        """The folder of its own copy, on the server."""
+        return own_folder(self.server.central, self.folder, self.rig_id)
+
+    @property
+    def day(self) -> Path:
+        """The day's log, on the server."""
+        return self.own.parent.parent / "launcher.log"
+
+    def copied(self) -> int:
+        """Bytes of its own copy on the server."""
+        return (self.own / "launcher.log").stat().st_size
+
+    def wait_copied(self) -> None:
+        """Wait until the copy has more than half of what is logged by now, and the day's log some of it."""
+        wanted = len(session_log(self.folder)) // 2
+        self.bench.wait_for(lambda: self.copied() > wanted and self.day.stat().st_size > 0, 60)
+
+    def told(self, text: str) -> int:
+        """How many lines of its log about the mirror hold ``text``."""
+        return sum(text in entry.message for entry in self.bench.log if entry.message.startswith("Central mirror"))
+
+    def wait_told(self, text: str, timeout_s: float = 60) -> None:
+        """Wait until its log tells ``text`` of the mirror."""
+        self.bench.wait_for(lambda: self.told(text), timeout_s)
+
+    def stop(self) -> str:
+        """End it; return what it printed. No record has waited for the share."""
+        (self.bench.path / "stop").touch()
+        assert self.process.wait(120) == 0, self.output
+        end = json_of(self.folder, "end_state.json")
+        assert (end["outcome"], end["lost_records"]) == ("passed", 0)
+        took = json.loads((self.bench.path / "latencies.json").read_text(encoding="utf-8"))
+        parts = statistics.quantiles(took, n=100)
+        print(
+            f"{len(took)} records: p50 {parts[49] * 1e6:.0f} us, p99 {parts[98] * 1e6:.0f} us, most {max(took) * 1e3:.2f} ms; "
+            f"mirror at the end: {mirror_status(self.folder)}"
+        )
+        assert max(took) < STALL_S
+        return self.output
+
+    @property
+    def output(self) -> str:
+        return str((self.bench.path / "output.txt").read_text(encoding="utf-8"))
+
+    def wait_verified(self, timeout_s: float = 90) -> None:
+        """Wait until its mirror is whole and its processes are gone."""
+        self.bench.wait_for(lambda: mirror_status(self.folder) == "verified", timeout_s)
+        self.wait_gone()
+
+    def wait_gone(self, timeout_s: float = 60) -> None:
+        """Wait until none of its processes is left, stuck ones included."""
+        self.bench.wait_for(lambda: not processes_of(self.bench.path) and not processes_of(self.central), timeout_s)
+
+
+def assert_whole(server: SambaServer, *sessions: Session, reader: SecondReader | None = None) -> None:
+    """Everything is on the server, each line once; nobody has a file open or locked there; a second client reads the same."""
+    first = sessions[0]
+    first.bench.wait_for(lambda: not server.open_files(), 60)
+    assert_mirrored(server.central, *((session.rig_id, session.folder) for session in sessions))
+    if reader is not None:
+        for path in filter(Path.is_file, server.central.rglob("*")):
+            assert reader.read(path.relative_to(server.folder).as_posix()) == path.read_bytes(), path
