@@ -11,10 +11,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.harness import Result, in_turn
+from benchmarks.harness import Cost, NotMeasuredError, Result, cost_of, in_turn
 from pytest_openscope.modules.archiving.engine import Archiver
 from pytest_openscope.modules.archiving.parameters import read_parameters
 
@@ -26,14 +25,13 @@ _BLOCK = 4 * 1024 * 1024
 def run(quick: bool) -> list[Result]:
     """Measure both; without rsync there is nothing to compare with."""
     if shutil.which("rsync") is None:
-        print("     archiving: there is no rsync on this computer; not measured")
-        return []
+        raise NotMeasuredError("there is no rsync on this computer")
     rounds = 3 if quick else 5
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         large = _large(folder / "large", 1 if quick else 5, 10)
         small = _small(folder / "small", 4_000 if quick else 20_000)
-        return [_measure(large, folder, rounds, "GB of large files"), _measure(small, folder, rounds, "small files")]
+        return [_measure(large, folder, rounds, "large files"), _measure(small, folder, rounds, "small files")]
 
 
 def _large(folder: Path, gigabytes: int, count: int) -> Path:
@@ -67,30 +65,27 @@ def _measure(source: Path, folder: Path, rounds: int, what: str) -> Result:
         gc.collect()
         return folder / f"target{number}", folder / f"manifest{number}.json"
 
-    def rsync() -> float:
+    def rsync() -> Cost:
         target, _ = clean()
-        start_s = time.perf_counter()
-        subprocess.run(["rsync", "-a", f"{source}/", f"{target}/"], check=True)
-        return time.perf_counter() - start_s
+        return cost_of(lambda: subprocess.run(["rsync", "-a", f"{source}/", f"{target}/"], check=True))
 
-    def ours() -> float:
-        target, manifest = clean()
-        start_s = time.perf_counter()
+    def archive(target: Path, manifest: Path) -> None:
         places = {"network_dir": str(target), "copy_to_backup": False, "manifest_path": str(manifest)}
         report = Archiver(read_parameters(places, source)).run()
-        seconds = time.perf_counter() - start_s
         if not report.complete:
             broken.append(f"not everything was archived: {report}")
-        return seconds
 
-    base_s, ours_s = in_turn(rsync, ours, rounds)
-    name = f"{len(files):,} files, {sum(files) / 1e9:.2f} {what}: archived and verified, rsync -a"
-    return Result(
-        name.replace(" small", " GB, small"), TARGET, base_s, ours_s, notes=[_rates(files, base_s, ours_s)], broken=broken
-    )
+    def ours() -> Cost:
+        target, manifest = clean()
+        return cost_of(lambda: archive(target, manifest))
+
+    costs = in_turn(rsync, ours, rounds)
+    name = f"archive {len(files):,} {what} ({sum(files) / 1e9:.2f} GB), verified"
+    floor = "rsync -a, which leaves them to the system's cache"
+    return Result(name, floor, *costs, TARGET, notes=[_rates(files, *costs)], broken=broken)
 
 
-def _rates(files: list[int], base_s: list[float], ours_s: list[float]) -> str:
+def _rates(files: list[int], base: list[Cost], ours: list[Cost]) -> str:
     mb, count = sum(files) / 1e6, len(files)
-    best = {"rsync": min(base_s), "ours": min(ours_s)}
+    best = {"rsync": min(base).wall_s, "ours": min(ours).wall_s}
     return "; ".join(f"{who} {mb / s:.0f} MB/s, {count / s:,.0f} files/s" for who, s in best.items()) + " (best rounds)"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import Result, in_turn
+from benchmarks.harness import Cost, Result, cost_of, in_turn
 from pytest_openscope.log.masking import ExactMasker
 from pytest_openscope.log.session_log import SessionLog
 
@@ -17,16 +16,18 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _SECRETS = ("correct-horse-battery", "ghp_0123456789abcdef0123456789abcdef0123", "s3cr3t-p4ssw0rd")
 
 
-def _log(records: int) -> float:
-    """Log with whatever collects at the moment; return the seconds per record, the logging call included."""
+def _log(records: int) -> Cost:
+    """Log with whatever collects at the moment; return what a record took, the logging call included."""
     logger = logging.getLogger("my.camera")
-    start_s = time.perf_counter()
-    for number in range(records):
-        logger.info("value %d", number)
-    return (time.perf_counter() - start_s) / records
+
+    def log() -> None:
+        for number in range(records):
+            logger.info("value %d", number)
+
+    return cost_of(log).per(records)
 
 
-def _with_file_handler(path: Path, records: int) -> float:
+def _with_file_handler(path: Path, records: int) -> Cost:
     root = logging.getLogger()
     handler = logging.FileHandler(path, "w", encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT))
@@ -41,7 +42,18 @@ def _with_file_handler(path: Path, records: int) -> float:
         handler.close()
 
 
-def _with_session_log(path: Path, records: int, masker: Callable[[str], str] | None) -> float:
+def _write_lines(path: Path, records: int) -> Cost:
+    """Write lines as the ones of the log, each at once, as a reader of the file expects them."""
+
+    def write() -> None:
+        with open(path, "wb", buffering=0) as stream:
+            for number in range(records):
+                stream.write(b"2026-03-04T10:00:00.000000+01:00 INFO acquisition test_record my.camera value %d\n" % number)
+
+    return cost_of(write).per(records)
+
+
+def _with_session_log(path: Path, records: int, masker: Callable[[str], str] | None) -> Cost:
     path.unlink(missing_ok=True)
     log = SessionLog()
     log.install()
@@ -68,10 +80,20 @@ def run(quick: bool) -> list[Result]:
         for what, masker in (("", None), (", 3 secrets masked", ExactMasker(_SECRETS))):
             with tempfile.TemporaryDirectory(dir=parent) as folder:
                 base, ours = Path(folder, "base.log"), Path(folder, "ours.log")
-                base_s, ours_s = in_turn(
+                costs = in_turn(
                     lambda base=base: _with_file_handler(base, records),  # type: ignore[misc]
                     lambda ours=ours, masker=masker: _with_session_log(ours, records, masker),  # type: ignore[misc]
                     rounds,
                 )
-            results.append(Result(f"log record, {where}{what}", TARGET, base_s, ours_s, per="record"))
+            name, floor = f"log record, {where}{what}", "FileHandler of the standard library"
+            results.append(Result(name, floor, *costs, target=TARGET, decides="cpu", per="record"))
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            path = Path(folder, "lines.log")
+            lines = in_turn(
+                lambda path=path: _write_lines(path, records),  # type: ignore[misc]
+                lambda path=path: _with_session_log(path, records, None),  # type: ignore[misc]
+                rounds,
+            )
+        floor = "a file write of the same line"
+        results.append(Result(f"log record, {where}", floor, *lines, decides="cpu", per="record"))
     return results

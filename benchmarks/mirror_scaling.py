@@ -7,7 +7,8 @@ lines twice a second. Printed per number of writers, as measured and as ratio to
 * lock in use: share of looks at which somebody held the day's lock;
 * lag of own copy, lag of day's log: 50th and 99th percentile of the time from a line's write to its arrival.
 
-Run: ``python benchmarks/mirror_scaling.py [--writers 1,2,5,10,20,50] [--seconds 10] [--delay-ms 2]``.
+Run: ``python benchmarks/mirror_scaling.py [--writers 1,2,5,10,20,50] [--seconds 10] [--delay-ms 2]``. Among all benchmarks it
+measures ten writers against one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mirror_tools import Bench, check_day
 
+from benchmarks.harness import Cost, NotMeasuredError, Result
 from pytest_openscope.mirror.control import MirrorTuning
 
 LINES = b"".join(
@@ -126,6 +130,23 @@ def measure(folder: Path, writers: int, seconds: float, delay_s: float) -> dict[
         "day's log p99 s": percentile(daily, 0.99),
         "all finished s": finished_s,
     }
+
+
+def run(quick: bool) -> Iterator[Result]:
+    """Measure how much later lines arrive where ten sessions write than where one does."""
+    if sys.platform == "win32":
+        raise NotMeasuredError("the lock of the day's log is looked at by POSIX calls")
+    found = {}
+    for writers in (1, 10):
+        with tempfile.TemporaryDirectory() as folder:
+            found[writers] = measure(Path(folder), writers, 5.0 if quick else 20.0, 0.002)
+    for copy in ("own copy", "day's log"):
+        one, ten = ([Cost(found[writers][f"{copy} p50 s"])] for writers in (1, 10))
+        slowest = (
+            f"99 of 100 lines: {found[1][f'{copy} p99 s']:.2f} s with one session, {found[10][f'{copy} p99 s']:.2f} s with ten"
+        )
+        name = f"mirror of ten sessions at once, lag of the {copy}"
+        yield Result(name, "one session, on the same share", one, ten, per="line", notes=[slowest])
 
 
 def main() -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import Result, in_turn
+from benchmarks.harness import Cost, Result, cost_of, in_turn, median_cost
 
 TARGET_PER_TEST = 1.3
 TARGET_SESSION = 3.0
 TARGET_INERT = 1.02
 _TESTS = 1000
+_FLOOR = "plain pytest, same tests"
 _PLUGIN = ("-p", "pytest_openscope.plugin")
 
 
@@ -37,8 +36,8 @@ class Project:
         options = ("--rig-config", "rig.yaml", "--no-input", "--subject-id", "m", "--user-id", "u", "--output-root", root)
         return (*_PLUGIN, *options)
 
-    def seconds(self, *arguments: str) -> float:
-        """Run pytest and return its CPU time, which other work on the machine changes least (its wall time on Windows).
+    def run(self, *arguments: str) -> Cost:
+        """Run pytest and return what it took.
 
         Raises:
             RuntimeError: the tests did not pass, so that there is nothing to compare.
@@ -46,17 +45,17 @@ class Project:
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("OPENSCOPE_", "PYTEST_"))}
         environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", *arguments]
-        start_s, before = time.perf_counter(), os.times()
-        done = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
-        wall_s, after = time.perf_counter() - start_s, os.times()
-        cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}{done.stderr}")
-        return cpu_s or wall_s
+
+        def run() -> None:
+            done = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}{done.stderr}")
+
+        return cost_of(run)
 
 
-def _runs(project: Project, *arguments: str) -> Callable[[], float]:
-    return lambda: project.seconds(*arguments)
+def _runs(project: Project, *arguments: str) -> Callable[[], Cost]:
+    return lambda: project.run(*arguments)
 
 
 def _per_test(project: Project, rounds: int) -> Result:
@@ -64,11 +63,12 @@ def _per_test(project: Project, rounds: int) -> Result:
     experiment = project.experiment()
     many = in_turn(_runs(project, "test_many.py"), _runs(project, *experiment, "test_many.py"), rounds)
     one = in_turn(_runs(project, "test_one.py"), _runs(project, *experiment, "test_one.py"), rounds)
-    base_s, ours_s = (
-        [(long - statistics.median(short)) / (_TESTS - 1) for long in longs] for longs, short in zip(many, one, strict=True)
+    base, ours = (
+        [(long - median_cost(short)).per(_TESTS - 1) for long in longs] for longs, short in zip(many, one, strict=True)
     )
-    whole = statistics.median(many[1]) / statistics.median(many[0])
-    return Result(f"each of {_TESTS} tests", TARGET_PER_TEST, base_s, ours_s, "test", (f"the whole runs: {whole:.3f}",))
+    whole = Result("", "", *many, decides="cpu").ratio
+    note = f"the whole runs: {whole:.3f}"
+    return Result(f"each of {_TESTS} steps", _FLOOR, base, ours, TARGET_PER_TEST, decides="cpu", per="step", notes=(note,))
 
 
 def run(quick: bool) -> list[Result]:
@@ -82,6 +82,6 @@ def run(quick: bool) -> list[Result]:
         inert = in_turn(plain, _runs(project, *_PLUGIN, "test_one.py"), 5 * rounds)
     return [
         per_test,
-        Result("a whole session with one test", TARGET_SESSION, *whole),
-        Result("a run that is no experiment", TARGET_INERT, *inert),
+        Result("a whole session with one step", _FLOOR, *whole, TARGET_SESSION, decides="cpu"),
+        Result("a run that is no experiment, plugin installed", _FLOOR, *inert, TARGET_INERT, decides="cpu"),
     ]
