@@ -17,6 +17,7 @@ from functools import partial
 
 import pytest
 
+from ..system import Desktop, switch_off_selection
 from ..views import Stopping
 from .ending import discard, finish
 from .interrupts import Interrupts, Watchdog
@@ -51,12 +52,21 @@ class ExperimentSession(SessionState):
             rejoin(self, self.options.resume_session)
         else:
             open_session(self)
+        self.guard("keeping the computer awake", self._mind_the_desktop)
         if not_checked:
             self.keep("not_checked", *not_checked)
         for text in not_checked:
             self.log.write("WARNING", _LOGGER, f"not checked here: {text}")
         self.operator._pause, self.operator._keep_picture = self.watchdog.paused, self.keep_picture
         self.operator.on_question = self.note_question
+
+    def _mind_the_desktop(self) -> None:
+        """See to what Windows does to a computer that nobody touches, or that somebody touches without a thought."""
+        self.config.add_cleanup(switch_off_selection())
+        reason = "" if self.dry_run else f"the experiment {self.record.session_uuid} is running; Ctrl-C in its window ends it"
+        self.desktop = Desktop(lambda text: self.tell([text]), self.interrupts.console.handle, reason)
+        self.config.add_cleanup(self.desktop.stop)
+        self.desktop.start()
 
     # -- what happens on the way -------------------------------------------------------------------------------------
 
@@ -130,6 +140,8 @@ class ExperimentSession(SessionState):
             faulthandler.cancel_dump_traceback_later()
             self.watchdog.stop()
             self.interrupts.over()
+            if self.desktop is not None:
+                self.desktop.stop()
             self.free_rig()
 
     def end_a_fork(self) -> None:

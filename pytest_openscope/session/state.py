@@ -30,7 +30,7 @@ from ..records import (
     json_safe,
     to_json,
 )
-from ..system import FileLock, now_iso, write_json
+from ..system import Desktop, FileLock, now_iso, write_json
 from ..views import Progress
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
@@ -105,6 +105,7 @@ class SessionState:
         self.devices: Any = None
         self.device_states: dict[str, Any] = {}
         self.sidecar: Any = None
+        self.desktop: Desktop | None = None
         self.questions: Questions | None = None
         self.view: TerminalView | None = None
         self.progress: Progress | None = None

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ..records import METADATA, WITNESS_JOURNAL, Journal
-from ..system import FileLock, ProcessWatch, create_time, is_stopped, memory_mb
+from ..system import FileLock, ProcessWatch, create_time, go_last, is_stopped, memory_mb
 from .helpers import Helpers
 from .link import Link
 from .reconstruct import FAULT_LOG, SessionView
@@ -59,6 +59,7 @@ def detach(watch: int | None = None) -> None:
         kept = _FIRST_FREE_FD if watch is None else watch
         os.closerange(_FIRST_FREE_FD, kept)
         os.closerange(kept + (watch is not None), 1024)
+    go_last()
     os.chdir(Path(sys.executable).anchor or os.sep)
 
 

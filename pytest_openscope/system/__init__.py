@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .command_lines import command_line, split_command
+from .desktop import Desktop, go_last
 from .files import (
     count_lines,
     is_deleted,
@@ -42,7 +43,7 @@ from .processes import (
     window_titles,
 )
 from .signals import ConsoleClose, Latch, interrupt_main, on_fork
-from .terminal import RELEASE_TERMINAL, obeys_control_sequences
+from .terminal import RELEASE_TERMINAL, obeys_control_sequences, switch_off_selection
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
 from .usage import TreeUsage
 from .windows import Job, send_break
@@ -55,6 +56,7 @@ __all__ = [
     "RELEASE_TERMINAL",
     "SAME_START_S",
     "ConsoleClose",
+    "Desktop",
     "FileLock",
     "Git",
     "GitFailed",
@@ -72,6 +74,7 @@ __all__ = [
     "create_time",
     "find_main",
     "format_duration",
+    "go_last",
     "interrupt_main",
     "is_alive",
     "is_deleted",
@@ -102,6 +105,7 @@ __all__ = [
     "spawn_detached",
     "split_command",
     "step_back",
+    "switch_off_selection",
     "time_field",
     "try_lock_byte",
     "unlock_byte",

@@ -16,7 +16,14 @@ if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
 
-CAUSES = {2: "the console was closed", 5: "log-off", 6: "shutdown"}
+#: No console event, but the same: a window of ours is asked to close.
+CLOSE_REQUEST = 16
+CAUSES = {
+    2: "the console was closed",
+    5: "log-off",
+    6: "shutdown",
+    CLOSE_REQUEST: "asked to close (taskkill, a scheduled task)",
+}
 #: Longer than any time that Windows gives.
 _HOLD_S = 60.0
 #: Locks cannot be interrupted on Windows before Python 3.14, so a wait there is made of slices.
@@ -43,7 +50,7 @@ class ConsoleClose:
     thread of its own, and Windows ends the process when that thread's handler returns. So a handler of ours answers first,
     passes the event on as one Ctrl-C, and returns only when the session has ended; what is not done after the time that
     Windows gives (five seconds for a closed window) the sidecar finishes, which has no console. Windows sends log-off and
-    shutdown only to processes without ``user32.dll``; for others the next session recovers.
+    shutdown here only to processes without ``user32.dll``; others hear of them by a window (:mod:`.desktop`).
     Source: Microsoft, "HandlerRoutine callback function" and "SetConsoleCtrlHandler".
     """
 

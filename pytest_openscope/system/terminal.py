@@ -1,9 +1,14 @@
-"""Control sequences of a terminal, and whether it obeys them."""
+"""Control sequences of a terminal, whether it obeys them, and a console's habit of standing still while it is clicked on."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
 
 #: Gives a terminal its whole height back (no scrolling region), and takes away what stands below the cursor.
 RELEASE_TERMINAL = "\x1b7\x1b[r\x1b8\x1b[J"
@@ -20,13 +25,69 @@ def obeys_control_sequences(fd: int) -> bool:
 
 
 def _switch_on(fd: int) -> bool:
-    if sys.platform != "win32":
-        return True
-    import ctypes
-    import msvcrt
+    virtual_terminal = 0x0004
+    mode = _mode(fd)
+    return mode is not None and bool(mode & virtual_terminal or _set_mode(fd, mode | virtual_terminal))
 
-    kernel, mode, virtual_terminal = ctypes.windll.kernel32, ctypes.c_ulong(), 0x0004
-    handle = ctypes.c_void_p(msvcrt.get_osfhandle(fd))
-    if not kernel.GetConsoleMode(handle, ctypes.byref(mode)):
+
+def switch_off_selection() -> Callable[[], None]:
+    """Let a click into a Windows console select nothing; return what undoes that.
+
+    A console stands still as long as text in it is selected, and whoever writes to it waits: with QuickEdit, which is the rule,
+    one click on the window holds up a session at its next line. Windows Terminal has no such habit, and is not changed.
+    Source: Microsoft, "SetConsoleMode" (ENABLE_QUICK_EDIT_MODE).
+    """
+    quick_edit, extended = 0x0040, 0x0080
+    mode = _input_mode()
+    if mode is None or not mode & quick_edit or not _set_input_mode(mode & ~quick_edit | extended):
+        return lambda: None
+
+    def undo() -> None:
+        _set_input_mode(mode | extended)
+
+    return undo
+
+
+def _input_mode() -> int | None:
+    """Return the mode of the console's input; None where this process has no console."""
+    fd = _open_input()
+    if fd is None:
+        return None
+    try:
+        return _mode(fd)
+    finally:
+        os.close(fd)
+
+
+def _set_input_mode(mode: int) -> bool:
+    fd = _open_input()
+    if fd is None:
         return False
-    return bool(mode.value & virtual_terminal or kernel.SetConsoleMode(handle, mode.value | virtual_terminal))
+    try:
+        return _set_mode(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def _open_input() -> int | None:
+    """Open the console's input itself: pytest's capture has taken stdin away."""
+    try:
+        return os.open("CONIN$", os.O_RDWR) if sys.platform == "win32" else None
+    except OSError:
+        return None
+
+
+def _mode(fd: int) -> int | None:
+    """Return the mode of a console's end; None for anything else, and on other systems."""
+    if sys.platform == "win32":
+        mode = ctypes.c_ulong()
+        if ctypes.windll.kernel32.GetConsoleMode(ctypes.c_void_p(msvcrt.get_osfhandle(fd)), ctypes.byref(mode)):
+            return mode.value
+    return None
+
+
+def _set_mode(fd: int, mode: int) -> bool:
+    if sys.platform == "win32":
+        handle = ctypes.c_void_p(msvcrt.get_osfhandle(fd))
+        return bool(ctypes.windll.kernel32.SetConsoleMode(handle, ctypes.c_ulong(mode)))
+    return False
