@@ -66,7 +66,8 @@ class ExperimentSession(SessionState):
         reason = "" if self.dry_run else f"the experiment {self.record.session_uuid} is running; Ctrl-C in its window ends it"
         self.desktop = Desktop(lambda text: self.tell([text]), self.interrupts.console.handle, reason)
         self.config.add_cleanup(self.desktop.stop)
-        self.desktop.start()
+        if problem := self.desktop.start():
+            self.log.write("WARNING", _LOGGER, problem)
 
     # -- what happens on the way -------------------------------------------------------------------------------------
 

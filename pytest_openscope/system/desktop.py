@@ -68,19 +68,14 @@ class Desktop:
         self._thread: threading.Thread | None = None
         self.problem = ""
 
-    def start(self) -> None:
-        """Begin; does nothing on other systems.
-
-        Raises:
-            OSError: Windows refuses to stay awake or to make the window; the other of the two may be in force.
-        """
+    def start(self) -> str:
+        """Begin, and say what Windows refuses; does nothing on other systems."""
         if sys.platform == "win32":
             self._thread = threading.Thread(target=self._live, name="openscope-desktop", daemon=True)
             self._thread.start()
             if not self._ready.wait(_READY_S):
-                raise OSError(f"Windows has not answered within {_READY_S:g} s")
-            if self.problem:
-                raise OSError(self.problem)
+                return f"Windows has not answered within {_READY_S:g} s"
+        return self.problem
 
     def stop(self) -> None:
         """Let the computer sleep and shut down again; a second call does nothing."""

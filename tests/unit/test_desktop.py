@@ -58,7 +58,7 @@ def test_sleep_and_other_users_are_told_and_the_rest_is_left_to_windows() -> Non
 @pytest.mark.skipif(sys.platform == "win32", reason="elsewhere there is nothing to mind")
 def test_elsewhere_nothing_is_started() -> None:
     seen, before = Seen(), threading.active_count()
-    seen.desktop.start()
+    assert seen.desktop.start() == ""
     assert threading.active_count() == before
     seen.desktop.stop()
 
@@ -70,7 +70,7 @@ def test_windows_itself_asks_and_is_answered() -> None:
 
         user32 = ctypes.WinDLL("user32")
         seen = Seen()
-        seen.desktop.start()
+        assert seen.desktop.start() == ""
         try:
             window, answer = seen.desktop._window, ctypes.c_size_t(99)
             assert window
