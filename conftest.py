@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # How fast inputs are made says nothing about the project on a busy machine.
-settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# ``--hypothesis-profile=full`` makes as many examples as Hypothesis does by itself; ``.ci/run --all`` asks for them.
+settings.register_profile("project", settings.get_profile("full"), max_examples=30)
 settings.load_profile("project")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

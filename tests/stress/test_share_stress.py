@@ -33,6 +33,8 @@ RATIO = 1.1
 NOISE_S = 0.00005
 #: Fewer say nothing about a 99th percentile on a machine that does other things too.
 ENOUGH_RECORDS = 4000
+#: Of so many sessions with the share and as many without it, the fastest are compared.
+TURNS = 3 if RECORDS >= ENOUGH_RECORDS else 1
 STALL_S = 0.01
 #: ``mirror_wait_s`` of these sessions.
 WAIT_S = 2.0
@@ -90,13 +92,13 @@ def fuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseShare]:
     made.down()
 
 
-def timed_run(bench: Any, name: str) -> tuple[float, float, float]:
-    """Seconds of the records' loop, their 99th percentile, and what the end waited for the sidecar."""
+def timed_run(bench: Any, name: str) -> tuple[float, float, float, float]:
+    """Seconds of the records' loop, their 99th percentile, what the end waited for the sidecar, and the records' median."""
     assert start(bench, output=f"{name}.txt").wait(300) == 0, (bench.path / f"{name}.txt").read_text()
     loop_s, took = json.loads((bench.path / "timed.json").read_text())
     journal = max(bench.path.glob(f"{name}/*/launcher_metadata/journal.jsonl"), key=os.path.getmtime)
     mono = {event["event"]: event["mono"] for event in map(json.loads, journal.read_text().splitlines())}
-    return loop_s, statistics.quantiles(took, n=100)[98], mono["bye"] - mono["ended"]
+    return loop_s, statistics.quantiles(took, n=100)[98], mono["bye"] - mono["ended"], statistics.median(took)
 
 
 def shares(fuse: FuseShare, how: str) -> list[tuple[float, str]]:
@@ -132,9 +134,9 @@ def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, h
     timed_run(bench, "sessions")
     (first,) = (bench.path / "sessions").iterdir()
     bench.wait_for(lambda: mirror_status(first) == "verified" and not sidecars_of(first), 60)
-    base: list[tuple[float, float, float]] = []
-    with_share: list[tuple[float, float, float]] = []
-    for turn in range(3):
+    base: list[tuple[float, float, float, float]] = []
+    with_share: list[tuple[float, float, float, float]] = []
+    for turn in range(TURNS):
         bench.write("rig.yaml", f"rig_id: bench\noutput_root_folder: plain{turn}\nstate_directory: state\n")
         base.append(timed_run(bench, f"plain{turn}"))
         fuse.say("ok")
@@ -149,7 +151,7 @@ def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, h
         (folder,) = (bench.path / f"sessions{turn}").iterdir()
         bench.wait_for(lambda folder=folder: mirror_status(folder) == "verified", 90)
         bench.wait_for(lambda folder=folder: not sidecars_of(folder), 60)
-    plain, shared = ([min(run[i] for run in runs) for i in range(3)] for runs in (base, with_share))
+    plain, shared = ([min(run[i] for run in runs) for i in range(4)] for runs in (base, with_share))
     print(
         f"{how}: loop {plain[0]:.3f} -> {shared[0]:.3f} s, p99 per record {plain[1] * 1e6:.0f} -> {shared[1] * 1e6:.0f} us, "
         f"wait at the end {plain[2]:.2f} -> {shared[2]:.2f} s"
@@ -157,10 +159,12 @@ def test_the_experiment_does_not_notice_the_share(bench: Any, fuse: FuseShare, h
     if RECORDS >= ENOUGH_RECORDS:
         assert shared[0] <= plain[0] * RATIO
         assert shared[1] <= plain[1] * RATIO + NOISE_S
-    # Whatever else the machine does: no record waits for the share.
-    assert shared[1] < plain[1] + STALL_S
-    assert shared[2] <= WAIT_S + 0.5
-    sessions = [("bench", next((bench.path / f"sessions{turn}").iterdir())) for turn in range(3)]
+        assert shared[1] < plain[1] + STALL_S
+        assert shared[2] <= WAIT_S + 0.5
+    # Whatever else the machine does: records do not wait for the share, and the end only as long as it may.
+    assert shared[3] < plain[3] + STALL_S
+    assert shared[2] <= WAIT_S + 5.0
+    sessions = [("bench", next((bench.path / f"sessions{turn}").iterdir())) for turn in range(TURNS)]
     assert_mirrored(fuse.folder / "central", ("bench", first), *sessions)
 
 

@@ -124,7 +124,7 @@ def test_a_call_that_does_not_end_is_named_and_left(tmp_path: Path) -> None:
     begun_s = time.monotonic()
     with pytest.raises(AcquisitionTimeout) as caught:
         Host(tmp_path / "s").acquisition.execute(calling(Speaker(hold=True, deaf=True), timeout_s=0.1))
-    assert time.monotonic() - begun_s < 5
+    assert time.monotonic() - begun_s < 20
     assert caught.value.facts.survivors == ["the call of engine, which does not end"]
 
 

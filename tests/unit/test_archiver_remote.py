@@ -253,7 +253,7 @@ print(json.dumps(Archiver(read_parameters(json.loads(sys.argv[2]), Path(sys.argv
 
 def test_a_kill_in_the_middle_leaves_nothing_half_under_its_name(session: Path, server: Server) -> None:
     for number in range(6):
-        (session / f"more{number}").write_bytes(os.urandom(24 * MB))
+        (session / f"more{number}").write_bytes(os.urandom(12 * MB))
     places = {"network_dir": server.url, "network_storage_options": server.options, "copy_to_backup": False, "workers": 1}
     process = subprocess.Popen([sys.executable, "-c", CHILD, str(session), json.dumps(places)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -311,7 +311,7 @@ class TestSubprocess:
         started = time.monotonic()
         devices.close("x")
         assert process.poll() is not None
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
 
     def test_missing_program(self, managers: Open) -> None:
         with pytest.raises(DevicesFailed, match="FileNotFoundError"):

@@ -241,8 +241,9 @@ class TestRoot:
             check_root(Path("/mnt/pytest-openscope-no-such-share"), tmp_path / "notes.json")
 
 
-def test_the_end_of_a_session_does_not_wait_for_the_next_turn(bench: Bench) -> None:
+def test_the_end_of_a_session_does_not_wait_for_the_next_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a session a turn of the day's log comes once a second; at its end the rest is written at once."""
+    monkeypatch.setattr("pytest_openscope.mirror.day_log.INTERVAL_S", 60.0)
     source, hint = SourceLog(bench.log), Hint(bench.job.hint_path)
     day = DayLog(bench.job, source, hint, lambda: None, lambda text: None)
     day.fresh = True
@@ -254,5 +255,5 @@ def test_the_end_of_a_session_does_not_wait_for_the_next_turn(bench: Bench) -> N
     started = time.monotonic()
     while day.settled != bench.log.stat().st_size:
         day.settle()
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 30
     check_day(bench.job.day_log, bench)

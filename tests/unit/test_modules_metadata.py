@@ -155,7 +155,7 @@ def test_a_service_that_wants_an_hour_is_not_given_one(session: Session, server:
     began = time.monotonic()
     with pytest.raises(StepTimedOut, match="timeout_s"):
         session.run("metadata_subject_fetch", timeout_s=0.5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert len(server.asked) == 1
 
 
@@ -189,7 +189,7 @@ def test_slow_servers_are_left_in_time(session: Session, serve: Any) -> None:
             )
         with pytest.raises(StepTimedOut, match=r"took longer than 0.4 s \(timeout_s\)"):
             session.run("metadata_subject_fetch", metadata_service_base_url=url, timeout_s=0.4, **QUICK)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
         assert len(asked) == 3
 
 

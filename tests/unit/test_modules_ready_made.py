@@ -200,7 +200,7 @@ def test_a_disk_that_does_not_answer_is_not_waited_for(rig: Rig, monkeypatch: py
     with pytest.raises(StepTimedOut, match=r"measuring the free space of .* took longer than 0.3 s"):
         rig.run("disk_space_check", required_free_gb=1, timeout_s=0.3)
     answer.set()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 # Parameters

@@ -164,7 +164,7 @@ def test_nobody_waits_for_one_that_has_failed(lab: Lab) -> None:
     assert master.nodes.wait_for_start(0.2) == ["ephys"]
     began = time.monotonic()
     assert ephys.nodes.wait_for_start(20) == []
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_a_failure_is_told_at_once_to_all(lab: Lab) -> None:
@@ -232,7 +232,7 @@ def test_a_wait_for_the_end_is_bounded_and_can_be_ended(lab: Lab) -> None:
     began = time.monotonic()
     assert master.nodes.wait_for_ends(0.3, lambda: False) == ["camera"]
     assert master.nodes.wait_for_ends(30, lambda: True) == ["camera"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_a_dead_slave_is_lost_for_all(lab: Lab) -> None:

@@ -36,7 +36,7 @@ def test_a_wait_that_is_over_before_it_begins_does_not_wait() -> None:
     watch = ProcessWatch(os.getpid(), create_time(os.getpid()))
     began = time.monotonic()
     assert watch.wait(-1.0) is False
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     watch.close()
 
 

@@ -24,9 +24,9 @@ def test_the_file_is_an_array_after_every_sample_and_its_cost_does_not_grow(tmp_
         assert [sample["number"] for sample in json.loads(path.read_text())] == list(range(number + 1))
     for number in range(20_000):
         append(path, {"number": number, "x": "y" * 80})
-    start = time.perf_counter()
+    start = time.thread_time()
     append(path, {"last": True})
-    assert time.perf_counter() - start < 0.05
+    assert time.thread_time() - start < 0.05
     assert json.loads(path.read_text())[-1] == {"last": True}
 
 
