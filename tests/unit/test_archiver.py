@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -238,11 +239,24 @@ def test_names_that_differ_in_case_only_do_not_overwrite_each_other(bench: Bench
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="rename itself refuses there")
-def test_a_share_without_hard_links_is_published_to_all_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("answer", [errno.EINVAL, None])
+def test_a_share_that_cannot_rename_without_replacing_or_link_is_published_to_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answer: int | None, links: bool
+) -> None:
+    def refused(*_: object, **__: object) -> int:
+        assert answer
+        ctypes.set_errno(answer)
+        return -1
+
     def no_links(*_: object, **__: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
-    monkeypatch.setattr(os, "link", no_links)
+    call = small_files._linux_call
+    rename = refused if answer else None
+    monkeypatch.setattr(small_files, "_linux_call", lambda name: rename if name == "renameat2" else call(name))
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
     bench.write("a", "alpha")
     bench.write("big", pattern(3 * MB))
     assert bench.run().complete
@@ -251,6 +265,22 @@ def test_a_share_without_hard_links_is_published_to_all_the_same(bench: Bench, m
     (bench.network / "c").write_text("foreign")
     assert "another file" in reasons(bench.run())["c", "network"]
     assert (bench.network / "c").read_text() == "foreign"
+
+
+def test_a_name_is_given_in_one_step_and_never_taken_from_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "linux":
+        monkeypatch.setattr(os, "link", lambda *_: pytest.fail("there was a moment with two names"))
+    partial, final = tmp_path / "partial", tmp_path / "ä"
+    partial.write_text("ours")
+    small_files.give_name(str(partial), str(final))
+    assert tree(tmp_path) == {"ä": b"ours"}
+    partial.write_text("newer")
+    with pytest.raises(FileExistsError) as caught:
+        small_files.give_name(str(partial), str(final))
+    assert "ä" in str(caught.value)
+    assert tree(tmp_path) == {"ä": b"ours", "partial": b"newer"}
+    with pytest.raises(FileNotFoundError):
+        small_files.give_name(str(tmp_path / "absent"), str(tmp_path / "b"))
 
 
 def test_a_copy_of_a_record_that_has_grown_is_renewed_but_never_a_foreign_one(bench: Bench) -> None:
@@ -868,7 +898,7 @@ def test_a_helper_never_names_what_the_disk_garbled(bench: Bench, monkeypatch: p
 
     monkeypatch.setattr(small_files, "sync_file_system", garble)
     (made,) = copier(bench).copy(wanted(bench, "a", "b"))
-    assert [(number, places) for number, _, places in made] == [(0, [1]), (1, [0, 1])]
+    assert [numbers for numbers, _ in made] == [[1], [0, 1]]
     assert tree(bench.network) == {"b": b"beta"}
     assert tree(bench.backup) == {"a": b"alpha", "b": b"beta"}
 
@@ -883,7 +913,7 @@ def test_a_helper_replaces_nothing_that_appears_meanwhile(bench: Bench, monkeypa
 
     monkeypatch.setattr(small_files, "sync_file_system", race)
     (made,) = copier(bench).copy(wanted(bench, "a"))
-    assert [places for _, _, places in made] == [[1]]
+    assert [numbers for numbers, _ in made] == [[], [0]]
     assert tree(bench.network) == {"a": b"other"}
 
 
@@ -901,7 +931,7 @@ def test_a_helper_does_not_ask_a_dead_target_for_each_file(bench: Bench, monkeyp
     names = [bench.write(f"f{number:02}", str(number)).name for number in range(40)]
     (made,) = copier(bench).copy(wanted(bench, *names))
     assert len(asked) == 8
-    assert [places for _, _, places in made] == [[1]] * 40
+    assert [numbers for numbers, _ in made] == [[], list(range(40))]
 
 
 def test_a_target_that_helpers_cannot_write_is_named_and_costs_nothing_of_the_other(helped: Bench) -> None:

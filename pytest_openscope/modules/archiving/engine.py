@@ -26,7 +26,7 @@ from .targets import BLOCK_BYTES, Conflict, Copying, FolderTarget, Target, words
 
 #: Files up to this size share one trip to the disk.
 SMALL_BYTES = 2 * 1024 * 1024
-_BATCH_FILES = 1024
+_BATCH_FILES = 4096
 _BATCH_BYTES = 128 * 1024 * 1024
 #: So many small files at one time are worth a process of their own.
 _HELPED_FILES = 250
@@ -126,7 +126,7 @@ class Report:
         return ", ".join(parts)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Task:
     """A file and the targets that lack it."""
 
@@ -134,7 +134,7 @@ class _Task:
     targets: list[Target]
     checksum: str = ""
     #: Targets that hold an older copy of ours, which is to be replaced.
-    replaces: set[str] = field(default_factory=set)
+    replaces: frozenset[str] = frozenset()
 
 
 class Archiver:
@@ -176,7 +176,6 @@ class Archiver:
         self._in_a_row: dict[str, int] = {}
         self._total = self._total_files = self._done = self._done_files = 0
         self._started = time.monotonic()
-        self._fresh: set[tuple[str, str]] = set()
         self._helpers: list[Helper] = []
 
     # -- a run -------------------------------------------------------------------------------------------------------
@@ -337,28 +336,27 @@ class Archiver:
         """Let a helper copy small files; return those that are still to be seen to, with the targets that lack them."""
         which = {target.name: number for number, target in enumerate(self.targets)}
         wanted = [(*task.source, [which[target.name] for target in task.targets]) for task in unit]
-        settled: set[int] = set()
         try:
             for made in helper.copy(wanted):
-                for number, checksum, _ in made:
-                    unit[number].checksum = checksum
-                for target in self.targets:
-                    mine = [unit[number] for number, _, having in made if which[target.name] in having]
+                for target, (numbers, checksums) in zip(self.targets, made, strict=True):
+                    mine = [unit[number] for number in numbers]
+                    for task, checksum in zip(mine, checksums, strict=True):
+                        task.checksum = checksum
                     self._settled(target, mine)
                     with self._lock:
-                        self._done += sum(task.source.size for task in mine)
                         for task in mine:
-                            task.targets = [one for one in task.targets if one is not target]
-                            self._problems.pop((task.source.name, target.name), None)
-                finished = [number for number, _, _ in made if not unit[number].targets]
-                settled.update(finished)
-                with self._lock:
-                    self._done_files += len(finished)
-                    for number in finished:
-                        self._problems.pop((unit[number].source.name, "original"), None)
+                            self._helped(task, target)
         except (OSError, ValueError):
             pass  # the helper was ended; what it has not told of is seen to here
-        return [task for number, task in enumerate(unit) if number not in settled]
+        return [task for task in unit if task.targets]
+
+    def _helped(self, task: _Task, target: Target) -> None:
+        task.targets.remove(target)
+        self._done += task.source.size
+        self._problems.pop((task.source.name, target.name), None)
+        if not task.targets:
+            self._done_files += 1
+            self._problems.pop((task.source.name, "original"), None)
 
     # -- one unit: a large file, or some small ones ------------------------------------------------------------------
 
@@ -455,11 +453,11 @@ class Archiver:
             return False
         with self._guarded(name, target):
             there = None if target.is_fresh(name) else target.size_of(name)
-            task.replaces.discard(target.name)
+            task.replaces -= {target.name}
             if there is None:
                 return True
             if self._may_replace(name, target):
-                task.replaces.add(target.name)
+                task.replaces |= {target.name}
                 return True
             self._compare(task, target, buffer, there)
         return False
@@ -541,12 +539,11 @@ class Archiver:
             target.discard(name)
 
     def _keep(self, target: Target, tasks: Iterable[_Task]) -> None:
-        lines = []
+        copies = {}
         for task in tasks:
             name, size, mtime_ns = task.source
-            lines.append((name, target.name, Copy(size, mtime_ns, task.checksum, self._algo, target.where(name))))
-            self._fresh.add((name, target.name))
-        self.manifest.verified(lines)
+            copies[name] = Copy(size, mtime_ns, task.checksum, self._algo, target.where(name))
+        self.manifest.verified(target.name, copies)
 
     # -- failures ----------------------------------------------------------------------------------------------------
 
@@ -591,7 +588,7 @@ class Archiver:
         copy = self.manifest.copies.get((source.name, target.name))
         if copy is None or not copy.is_of(source.size, source.mtime_ns):
             return False
-        if (source.name, target.name) in self._fresh:
+        if (source.name, target.name) in self.manifest.fresh:
             return target.size_of(source.name) == source.size
         if target.checksum_of(source.name, copy.algo, self.stop.is_set) == copy.checksum:
             return True

@@ -11,15 +11,13 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...system import now_iso, remove_file, write_atomic
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """A verified copy: whose it is (``size`` and ``mtime_ns`` of the original), where it lies and what was read back there."""
 
     size: int
@@ -45,6 +43,8 @@ class Manifest:
         self.path = path
         self.journal = path.with_name(path.name + "l")
         self.copies: dict[tuple[str, str], Copy] = {}
+        #: Keys of the copies that were verified since this object was made.
+        self.fresh: set[tuple[str, str]] = set()
         self.gone: set[str] = set()
         self.errors: dict[str, str] = {}
         self._before: dict[str, Any] = {}
@@ -86,22 +86,23 @@ class Manifest:
             self.copies[str(line["file"]), str(line["target"])] = Copy(**line["copy"])
             self.gone.discard(str(line["file"]))
 
-    def verified(self, copies: Iterable[tuple[str, str, Copy]]) -> None:
-        """Put copies on record, given as file, target and facts."""
-        copies = list(copies)
-        self._append([{"file": name, "target": target, "copy": vars(copy)} for name, target, copy in copies])
-        for name, target, copy in copies:
-            self.copies[name, target] = copy
+    def verified(self, target: str, copies: Mapping[str, Copy]) -> None:
+        """Put a target's copies on record, by the names of their files."""
+        self._append({"file": name, "target": target, "copy": copy._asdict()} for name, copy in copies.items())
+        for name, copy in copies.items():
+            key = (name, target)
+            self.copies[key] = copy
+            self.fresh.add(key)
 
     def removed(self, name: str) -> None:
         """Put on record that an original was removed."""
         self._append([{"file": name, "removed": True}])
         self.gone.add(name)
 
-    def _append(self, lines: list[dict[str, Any]]) -> None:
-        if not lines:
+    def _append(self, lines: Iterable[dict[str, Any]]) -> None:
+        data = "".join(f"{json.dumps(line)}\n" for line in lines).encode("ascii")
+        if not data:
             return
-        data = b"".join(json.dumps(line).encode("ascii") + b"\n" for line in lines)
         with self._lock:
             if self._fd is None:
                 self.journal.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ class Manifest:
         for target, copy in copies.items():
             entry.update({f"{target}_copy": True, f"{target}_path": copy.path})
             entry.update(checksum=copy.checksum, checksum_algo=copy.algo, size=copy.size)
-        entry["copies"] = {target: vars(copy) for target, copy in copies.items()}
+        entry["copies"] = {target: copy._asdict() for target, copy in copies.items()}
         if name in self.gone:
             entry["original_removed"] = True
         return entry

@@ -12,6 +12,7 @@ A helper ends at once when the process that started it has ended, however that c
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import hashlib
 import json
@@ -22,24 +23,26 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 BINARY = getattr(os, "O_BINARY", 0)
-#: Systems and shares without hard links answer like this.
+#: Systems and shares without hard links, or without a rename that replaces nothing, answer like this.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV}
 #: After so long the copies made so far are brought to the disk and reported.
 _GROUP_S = 1.0
 #: Copies whose reading back has begun while one is compared; each is an open file.
 _AHEAD = 64
 _PR_SET_PDEATHSIG = 1
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 #: After so many failures in a row a target is left to the engine.
 _HOPELESS = 8
 
 #: What a helper is asked for: name, size, time of the original in ns, numbers of the targets that lack it.
 Wanted = tuple[str, int, int, list[int]]
-#: What it made: number of the file in the request, checksum read back, numbers of the targets that have it now.
-Made = tuple[int, str, list[int]]
+#: What it made, for each target: numbers of the files in the request, and their checksums as read back.
+Made = list[tuple[list[int], list[str]]]
 
 
 class Hash(Protocol):
@@ -77,6 +80,8 @@ def give_name(partial: str, final: str) -> None:
     if sys.platform == "win32":
         os.rename(partial, final)  # noqa: PTH104 - fails there when the name is taken
         return
+    if _rename_new(partial, final):
+        return
     try:
         os.link(partial, final)  # fails when the name is taken, which ``rename`` of POSIX does not
     except FileExistsError:
@@ -91,23 +96,48 @@ def give_name(partial: str, final: str) -> None:
     os.unlink(partial)  # noqa: PTH108
 
 
+def _rename_new(partial: str, final: str) -> bool:
+    """Rename in one step that fails when the name is taken; False where the system or the share has no such call."""
+    call = _linux_call("renameat2")
+    if call is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(partial), _AT_FDCWD, os.fsencode(final), _RENAME_NOREPLACE) == 0:
+        return True
+    error = _last_error(final)
+    if error.errno in _NO_LINKS:
+        return False
+    raise error
+
+
 def sync_file_system(folder: str) -> bool:
     """Bring a file system's writes to the disk in one call; False where there is no such call."""
-    if sys.platform != "linux":
-        return False
-    import ctypes
-
-    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    call = _linux_call("syncfs")
     if call is None:
         return False
     fd = os.open(folder, os.O_RDONLY)
     try:
         if call(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), folder)
+            raise _last_error(folder)
     finally:
         os.close(fd)
     return True
+
+
+@functools.cache
+def _linux_call(name: str) -> Callable[..., int] | None:
+    """Return a system call of Linux that Python has no function for; None where there is none."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return cast("Callable[..., int] | None", getattr(ctypes.CDLL(None, use_errno=True), name, None))
+
+
+def _last_error(path: str) -> OSError:
+    import ctypes
+
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), path)
 
 
 class Helper:
@@ -144,7 +174,7 @@ class Helper:
             "places": places,
         }
 
-    def copy(self, files: Sequence[Wanted]) -> Iterator[list[Made]]:
+    def copy(self, files: Sequence[Wanted]) -> Iterator[Made]:
         """Copy files; yield what was made, as it is made. What is never named was not made.
 
         Raises:
@@ -158,7 +188,7 @@ class Helper:
             answer = json.loads(line)
             if answer is None:
                 return
-            yield [(number, checksum, places) for number, checksum, places in answer]
+            yield [(numbers, checksums) for numbers, checksums in answer]
         raise OSError(errno.EPIPE, "the helper process has ended")
 
     def _send(self, message: Any) -> None:
@@ -252,7 +282,7 @@ class _Copier:
         self._root, self._algo = root, algo
         self._places = [_Place(*place) for place in places]
 
-    def copy(self, files: Sequence[Wanted]) -> Iterator[list[Made]]:
+    def copy(self, files: Sequence[Wanted]) -> Iterator[Made]:
         for place in self._places:
             place.failures = 0
         written: list[_Written] = []
@@ -299,24 +329,29 @@ class _Copier:
         place.failures = 0
         return partial
 
-    def _verify(self, written: Sequence[_Written]) -> list[Made]:
+    def _verify(self, written: Sequence[_Written]) -> Made:
         """Bring copies to the disk, read them back, and give the right ones their names."""
-        made: list[Made] = [(one.number, one.checksum, []) for one in written]
+        made: Made = []
         for which, place in enumerate(self._places):
-            mine = [(one, having) for one, (_, _, having) in zip(written, made, strict=True) if which in one.partials]
-            try:
-                # Of other systems each file is on the disk already; a Linux without this call leaves all to the engine.
-                if not mine or (not sync_file_system(place.root) and sys.platform == "linux"):
-                    continue
-            except OSError:
-                continue
-            back = _read_back((one.partials[which], one.size) for one, _ in mine)
-            for (one, having), data in zip(mine, back, strict=True):
-                if data is not None and self._publish(
-                    one.partials[which], place.final(one.name), self._checksum(data) == one.checksum
-                ):
-                    having.append(which)
-        return [one for one in made if one[2]]
+            right = self._named(which, place, [one for one in written if which in one.partials])
+            made.append(([one.number for one in right], [one.checksum for one in right]))
+        return made
+
+    def _named(self, which: int, place: _Place, written: Sequence[_Written]) -> list[_Written]:
+        """Return those of one target's copies that turned out right and have their names now."""
+        try:
+            # Of other systems each file is on the disk already; a Linux without this call leaves all to the engine.
+            if not written or (not sync_file_system(place.root) and sys.platform == "linux"):
+                return []
+        except OSError:
+            return []
+        back = _read_back((one.partials[which], one.size) for one in written)
+        return [
+            one
+            for one, data in zip(written, back, strict=True)
+            if data is not None
+            and self._publish(one.partials[which], place.final(one.name), self._checksum(data) == one.checksum)
+        ]
 
     def _publish(self, partial: str, final: str, is_right: bool) -> bool:
         try:
