@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ..modules import ModuleFailed, archive_session, owing_folders, state_of_archives, work_off_archives
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, states_of_this_user, tell
 
 
@@ -33,6 +32,9 @@ def archive(
 
     Exit code 0: everything is archived and verified; 1: something is not; 4: wrong options.
     """
+    # Ready-made steps take as long to import as all other commands together.
+    from ..modules import ModuleFailed, owing_folders, state_of_archives
+
     if (network_dir or backup_dir) and not folder:
         tell(["archive: no folder is named -> give the folder to archive"])
         return EXIT_USAGE
@@ -69,6 +71,8 @@ def archive(
 
 def _order(folder: Path, network_dir: str | None, backup_dir: str | None, checksum_algo: str) -> None:
     """Note what is to be archived, as a step in the background does."""
+    from ..modules import archive_session
+
     places = {"network_dir": network_dir, "backup_dir": backup_dir}
     given: dict[str, Any] = {
         key: place.rstrip("/\\") + "/" + folder.name if place and "://" in place else str(Path.cwd() / place / folder.name)
@@ -80,6 +84,8 @@ def _order(folder: Path, network_dir: str | None, backup_dir: str | None, checks
 
 
 def _work_off(folder: Path) -> int:
+    from ..modules import state_of_archives, work_off_archives
+
     code, found = EXIT_OK, False
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

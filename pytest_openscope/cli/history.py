@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from datetime import date, datetime, timedelta
@@ -90,7 +89,7 @@ def history(
         tell([f"history: {error}"])
         return EXIT_FOUND
     if json_:
-        sys.stdout.write(json_bytes(dataclasses.asdict(answer)).decode("utf-8"))
+        sys.stdout.write(json_bytes(vars(answer)).decode("utf-8"))
     elif html is not None:
         print(html)
     else:

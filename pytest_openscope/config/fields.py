@@ -246,7 +246,7 @@ def seconds(default: float | None, doc: str, minimum: float = 0.0) -> Any:
 class Section(BaseModel):
     """A mapping of a configuration file. A key whose value is null has its default."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod

@@ -110,14 +110,17 @@ WHERE f.outcome <> 'interrupted' AND f.kind <> 'interrupt'
 GROUP BY f.fingerprint ORDER BY failures DESC, last DESC, f.fingerprint
 """
 _STEPS = f"""
-SELECT step, phase, count(*) AS runs,
-    count(*) FILTER (t.outcome = 'passed') AS passed,
-    count(*) FILTER (t.outcome IN ({_FAILED_SQL})) AS failed,
-    count(*) FILTER (t.outcome = 'skipped') AS skipped,
-    count(*) FILTER (attempts > 1) AS repeated,
-    round(median(t.duration_s) FILTER (t.outcome <> 'skipped'), 3) AS median_s,
-    round(quantile_cont(t.duration_s, 0.95) FILTER (t.outcome <> 'skipped'), 3) AS percentile_95_s
-FROM steps t JOIN chosen s USING (session_id) GROUP BY step, phase ORDER BY failed DESC, runs DESC, step, phase
+WITH counted AS (
+    SELECT step, phase, count(*) AS runs,
+        count(*) FILTER (t.outcome = 'passed') AS passed,
+        count(*) FILTER (t.outcome IN ({_FAILED_SQL})) AS failed,
+        count(*) FILTER (t.outcome = 'skipped') AS skipped,
+        count(*) FILTER (attempts > 1) AS repeated,
+        quantile_cont(t.duration_s, [0.5, 0.95]) FILTER (t.outcome <> 'skipped') AS quantiles_s
+    FROM steps t JOIN chosen s USING (session_id) GROUP BY step, phase
+)
+SELECT * EXCLUDE (quantiles_s), round(quantiles_s[1], 3) AS median_s, round(quantiles_s[2], 3) AS percentile_95_s
+FROM counted ORDER BY failed DESC, runs DESC, step, phase
 """
 _DEVICES = f"""
 WITH blamed AS (

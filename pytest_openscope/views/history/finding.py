@@ -129,7 +129,9 @@ class Search:
     def _folders(self) -> Iterator[Place]:
         with os.scandir(self.source.path) as entries:
             for entry in entries:
-                if whole_text(entry.path) not in self.known.settled and entry.is_dir():
+                # Of a hundred thousand nearly all are settled, and their names are text.
+                settled = entry.path in self.known.settled or whole_text(entry.path) in self.known.settled
+                if not settled and entry.is_dir():
                     yield Place(Path(entry.path))
 
     def _copies(self) -> Iterator[Place]:
