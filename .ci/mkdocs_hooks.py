@@ -10,7 +10,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def _pages() -> dict[str, str]:
@@ -29,12 +29,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Rewrite the links that leave docs/, and those of the pages that came from outside of it."""
+    """Rewrite links and pictures that leave docs/, and those of the pages that came from outside of it."""
     here = page.file.src_uri
     source = next((path for path, made in _pages().items() if made == here), f"docs/{here}")
 
     def rewritten(match: re.Match[str]) -> str:
-        text, target, anchor = match[1], match[2], match[3] or ""
+        mark, text, target, anchor = match[1], match[2], match[3], match[4] or ""
         if re.match(r"[a-z]+:", target):
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
@@ -44,6 +44,6 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             wanted = path.removeprefix("docs/")
         else:
             return text if text.startswith("`") else f"{text} (`{path}`)" if (ROOT / path).exists() else match[0]
-        return f"[{text}]({posixpath.relpath(wanted, posixpath.dirname(here) or '.')}{anchor})"
+        return f"{mark}[{text}]({posixpath.relpath(wanted, posixpath.dirname(here) or '.')}{anchor})"
 
     return _LINK.sub(rewritten, markdown)

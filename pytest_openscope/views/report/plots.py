@@ -13,6 +13,8 @@ _COLORS = {"passed": "#009e73", "skipped": "#999999", "interrupted": "#e69f00", 
 _LINES = ("#0072b2", "#d55e00", "#999999")
 #: More points than pixels only cost time.
 _MOST_POINTS = 4000
+#: What the time axis takes of the lowest plot.
+_AXIS_PX = 35
 
 
 def plots_of(files: SessionFiles, place: str) -> dict[str, Any] | None:
@@ -22,7 +24,7 @@ def plots_of(files: SessionFiles, place: str) -> dict[str, Any] | None:
         place: id of the element of the page that gets them.
     """
     from bokeh.embed import json_item
-    from bokeh.layouts import column
+    from bokeh.layouts import gridplot
     from bokeh.models import DataRange1d, Range1d
 
     steps = [step for step in files.end.get("steps") or () if time_of(step.get("started")) is not None]
@@ -40,7 +42,13 @@ def plots_of(files: SessionFiles, place: str) -> dict[str, Any] | None:
         for title, unit, lines in _RESOURCES:
             drawn = [(name, [_number(read, one) for one in samples]) for name, read in lines]
             figures.append(_lines(title, unit, at, drawn, begun, shown))
-    made: Any = json_item(column(*figures, sizing_mode="stretch_width"), place)  # type: ignore[arg-type]
+    for figure in figures[:-1]:
+        # One time axis for all, and one set of tools.
+        figure.xaxis.visible = False
+    figures[-1].height += _AXIS_PX
+    options: Any = {"merge_tools": True, "toolbar_options": {"logo": None}}
+    plots = gridplot(figures, ncols=1, sizing_mode="stretch_width", toolbar_location="right", **options)
+    made: Any = json_item(plots, place)  # type: ignore[arg-type]
     return dict(made)
 
 
@@ -85,7 +93,7 @@ def _steps(steps: Sequence[dict[str, Any]], shown: Any) -> Any:
             "duration": [f"{length_s:.3f} s" for length_s in lengths_s],
         }
     )
-    figure = _figure("Steps", shown, height=60 + 22 * len(steps), y_range=rows[::-1])
+    figure = _figure("Steps", shown, height=30 + 22 * len(steps), y_range=rows[::-1])
     figure.hbar(y="row", left="begin", right="end", height=0.7, fill_color="color", line_color="color", source=source)
     figure.hover.tooltips = [("step", "@row"), ("phase", "@phase"), ("outcome", "@outcome"), ("duration", "@duration")]
     return figure
@@ -101,7 +109,7 @@ def _lines(
 ) -> Any:
     from bokeh.models import ColumnDataSource, VSpan
 
-    figure = _figure(f"{title} ({unit})", shown, height=190)
+    figure = _figure(f"{title} ({unit})", shown, height=150)
     for (name, values), color in zip(lines, _LINES, strict=False):
         source = ColumnDataSource({"at": at, "value": values, "name": [name] * len(values)})
         dash = "solid" if color == _LINES[0] else "dashed"
@@ -110,9 +118,11 @@ def _lines(
     figure.add_glyph(marks, VSpan(x="x", line_color="#999999", line_dash="dotted"))
     figure.hover.tooltips = [("", "@name"), (unit, "@value{0.0}"), ("at", "@at{%H:%M:%S}")]
     figure.hover.formatters = {"@at": "datetime"}
-    figure.legend.location = "top_left"
-    figure.legend.background_fill_alpha = 0.0
-    figure.legend.border_line_alpha = 0.0
+    # Above the lines, not over them.
+    legend = figure.legend[0]
+    figure.add_layout(legend, "above")
+    legend.orientation, legend.location, legend.padding, legend.margin = "horizontal", "top_left", 0, 0
+    legend.background_fill_alpha = legend.border_line_alpha = 0.0
     return figure
 
 

@@ -8,6 +8,7 @@
   const find = (id) => document.getElementById(id);
   const make = (tag, text, name) => { const made = document.createElement(tag); if (text !== undefined) made.textContent = text; if (name) made.className = name; return made; };
   const fill = (id, children) => find(id).replaceChildren(...children);
+  const short = (value) => value == null ? "–" : String(Math.round(value * 10) / 10);
   const clock = (time) => { const at = new Date(time); return isNaN(at) ? "–" : at.toLocaleTimeString("en-GB"); };
   const duration = (seconds) => {
     if (!(seconds >= 0)) return "–";
@@ -83,7 +84,8 @@
     if (ident === shownQuestion) return;
     shownQuestion = ident;
     if (!question) { find("question-form").replaceChildren(); return; }
-    find("question-text").textContent = question.text;
+    // The buttons say what the terminal's "[y/n]" does.
+    find("question-text").textContent = question.kind === "confirm" ? question.text.replace(/ \[y\/n\]$/i, "") : question.text;
     find("question-since").textContent = clock(question.at);
     const picture = find("question-picture");
     picture.hidden = !question.picture;
@@ -198,7 +200,9 @@
         if (which) line.setAttribute("class", "second");
         svg.append(line);
       });
-      figure.append(make("figcaption", `${title}: ${last[0] ?? "–"}${last[1] != null ? `, acquisition ${last[1]}` : ""} (at most ${values.length ? high : "–"})`), svg);
+      const caption = make("figcaption"), now = last[1] != null ? `experiment ${short(last[0])}, acquisition ${short(last[1])}` : `now ${short(last[0])}`;
+      caption.append(make("strong", title), `${now}, at most ${short(values.length ? high : null)}`);
+      figure.append(caption, svg);
       return figure;
     }) : []);
   }
