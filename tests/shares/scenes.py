@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from samba_kit import SambaServer, SecondReader
 from share_kit import assert_mirrored, json_of, mirror_status, own_folder, processes_of, session_log, start, use_share
 
@@ -39,13 +41,33 @@ class Session:
     def __init__(self, bench: Any, server: SambaServer, central: Path, rig_id: str = "bench", **keys: Any) -> None:
         self.bench, self.server, self.central, self.rig_id = bench, server, central, rig_id
         bench.steps(UNTIL_STOP)
-        use_share(bench, central, rig_id, mirror_wait_s=WAIT_S, **{"mirror_finish_s": 240, **keys})
+        use_share(bench, central, rig_id, **{"mirror_wait_s": WAIT_S, "mirror_finish_s": 240, **keys})
 
     def start(self) -> Session:
         """Start it and wait until it logs."""
-        self.process = start(self.bench)
-        self.bench.wait_for(lambda: "record 20 " in self.bench.messages, 60)
+        self.launch()
+        self.wait_for(lambda: "record 20 " in self.bench.messages)
         return self
+
+    def launch(self) -> None:
+        """Start the experiment's process."""
+        self.process = start(self.bench)
+
+    def join(self, timeout_s: float) -> int:
+        """Wait for the end of the experiment's process; return its exit code."""
+        return self.process.wait(timeout_s)
+
+    def sync(self) -> None:
+        """Bring what the session has written to where it is looked at: nothing to do on this computer."""
+
+    def wait_for(self, what: Callable[[], Any], timeout_s: float = 60) -> None:
+        """Wait until ``what`` of what the session has written is true."""
+
+        def look() -> Any:
+            self.sync()
+            return what()
+
+        self.bench.wait_for(look, timeout_s)
 
     @property
     def folder(self) -> Path:
@@ -68,7 +90,7 @@ class Session:
     def wait_copied(self) -> None:
         """Wait until the copy has more than half of what is logged by now, and the day's log some of it."""
         wanted = len(session_log(self.folder)) // 2
-        self.bench.wait_for(lambda: self.copied() > wanted and self.day.stat().st_size > 0, 60)
+        self.wait_for(lambda: self.copied() > wanted and self.day.stat().st_size > 0)
 
     def told(self, text: str) -> int:
         """How many lines of its log about the mirror hold ``text``."""
@@ -76,12 +98,17 @@ class Session:
 
     def wait_told(self, text: str, timeout_s: float = 60) -> None:
         """Wait until its log tells ``text`` of the mirror."""
-        self.bench.wait_for(lambda: self.told(text), timeout_s)
+        self.wait_for(lambda: self.told(text), timeout_s)
+
+    def ask_to_stop(self) -> None:
+        """Let the experiment end."""
+        (self.bench.path / "stop").touch()
 
     def stop(self) -> str:
         """End it; return what it printed. No record has waited for the share."""
-        (self.bench.path / "stop").touch()
-        assert self.process.wait(120) == 0, self.output
+        self.ask_to_stop()
+        assert self.join(120) == 0, self.output
+        self.sync()
         end = json_of(self.folder, "end_state.json")
         assert (end["outcome"], end["lost_records"]) == ("passed", 0)
         took = json.loads((self.bench.path / "latencies.json").read_text(encoding="utf-8"))
@@ -99,12 +126,27 @@ class Session:
 
     def wait_verified(self, timeout_s: float = 90) -> None:
         """Wait until its mirror is whole and its processes are gone."""
-        self.bench.wait_for(lambda: mirror_status(self.folder) == "verified", timeout_s)
+        self.wait_for(lambda: mirror_status(self.folder) == "verified", timeout_s)
         self.wait_gone()
 
-    def wait_gone(self, timeout_s: float = 60) -> None:
-        """Wait until none of its processes is left, stuck ones included."""
-        self.bench.wait_for(lambda: not processes_of(self.bench.path) and not processes_of(self.central), timeout_s)
+    def wait_gone(self, stuck_too: bool = True, timeout_s: float = 60) -> None:
+        """Wait until none of its processes is left; a killed one that is stuck in a share that hangs goes when that answers."""
+        self.bench.wait_for(lambda: not self.left(stuck_too), timeout_s)
+
+    def left(self, stuck_too: bool) -> list[str]:
+        """Command lines of its processes, of those in uninterruptible calls only if ``stuck_too``."""
+        return [line for path in (self.bench.path, self.central) for line in left(path, stuck_too)]
+
+
+def left(path: Path, stuck_too: bool) -> list[str]:
+    """Command lines of processes that name ``path``, those in uninterruptible calls only if ``stuck_too``."""
+    stuck = [] if stuck_too else [process for process in psutil.process_iter(["cmdline", "status"]) if is_stuck(process)]
+    names = {" ".join(process.info["cmdline"] or []) for process in stuck}
+    return [line for line in processes_of(path) if line not in names]
+
+
+def is_stuck(process: psutil.Process) -> bool:
+    return bool(process.info["status"] == psutil.STATUS_DISK_SLEEP)
 
 
 def assert_whole(server: SambaServer, *sessions: Session, reader: SecondReader | None = None) -> None:
