@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.harness import Result, in_turn
+from benchmarks.harness import Cost, NotMeasuredError, Result, in_turn
 
 #: The loop that logs may take so much longer.
 TARGET = 1.1
@@ -57,8 +58,8 @@ class _Side:
         self.wall_s: list[float] = []
         self.took: list[list[float]] = []
 
-    def seconds(self) -> float:
-        """Run one session; return the seconds per record of its loop."""
+    def per_record(self) -> Cost:
+        """Run one session; return what one record of its loop took."""
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("OPENSCOPE_", "PYTEST_"))}
         environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         experiment = ("--rig-config", "rig.yaml", "--no-input", "--subject-id", "m", "--user-id", "u")
@@ -85,7 +86,7 @@ class _Side:
         self._wait_for_mirror()
         loop_s, took = json.loads((self.folder / "timed.json").read_text(encoding="utf-8"))
         self.took.append(took)
-        return float(loop_s) / self.records
+        return Cost(float(loop_s) / self.records)
 
     def _wait_for_mirror(self) -> None:
         """Wait until the last session is mirrored, so that the next one of the other side is not disturbed."""
@@ -103,34 +104,42 @@ class _Side:
         return [parts[49] * 1e6, parts[98] * 1e6, max(took) * 1e6]
 
 
-def run(quick: bool) -> list[Result]:
-    """Measure both; without a Samba server and ``smbnetfs`` there is nothing to measure."""
+def run(quick: bool) -> Iterator[Result]:
+    """Measure a share that is well, and one that hangs.
+
+    Raises:
+        NotMeasuredError: there is no Samba server, or no ``smbnetfs``.
+    """
     sys.path.insert(0, str(_SHARES))
     from samba_kit import SambaServer, SmbNetFs
     from undo import Undo
 
+    records = 1_000 if quick else 4_000
     undo = Undo()
-    results, rows = [], []
     try:
         server = SambaServer(undo).start()
         client = SmbNetFs(undo, server)
-        for hung in (False, True):
+        for what, hung in (("healthy share", False), ("share that hangs from start to end", True)):
             with tempfile.TemporaryDirectory() as name:
-                folder = Path(name).resolve()
-                records = 1_000 if quick else 4_000
-                plain = _Side(folder / "plain", records, None)
-                mirrored = _Side(folder / "mirrored", records, client.central, server, hung)
-                base_s, ours_s = in_turn(plain.seconds, mirrored.seconds, 2 if quick else 7)
-            what = "share stopped from start to end" if hung else "healthy share"
-            rows += [_row(f"{what}: without the mirror", plain), _row(f"{what}: with it", mirrored)]
-            results.append(Result(f"{records} records, {what}, mirror or none", TARGET, base_s, ours_s, per="record"))
+                plain = _Side(Path(name).resolve() / "plain", records, None)
+                mirrored = _Side(Path(name).resolve() / "mirrored", records, client.central, server, hung)
+                costs = in_turn(plain.per_record, mirrored.per_record, 2 if quick else 7)
+            yield Result(
+                f"{records} records a millisecond apart, mirrored to a {what}",
+                "the same without a mirror",
+                *costs,
+                TARGET,
+                per="record",
+                notes=[_HEAD, _LINE, _row("without a mirror", plain), _row(what, mirrored)],
+            )
     except pytest.skip.Exception as reason:
-        print(f"     share: {reason}; not measured")
+        raise NotMeasuredError(str(reason)) from None
     finally:
         undo.now()
-    if rows:
-        print("\n".join(["| session | wall time s (median) | p50 µs | p99 µs | maximum ms |", "|---|---|---|---|---|", *rows]))
-    return results
+
+
+_HEAD = "| session | whole session s (median) | p50 per record µs | p99 µs | maximum ms |"
+_LINE = "|---|---|---|---|---|"
 
 
 def _row(what: str, side: _Side) -> str:
