@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
-from ..system import StopPolicy, StopReport
+from ..system import StopPolicy, StopReport, awake_s
 
 logger = logging.getLogger("pytest_openscope.acquisition")
 
@@ -49,12 +48,12 @@ class CallWork:
     Attributes:
         pid, create_time: those of the call's process, if it has one; this process is not the acquisition's.
         returncode: what the call returned; 1 when it raised.
-        started_s, ended_s: monotonic times; ``ended_s`` is None before the end.
+        started_s, ended_s: times of :func:`.awake_s`; ``ended_s`` is None before the end.
         error: what it raised.
     """
 
     def __init__(self, call: Call, output_fds: Sequence[int], name: str) -> None:
-        self.started_s = time.monotonic()
+        self.started_s = awake_s()
         self.pid: int | None = getattr(call, "pid", None)
         self.create_time: float | None = getattr(call, "create_time", None)
         self.returncode: int | None = None
@@ -83,7 +82,7 @@ class CallWork:
     def reap(self) -> bool:
         """Tell whether it has ended."""
         if self.ended_s is None and self._over.is_set():
-            self.ended_s = time.monotonic()
+            self.ended_s = awake_s()
         return self.ended_s is not None
 
     def sample(self) -> None:

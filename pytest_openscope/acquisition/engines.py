@@ -29,7 +29,7 @@ class Engine(ABC):
     Attributes:
         pid: the process that does the work, when it is ours to stop: it is sampled, and stopped after a crash of the session;
             None for an engine that others started.
-        create_time: when that process started, in seconds since the epoch.
+        create_time: the start time by which that process is known.
     """
 
     pid: int | None = None

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, TextIO
 
-from ..system import ProcessTree, StopPolicy, create_time, send_break
+from ..system import ProcessTree, StopPolicy, create_time, send_break, start_of_now
 from .engines import Engine, EngineDied, EngineInterrupted, EngineUnavailable, FunctionFailed
 from .failures import describe_returncode, last_line
 
@@ -85,7 +85,7 @@ class OctaveEngine(Engine):
         except OSError as error:
             raise EngineUnavailable(f"{program!r} cannot be started: {error.strerror or error}; install GNU Octave") from error
         self.pid = self._process.pid
-        self.create_time = create_time(self.pid) or time.time()
+        self.create_time = create_time(self.pid) or start_of_now()
         self._threads = [
             threading.Thread(target=self._read, args=(name, pipe), name=f"octave {name}", daemon=True)
             for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr))

@@ -26,9 +26,11 @@ from ..system import (
     StopPolicy,
     StopReport,
     TreeUsage,
+    awake_s,
     create_time,
     name_of,
     remove_file,
+    start_of_now,
 )
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
@@ -187,9 +189,9 @@ class Child:
         OSError, ValueError: it did not start.
 
     Attributes:
-        create_time: seconds since the epoch.
+        create_time: the start time by which it is known (:func:`.create_time`).
         returncode: negative for a signal; None before the end, or when something else took it.
-        ended_s: monotonic time of its end, else None.
+        ended_s: the time (:func:`.awake_s`) of its end, else None.
         usage: memory and CPU of its tree.
         tree: the process and all that it starts.
         error: None; the exception of a call within this process has no equal here.
@@ -198,10 +200,10 @@ class Child:
     error: BaseException | None = None
 
     def __init__(self, spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> None:
-        self.started_s = time.monotonic()
+        self.started_s = awake_s()
         self._popen = spawn(spec, folder, files)
         self.pid = self._popen.pid
-        self.create_time = create_time(self.pid) or time.time()
+        self.create_time = create_time(self.pid) or start_of_now()
         self.returncode: int | None = None
         self.ended_s: float | None = None
         self.usage = TreeUsage(self.pid)
@@ -263,7 +265,7 @@ class Child:
 
     def _end(self, returncode: int | None) -> None:
         self.returncode = returncode
-        self.ended_s = time.monotonic()
+        self.ended_s = awake_s()
 
     def close(self) -> None:
         """Let go of everything but the process."""

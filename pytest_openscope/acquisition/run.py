@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 from typing_extensions import Self
 
 from ..records import AcquisitionFacts
-from ..system import Latch, StopReport, command_line
+from ..system import Latch, StopReport, awake_s, command_line
 from .calls import CallWork
 from .failures import Ending, last_line, reason_of
 from .output import BLOCK_BYTES, Sink, StreamFollower
@@ -183,7 +182,7 @@ class AcquisitionRun:
     def facts(self) -> AcquisitionFacts:
         """Return what is known by now."""
         child = self._child
-        end_s = child.ended_s if child and child.ended_s is not None else time.monotonic()
+        end_s = child.ended_s if child and child.ended_s is not None else awake_s()
         tails = {follower.stream: follower.tail_text() for follower in self._followers}
         return AcquisitionFacts(
             name=self.name,
@@ -300,7 +299,7 @@ class AcquisitionRun:
             if not ended:
                 child.sample()
             pause_s = _READING_PAUSE_S if bytes_read else min(pause_s * 1.5, _LONGEST_PAUSE_S)
-            if time.monotonic() - child.started_s < _YOUNG_S:
+            if awake_s() - child.started_s < _YOUNG_S:
                 # What a short program needs at most, it needs at its end.
                 pause_s = min(pause_s, _READING_PAUSE_S / 2)
             if bytes_read < BLOCK_BYTES // 2:
@@ -310,7 +309,7 @@ class AcquisitionRun:
         spec = self.spec
         if child.ended_s is not None or self._requests:
             return
-        now_s = time.monotonic()
+        now_s = awake_s()
         running_s = now_s - child.started_s - self._extra_s
         if self._stderr_s is None and self._stderr_bytes():
             self._stderr_s = now_s
@@ -367,7 +366,7 @@ class AcquisitionRun:
         """Tell whether nothing of the tree is left, or nothing that can be stopped; begin to stop what outlived its parent."""
         if self._stopper is not None:
             return not self._stopper.is_alive()
-        now_s = time.monotonic()
+        now_s = awake_s()
         if child.ended_s is None or now_s - self._looked_s < _LEFTOVER_POLL_S:
             return False
         self._looked_s = now_s
@@ -408,7 +407,7 @@ class AcquisitionRun:
             return
         final = self.spec.fatal_is_final is None or self.spec.fatal_is_final(found)
         if final:
-            self._fatal_s = time.monotonic()
+            self._fatal_s = awake_s()
         if final or not self._ending.fatal:
             self._ending.fatal = found
             logger.error("acquisition %r: fatal error: %s", self.name, found)

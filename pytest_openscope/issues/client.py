@@ -31,6 +31,8 @@ class Timing:
         trust_s: age at which a list must show an issue; until then a lost answer is looked up, not repeated.
         resettle_s: interval of further looks while the list does not show the own issue, at most ``resettle_times``.
         retry_s: first and longest interval after a passing fault; doubled with every attempt.
+        max_delay_s: for no longer a server may ask to wait.
+        give_up_s: age at which a report is dropped, after ``give_up_attempts`` in vain.
     """
 
     attempt_s: float = 30.0
@@ -42,6 +44,7 @@ class Timing:
     resettle_times: int = 10
     retry_s: tuple[float, float] = (15.0, 3600.0)
     max_delay_s: float = 24 * 3600.0
+    give_up_attempts: int = 8
     give_up_s: float = 30 * 24 * 3600.0
 
 

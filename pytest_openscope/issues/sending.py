@@ -40,11 +40,17 @@ class Drained:
     busy: bool = False
 
 
+def _steady_clock() -> Callable[[], float]:
+    """Return a clock that tells seconds since the epoch, and goes on evenly whatever happens to the computer's meanwhile."""
+    start = time.time() - time.monotonic()
+    return lambda: start + time.monotonic()
+
+
 @dataclass(frozen=True)
 class Clock:
     """Time as :func:`drain` sees it; tests bring their own."""
 
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = field(default_factory=_steady_clock)
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -122,7 +128,8 @@ class _Run:
             path, report = min(reports, key=lambda item: (self._due(item[1], ledger), item[0].name))
             now = self.clock.now()
             wait_s = self._due(report, ledger) - now
-            if wait_s > 0:
+            # Nothing is put off for longer: the clock was set back since.
+            if 0 < wait_s <= self.timing.max_delay_s:
                 if now + wait_s > deadline:
                     return
                 self.clock.sleep(min(wait_s, POLL_S))
@@ -163,6 +170,9 @@ class _Run:
         return queued
 
     def _too_old(self, report: Mapping[str, Any]) -> bool:
+        """Tell whether a report has waited for too long and was tried often; its age alone may come of a clock that was set."""
+        if int(report["state"].get("attempts") or 0) < self.timing.give_up_attempts:
+            return False
         try:
             queued = datetime.fromisoformat(str(report["state"].get("queued_at"))).timestamp()
         except ValueError:

@@ -122,10 +122,20 @@ class Tracker:
             for issue in self._open_issues(name):
                 if self._mark in str(issue.get("body") or ""):
                     return self._created(issue, name)
-        if self.now() < float(self.state["posting_at"]) + self.timing.trust_s:
+        if not self._trusts(self.state, "posting_at"):
             raise TransientError("the answer to the creation of an issue was lost; it is being looked up")
         del self.state["posting_at"]
         return None
+
+    def _trusts(self, pending: dict[str, Any], key: str) -> bool:
+        """Tell whether a write that was not answered is old enough to be seen in a list, if it took place.
+
+        One of the future was noted before the clock was set back: its time begins now.
+        """
+        if float(pending[key]) > self.now():
+            pending[key] = self.now()
+            self.save()
+        return self.now() >= float(pending[key]) + self.timing.trust_s
 
     def _find(self) -> dict[str, Any] | None:
         """Return the defect's issue: an open one if there is any, else the closed one that decides."""
@@ -334,7 +344,7 @@ class Tracker:
         if since is not None:
             if any(self._mark in comment for comment in self.api.comments(number)):
                 return
-            if self.now() < since + self.timing.trust_s:
+            if not self._trusts(pending, str(number)):
                 raise TransientError(f"the answer to a comment on #{number} was lost; it is being looked up")
         content = {"body": self._masked(f"{text}\n{self._mark}\n")}
         self._post_once(f"/issues/{number}/comments", content, pending, str(number))

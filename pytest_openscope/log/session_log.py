@@ -17,12 +17,14 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from ..system import clock, time_field
+from ..system import ClockChange, ClockWatch, clock, time_field
 from .lines import encode_batch, head, record_text
 from .tap import Levels, Tap
 from .writer import LogWriter
 
 Masker = Callable[[str], str]
+#: Says that the times of a log jump, and by how much.
+CLOCK_LOGGER = "pytest_openscope.clock"
 #: Distinct pairs of logger and level whose line head is kept; loggers named after objects must not fill the memory.
 _HEADS = 4096
 
@@ -69,6 +71,9 @@ class SessionLog:
         self._on_lost = on_lost
         self._place = _Place("", "", None)
         self._stamp = clock(int(time.time()))
+        self._clock_watch, self._last_at = ClockWatch(), 0.0
+        #: Gets the time at which the log says so, and what happened.
+        self.on_clock_change: Callable[[float, ClockChange], None] = lambda at, change: None
         self._lock = RLock()
         self._early: list[tuple[float, str, str, str, str, str]] = []
         self._writer: LogWriter | None = None
@@ -148,6 +153,9 @@ class SessionLog:
             return 0
         place = self._at(phase, step)
         at = time.time()
+        if int(at) != self._stamp[0] or at < self._last_at:
+            self._look_at_clock(at)
+        self._last_at = at
         writer = self._writer
         if writer is None:
             for line in lines:
@@ -163,6 +171,12 @@ class SessionLog:
         """
         if level != "INFO":
             self._count(level)
+        second = int(at)
+        stamp = self._stamp
+        if stamp[0] != second or at < self._last_at:
+            self._look_at_clock(at)
+            stamp = self._stamp = clock(second)
+        self._last_at = at
         writer = self._writer
         if writer is None:
             with self._lock:
@@ -173,16 +187,26 @@ class SessionLog:
         head_ = place.heads.get((level, logger)) or place.head(level, logger)
         if place.mask is not None:
             message = place.mask(message)
-        second = int(at)
-        stamp = self._stamp
-        if stamp[0] != second:
-            stamp = self._stamp = clock(second)
         micro = int((at - second) * 1e6 + 0.5)
         if message.isprintable() and "\\x{" not in message and micro < 1_000_000:
             text = f"{stamp[1]}{micro:06d}{stamp[2]}{head_}{message}\n"
         else:
             text = record_text(time_field(at), head_, message)
         writer.write(text.encode("utf-8"))
+
+    def _look_at_clock(self, at: float) -> None:
+        """Say so when the clock was set or the computer slept, before the first record with the new time, which is ``at``.
+
+        Asked in each second that has a record, and when a record is older than the one before.
+        """
+        change = self._clock_watch.look(self._last_at)
+        if change is None:
+            return
+        at = min(at, time.time())
+        text = f"{change.text}: durations and timeouts go by another clock" if change.set_by_s else change.text
+        self._last_at = at
+        self._put(at, "WARNING", CLOCK_LOGGER, text, self._place)
+        self.on_clock_change(at, change)
 
     def _count(self, level: str) -> None:
         if level == "WARNING":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -13,6 +12,7 @@ from pydantic import BeforeValidator, ValidationError
 
 from ..config import KNOWN_PARAMETERS, Finding, Flag, Integer, Number, Section, check, keys_of, seconds
 from ..config import Seconds as _Seconds
+from ..system import awake_s
 from .failures import ModuleFailed, StepTimedOut
 
 #: Keys that the session itself adds; an entry may give them, as files of the launcher do.
@@ -139,9 +139,9 @@ def within(timeout_s: float | None, what: str, function: Callable[[], ResultT]) 
             answers.put((False, error))
 
     threading.Thread(target=work, name="openscope-step", daemon=True).start()
-    deadline = time.monotonic() + timeout_s
+    deadline = awake_s() + timeout_s
     while True:
-        left_s = deadline - time.monotonic()
+        left_s = deadline - awake_s()
         try:
             # In slices: a lock that is waited for cannot be interrupted on Windows.
             good, answer = answers.get(timeout=min(max(left_s, 0.0), _SLICE_S))
@@ -159,7 +159,7 @@ class Deadline:
 
     def __init__(self, timeout_s: float | None, what: str) -> None:
         self._timeout_s, self._what = timeout_s, what
-        self._end = None if timeout_s is None else time.monotonic() + timeout_s
+        self._end = None if timeout_s is None else awake_s() + timeout_s
 
     def left_s(self, most_s: float) -> float:
         """Return the time left, ``most_s`` at most.
@@ -167,7 +167,7 @@ class Deadline:
         Raises:
             StepTimedOut: there is none.
         """
-        left_s = most_s if self._end is None else min(most_s, self._end - time.monotonic())
+        left_s = most_s if self._end is None else min(most_s, self._end - awake_s())
         if left_s <= 0:
             raise StepTimedOut(f"{self._what} took longer than {self._timeout_s:g} s (timeout_s)")
         return left_s
@@ -175,7 +175,7 @@ class Deadline:
     @property
     def passed(self) -> bool:
         """The time is up."""
-        return self._end is not None and time.monotonic() >= self._end
+        return self._end is not None and awake_s() >= self._end
 
     def check(self) -> None:
         """Raise when the time is up.

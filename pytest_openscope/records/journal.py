@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import is_deleted, keep_apart, now_iso, patiently, put_back
+from ..system import boot_id, is_deleted, keep_apart, now_iso, patiently, put_back
 
 JOURNAL = "journal.jsonl"
 #: Written by the process that runs the steps of post-acquisition that a dead session did not reach.
@@ -32,6 +31,8 @@ WITNESS_JOURNAL = "witness.jsonl"
 _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 #: About three hundred events, filled with newlines so that writing into it needs no new room.
 _SPARE_BYTES = 64 * 1024
+#: Of the wall clock against the monotonic one in the time between an event and its reader.
+_DRIFT_S = 5.0
 _ENCODE = json.JSONEncoder(default=str).encode
 #: Events that the sidecar may read when it looks next (every 0.2 s): waking it a thousand times costs the experiment its core.
 _UNHURRIED = frozenset({"step_started", "step_finished", "step_resumed", "acquisition_batch", "kept"})
@@ -190,14 +191,16 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and "event" in event else None
 
 
-def boot_is_same(mono: float, at: str) -> bool:
-    """Tell whether a journal's clock pair belongs to this boot, so that its monotonic times still mean something."""
-    if sys.platform == "win32":
-        drift_s = 5.0
-    else:
-        drift_s = 2.0
+def boot_is_same(mono: float, at: str, boot: str = "") -> bool:
+    """Tell whether a journal's monotonic times still mean something: they were written since the computer was started.
+
+    The boot's name decides (:func:`.boot_id`). Where it is not known, the two clocks of an event do, which a clock that was
+    set since, or a computer that slept, makes those of another boot.
+    """
+    if boot and (now := boot_id()):
+        return boot == now
     try:
         written = datetime.fromisoformat(at).timestamp()
     except ValueError:
         return False
-    return abs((time.time() - time.monotonic()) - (written - mono)) < drift_s
+    return abs((time.time() - time.monotonic()) - (written - mono)) < _DRIFT_S

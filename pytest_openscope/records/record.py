@@ -145,6 +145,9 @@ class Measurement:
 class SessionRecord:
     """All that a session knows of itself; ``started``/``stopped`` are ISO 8601 with UTC offset.
 
+    ``duration_s`` is measured, not their difference: the clock may have been set in between. ``clock_changes`` tells when it
+    was: ``at``, ``set_by_s``, ``slept_s`` (the computer slept), ``text``.
+
     ``not_checked`` is what a dry run simulates because this computer cannot know it. ``session_sync`` is this node's part in a
     session over several PCs: ``role``, ``node`` (its name), ``bypassed``, and ``nodes``, what is known of each.
     """
@@ -156,6 +159,7 @@ class SessionRecord:
     started: str
     dry_run: bool = False
     stopped: str | None = None
+    duration_s: float | None = None
     steps: list[StepRecord] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
@@ -168,6 +172,7 @@ class SessionRecord:
     not_checked: list[str] = field(default_factory=list)
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     helper_failures: list[str] = field(default_factory=list)
+    clock_changes: list[dict[str, Any]] = field(default_factory=list)
     lost_records: int = 0
     exit_code: int | None = None
     readiness_override: dict[str, Any] | None = None

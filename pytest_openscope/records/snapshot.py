@@ -120,6 +120,8 @@ def end_state(
         "outcome": None if provisional else str(record.outcome),
         "exit_code": None if provisional else record.exit_code,
         "provisional": provisional,
+        "duration_s": None if provisional else record.duration_s,
+        "clock_changes": record.clock_changes,
         "rig_id": record.rig_id,
         "dry_run": record.dry_run,
         "simulated": record.simulated,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ..log import last_lines
@@ -46,6 +45,7 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     if record.failures:
         record.exit_code = record.exit_code or 1
     record.stopped = now_iso()
+    record.duration_s = round(time.monotonic() - session.started_s, 3)
     record.lost_records = session.log.lost_records
     _explain(session)
     with contextlib.suppress(OSError):
@@ -192,20 +192,14 @@ def _launcher_state(session: SessionState) -> dict[str, object]:
 
 def _write_footer(session: SessionState) -> None:
     record, log = session.record, session.log
-    duration_s = (local(record.stopped or now_iso()) - local(record.started)).total_seconds()
     log.set_place(None, None)
     if record.operator_notes:
         log.write("INFO", _LOGGER, f"operator's notes: {record.operator_notes}")
     if record.simulated:
         log.write("INFO", _LOGGER, f"simulated: {', '.join(record.simulated)}")
-    log.write("INFO", _LOGGER, f"session {record.session_uuid} stopped {record.stopped} after {duration_s:.1f} s")
+    log.write("INFO", _LOGGER, f"session {record.session_uuid} stopped {record.stopped} after {record.duration_s or 0.0:.1f} s")
     text = f"outcome: {record.outcome}, exit code {record.exit_code}, lost log records {log.lost_records}"
     log.write("INFO", _LOGGER, text)
-
-
-def local(text: str) -> datetime:
-    """Parse an ISO time of a record."""
-    return datetime.fromisoformat(text)
 
 
 def _wait_for_sidecar(session: SessionState) -> None:

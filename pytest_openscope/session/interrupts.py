@@ -26,7 +26,7 @@ import pytest
 from _pytest.fixtures import FixtureDef
 from _pytest.runner import SetupState
 
-from ..system import ConsoleClose, interrupt_main, on_fork
+from ..system import ConsoleClose, awake_s, interrupt_main, on_fork
 
 if TYPE_CHECKING:
     from _pytest.outcomes import Failed
@@ -324,6 +324,7 @@ class Watchdog:
     ``on_expire(what)`` runs in that thread, once per deadline; ``interrupt(message)`` is repeated until the deadline is
     cancelled, or until it says that it was obeyed: then what follows gets time anew.
     ``announce(kill_at, what)`` tells the sidecar when to end this process if the step does not come back.
+    The time that the computer sleeps counts for no deadline.
     """
 
     def __init__(
@@ -350,7 +351,7 @@ class Watchdog:
     def arm(self, key: str, timeout_s: float, message: str, for_teardown: bool = False) -> None:
         """Start or replace the deadline ``key``, ``timeout_s`` seconds from now; ``for_teardown``: it is a teardown's own."""
         with self._wake:
-            self._deadlines[key] = (time.monotonic() + timeout_s, message)
+            self._deadlines[key] = (awake_s() + timeout_s, message)
             self._lengths_s[key] = timeout_s
             (self._for_teardown.add if for_teardown else self._for_teardown.discard)(key)
             self._expired.discard(key)
@@ -389,7 +390,7 @@ class Watchdog:
         limits_s = [self._lengths_s[other] for other in self._deadlines if other != SESSION]
         self._passed[key] = text
         self._for_teardown.add(key)
-        self._deadlines[key] = (time.monotonic() + max(self._grace_s, *limits_s, 0.0), text)
+        self._deadlines[key] = (awake_s() + max(self._grace_s, *limits_s, 0.0), text)
         self._expired.discard(key)
         return True
 
@@ -413,14 +414,14 @@ class Watchdog:
         if key not in self._deadlines:
             return ""
         at, text = self._deadlines[key]
-        passed = key in self._expired or (self._paused_at is None and at <= time.monotonic())
+        passed = key in self._expired or (self._paused_at is None and at <= awake_s())
         return text if passed else ""
 
     def overdue(self) -> str:
         """Return the message of a deadline that has passed, also where this thread could not act (a C call held the GIL)."""
         if not self._deadlines:
             return ""
-        now = time.monotonic()
+        now = awake_s()
         with self._wake:
             passed = [] if self._paused_at is not None else [one for one in self._deadlines.values() if one[0] <= now]
         return min(passed)[1] if passed else ""
@@ -430,14 +431,14 @@ class Watchdog:
         """Stop the clocks while an operator is asked."""
         outer = self._paused_at is None
         if outer:
-            self._paused_at = time.monotonic()
+            self._paused_at = awake_s()
             self._tell()
         try:
             yield
         finally:
             if outer:
                 with self._wake:
-                    waited = time.monotonic() - (self._paused_at or 0.0)
+                    waited = awake_s() - (self._paused_at or 0.0)
                     self._deadlines = {key: (at + waited, text) for key, (at, text) in self._deadlines.items()}
                     self._paused_at = None
                     self._wake.notify()
@@ -462,7 +463,7 @@ class Watchdog:
             with self._wake:
                 if self._stopped:
                     return
-                now = time.monotonic()
+                now = awake_s()
                 due = [] if self._paused_at else [(k, text) for k, (at, text) in self._deadlines.items() if at <= now]
                 if not due:
                     later = [at - now for at, _ in self._deadlines.values()] if self._paused_at is None else []

@@ -8,6 +8,7 @@ import platform
 import shutil
 import socket
 import sys
+import time
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -165,7 +166,7 @@ def _create_folder(session: SessionState, root: Path) -> None:
         readiness_override=session.readiness_override,
         continues=session.earlier.as_json() if session.earlier is not None else None,
     )
-    session.started = start
+    session.started, session.started_s = start, time.monotonic()
     if session.rig_lock is not None:
         facts = {"session_uuid": session.folder.name, "pid": os.getpid(), "host": socket.gethostname()}
         write_holder(session.rig_lock.path.parent / "rig.holder.json", **facts, since=session.record.started)
@@ -293,6 +294,7 @@ def _begin_journal(session: SessionState, facts: dict[str, Any]) -> None:
     flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
     session.faults = os.fdopen(keep_apart(os.open(session.metadata / "faulthandler.log", flags, 0o644)), "a", encoding="utf-8")
     session.journal.write("session", **facts)
+    session.log.on_clock_change = session.note_clock_change
     if facts["mirror_directory"]:
         session.mirror = {"status": "pending", "bytes_behind": None, "reason": "not confirmed yet"}
 

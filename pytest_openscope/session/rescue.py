@@ -131,6 +131,7 @@ def rejoin(session: SessionState, folder: Path) -> None:
     session.log_path = view.log_path
     session.log.open(session.log_path, ExactMasker(session.secrets), on_lost=session.lose_records)
     session.journal = Journal(lock.path)
+    session.log.on_clock_change = session.note_clock_change
     session.journal.write("rescue_started", pid=os.getpid(), create_time=create_time(os.getpid()))
     session.gate.acquisition_begun = True
     session.log.write("INFO", _LOGGER, "post-acquisition goes on in a new process, without devices")

@@ -17,7 +17,7 @@ from functools import partial
 
 import pytest
 
-from ..system import Desktop, switch_off_selection
+from ..system import Desktop, awake_s, switch_off_selection
 from ..views import Stopping
 from .ending import discard, finish
 from .interrupts import Interrupts, Watchdog
@@ -114,7 +114,7 @@ class ExperimentSession(SessionState):
         if kill_at is None:
             faulthandler.cancel_dump_traceback_later()
         elif self.faults is not None:
-            delay_s = max(0.1, kill_at - time.monotonic() - self.settings.grace_s / 2)
+            delay_s = max(0.1, kill_at - awake_s() - self.settings.grace_s / 2)
             faulthandler.dump_traceback_later(delay_s, file=self.faults)
 
     def enable_faulthandler(self) -> None:

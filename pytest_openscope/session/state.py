@@ -30,7 +30,7 @@ from ..records import (
     json_safe,
     to_json,
 )
-from ..system import Desktop, FileLock, now_iso, write_json
+from ..system import ClockChange, Desktop, FileLock, now_iso, time_field, write_json
 from ..views import Progress
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
@@ -69,6 +69,8 @@ class SessionState:
     log_path: Path
     record: SessionRecord
     started: datetime
+    #: The same moment on the monotonic clock.
+    started_s: float
     parameters: dict[str, Any]
     own_parameters: BaseModel | None
     rig: Rig
@@ -184,6 +186,11 @@ class SessionState:
         self.keep("lost_records", self.log.lost_records)
         with contextlib.suppress(OSError, ValueError):
             print(f"\nWARNING: {text}", file=sys.__stderr__)
+
+    def note_clock_change(self, at: float, change: ClockChange) -> None:
+        """Keep that the clock was set, or that the computer slept."""
+        facts = {"at": time_field(at), "set_by_s": change.set_by_s, "slept_s": change.slept_s, "text": change.text}
+        self.keep("clock_changes", facts)
 
     def take_message(self, message: dict[str, Any]) -> None:
         """Take what the sidecar says: lines for the log, the mirror's status, reports, its own fate."""

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ..records import METADATA, WITNESS_JOURNAL, Journal
-from ..system import FileLock, ProcessWatch, create_time, go_last, is_stopped, memory_mb
+from ..system import FileLock, ProcessWatch, awake_s, boot_id, create_time, go_last, is_stopped, memory_mb
 from .helpers import Helpers
 from .link import Link
 from .reconstruct import FAULT_LOG, SessionView
@@ -103,7 +103,8 @@ class Sidecar:
         else:
             self.watch = ProcessWatch(*self.view.process, self._lent_watch)
             threading.Thread(target=self._await_death, args=(self.watch,), name="watch", daemon=True).start()
-        self.journal.write("sidecar_started", pid=os.getpid(), create_time=create_time(os.getpid()), finish=self.finish_only)
+        facts = {"pid": os.getpid(), "create_time": create_time(os.getpid()), "finish": self.finish_only}
+        self.journal.write("sidecar_started", **facts, boot=boot_id())
         held = self.rig_lock is None or self.rig_lock.held
         self.link.send(type="ready", pid=os.getpid(), memory_mb=round(memory_mb(), 1), lock=held)
         self._wait_for_greeting()
@@ -162,8 +163,8 @@ class Sidecar:
             self.wake.clear()
 
     def _until_deadline(self) -> float:
-        deadline, now = self.view.deadline, time.monotonic()
-        gap_s, self._looked = now - self._looked, now
+        deadline, now, looked = self.view.deadline, awake_s(), time.monotonic()
+        gap_s, self._looked = looked - self._looked, looked
         if deadline is None:
             return float("inf")
         self._allow_for_pauses(gap_s, now)

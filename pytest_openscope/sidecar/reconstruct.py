@@ -10,6 +10,7 @@ import json
 import re
 import signal
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class AcquisitionView:
 
     @property
     def create_time(self) -> float | None:
-        """When it started, in seconds since the epoch."""
+        """The start time by which it is known."""
         return _seconds(self.started.get("create_time"))
 
 
@@ -97,6 +98,8 @@ class SessionView:
         kept: fields of the session's record and what was taken into them, in order.
         deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
         said: position in the session log of each line that a witness was about to write, by its key.
+        last: the newest event of the experiment process.
+        boot: names the run of the computer in which the session began; empty where nothing does.
         done: names of the parts of a witness's work that are complete.
     """
 
@@ -123,6 +126,8 @@ class SessionView:
         self.after_crash: list[str] = []
         self.rescue: dict[str, Any] = {}
         self.acquisition_begun = False
+        self.boot = ""
+        self.last: dict[str, Any] | None = None
         self.question: dict[str, Any] | None = None
         self.said: dict[str, int] = {}
         self.done: set[str] = set()
@@ -136,8 +141,10 @@ class SessionView:
 
     def read(self) -> list[dict[str, Any]]:
         """Take in the events that came since the last call and return them."""
-        events = [event for reader in self._readers for event in reader.read()]
+        own, witness = (reader.read() for reader in self._readers)
+        events = [*own, *witness]
         events += [{**event, "rescued": True} for event in self._rescue.read()]
+        self.last = next((event for event in reversed(own) if "mono" in event), self.last)
         for event in events:
             # An event of another version may lack what this one needs.
             with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -181,7 +188,11 @@ class SessionView:
     @property
     def same_boot(self) -> bool:
         """True when the session began since the computer was started."""
-        return boot_is_same(float(self.value("mono", 0.0)), str(self.value("at", "")))
+        return self.is_of_this_boot(self.session or {})
+
+    def is_of_this_boot(self, event: dict[str, Any]) -> bool:
+        """Tell whether an event's monotonic time can be compared with those of today."""
+        return boot_is_same(float(event.get("mono") or 0.0), str(event.get("at") or ""), self.boot)
 
     @property
     def death_failure(self) -> Failure:
@@ -199,6 +210,11 @@ class SessionView:
         """Tell whether a step that was made up for after the death has failed."""
         fields = [field for field, values in self.kept if field == _DEATH or (field == "failures" and values)]
         return _DEATH in fields and fields[-1] != _DEATH
+
+    def _on_sidecar_started(self, event: dict[str, Any]) -> None:
+        """A sidecar that only finishes a session may be of a later boot."""
+        if not event.get("finish"):
+            self.boot = self.boot or str(event.get("boot") or "")
 
     def _on_collected(self, event: dict[str, Any]) -> None:
         if not self.collected:
@@ -427,7 +443,8 @@ def record_of(
     record.take("helper_failures", helper_failures)
     ended = {facts.name for facts in record.acquisitions}
     running = {name: one for name, one in view.acquisitions.items() if name not in ended}
-    record.take("acquisitions", [_facts(acquisition, stops.get(name) or {}) for name, acquisition in running.items()])
+    record.duration_s = _duration_s(view, record)
+    record.take("acquisitions", [_facts(view, acquisition, stops.get(name) or {}) for name, acquisition in running.items()])
     return record
 
 
@@ -450,26 +467,44 @@ def _step(view: SessionView, event: dict[str, Any], death: Failure) -> StepRecor
     # It was running: a step, and perhaps the fixture that it was being torn down with.
     step.outcome = death.outcome
     if view.died:
-        step.duration_s = max(0.0, _between(event, view.died) or 0.0)
+        step.duration_s = max(0.0, _between(view, event, view.died) or 0.0)
     return step
 
 
-def _facts(acquisition: AcquisitionView, stop: dict[str, Any]) -> AcquisitionFacts:
+def _facts(view: SessionView, acquisition: AcquisitionView, stop: dict[str, Any]) -> AcquisitionFacts:
     finished = acquisition.finished or {}
     return AcquisitionFacts(
         name=acquisition.name,
         command=[str(part) for part in acquisition.started.get("command") or []],
         pid=acquisition.pid or None,
         returncode=finished.get("returncode"),
-        duration_s=_between(acquisition.started, finished) if finished else None,
+        duration_s=_between(view, acquisition.started, finished) if finished else None,
         survivors=list(stop.get("survivors") or []),
         stop_reason="" if finished else "the experiment process died",
     )
 
 
-def _between(first: dict[str, Any], last: dict[str, Any]) -> float | None:
+def _between(view: SessionView, first: dict[str, Any], last: dict[str, Any]) -> float | None:
     """Return the seconds between two events, None unless the computer has been on since."""
-    return float(last["mono"]) - float(first["mono"]) if boot_is_same(float(first["mono"]), str(first["at"])) else None
+    return float(last["mono"]) - float(first["mono"]) if view.is_of_this_boot(first) else None
+
+
+def _duration_s(view: SessionView, record: SessionRecord) -> float | None:
+    """Return how long the session ran, as far as is known.
+
+    Found dead later, it ran to its last sign of life: a change of a file, by a clock that may have been set in between, which
+    is what the last event's time is for then.
+    """
+    first, died = view.session or {}, view.died or {}
+    if first and died.get("recovered") is False:
+        return float(died["mono"]) - float(first["mono"])
+    if any(change.get("set_by_s") for change in record.clock_changes) and view.last is not None:
+        return float(view.last["mono"]) - float(first["mono"])
+    try:
+        passed = datetime.fromisoformat(record.stopped or "") - datetime.fromisoformat(record.started)
+    except (ValueError, TypeError):
+        return None
+    return max(0.0, passed.total_seconds())
 
 
 def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, secrets: Iterable[str]) -> None:

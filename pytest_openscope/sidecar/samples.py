@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from ..system import now_iso, same_process, write_atomic
+from ..system import age_s, now_iso, same_process, start_of, write_atomic
 
 RESOURCE_USAGE = "resource_usage.json"
 LOGGER = "pytest_openscope.resources"
@@ -153,7 +153,7 @@ class Tree:
         if not alive:
             return None
         if first:
-            passed_s = max(passed_s, time.time() - (self.started or time.time()), 0.1)
+            passed_s = max(passed_s, age_s(self.pid), 0.1)
         return {
             "cpu_percent": round(100.0 * used_s / passed_s, 1),
             "memory_mb": round(memory / _MB, 1),
@@ -237,7 +237,7 @@ class ResourceSampler:
         for tree, _ in list(self._acquisitions.values()):
             for process in list(tree.members.values()):
                 with contextlib.suppress(psutil.Error, OSError):
-                    found.append((process.pid, process.create_time()))
+                    found.append((process.pid, start_of(process)))
         return found
 
     def _run(self) -> None:

@@ -17,11 +17,12 @@ import traceback
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ..log import ExactMasker, LogWriter, encode_batch, head, mask_json, read_log, repair_tail
+from ..log import CLOCK_LOGGER, ExactMasker, LogWriter, encode_batch, head, last_lines, mask_json, read_log, repair_tail
 from ..records import (
     END_STATE,
     METADATA,
@@ -44,6 +45,7 @@ from ..system import (
     read_json,
     remove_file,
     spawn_detached,
+    start_of,
     time_field,
     write_json,
 )
@@ -60,6 +62,10 @@ _DEFAULT_SAFE_STATE_S = 10.0
 #: A process that was being started when its session died shows its mark within this time.
 _UNANNOUNCED_S = 1.0
 _LOOK_AGAIN_S = 0.05
+#: Lines of the log among which one has a time: a message, or a line of a child, may have many without.
+_TAIL_LINES = 1000
+#: A newer line by less was only written by another process.
+_CLOCK_BACK_S = 0.02
 
 
 def finish_session(
@@ -107,7 +113,8 @@ class Witness:
         """See :func:`finish_session`."""
         view = self.view
         if view.died is None:
-            self.journal.write("died", exit_code=exit_code, stopped=self._last_sign() if self.recovered else now_iso())
+            stopped = self._last_sign() if self.recovered else now_iso()
+            self.journal.write("died", exit_code=exit_code, stopped=stopped, recovered=self.recovered)
             view.read()
         elif exit_code is None:
             exit_code = view.died.get("exit_code")
@@ -150,6 +157,9 @@ class Witness:
         if torn:
             print(f"cut {len(torn)} bytes of a torn line off the session log", file=sys.stderr, flush=True)
         self.log = LogWriter(path)
+        if (behind_s := _newest_time(path) - time.time()) > _CLOCK_BACK_S:
+            text = f"the computer's clock was set back since the line before, by {behind_s:.1f} s at least"
+            self.say("clock", "WARNING", text, CLOCK_LOGGER)
 
     def say(self, key: str, level: str, text: str, logger: str = LOGGER) -> None:
         """Write one line into the session log, once, however often the ending is repeated."""
@@ -190,7 +200,7 @@ class Witness:
                 with contextlib.suppress(psutil.Error, OSError):
                     process = find_main(mark, name) if self.view.same_boot else None
                     if process is not None:
-                        view.started.update(pid=process.pid, create_time=process.create_time())
+                        view.started.update(pid=process.pid, create_time=start_of(process))
                         del unannounced[name]
             if time.monotonic() >= until:
                 break
@@ -330,7 +340,7 @@ class Witness:
             print(traceback.format_exc(), file=sys.stderr, flush=True)
             record.failures = [failure]
             record.helper_failures = [*self.helper_failures, "witness: the journal could not be understood"]
-        seconds = _seconds_between(record.started, record.stopped)
+        seconds = "" if record.duration_s is None else f" after {record.duration_s:.1f} s"
         view.running = None
         self.say("stopped", "INFO", f"session {record.session_uuid} stopped {record.stopped}{seconds}", FOOTER_LOGGER)
         lost = record.lost_records + (self.log.lost_records if self.log is not None else 0)
@@ -378,8 +388,9 @@ class Witness:
             os.close(fd)
 
 
-def _seconds_between(start: str, stop: str | None) -> str:
-    try:
-        return f" after {(datetime.fromisoformat(stop or '') - datetime.fromisoformat(start)).total_seconds():.1f} s"
-    except (ValueError, TypeError):
-        return ""
+def _newest_time(log: Path) -> float:
+    """Return the time of a log's last line that has one; 0 without."""
+    for line in reversed(last_lines(log, _TAIL_LINES)):
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(line.partition(" ")[0]).timestamp()
+    return 0.0

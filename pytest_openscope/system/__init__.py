@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .clocks import ClockChange, ClockWatch, awake_s, boot_id, elapsed_s
 from .command_lines import command_line, split_command
 from .desktop import Desktop, go_last
 from .files import (
@@ -26,8 +27,8 @@ from .locks import FileLock, try_lock_byte, unlock_byte, write_holder
 from .probe import run_probe
 from .process_tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, ProcessTree, StopPolicy, StopReport, find_main, name_of
 from .processes import (
-    SAME_START_S,
     ProcessWatch,
+    age_s,
     cpu_s,
     create_time,
     is_alive,
@@ -39,6 +40,8 @@ from .processes import (
     memory_mb,
     same_process,
     spawn_detached,
+    start_of,
+    start_of_now,
     step_back,
     window_titles,
 )
@@ -54,7 +57,8 @@ __all__ = [
     "MARK_NAME",
     "MARK_SESSION",
     "RELEASE_TERMINAL",
-    "SAME_START_S",
+    "ClockChange",
+    "ClockWatch",
     "ConsoleClose",
     "Desktop",
     "FileLock",
@@ -67,11 +71,15 @@ __all__ = [
     "StopPolicy",
     "StopReport",
     "TreeUsage",
+    "age_s",
+    "awake_s",
+    "boot_id",
     "clock",
     "command_line",
     "count_lines",
     "cpu_s",
     "create_time",
+    "elapsed_s",
     "find_main",
     "format_duration",
     "go_last",
@@ -104,6 +112,8 @@ __all__ = [
     "send_break",
     "spawn_detached",
     "split_command",
+    "start_of",
+    "start_of_now",
     "step_back",
     "switch_off_selection",
     "time_field",

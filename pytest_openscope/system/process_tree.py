@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from .processes import SAME_START_S, runs, same_process
+from .processes import runs, same_process, start_of, started_at
 from .windows import send_break
 
 _POLL_S = 0.02
@@ -103,8 +103,7 @@ class ProcessTree:
         """Tell whether the pid is still taken by the dead main process, so that its group is still its own."""
         try:
             process = psutil.Process(self.pid)
-            ours = self.create_time is None or abs(process.create_time() - self.create_time) <= SAME_START_S
-            return ours and process.status() == psutil.STATUS_ZOMBIE
+            return started_at(process, self.create_time) and process.status() == psutil.STATUS_ZOMBIE
         except (psutil.Error, OSError):
             return True
 
@@ -169,7 +168,7 @@ def find_main(session_mark: str, name: str) -> psutil.Process | None:
     """
     spared = _own_line()
     found = {process.pid: process for process in _marked(session_mark, name) if _counts(process, spared)}
-    return min(found.values(), key=lambda process: (process.ppid() in found, process.create_time()), default=None)
+    return min(found.values(), key=lambda process: (process.ppid() in found, start_of(process)), default=None)
 
 
 def _marked(mark: str, name: str | None) -> Iterator[psutil.Process]:

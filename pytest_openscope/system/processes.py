@@ -1,7 +1,8 @@
 """Other processes: known by pid *and* start time, started as helpers, watched without their help, and ended.
 
-Start times are seconds since the epoch, and compared with a tolerance: the clock may have been set in between, and no system
-hands out a pid again within two seconds.
+A start time is what the system keeps, whatever happens to the clock meanwhile: seconds since the boot on Linux, which knows
+no other, and since the epoch elsewhere. Start times are compared with a tolerance, since they may have been noted a moment
+late, and no system hands out a pid again within two seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from .clocks import elapsed_s
 from .windows import titles_of_windows
 
 if sys.platform == "win32":
@@ -28,10 +30,13 @@ else:
     import select
     import struct
 
-#: Clock changes move start times that the system keeps relative to its boot.
 SAME_START_S = 2.0
+#: A larger start time is one since the epoch, as psutil tells it: from a lab's own acquisition adapter, or an older journal.
+_SINCE_EPOCH_S = 1e9
 _POLL_S = 0.1
 _NICENESS = 10
+#: Field 22 of ``/proc/PID/stat``, counted from the state, which is the third.
+_START_FIELD = 19
 _TERMINATE, _QUERY, _SYNCHRONIZE = 0x0001, 0x1000, 0x00100000
 #: Runs in the helper: argv[1] holds the import paths to add as JSON, argv[2] the module, whose ``main(args)`` gets the rest.
 _BOOT = (
@@ -46,11 +51,51 @@ def same_process(pid: int | None, started: float | None) -> psutil.Process | Non
         return None
     try:
         process = psutil.Process(pid)
-        if started is not None and abs(process.create_time() - started) > SAME_START_S:
+        if not started_at(process, started):
             return None
         return process if runs(process) else None
     except (psutil.Error, OSError, OverflowError):
         return None
+
+
+def started_at(process: psutil.Process, started: float | None) -> bool:
+    """Tell whether a process, which may be dead, has this start time; True without one.
+
+    Raises:
+        psutil.Error: the process is gone.
+    """
+    if started is None:
+        return True
+    own = process.create_time() if started > _SINCE_EPOCH_S else start_of(process)
+    return abs(own - started) <= SAME_START_S
+
+
+def start_of(process: psutil.Process) -> float:
+    """Return the start time by which a process is known.
+
+    psutil's own changes on Linux with every change of the clock, since it adds the time since boot to a time of boot that the
+    kernel reckons from the present clock.
+
+    Raises:
+        psutil.NoSuchProcess: the process is gone.
+    """
+    if sys.platform != "linux":
+        return float(process.create_time())
+    fields = _stat_fields(process.pid)
+    if fields is None:
+        raise psutil.NoSuchProcess(process.pid)
+    return int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+
+
+def age_s(pid: int) -> float:
+    """Return for how long a process has run; 0 when it is gone."""
+    started = create_time(pid)
+    return 0.0 if started is None else max(0.0, start_of_now() - started)
+
+
+def start_of_now() -> float:
+    """Return the start time of a process that is started at this moment."""
+    return elapsed_s() if sys.platform == "linux" else time.time()
 
 
 def runs(process: psutil.Process) -> bool:
@@ -69,12 +114,21 @@ def is_alive(pid: int | None, started: float | None) -> bool:
 
 
 def create_time(pid: int) -> float | None:
-    """Return when a living process started; None when there is none with this pid."""
+    """Return the start time of a living process, by which it is known again; None when there is none with this pid."""
     process = same_process(pid, None)
     try:
-        return None if process is None else process.create_time()
+        return None if process is None else start_of(process)
     except (psutil.Error, OSError):
         return None
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """Return the fields of ``/proc/PID/stat`` from the state on: a program's name may hold blanks and parentheses."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()
 
 
 def is_stopped(pid: int) -> bool:
@@ -291,12 +345,7 @@ if sys.platform != "win32":
 
     def _zombie_status(pid: int) -> int | None:
         """Return the wait status of a process that its parent has not reaped; psutil does not give it."""
-        try:
-            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        # From the state on: a program's name may hold blanks and parentheses.
-        fields = text.rpartition(")")[2].split()
+        fields = _stat_fields(pid) or []
         return int(fields[49]) if len(fields) > 49 and fields[0] == "Z" else None
 
     def _pidfd_status(pidfd: int) -> int | None:

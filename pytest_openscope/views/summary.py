@@ -47,6 +47,8 @@ def write_summary(session: Summarised, terminal: Any) -> None:
         terminal.write_line(f"not checked here: {_one_line(text)} (--strict makes it a mistake)", yellow=True)
     for text in record.helper_failures:
         terminal.write_line(f"helper failed: {_one_line(text)}", yellow=True)
+    for change in record.clock_changes:
+        terminal.write_line(f"clock: {change['text']} (noticed at {change['at'][11:19]})", yellow=True)
     if record.lost_records:
         terminal.write_line(f"log records lost: {record.lost_records}", red=True)
     _write_nodes(record, terminal)

@@ -294,7 +294,23 @@ def test_a_report_is_given_up_after_a_month(rig: Rig, github: FakeGithub, clock:
     rig.drain()
     clock.advance(31 * 86_400)
     rig.drain()
+    assert rig.status == "queued", "it was hardly tried: the clock may have been set"
+    for _ in range(8):
+        clock.advance(3600)
+        rig.drain()
     assert rig.status == "refused"
+
+
+def test_a_report_is_not_put_off_by_a_clock_that_was_set_back(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
+    """When it is tried next is on record; after a year in the future nobody would wait for that."""
+    github.fault(status=502, times=1)
+    clock.advance(365 * 86_400)
+    rig.fail()
+    rig.drain(deadline_s=5.0)
+    assert rig.status == "queued"
+    clock.advance(-365 * 86_400)
+    rig.drain()
+    assert rig.status == "created"
 
 
 # -- through worker processes, in real time

@@ -22,6 +22,7 @@ from pytest_openscope.acquisition import (
     AcquisitionTimeout,
 )
 from pytest_openscope.acquisition.output import CONTINUES, replay
+from pytest_openscope.system import start_of_now
 from pytest_openscope.system.process_tree import StopPolicy
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -94,7 +95,7 @@ def test_output_is_whole_and_in_order_and_the_journal_tells_it(rig: Rig) -> None
     started = rig.events[1][1]
     assert started["stdout"] == "launcher_metadata/acquisition/camera.stdout.log"
     assert (rig.folder / started["stderr"]).read_bytes() == b"bad\nlast"
-    assert started["create_time"] == pytest.approx(time.time(), abs=60)
+    assert started["create_time"] == pytest.approx(start_of_now(), abs=60)
     json.dumps(rig.events)
     for index, entry in enumerate(rig.log):
         if entry == "acquisition_batch":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ...records import JOURNAL, METADATA, JournalReader, boot_is_same, safe_name
+from ...records import JOURNAL, METADATA, WITNESS_JOURNAL, JournalReader, boot_is_same, safe_name
 from ...system import FileLock, is_alive, light_command, now_iso, read_json, remove_file, spawn_detached, step_back, write_json
 from . import JOBS
 
@@ -71,7 +71,12 @@ def session_runs(session_folder: Path) -> bool:
     if any(event["event"] == "ended" for event in JournalReader(session_folder / METADATA / JOURNAL).read()):
         return False
     started = _session_event(session_folder)
-    if started is None or not boot_is_same(float(started.get("mono") or 0.0), str(started.get("at") or "")):
+    if started is None:
+        return False
+    helped = JournalReader(session_folder / METADATA / WITNESS_JOURNAL).read()
+    begun = [event for event in helped if event["event"] == "sidecar_started" and not event.get("finish")]
+    boot = str(begun[0].get("boot") or "") if begun else ""
+    if not boot_is_same(float(started.get("mono") or 0.0), str(started.get("at") or ""), boot):
         return False
     created = started.get("create_time")
     return is_alive(int(started.get("pid") or 0), float(created) if created is not None else None)

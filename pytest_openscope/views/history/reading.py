@@ -177,7 +177,7 @@ def read_session(place: Place, stamp: str) -> Rows:
         _text(known.get("subject_id")),
         _text(known.get("user_id")),
         started.astimezone(timezone.utc).replace(tzinfo=None),
-        max(0.0, (stopped - started).total_seconds()) if stopped is not None else None,
+        _duration_s(end, started, stopped),
         outcome,
         _integer(end.get("exit_code")),
         _text(end.get("version")),
@@ -446,6 +446,13 @@ def _number(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if number - number == 0 else None
+
+
+def _duration_s(end: Mapping[str, Any], started: datetime, stopped: datetime | None) -> float | None:
+    """Return the measured duration; a session of an earlier version has its two times only."""
+    if (measured := _number(end.get("duration_s"))) is not None:
+        return measured
+    return max(0.0, (stopped - started).total_seconds()) if stopped is not None else None
 
 
 def _integer(value: Any) -> int | None:

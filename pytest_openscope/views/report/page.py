@@ -130,6 +130,9 @@ def _sparkline(before: list[float], value: Any) -> str:
 
 
 def _session_duration_s(files: SessionFiles) -> float | None:
+    measured = files.end.get("duration_s")
+    if isinstance(measured, (int, float)):
+        return float(measured)
     start, stop = time_of(files.end.get("start_time")), time_of(files.end.get("stop_time"))
     return (stop - start).total_seconds() if start is not None and stop is not None else None
 

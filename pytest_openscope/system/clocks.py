@@ -1,0 +1,111 @@
+"""The computer's clocks: which stand still while it sleeps, which can be set, and how it is noticed that one was.
+
+The wall clock (``time.time``) is for what people read. It is set by hand, by time servers, by a dying battery, so nothing is
+measured with it. ``time.monotonic`` measures durations; while the computer sleeps it stands still on Linux and macOS, and goes
+on on Windows. Deadlines use :func:`awake_s`, which stands still there too.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+if sys.platform == "win32":
+    import ctypes
+
+#: A larger difference between two looks is no drift; time servers that slew a clock, and smear leap seconds, change less.
+JUMP_S = 1.0
+_DRIFT = 0.001
+#: A clock that runs does not go back at all; below this it may have been read by two threads.
+_BACK_S = 0.02
+_SLEPT_S = 1.0
+
+
+if sys.platform == "win32":
+
+    def awake_s() -> float:
+        """Return seconds since the computer was started, without those that it slept; the same in all processes."""
+        ticks = ctypes.c_ulonglong()
+        if not ctypes.windll.kernel32.QueryUnbiasedInterruptTime(ctypes.byref(ticks)):
+            return time.monotonic()
+        # In units of 100 ns.
+        return ticks.value / 1e7
+
+    def elapsed_s() -> float:
+        """Return seconds since some moment of the past, those included that the computer slept."""
+        return time.monotonic()
+
+else:
+
+    def awake_s() -> float:
+        """Return seconds since some moment of the past, without those that the computer slept; the same in all processes."""
+        return time.monotonic()
+
+    def elapsed_s() -> float:
+        """Return seconds since some moment of the past, those included that the computer slept."""
+        # On macOS this clock goes on in sleep, other than Python's monotonic one.
+        return time.clock_gettime(time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC)
+
+
+def boot_id() -> str:
+    """Return what names the time since the computer was started, however its clock was set meanwhile; "" where nothing does."""
+    if sys.platform == "linux":
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+    if sys.platform == "win32":
+        # The service control manager lives as long as Windows does, and its start time stays as it was written.
+        for process in psutil.process_iter(["name", "create_time"]):
+            if str(process.info["name"]).lower() == "services.exe" and process.info["create_time"]:
+                return f"services.exe {process.info['create_time']:.6f}"
+    return ""
+
+
+@dataclass(frozen=True)
+class ClockChange:
+    """The wall clock was set (``set_by_s``, negative when it was set back), or the computer slept (``slept_s``), or both."""
+
+    set_by_s: float = 0.0
+    slept_s: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What happened, for the log and the summary."""
+        way = f"{'forward' if self.set_by_s > 0 else 'back'} by {abs(self.set_by_s):.3f} s"
+        parts = [f"the computer slept for {self.slept_s:.1f} s"] if self.slept_s else []
+        return "; ".join([*parts, *([f"the computer's clock was set {way}"] if self.set_by_s else [])])
+
+
+class ClockWatch:
+    """Tells each jump of the wall clock once, and each sleep of the computer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wall, self._elapsed, self._awake = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        return time.time(), elapsed_s(), awake_s()
+
+    def look(self, newest: float = 0.0) -> ClockChange | None:
+        """Return what happened since the last look; None when the clock ran on.
+
+        A clock that is behind ``newest``, a time that was told before, was set back, however little.
+        """
+        with self._lock:
+            wall, elapsed, awake = self._now()
+            passed_s = elapsed - self._elapsed
+            set_by_s = wall - self._wall - passed_s
+            slept_s = passed_s - (awake - self._awake)
+            limit_s = _BACK_S if wall < max(self._wall, newest) else JUMP_S + _DRIFT * passed_s
+            self._wall, self._elapsed, self._awake = wall, elapsed, awake
+        change = ClockChange(
+            round(set_by_s, 3) if abs(set_by_s) > limit_s else 0.0, round(slept_s, 1) if slept_s > _SLEPT_S else 0.0
+        )
+        return change if change != ClockChange() else None
