@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 import signal
+import zlib
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -95,7 +96,6 @@ class SessionView:
         died: the first ``died`` event; ``death`` the failure that describes it, as JSON.
         running: the ``step_started`` event of the step that runs, else None; ``last_step`` stays after its end.
         question: the ``waiting`` event of a question that the operator has not answered yet, else None.
-        kept: fields of the session's record and what was taken into them, in order.
         deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
         said: position in the session log of each line that a witness was about to write, by its key.
         last: the newest event of the experiment process.
@@ -120,7 +120,8 @@ class SessionView:
         self.deadline: dict[str, Any] | None = None
         self.acquisitions: dict[str, AcquisitionView] = {}
         self.safe_states: list[dict[str, Any]] = []
-        self.kept: list[tuple[str, list[Any]]] = []
+        #: Packed: it is needed at the end only, and holds the last lines of every program that ran.
+        self._kept: list[tuple[str, bytes]] = []
         self.died: dict[str, Any] | None = None
         self.death: dict[str, Any] | None = None
         self.after_crash: list[str] = []
@@ -163,6 +164,11 @@ class SessionView:
         """Return a field of the ``session`` event; ``default`` also where it is null."""
         found = (self.session or {}).get(key)
         return default if found is None else found
+
+    @property
+    def kept(self) -> list[tuple[str, list[Any]]]:
+        """Fields of the session's record and what was taken into them, in order."""
+        return [(field, json.loads(zlib.decompress(packed))) for field, packed in self._kept]
 
     @property
     def uuid(self) -> str:
@@ -278,18 +284,18 @@ class SessionView:
                 step.setdefault("attempts", []).append(event["attempt"])
                 break
         # Failures of an attempt that another one followed are not the session's.
-        self.kept = [
-            (field, [one for one in values if field != "failures" or one.get("nodeid") != event["nodeid"]])
-            for field, values in self.kept
+        self._kept = [
+            (field, packed if field != "failures" else _packed(one for one in values if one.get("nodeid") != event["nodeid"]))
+            for (field, packed), (_, values) in zip(self._kept, self.kept, strict=True)
         ]
 
     def _on_kept(self, event: dict[str, Any]) -> None:
-        self.kept.append((str(event["field"]), list(event["values"])))
+        self._kept.append((str(event["field"]), _packed(event["values"])))
 
     def _on_died(self, event: dict[str, Any]) -> None:
         if self.died is None:
             self.died = event
-            self.kept.append((_DEATH, []))
+            self._kept.append((_DEATH, _packed(())))
 
     def _on_death(self, event: dict[str, Any]) -> None:
         self.death = dict(event["failure"])
@@ -299,6 +305,10 @@ class SessionView:
 
     def _on_witness_done(self, event: dict[str, Any]) -> None:
         self.done.add(str(event["part"]))
+
+
+def _packed(values: Iterable[Any]) -> bytes:
+    return zlib.compress(json.dumps(list(values)).encode("ascii"), 1)
 
 
 def _seconds(value: object) -> float | None:
