@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..records import safe_name
+from ..system import missing_drive
 from .fields import CONTROL_REMEDY, Wrong, control_characters, has_placeholder
 
 DRY_RUNS = "dry_runs"
@@ -57,7 +58,7 @@ def usable_folder(path: Path) -> str:
             facts = probe.stat()
         except FileNotFoundError:
             if probe.parent == probe:
-                return f"{probe} {_MISSING}"
+                return missing_drive(probe) or f"{probe} {_MISSING}"
             probe = probe.parent
             continue
         except NotADirectoryError:

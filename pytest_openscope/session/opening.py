@@ -20,7 +20,7 @@ from .. import LAUNCHER_FORMAT_VERSION, __version__
 from ..config import source_of
 from ..log import ExactMasker, mask_json, mask_text
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
-from ..system import create_time, keep_apart, write_atomic, write_holder
+from ..system import create_time, keep_apart, remarks, write_atomic, write_holder
 from .as_run import keep_as_run
 from .continuing import link_back
 from .operator import say_at_once
@@ -81,6 +81,7 @@ def open_session(session: SessionState) -> None:
     _describe_devices(session)
     if not session.dry_run:
         session.guard("looking for sessions that died", partial(tell_of_crashes, session))
+    session.notices += remarks(root, session.configuration.rig.state_directory, os.environ)
     for notice in session.notices:
         session.log.write("WARNING", _LOGGER, notice)
     if session.earlier is not None and (not session.dry_run or session.earlier.of_a_dry_run):

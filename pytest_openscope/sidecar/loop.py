@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ..records import METADATA, WITNESS_JOURNAL, Journal
-from ..system import FileLock, ProcessWatch, awake_s, boot_id, create_time, go_last, is_stopped, memory_mb
+from ..system import FileLock, ProcessWatch, awake_s, boot_id, create_time, go_last, in_a_job, is_stopped, memory_mb
 from .helpers import Helpers
 from .link import Link
 from .reconstruct import FAULT_LOG, SessionView
@@ -33,6 +33,11 @@ _GRACE_S = 10.0
 #: Between two looks passes this much at most, unless the computer slept or this process was stopped.
 _GAP_S = 2.0
 _KILL_WAIT_S = 5.0
+#: Of Windows: the sidecar was to leave the job and was not allowed to.
+_KEPT_IN_JOB = (
+    "what started this session keeps all its processes in one job: when that ends, the sidecar and copies in the background end"
+    " with it; then the rig's next session, or `openscope recover`, writes the ending"
+)
 _FIRST_FREE_FD = 3
 
 
@@ -108,6 +113,8 @@ class Sidecar:
         held = self.rig_lock is None or self.rig_lock.held
         self.link.send(type="ready", pid=os.getpid(), memory_mb=round(memory_mb(), 1), lock=held)
         self._wait_for_greeting()
+        if not self.finish_only and in_a_job():
+            self.helpers.say("WARNING", _KEPT_IN_JOB, terminal=True)
         self.helpers.start(self.finish_only)
         self._follow()
         self._conclude()

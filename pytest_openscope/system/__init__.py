@@ -46,10 +46,11 @@ from .processes import (
     window_titles,
 )
 from .signals import ConsoleClose, Latch, interrupt_main, on_fork
+from .surroundings import missing_drive, remarks
 from .terminal import RELEASE_TERMINAL, obeys_control_sequences, switch_off_selection
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
 from .usage import TreeUsage
-from .windows import Job, send_break
+from .windows import Job, in_a_job, send_break
 
 __all__ = [
     "GIT_TIMEOUT_S",
@@ -83,6 +84,7 @@ __all__ = [
     "find_main",
     "format_duration",
     "go_last",
+    "in_a_job",
     "interrupt_main",
     "is_alive",
     "is_deleted",
@@ -95,6 +97,7 @@ __all__ = [
     "lines_of",
     "make_private_folder",
     "memory_mb",
+    "missing_drive",
     "name_of",
     "native_path",
     "now_iso",
@@ -104,6 +107,7 @@ __all__ = [
     "patiently",
     "put_back",
     "read_json",
+    "remarks",
     "remove_file",
     "remove_tree",
     "replace_file",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import remove_file
+from .surroundings import missing_drive
 
 _BLOCK_BYTES = 1 << 20
 _FAREWELL_S = 0.5
@@ -108,7 +109,7 @@ def mirror(path: str) -> dict[str, Any]:
     """Write, read and remove a small file on the mirror; its modification time tells the server's clock."""
     place = Path(path)
     if not place.is_dir():
-        return {"error": f"{place} does not exist or is not reachable"}
+        return {"error": missing_drive(place) or f"{place} does not exist or is not reachable"}
     file = place / f".openscope_probe_{uuid.uuid4().hex}"
     times = []
     try:

@@ -29,6 +29,8 @@ if sys.platform == "win32":
         wintypes.DWORD,
         ctypes.c_void_p,
     ]
+    _kernel32.GetCurrentProcess.restype = wintypes.HANDLE
+    _kernel32.IsProcessInJob.argtypes = [wintypes.HANDLE, wintypes.HANDLE, ctypes.c_void_p]
     _kernel32.GetConsoleWindow.restype = ctypes.c_void_p
 
     class _ProcessIdList(ctypes.Structure):
@@ -88,6 +90,15 @@ class Job:
         handle, self._handle = self._handle, None
         if sys.platform == "win32" and handle is not None:
             _winapi.CloseHandle(handle)
+
+
+def in_a_job() -> bool:
+    """Tell whether this process is in a job of whoever started it; never on other systems."""
+    inside = False
+    if sys.platform == "win32":
+        answer = wintypes.BOOL()
+        inside = bool(_kernel32.IsProcessInJob(_kernel32.GetCurrentProcess(), None, ctypes.byref(answer)) and answer.value)
+    return inside
 
 
 def titles_of_windows(pids: Collection[int]) -> list[str]:
