@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 pytest_plugins = ["pytester"]
+
+# Where tests share modules with tests of other folders.
+sys.path.append(str(Path(__file__).with_name("tests")))
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 EXAMPLES = Path(__file__).parents[2] / "example_rigs"
 
@@ -56,9 +56,7 @@ class Example:
     def run(self, *arguments: str, code: int = 0) -> Done:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rig-config", "rig.yaml", "--no-input"]
         command += ["--subject-id", "demo", "--user-id", "me", *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environ, capture_output=True, text=True, encoding="utf-8", timeout=120
-        )
+        done = warm.run(command, cwd=self.folder, env=self.environ, timeout=120)
         output = done.stdout + done.stderr
         assert done.returncode == code, output
         line = next(line for line in output.splitlines() if line.startswith("session folder: "))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import warm
 
 if TYPE_CHECKING:
     from .conftest import Example
@@ -118,7 +119,7 @@ def test_every_fault_ends_as_the_table_says(bench: Example, fault: str) -> None:
 
 def test_wrong_faults_are_named_before_anything_runs(bench: Example) -> None:
     command = [sys.executable, "-m", "pytest", "--rig-config", "rig.yaml", "--dry-run", "--inject", "lasr.open=TimeoutEror"]
-    done = subprocess.run(command, cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+    done = warm.run(command, cwd=bench.folder, env=bench.environ)
     assert done.returncode == 4
     assert "did you mean 'laser'" in done.stderr
     assert not (bench.folder / "sessions").exists()
@@ -160,7 +161,7 @@ def test_laser_is_off_after_kill_9(bench: Example) -> None:
         "--user-id",
         "me",
     ]
-    done = subprocess.run(command, cwd=bench.folder, env=bench.environ, capture_output=True, text=True)
+    done = warm.run(command, cwd=bench.folder, env=bench.environ)
     assert done.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 30
     while not (bench.folder / "laser_off.log").exists() and time.monotonic() < deadline:
@@ -185,9 +186,7 @@ class TestValidation:
         path = bench.folder / "rig.yaml"
         path.write_text(path.read_text(encoding="utf-8").replace("on_stale: warn", "on_stale: refuse"), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "--rig-config", "rig.yaml", "--no-input", "--subject-id", "demo"]
-        refused = subprocess.run(
-            [*command, "--user-id", "me"], cwd=bench.folder, env=bench.environ, capture_output=True, text=True
-        )
+        refused = warm.run([*command, "--user-id", "me"], cwd=bench.folder, env=bench.environ)
         assert refused.returncode == 4
         assert "devices was never checked" in refused.stderr
         assert not list((bench.folder / "sessions").glob("demo_*"))

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import warm
 
 if TYPE_CHECKING:
     from .conftest import Example
@@ -55,8 +56,6 @@ def test_the_dry_run_reads_the_workflow(openscope: Example) -> None:
     workflow.write_text(workflow.read_text(encoding="utf-8").replace('"events_path"', '"event_path"'), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--rig-config", "rig.yaml", "stimulus.json", "--dry-run", "--no-input"]
     command += ["--subject-id", "x", "--user-id", "y"]
-    done = subprocess.run(
-        command, cwd=openscope.folder, env=openscope.environ, capture_output=True, encoding="utf-8", timeout=60, check=False
-    )
+    done = warm.run(command, cwd=openscope.folder, env=openscope.environ)
     assert done.returncode == 4
     assert "did you mean event_path?" in done.stdout + done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import pkgutil
 import re
 import signal
 import subprocess
@@ -17,28 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from pytest_openscope.log.lines import LogEntry, read_log
 
 # pytester forgets what a run in this process imported. What sessions need is not to be imported again and again.
-for _room in (
-    "system",
-    "log",
-    "records",
-    "config",
-    "checks",
-    "acquisition",
-    "devices",
-    "mirror",
-    "sidecar",
-    "views",
-    "session",
-):
-    _package = importlib.import_module(f"pytest_openscope.{_room}")
-    for _found in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
-        if not _found.ispkg and not _found.name.rpartition(".")[2].startswith(("__", "test_", "conftest")):
-            importlib.import_module(_found.name)
-for _name in ("pytest_openscope.plugin", "pytest_openscope.fixtures", "rapidfuzz.fuzz", "rapidfuzz.process", "yaml"):
+warm.import_all()
+for _name in warm.PLUGINS:
     importlib.import_module(_name)
 
 HANDLED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)]
@@ -69,17 +53,23 @@ class Rig:
         given = ("--rig-config", "rig.yaml", *(IDS if ids else ())) if rig else ()
         return [sys.executable, "-m", "pytest", *FLAGS, *given, *map(str, arguments)]
 
-    def run(self, *arguments: object, ids: bool = True, rig: bool = True) -> pytest.RunResult:
+    def start(self, *arguments: object, ids: bool = True, rig: bool = True, **options: Any) -> Any:
+        """Start an experiment whose output nobody reads; ``options`` are those of :func:`warm.start`."""
+        given = {"cwd": self.path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
+        return warm.start(self.command(*arguments, ids=ids, rig=rig), **given)
+
+    def run(self, *arguments: object, ids: bool = True, rig: bool = True, fresh: bool = False) -> pytest.RunResult:
         """Run an experiment to its end; several rigs may do so at once, in threads."""
         began = time.monotonic()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]])}
         # To files: a process that an experiment leaves behind would hold a pipe open.
         files = [self.path / "stdout", self.path / "stderr"]
         with open(files[0], "wb") as out, open(files[1], "wb") as err:
-            command = self.command(*arguments, ids=ids, rig=rig)
-            code = subprocess.run(
-                command, cwd=self.path, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=60
-            ).returncode
+            process = self.start(*arguments, ids=ids, rig=rig, env=environment, stdout=out, stderr=err, fresh=fresh)
+            try:
+                code = process.wait(60)
+            finally:
+                process.kill()
         printed, told = (path.read_text(encoding="utf-8", errors="replace").splitlines() for path in files)
         print(*printed, *told, sep="\n")
         return pytest.RunResult(code, printed, told, time.monotonic() - began)

@@ -81,17 +81,10 @@ def lines_by_session(day: Path) -> dict[bytes, list[tuple[int, bytes]]]:
     return found
 
 
-def start(bench: Any, *arguments: object, output: str = "output.txt", **options: Any) -> subprocess.Popen[bytes]:
+def start(bench: Any, *arguments: object, output: str = "output.txt", **options: Any) -> Any:
     """Start an experiment; what it prints goes to a file."""
     with open(bench.path / output, "wb") as stream:
-        return subprocess.Popen(
-            bench.command(*arguments),
-            cwd=bench.path,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
+        return bench.start(*arguments, stdout=stream, stderr=subprocess.STDOUT, **options)
 
 
 def processes_of(path: Path) -> list[str]:

@@ -181,10 +181,10 @@ def test_a_missing_extra_names_the_command_that_installs_it(bench: Any) -> None:
         "    return None if name.split('.')[0] in ('apprise', 'opentelemetry') else real(name, path, target)\n"
         "PathFinder.find_spec = classmethod(find_spec)\n",
     )
-    result = bench.run()
+    result = bench.run(fresh=True)
     text = "\n".join([*result.outlines, *result.errlines])
     assert result.ret == 4
     assert "pip install 'pytest-openscope[alerts]'" in text
     assert "pip install 'pytest-openscope[otel]'" in text
     assert not (bench.path / "sessions").exists()
-    assert bench.run("--dry-run").ret == 0
+    assert bench.run("--dry-run", fresh=True).ret == 0

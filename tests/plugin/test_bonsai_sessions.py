@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from bonsai_kit import SOUND, StandIn, externalized, install, node, subject, text_value, timer, workflow, writer
@@ -125,7 +125,7 @@ def test_the_operator_decides_what_a_failure_leads_to(lab: Any, answer: str, cod
     leader, follower = pty.openpty()
     command = [part for part in lab.command("day1.json") if part != "--no-input"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
-    process = subprocess.Popen(command, cwd=lab.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = warm.start(command, cwd=lab.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     seen, answers = b"", [(b"(retry, proceed, abort) [retry]", answer.encode()), (b"Notes on this session", b"")]
     while True:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -152,7 +151,7 @@ def test_the_laser_is_off_at_the_end(lab: Any, ending: str) -> None:
     lab.steps(EXPERIMENT.replace("BODY", body))
     flags = ("--timeout=1", "--param", "grace_s=1") if outcome == "timeout" else ()
     with open(lab.path / "output.txt", "wb") as output:
-        process = subprocess.Popen(lab.command(*flags), cwd=lab.path, stdout=output, stderr=output)
+        process = lab.start(*flags, stdout=output, stderr=output)
         process.wait(60)
     end = lab.wait_for(lambda: lab.end["outcome"] is not None and lab.end)
     assert end["outcome"] == outcome, (lab.path / "output.txt").read_text(errors="replace")
@@ -431,7 +430,7 @@ def test_right(devices): devices["laser"].frames(3)
         )
         lab.steps("def test_acquire(acquisition): acquisition.run(command=[sys.executable, '-c', ''])\n")
         for flags in ((), ("--dry-run",), ("--dry-run", "--inject", "acquisition=chatty:3")):
-            assert lab.run(*flags).ret == 0
+            assert lab.run(*flags, fresh=True).ret == 0
             loaded = (lab.path / "modules.txt").read_text(encoding="utf-8").split()
             assert "pytest_openscope.session" in loaded
             assert not [name for name in loaded if name.startswith("pytest_openscope.devices")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -172,7 +171,7 @@ def test_ending(bench: Any, name: str) -> None:
     body = ending.body if ending.laser_off else f"watched(experiment)\n    {ending.body}"
     bench.steps(EXPERIMENT.format(pre=ending.pre, body=body, post=ending.post))
     with open(bench.path / "output.txt", "wb") as output:
-        process = subprocess.Popen(bench.command(*ending.flags), cwd=bench.path, stdout=output, stderr=output)
+        process = bench.start(*ending.flags, stdout=output, stderr=output)
         code = process.wait(60)
     printed = (bench.path / "output.txt").read_text(errors="replace")
     assert code == ending.code, printed
@@ -223,7 +222,7 @@ def test_the_power_cut_is_finished_by_the_next_session(bench: Any) -> None:
         "def test_acquire(experiment):\n    logging.getLogger('lab').info('last words')\n    if not os.path.exists('second'):\n"
         "        open('first', 'w').close(); time.sleep(60)\n"
     )
-    first = subprocess.Popen(bench.command(), cwd=bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = bench.start()
     bench.wait_for((bench.path / "first").exists)
     folder = bench.folder
     import psutil

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from git_kit import commit, git, make
@@ -240,9 +241,7 @@ def test_credentials_are_in_no_file_of_the_session(lab: Any) -> None:
 def test_ctrl_c_ends_a_clone_that_hangs(lab: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         lab.parameters(repository_url=f"http://127.0.0.1:{silent.getsockname()[1]}/stimulus.git")
-        process = subprocess.Popen(
-            lab.command("day1.json"), cwd=lab.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = lab.start("day1.json", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         lab.wait_for(lambda: list((lab.path / "code").glob(".stimulus.openscope-clone-*")))
         started = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
@@ -306,21 +305,21 @@ def test_two_rigs_of_one_computer_do_not_move_each_others_code(lab: Any) -> None
         launcher="command",
         command=[sys.executable, "-c", "import os, time\nwhile not os.path.exists('go on'): time.sleep(0.02)"],
     )
-    running = subprocess.Popen(lab.command("day1.json"), cwd=lab.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = lab.start("day1.json")
     try:
         lab.wait_for(lambda: "started" in lab.messages and "command" in lab.messages and lab.code.exists())
         lab.wait_for(lambda: any("acquisition" in str(entry.phase) for entry in lab.log))
         _parameters(lab, repository_commit_hash=lab.second)
         (lab.path / "day1.json").rename(lab.path / "day2.json")
         command = [*lab.command("day2.json", rig=False), "--rig-config", "rig2.yaml", "--subject-id", "m2", "--user-id", "eve"]
-        other = subprocess.run(command, cwd=lab.path, capture_output=True, text=True, timeout=60)
+        other = warm.run(command, cwd=lab.path)
         assert other.returncode == 1, other.stdout + other.stderr
         assert "runs another commit in" in other.stderr
         assert git(lab.code, "rev-parse", "HEAD") == lab.first
     finally:
         lab.write("go on", "")
         assert running.wait(30) == 0
-    again = subprocess.run(command, cwd=lab.path, capture_output=True, text=True, timeout=60)
+    again = warm.run(command, cwd=lab.path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert git(lab.code, "rev-parse", "HEAD") == lab.second
 
@@ -337,7 +336,7 @@ def test_the_operator_decides_on_a_branch_whose_remote_cannot_be_asked(lab: Any,
     leader, follower = pty.openpty()
     command = [part for part in lab.command("day1.json") if part != "--no-input"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
-    process = subprocess.Popen(command, cwd=lab.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = warm.start(command, cwd=lab.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     seen, answers = b"", [(b"Run that commit?", answer.encode()), (b"Notes on this session", b"")]
     while True:

@@ -6,12 +6,12 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from typing import Any
 
 import pytest
+import warm
 from share_kit import METADATA, assert_mirrored, json_of, mirror_status, processes_of, start, use_share
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
@@ -87,7 +87,8 @@ def kill_on_its_way_up(bench: Any, seed: int) -> None:
     if not noted and not list((bench.folder / METADATA).iterdir()):
         return  # Nothing but the empty folder: there is nothing to tell of it.
     recover = [sys.executable, "-m", "pytest_openscope", "recover", "--rig-config", "rig.yaml"]
-    told = subprocess.run(recover, cwd=bench.path, capture_output=True, text=True, timeout=60, check=True)
+    told = warm.run(recover, cwd=bench.path)
+    assert told.returncode == 0, told.stderr
     assert ("nothing to recover" in told.stdout) is not bool(noted)
     bench.wait_for(lambda: not processes_of(bench.path))
     assert bench.end["outcome"] == "crashed"

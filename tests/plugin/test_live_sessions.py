@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import warm
 
 from tests.unit.test_live_page import Stream
 
@@ -51,9 +51,7 @@ class Live:
         environment = {key: value for key, value in os.environ.items() if key != "CI"}
         self.said = bench.path / "said.txt"
         with open(self.said, "wb") as said:
-            self.process = subprocess.Popen(
-                command, cwd=bench.path, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
-            )
+            self.process = warm.start(command, cwd=bench.path, env=environment, stdout=said, stderr=said)
         self.url = str(bench.wait_for(self._url))
 
     def _url(self) -> str | None:

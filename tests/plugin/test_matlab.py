@@ -42,9 +42,8 @@ def experiment(bench: Any, **parameters: Any) -> None:
     bench.write("day1.json", json.dumps(day))
 
 
-def start(bench: Any) -> subprocess.Popen[bytes]:
-    command = bench.command("day1.json")
-    return subprocess.Popen(command, cwd=bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(bench: Any) -> Any:
+    return bench.start("day1.json")
 
 
 def frames(bench: Any) -> list[int]:

@@ -7,11 +7,12 @@ import sys
 from typing import Any
 
 import pytest
+import warm
 
 
 def note(bench: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest_openscope", "note", *arguments]
-    return subprocess.run(command, cwd=bench.path, capture_output=True, encoding="utf-8", check=False)
+    return warm.run(command, cwd=bench.path)
 
 
 def test_a_note_reaches_the_running_session(bench: Any) -> None:
@@ -20,7 +21,7 @@ def test_a_note_reaches_the_running_session(bench: Any) -> None:
         "    (experiment.session_folder / 'ready').touch()\n"
         "    while not (experiment.session_folder / 'go').exists():\n        time.sleep(0.02)\n"
     )
-    running = subprocess.Popen(bench.command(), stdout=subprocess.DEVNULL, cwd=bench.path)
+    running = bench.start()
     bench.wait_for(lambda: (bench.folder / "ready").exists())
     first = note(bench, "the animal sneezed: größer\nthan before", "--rig-config", "rig.yaml")
     assert (first.returncode, first.stdout.strip()) == (0, f"noted in {bench.folder.name}"), first.stderr
@@ -48,7 +49,7 @@ def test_a_note_is_never_taken_by_nobody(bench: Any, lost: str) -> None:
         "    (experiment.session_folder / 'ready').write_text(str(helper.pid))\n"
         "    time.sleep(60)\n"
     )
-    running = subprocess.Popen(bench.command(), stdout=subprocess.DEVNULL, cwd=bench.path)
+    running = bench.start()
     pid = int(bench.wait_for(lambda: (bench.folder / "ready").read_text()))
     if lost == "experiment":
         assert note(bench, "before the crash", "--state-directory", "state").returncode == 0

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import warm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -92,7 +93,7 @@ class Lab:
 
     def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "pytest_openscope", *map(str, arguments)]
-        return subprocess.run(line, cwd=self.bench.path, capture_output=True, text=True, timeout=60, check=False)
+        return warm.run(line, cwd=self.bench.path)
 
     def outbox(self) -> list[Path]:
         return sorted((self.bench.path / "state" / "outbox").glob("*.json"))
@@ -349,7 +350,7 @@ def test_a_killed_session_is_reported_by_its_sidecar(lab: Lab) -> None:
     assert "the experiment process" in lab.issues[0]["title"]
     # Nobody reaps the second one, so that its sidecar learns of the signal; the defect is the same.
     with open(os.devnull, "wb") as nowhere:
-        process = subprocess.Popen(lab.bench.command(*WHO), cwd=lab.bench.path, stdout=nowhere, stderr=nowhere)
+        process = lab.bench.start(*WHO, stdout=nowhere, stderr=nowhere, fresh=True)
         lab.bench.wait_for(lambda: len(lab.folders) == 2)
         assert lab.reached("commented", "known")["issue_number"] == 1
         process.wait(20)
@@ -361,7 +362,7 @@ def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
         LEAK + "def test_acquire(experiment):\n    logging.info(LEAK)\n    if not os.path.exists('second'):\n"
         "        open('first', 'w').close(); time.sleep(60)\n"
     )
-    first = subprocess.Popen(lab.bench.command(*WHO), cwd=lab.bench.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = lab.bench.start(*WHO)
     lab.bench.wait_for((lab.bench.path / "first").exists)
     folder = lab.bench.folder
     lab.bench.wait_for(lambda: sidecars_of(lab.bench.path))

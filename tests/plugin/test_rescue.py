@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import warm
 
 SCRIPT = """
 import json, os, pathlib, signal
@@ -72,6 +73,10 @@ def entries(bench: Any, *names: str, **parameters: object) -> None:
 def done(bench: Any) -> list[list[str]]:
     path = bench.folder / "done.txt"
     return [line.split() for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _resume(bench: Any, folder: object) -> subprocess.CompletedProcess[str]:
+    return warm.run([sys.executable, "-m", "pytest_openscope", "resume", folder], cwd=bench.path)
 
 
 def rescued(bench: Any) -> Any:
@@ -152,13 +157,13 @@ def _kill_sidecar_too(bench: Any, *arguments: str) -> Path:
 def test_after_a_power_cut_resume_does_it_and_the_next_session_too(bench: Any) -> None:
     entries(bench, "one", "fails", command=[sys.executable, "dies_twice.py"])
     folder = _kill_sidecar_too(bench)
-    resumed = bench.pytester.run(sys.executable, "-m", "pytest_openscope", "resume", folder)
-    assert resumed.ret == 1, resumed.stdout.str() + resumed.stderr.str()  # a step failed
+    resumed = _resume(bench, folder)
+    assert resumed.returncode == 1, resumed.stdout + resumed.stderr  # a step failed
     assert [line[0] for line in done(bench)] == ["one", "fails"]
     assert rescued(bench)["outcome"] == "failed"
-    again = bench.pytester.run(sys.executable, "-m", "pytest_openscope", "resume", folder)
-    assert again.ret == 0
-    assert "no step of post-acquisition is left to run" in again.stdout.str()
+    again = _resume(bench, folder)
+    assert again.returncode == 0
+    assert "no step of post-acquisition is left to run" in again.stdout
     assert len(done(bench)) == 2
 
     entries(bench, "one", "last", command=[sys.executable, "dies_twice.py"], output_root_folder="second")
@@ -187,7 +192,7 @@ def test_a_killed_rescue_goes_on_with_what_is_left(bench: Any) -> None:
     sidecar = step.parent()
     assert sidecar is not None
     sidecar.kill()
-    resuming = subprocess.Popen([sys.executable, "-m", "pytest_openscope", "resume", str(bench.folder)])
+    resuming = warm.start([sys.executable, "-m", "pytest_openscope", "resume", str(bench.folder)])
     (bench.folder / "go").touch()
     assert resuming.wait(60) == 0
     assert [line[0] for line in done(bench)] == ["slow", "last"]
@@ -197,7 +202,7 @@ def test_a_killed_rescue_goes_on_with_what_is_left(bench: Any) -> None:
 def test_what_cannot_be_resumed_is_said(bench: Any) -> None:
     bench.steps("def test_it(experiment):\n    pass\n")
     bench.run()
-    told = bench.pytester.run(sys.executable, "-m", "pytest_openscope", "resume", bench.folder)
-    assert (told.ret, "its process did not die" in told.stdout.str()) == (0, True)
-    told = bench.pytester.run(sys.executable, "-m", "pytest_openscope", "resume", "nowhere")
-    assert (told.ret, "is no session folder" in told.stderr.str()) == (4, True)
+    told = _resume(bench, bench.folder)
+    assert (told.returncode, "its process did not die" in told.stdout) == (0, True)
+    told = _resume(bench, "nowhere")
+    assert (told.returncode, "is no session folder" in told.stderr) == (4, True)

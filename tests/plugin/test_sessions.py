@@ -8,13 +8,13 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from share_kit import processes_of, use_share
 
 ALL_PHASES = """
@@ -206,7 +206,7 @@ def test_without_a_rig_the_plugin_is_inert(bench: Any) -> None:
         "import sys\ndef test_it():\n    assert 'pytest_openscope.session.session' not in sys.modules\n"
         "    assert 'yaml' not in sys.modules\n    assert 'psutil' not in sys.modules\n",
     )
-    result = bench.run("test_plain.py", rig=False)
+    result = bench.run("test_plain.py", rig=False, fresh=True)
     result.assert_outcomes(passed=1)
     assert not bench.folders
 
@@ -377,7 +377,7 @@ def test_xdist_is_refused(bench: Any) -> None:
 
 def test_two_sessions_in_one_second_have_two_folders(bench: Any) -> None:
     bench.steps("def test_acquire(): pass\n")
-    processes = [subprocess.Popen(bench.command("--dry-run"), cwd=bench.path, stdout=subprocess.DEVNULL) for _ in range(3)]
+    processes = [bench.start("--dry-run") for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert len(bench.folders) == 3
 
@@ -393,7 +393,7 @@ def test_a_given_name_that_exists_is_refused(bench: Any) -> None:
 
 def test_one_session_per_rig(bench: Any) -> None:
     bench.steps("def test_acquire(experiment):\n    while not os.path.exists('go'): time.sleep(0.02)\n")
-    first = subprocess.Popen(bench.command(), cwd=bench.path, stdout=subprocess.DEVNULL)
+    first = bench.start()
     try:
         bench.wait_for(lambda: bench.folders)
         bench.wait_for(lambda: "step started" in bench.messages)
@@ -401,7 +401,7 @@ def test_one_session_per_rig(bench: Any) -> None:
         assert refused.ret == 4
         assert f"pid {first.pid}" in refused.stderr.str()
         assert bench.folder.name in refused.stderr.str()
-        second = subprocess.Popen(bench.command("--wait-for-rig", "30"), cwd=bench.path, stdout=subprocess.DEVNULL)
+        second = bench.start("--wait-for-rig", "30")
         (bench.path / "go").touch()
         assert first.wait(30) == 0
         assert second.wait(30) == 0
@@ -559,7 +559,7 @@ def test_an_interrupt_at_the_first_question_starts_nothing_and_says_so(bench: An
     leader, follower = pty.openpty()
     command = [part for part in bench.command(ids=False) if part != "--no-input"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
-    process = subprocess.Popen(command, cwd=bench.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = warm.start(command, cwd=bench.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     seen, pressed = b"", False
     deadline = time.monotonic() + 40
@@ -603,7 +603,7 @@ def test_questions_on_a_terminal(bench: Any) -> None:
     leader, follower = pty.openpty()
     command = [part for part in bench.command(ids=False) if part != "--no-input"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
-    process = subprocess.Popen(command, cwd=bench.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = warm.start(command, cwd=bench.path, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
     seen = everything = b""
     answers = [
@@ -661,8 +661,8 @@ def test_pytest_main_in_process(bench: Any) -> None:
         "assert before == (logging.getLogger().level, logging.Logger.callHandlers, os._exit)\nsys.exit(int(code))\n",
     )
     command = bench.command()
-    result = bench.pytester.run(sys.executable, str(script), *command[3:], timeout=60)
-    assert result.ret == 0, result.stderr.str()
+    result = warm.run([sys.executable, script, *command[3:]], cwd=bench.path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_dry_run_touches_nothing_and_says_what_it_would_do(bench: Any) -> None:

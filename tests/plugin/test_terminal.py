@@ -7,7 +7,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals of POSIX", allow_module_level=True)
@@ -27,11 +27,6 @@ import termios
 import pyte
 
 
-def _take_terminal() -> None:
-    """Make stdin the terminal from which Ctrl-C comes."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 class Terminal:
     """A session at a terminal: what it shows, and somebody who types."""
 
@@ -40,14 +35,13 @@ class Terminal:
     ) -> None:
         self.fd, child = pty.openpty()
         self.resize(*size)
-        self.process = subprocess.Popen(
+        self.process = warm.start(
             command,
             cwd=cwd,
             stdin=child,
             stdout=child,
             stderr=child,
-            start_new_session=True,
-            preexec_fn=_take_terminal,
+            terminal=True,
             # The size is the terminal's own, not what somebody exported.
             env={**{key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}, **(environment or {})},
         )

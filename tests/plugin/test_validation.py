@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 HEAD = "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
 
 
-def validate(bench: Rig, *arguments: object, here: bool = True) -> pytest.RunResult:
-    """Validate in this process, or in one of its own where something hangs, dies or is replaced in it."""
-    run = bench.run_here if here else bench.run
-    return run("--rig-config", "rig.yaml", "--no-input", "--validate-rig", *arguments, ids=False, rig=False)
+def validate(bench: Rig, *arguments: object, here: bool = True, fresh: bool = False) -> pytest.RunResult:
+    """Validate in this process, or in one of its own where something hangs or dies in it, or in a new interpreter."""
+    line = ("--rig-config", "rig.yaml", "--no-input", "--validate-rig", *arguments)
+    return bench.run_here(*line, ids=False, rig=False) if here else bench.run(*line, ids=False, rig=False, fresh=fresh)
 
 
 def kept(bench: Rig) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def test_everything_fails(full: Rig, github: GitHub, monkeypatch: pytest.MonkeyP
         full.write("site/sitecustomize.py", SLOW_CLOCK.format(share=str(full.path / "share")))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(full.path / "site"), os.environ["PYTHONPATH"]]))
         try:
-            result = validate(full, here=False)
+            result = validate(full, here=False, fresh=True)
         finally:
             process.kill()
     assert result.ret == 1
@@ -376,17 +376,17 @@ for name in ("stat", "lstat", "mkdir", "open", "scandir", "listdir", "access", "
 def test_hung_disk_and_share_cost_their_time_only(bench: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     (bench.path / "hung").mkdir()
     text = f"centralized_log_directory: {bench.path.as_posix()}/hung/share\nmirror_wait_s: 0\nmirror_finish_s: 0\n"
-    text += "requirements: {timeout_s: 0.5}\n"
+    text += "requirements: {timeout_s: 4}\n"
     rig_file(bench, text, HEAD.replace("sessions", "hung/sessions"))
     bench.write("site/sitecustomize.py", HUNG.format(place=str(bench.path / "hung")))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(bench.path / "site"), os.environ["PYTHONPATH"]]))
     started = time.monotonic()
-    result = validate(bench, here=False)
-    assert time.monotonic() - started < 20
+    result = validate(bench, here=False, fresh=True)
+    assert time.monotonic() - started < 55
     assert result.ret == 1
     for check in ("disk.writable", "mirror.writable"):
         assert kept(bench)[check]["status"] == "fail"
-        assert "no answer within 0.5 s" in kept(bench)[check]["message"]
+        assert "no answer within 4 s" in kept(bench)[check]["message"]
     assert statuses(bench)["python"] == "pass"
 
 
@@ -407,7 +407,7 @@ devices:
     )
     started = time.monotonic()
     result = validate(bench, "-k", "test_device", here=False)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
     assert result.ret == 1
     messages = {check: f"{one['status']}: {one['message']}" for check, one in kept(bench).items()}
     assert messages.pop("devices[good]").startswith("pass: says 'LASER 7'")

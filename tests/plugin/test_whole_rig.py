@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "example_rigs" / "openscope" / "stand_ins"))
@@ -122,7 +123,7 @@ class Operator:
         self.seen = ""
         leader, follower = pty.openpty()
         environment = {key: value for key, value in os.environ.items() if key != "CI"}
-        self.process = subprocess.Popen(command, cwd=cwd, stdin=follower, stdout=follower, stderr=follower, env=environment)
+        self.process = warm.start(command, cwd=cwd, stdin=follower, stdout=follower, stderr=follower, env=environment)
         os.close(follower)
         self._leader, self._answers = leader, answers
         self._thread = threading.Thread(target=self._sit, daemon=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import warm
 
 from pytest_openscope.log.lines import LogEntry, read_log
 from pytest_openscope.records import WITNESS_JOURNAL
@@ -43,7 +43,7 @@ class Run:
         spec = json.dumps({"plan": plan, "session": session, "sidecar": sidecar, "alert_urls": alert_urls or []})
         self.out = folder.with_suffix(".out")
         with open(self.out, "wb") as out:
-            self.process = subprocess.Popen([sys.executable, str(SCRIPT), str(folder), spec], stdout=out, stderr=out)
+            self.process = warm.start([sys.executable, str(SCRIPT), str(folder), spec], stdout=out, stderr=out)
 
     def wait(self, timeout_s: float = 20.0) -> int:
         return self.process.wait(timeout_s)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,15 +37,7 @@ serials = ["007", "12:30", "no"]
 
 def start(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENSCOPE_", "PYTEST_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_openscope", *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=cwd,
-        env=environment,
-        check=False,
-        **options,
-    )
+    return warm.run([sys.executable, "-m", "pytest_openscope", *arguments], cwd=cwd, env=environment, **options)
 
 
 def test_what_init_writes_runs_dry_and_for_real(tmp_path: Path) -> None:
@@ -68,7 +61,7 @@ def test_what_init_writes_runs_dry_and_for_real(tmp_path: Path) -> None:
         "eve",
         "--no-input",
     ]
-    real = subprocess.run(pytest_run, capture_output=True, encoding="utf-8", cwd=folder, check=False)
+    real = warm.run(pytest_run, cwd=folder)
     assert "3 passed" in real.stdout, real.stdout + real.stderr
     again = start("init", "new rig", "--no-input", cwd=tmp_path)
     assert again.returncode == 4
@@ -82,9 +75,7 @@ def test_init_asks_on_a_terminal_and_takes_the_answers(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
     command = [sys.executable, "-m", "pytest_openscope", "init"]
     try:
-        done = subprocess.run(
-            command, stdin=theirs, capture_output=True, encoding="utf-8", cwd=tmp_path, env=environment, check=False
-        )
+        done = warm.run(command, stdin=theirs, cwd=tmp_path, env=environment)
     finally:
         os.close(mine)
         os.close(theirs)

@@ -7,12 +7,12 @@ import doctest
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import warm
 
 from pytest_openscope.config import yaml_rules
 
@@ -103,7 +103,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
     environment["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"  # a plugin of the tests, slow to import
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rig-config", "rig.yaml", "--no-input"]
     command += ["--subject-id", "mouse1", "--user-id", "me", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    done = warm.run(command, cwd=folder, env=environment, timeout=120)
     return done.returncode, done.stdout + done.stderr
 
 
