@@ -183,6 +183,9 @@ class Worker:
             while True:
                 self.order = self.commands.get(block=wait_s > 0, timeout=wait_s)
                 self.finishing, wait_s = True, 0.0
+                if self.state == "verified":
+                    # A beat on the way must not tell of this order what was true of the last one.
+                    self.state = "following"
                 for part in self.parts.values():
                     part.retry.soon()
 

@@ -6,13 +6,14 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from mirror_tools import Bench, check_day, sha
 
 from pytest_openscope.mirror.copy import METADATA_MAX_BYTES, Hint, OwnCopy, SourceLog
 from pytest_openscope.mirror.day_log import DayLog
-from pytest_openscope.mirror.worker import check_root
+from pytest_openscope.mirror.worker import Worker, check_root
 
 BLOCK = 64 * 1024
 
@@ -257,3 +258,38 @@ def test_the_end_of_a_session_does_not_wait_for_the_next_turn(bench: Bench, monk
         day.settle()
     assert time.monotonic() - started < 30
     check_day(bench.job.day_log, bench)
+
+
+class Said:
+    """In the place of a worker's reporter: keeps each report, and a beat is always due."""
+
+    def __init__(self) -> None:
+        self.reports: list[dict[str, Any]] = []
+
+    def due(self) -> bool:
+        return True
+
+    def send(self, **report: Any) -> None:
+        self.reports.append(report)
+
+
+def test_a_beat_on_the_way_does_not_tell_of_an_order_that_is_not_done(bench: Bench) -> None:
+    """The sidecar takes an order for done by its number, and ends the worker."""
+    said = Said()
+    worker = Worker(bench.job, cast(Any, said))
+    bench.write(b"a line\n")
+    state = bench.log.with_name("end_state.json")
+    for order, text in ((1, "pending"), (2, "verified")):
+        state.write_text(text, encoding="utf-8")
+        worker.commands.put(order)
+        worker._obey(0.0)
+        worker.beat()
+        assert said.reports[-1]["order"] == 0, "taken, and not done"
+        until = time.monotonic() + 30
+        while worker.state != "verified" and time.monotonic() < until:
+            worker._round()
+        worker.beat()
+        assert said.reports[-1]["order"] == order
+    worker.copy.drop()
+    worker.day.drop()
+    assert (bench.copy.parent / "end_state.json").read_text(encoding="utf-8") == "verified"
