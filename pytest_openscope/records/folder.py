@@ -11,8 +11,16 @@ METADATA = "launcher_metadata"
 #: The longest name in a folder: characters on Windows, bytes elsewhere.
 MAX_NAME = 255
 _REFUSED = '<>:"/\\|?*'
-#: Names of devices on Windows, alone or with anything behind a dot.
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+#: Names of devices on Windows, alone or with anything behind a dot; superscript digits count as digits there.
+_RESERVED = {
+    "con",
+    "conin$",
+    "conout$",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³"),
+}
 
 
 def is_folder_name(name: str) -> bool:

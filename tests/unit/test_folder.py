@@ -33,6 +33,9 @@ def test_devices_of_windows_are_got_round() -> None:
     assert folder_name("COM3") == "_COM3"
     assert folder_name("rig-3") == "rig-3"
     assert safe_name("nul", "") == "_nul"
+    assert [safe_name(name, "") for name in ("conin$", "CONOUT$.txt", "com\u00b9", "Lpt\u00b3")] == [
+        "_conin$", "_CONOUT$.txt", "_com\u00b9", "_Lpt\u00b3",
+    ]  # fmt: skip
     assert default_state_directory("prn", {"HOME": "/home/me", "USERPROFILE": "C:/me"}).name == "_prn"
     assert not is_reserved("rig")
 
