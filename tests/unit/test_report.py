@@ -254,6 +254,8 @@ def test_advice_names_what_is_owed(tmp_path: Path) -> None:
     assert advice(SessionFiles(session(tmp_path / "two", 0, outcome="passed", mirror={"status": "verified"})).end) == [
         "Nothing is left to do."
     ]
+    unwritten = {"outcome": "passed", "helper_failures": ["writing end_state.json: FileNotFoundError: Q:/sessions"]}
+    assert ["could not be written" in text for text in advice(unwritten)] == [True]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,8 @@ def advice(end: Mapping[str, Any], rig: str = "RIG", folder: str = "SESSION_FOLD
     mirror = end.get("mirror") or {}
     if mirror.get("status") == "pending":
         said.append("The central copy of the log is not complete; it goes on by itself, at the latest with the next session.")
+    if any("writing end_state.json" in str(text) for text in end.get("helper_failures") or ()):
+        said.append("The session's end could not be written: look whether its folder is still there, and keep these lines.")
     if end.get("lost_records"):
         said.append(f"{end['lost_records']} log records were lost: free some space on the session's disk.")
     return said or ["Nothing is left to do."]
