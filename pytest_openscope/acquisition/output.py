@@ -196,6 +196,8 @@ class StreamFollower:
         if self._fd is None:
             return 0
         wanted = BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - self.bytes_read)
+        # Where the count says: under Wine a descriptor that was once at the end reads nothing more until its position is set.
+        os.lseek(self._fd, self.bytes_read, os.SEEK_SET)
         data = os.read(self._fd, wanted) if wanted > 0 else b""
         if data:
             self.bytes_read += len(data)

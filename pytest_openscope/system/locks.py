@@ -33,6 +33,11 @@ def try_lock_byte(fd: int, offset: int = LOCK_OFFSET) -> bool:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset, os.SEEK_SET)
     except (BlockingIOError, PermissionError):
         return False
+    except OSError as error:
+        # Wine's C library refuses a lock that another holds without saying why.
+        if sys.platform == "win32" and not error.errno:
+            return False
+        raise
     return True
 
 
