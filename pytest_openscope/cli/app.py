@@ -23,6 +23,7 @@ from .report import report
 from .rerun import rerun
 from .resume import resume
 from .schema import schema
+from .selftest import selftest
 
 #: typer brings a click of its own in newer versions; this is the class of every mistake on the command line in each of them.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -46,6 +47,7 @@ app.command("outbox")(outbox)
 app.command("github-check")(github_check)
 app.command("audit")(audit)
 app.command("schema")(schema)
+app.command("selftest")(selftest)
 
 
 @app.callback()
