@@ -7,6 +7,7 @@ on on Windows. Deadlines use :func:`awake_s`, which stands still there too.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -60,10 +61,18 @@ def boot_id() -> str:
         except OSError:
             return ""
     if sys.platform == "win32":
-        # The service control manager lives as long as Windows does, and its start time stays as it was written.
-        for process in psutil.process_iter(["name", "create_time"]):
-            if str(process.info["name"]).lower() == "services.exe" and process.info["create_time"]:
-                return f"services.exe {process.info['create_time']:.6f}"
+        return _start_of_windows()
+    return ""
+
+
+def _start_of_windows() -> str:
+    """Name the start of the service control manager: it lives as long as Windows does, and its start time stays as written."""
+    for pid in psutil.pids():
+        # A protected process tells neither, nor does any under Wine, where psutil raises a plain OSError.
+        with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            if process.name().lower() == "services.exe":
+                return f"services.exe {process.create_time():.6f}"
     return ""
 
 

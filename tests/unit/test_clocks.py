@@ -15,7 +15,7 @@ import pytest
 from pytest_openscope.log import SessionLog, read_log
 from pytest_openscope.records import boot_is_same
 from pytest_openscope.session.interrupts import Watchdog
-from pytest_openscope.system import ClockChange, ClockWatch, awake_s, boot_id, create_time, elapsed_s, is_alive
+from pytest_openscope.system import ClockChange, ClockWatch, awake_s, boot_id, clocks, create_time, elapsed_s, is_alive
 from pytest_openscope.system.processes import start_of
 
 
@@ -168,6 +168,18 @@ def test_a_process_stays_who_it_is_when_the_clock_is_set(monkeypatch: pytest.Mon
         start_of(psutil.Process(process.pid))
 
 
+def test_a_windows_that_tells_nothing_of_its_processes_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Wine psutil raises a plain OSError, which must not end the sidecar."""
+
+    def refuse(process: psutil.Process) -> str:
+        raise OSError(22, "[WinError 87] Invalid parameter")
+
+    monkeypatch.setattr(psutil.Process, "name", refuse)
+    assert clocks._start_of_windows() == ""
+    monkeypatch.setattr(psutil.Process, "name", lambda process: "services.exe" if process.pid == os.getpid() else "other")
+    assert clocks._start_of_windows().startswith("services.exe ")
+
+
 def test_start_times_tell_processes_apart_as_finely_as_ever() -> None:
     first, second = create_time(os.getpid()), create_time(os.getppid())
     assert first is not None
@@ -181,8 +193,7 @@ def test_a_boot_is_known_by_its_name_and_without_one_by_the_clocks(monkeypatch: 
 
     at, mono = datetime.now().astimezone().isoformat(), time.monotonic()
     assert boot_id() == boot_id()
-    if sys.platform in ("linux", "win32"):
-        assert boot_id()
+    if boot_id():
         assert boot_is_same(mono, "2001-01-01T00:00:00+00:00", boot_id()), "the clock was set since"
         assert not boot_is_same(mono, at, "another boot")
     assert boot_is_same(mono, at)

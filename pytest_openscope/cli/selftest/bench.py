@@ -19,9 +19,9 @@ from ...records import DEBUG_STATE, END_STATE, JOURNAL, METADATA, WITNESS_JOURNA
 
 FoundT = TypeVar("FoundT")
 
-#: A session takes a few seconds; a computer that needs longer for one cannot run experiments.
-SESSION_S = 60.0
-WAIT_S = 30.0
+#: A session takes a few seconds; a computer that needs so long for one cannot run experiments.
+SESSION_S = 120.0
+WAIT_S = 60.0
 LINES = 50
 SUBJECT = "selftest"
 #: Prints a number of lines, or goes on until it is stopped.
