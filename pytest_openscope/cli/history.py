@@ -16,6 +16,10 @@ from ..system import json_bytes, native_path, parse_duration_s, step_back
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, read_configuration, tell
 
 
+#: Of what is written into a file or a pipe, which has no width of its own.
+_WIDTH_OF_FILES = 160
+
+
 def history(
     root: Annotated[
         list[Path] | None, typer.Option(help="output root, the folder that holds session folders; repeatable", metavar="FOLDER")
@@ -93,7 +97,10 @@ def history(
     elif html is not None:
         print(html)
     else:
-        history_tables(answer, Console())
+        console = Console()
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = _WIDTH_OF_FILES
+        history_tables(answer, console)
     for problem in answer.problems:
         print(f"WARNING: {problem}", file=sys.stderr)
     return EXIT_FOUND if answer.problems else EXIT_OK

@@ -710,6 +710,28 @@ def test_folders_whose_names_are_no_text(lab: Lab, capsys: pytest.CaptureFixture
     assert "DuckDB takes no name with such bytes" in capsys.readouterr().err
 
 
+def test_eighty_columns_hold_every_number_and_day(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_openscope.cli.history.step_back", lambda: None)
+    session(lab.root, rig="minimal", days_ago=3)
+    session(lab.root, rig="minimal", days_ago=2, **failed())
+    given = ["history", "--root", str(lab.root), "--database", str(lab.folder / "x.duckdb")]
+    day = (NOW - timedelta(days=2)).astimezone().date().isoformat()
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(given) == 0
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 80
+    monkeypatch.delenv("COLUMNS")
+    assert main(given) == 0
+    wide = capsys.readouterr().out
+    for shown in (narrow, wide):
+        (row,) = (line.split() for line in shown.splitlines() if line.split()[:2] == ["minimal", "2"])
+        assert [row[place] for place in (1, 2, 3, 4, -1)] == ["2", "1", "1", "0", day]
+        assert any(line.startswith("v1:") and day in line for line in shown.splitlines())
+    assert any("test_weigh" in line and "pre_acquisition" in line for line in narrow.splitlines())
+
+
 def test_rigs_are_folders_that_every_system_takes() -> None:
     assert partition_name("rig-1_b") == "rig-1_b"
     names = [

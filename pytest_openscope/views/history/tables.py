@@ -16,7 +16,7 @@ from .answers import HistoryAnswer, Row, number
 #: Rows of one table; the page and JSON have all.
 _MOST = 15
 _MOST_WEEKS = 12
-_WHOLE = ("fingerprint", "last", "last failure", "week of", "median s", "95 % s", "control limits", "h between")
+_WHOLE = ("fingerprint", "last", "last failure", "week of", "median s", "95 % s", "control limits", "h between", "days between")
 
 
 def history_tables(answer: HistoryAnswer, console: Console) -> None:
@@ -115,14 +115,21 @@ _COUNTS: list[_Column] = [(name, name) for name in ("sessions", "passed", "faile
 def _table(title: str, rows: Sequence[Row], columns: Sequence[_Column], known: int = 0) -> Iterable[RenderableType]:
     if not rows:
         return
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     values = [[one[read] if isinstance(read, str) else read(one) for _, read in columns] for one in rows[:_MOST]]
     for place, (name, _) in enumerate(columns):
         numeric = all(isinstance(row[place], int) for row in values)
+        # A number or a day is read at a glance or not at all: its column is as narrow as it can be, the long texts beside it give way.
         whole = numeric or name in _WHOLE
-        # Long texts give way first; a number or a day is read at a glance or not at all.
-        word = max((len(word) for word in name.split()), default=0)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole, min_width=word)
+        long = whole and len(name) > max(len(str(row[place])) for row in values)
+        least = max(map(len, name.split()), default=0)
+        table.add_column(
+            name.replace(" ", "\n", 1) if long else name,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=whole,
+            min_width=least,
+        )
     for row in values:
         table.add_row(*(shown(str(value if value is not None else "–")) for value in row))
     yield Text()
