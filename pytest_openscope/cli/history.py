@@ -15,7 +15,6 @@ from ..records import END_STATE, METADATA
 from ..system import json_bytes, native_path, parse_duration_s, step_back
 from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, read_configuration, tell
 
-
 #: Of what is written into a file or a pipe, which has no width of its own.
 _WIDTH_OF_FILES = 160
 

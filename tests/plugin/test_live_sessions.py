@@ -262,7 +262,7 @@ def test_focus(operator):
         page.click("#question-form button")
         assert terminal.end() == 2
         page.wait_for_selector("#ending:text('The session has ended: interrupted, exit code 2.')")
-        assert page.is_disabled("#stop")
+        assert page.is_hidden("#stop")
         assert "owned" not in page.title()
         assert complaints == []
         assert {one.split("/")[2] for one in asked if not one.startswith("data:")} == {url.split("/")[2]}

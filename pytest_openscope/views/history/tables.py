@@ -119,7 +119,7 @@ def _table(title: str, rows: Sequence[Row], columns: Sequence[_Column], known: i
     values = [[one[read] if isinstance(read, str) else read(one) for _, read in columns] for one in rows[:_MOST]]
     for place, (name, _) in enumerate(columns):
         numeric = all(isinstance(row[place], int) for row in values)
-        # A number or a day is read at a glance or not at all: its column is as narrow as it can be, the long texts beside it give way.
+        # A number or a day is read at a glance or not at all: its column is never cut, the long texts beside it give way.
         whole = numeric or name in _WHOLE
         long = whole and len(name) > max(len(str(row[place])) for row in values)
         least = max(map(len, name.split()), default=0)

@@ -271,7 +271,7 @@ def _is_terminal(stream: Any) -> bool:
 
 def _columns(fd: int) -> int:
     try:
-        return os.get_terminal_size(fd).columns
+        return os.get_terminal_size(fd).columns or 80  # a terminal that nobody has given a size says 0
     except OSError:
         return 80
 

@@ -46,7 +46,8 @@
     find("ending").textContent = ending;
     find("ending").hidden = !ending;
     find("ending").className = `banner ${session.status === "died" ? "died" : outcome || "odd"}`;
-    find("stop").disabled = over() || Date.now() < stopUntil;
+    find("stop").hidden = over();
+    find("stop").disabled = Date.now() < stopUntil;
     for (const id of ["note"]) find(id).disabled = over();
     document.title = `${session.question ? "❓" : SIGNS[word] || ""} ${session.session_uuid || "live session"}`;
     showQuestion();
@@ -127,7 +128,7 @@
     stopUntil = Date.now() + 3000;
     find("stop").disabled = true;
     await post("stop", { stops: session.stops });
-    setTimeout(() => { find("stop").disabled = over(); }, 3000);
+    setTimeout(() => { find("stop").disabled = false; }, 3000);
   });
   find("note-form").addEventListener("submit", async (event) => {
     event.preventDefault();
