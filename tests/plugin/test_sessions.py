@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import select
 import signal
@@ -556,6 +555,8 @@ def test_uncaught_exceptions_are_in_the_log(bench: Any) -> None:
 
 def test_an_interrupt_at_the_first_question_starts_nothing_and_says_so(bench: Any) -> None:
     bench.steps("def test_acquire():\n    pass\n")
+    import pty
+
     leader, follower = pty.openpty()
     command = [part for part in bench.command(ids=False) if part != "--no-input"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
@@ -600,6 +601,8 @@ def test_questions_on_a_terminal(bench: Any) -> None:
     bench.steps(
         "def test_acquire(operator):\n    assert operator.ask('Weight in g?') == '21.5'\n    assert input('ready? ') == 'yes'\n"
     )
+    import pty
+
     leader, follower = pty.openpty()
     command = [part for part in bench.command(ids=False) if part != "--no-input"]
     environment = {key: value for key, value in os.environ.items() if key != "CI"}

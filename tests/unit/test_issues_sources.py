@@ -46,6 +46,13 @@ SOURCE = textwrap.dedent(
     """
 )
 
+#: Nothing where only the bytecode of the standard library is installed.
+LIBRARY = [
+    Path(module.__file__).read_text("utf-8")
+    for module in (ast, json.decoder)
+    if module.__file__ and module.__file__.endswith(".py")
+]
+
 
 def codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for value in code.co_consts:
@@ -55,9 +62,7 @@ def codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not tell qualified names")
-@pytest.mark.parametrize(
-    "source", [SOURCE, Path(ast.__file__).read_text("utf-8"), Path(json.decoder.__file__).read_text("utf-8")]
-)
+@pytest.mark.parametrize("source", [SOURCE, *LIBRARY])
 def test_names_are_those_that_python_tells(source: str, tmp_path: Path) -> None:
     path = tmp_path / "code.py"
     path.write_text(source, encoding="utf-8")
