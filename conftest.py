@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+sys.path.insert(0, str(Path(__file__).parent / "tests" / "windows"))
+from windows_limits import skip_what_cannot_run
+
 # How fast inputs are made says nothing about the project on a busy machine.
 settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # ``--hypothesis-profile=full`` makes as many examples as Hypothesis does by itself; ``.ci/run --all`` asks for them.
@@ -29,6 +32,12 @@ pytest_plugins = ["pytester"]
 
 # Where tests share modules with tests of other folders.
 sys.path.append(str(Path(__file__).with_name("tests")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip on Windows, with the reason, what it cannot run."""
+    skip_what_cannot_run(items)
+
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
