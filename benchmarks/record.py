@@ -74,8 +74,11 @@ def versions() -> dict[str, str]:
 
 
 def load() -> list[float]:
-    """Return the load averages of 1, 5 and 15 minutes: how many processes wanted a core."""
-    return [round(one, 2) for one in psutil.getloadavg()]
+    """Return the load averages of 1, 5 and 15 minutes: how many processes wanted a core; nothing where nobody counts."""
+    try:
+        return [round(one, 2) for one in psutil.getloadavg()]
+    except (RuntimeError, OSError):  # On Windows, where performance counters are switched off.
+        return []
 
 
 class Record:
@@ -119,8 +122,10 @@ def head(content: dict[str, Any]) -> str:
 
 def load_text(content: dict[str, Any]) -> str:
     """Return the load averages at both ends."""
-    end = content.get("load_end")
-    return f"load average {content['load_begin'][0]:g} at the begin" + (f", {end[0]:g} at the end" if end else "")
+    begin, end = content["load_begin"], content.get("load_end")
+    if not begin:
+        return "load not counted on this system"
+    return f"load average {begin[0]:g} at the begin" + (f", {end[0]:g} at the end" if end else "")
 
 
 def rows(content: dict[str, Any]) -> Iterator[tuple[str, ...]]:

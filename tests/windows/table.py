@@ -1,4 +1,4 @@
-"""Print what came out of runs on Windows as a Markdown table: ``python table.py unit.xml plugin.xml``, JUnit files of pytest."""
+"""Print what came out of runs on Windows as a Markdown table: `python table.py unit.xml plugin.xml`, JUnit files of pytest."""
 
 from __future__ import annotations
 
