@@ -220,12 +220,15 @@ def _log_excerpts(session_folder: Path, settings: GithubIssueSettings, privacy: 
 
 
 def read_ends(path: Path, max_bytes: int) -> str:
-    """Return a text file; of one larger than ``2 * max_bytes`` only both ends, whole lines where lines are short enough."""
+    """Return a text file; of one larger than ``2 * max_bytes`` only both ends, whole lines where lines are short enough.
+
+    Programs on Windows end lines with two characters. A report has one.
+    """
     try:
         with open(path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             if size <= 2 * max_bytes:
-                return stream.read().decode("utf-8", "replace")
+                return stream.read().decode("utf-8", "replace").replace("\r\n", "\n")
             head = stream.read(max_bytes).decode("utf-8", "replace")
             stream.seek(size - max_bytes)
             tail = stream.read(max_bytes).decode("utf-8", "replace")
@@ -233,4 +236,4 @@ def read_ends(path: Path, max_bytes: int) -> str:
         return ""
     head = head.rpartition("\n")[0] or head[:-EDGE_CHARS]
     tail = tail.partition("\n")[2] or tail[EDGE_CHARS:]
-    return f"{head}\n[… {size - len(head) - len(tail)} bytes left out …]\n{tail}"
+    return f"{head}\n[… {size - len(head) - len(tail)} bytes left out …]\n{tail}".replace("\r\n", "\n")
