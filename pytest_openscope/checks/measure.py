@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ..system import MARK_SESSION, Git, GitFailed, run_probe
+from ..system import MARK_SESSION, Git, GitFailed, name_of, run_probe
 from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, failed_all
 
 Requirements = Mapping[str, Any]
@@ -188,13 +188,14 @@ def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     own |= {child.pid for child in psutil.Process().children(recursive=True)}
     found = []
-    for process in psutil.process_iter(["pid", "name", "status"]):
-        if process.pid in own or process.info["status"] == psutil.STATUS_ZOMBIE:
+    for process in psutil.process_iter():
+        if process.pid in own or _has_ended(process):
             continue
-        by_name = _program(process.info["name"] or "") in wanted
+        name = _name(process)
+        by_name = _program(name) in wanted
         session = "" if by_name else _session_mark(process)
         if by_name or (session and session != own_session and _is_orphan(process, session)):
-            found.append(f"{process.info['name']} (pid {process.pid}" + (f", session {session})" if session else ")"))
+            found.append(f"{name or 'a program'} (pid {process.pid}" + (f", session {session})" if session else ")"))
     if found:
         text = "still running: " + ", ".join(found)
         return CheckResult("processes", FAIL, text, len(found), "processes", 0, "end them: they hold hardware")
@@ -203,6 +204,23 @@ def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
 
 def _program(name: str) -> str:
     return Path(name).name.lower().removesuffix(".exe")
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, OSError):
+        return False
+
+
+def _name(process: psutil.Process) -> str:
+    """Return the name of a process; empty where Windows does not tell it, as of some of another user's."""
+    try:
+        return str(process.name())
+    except (psutil.Error, OSError):
+        return ""
 
 
 def _is_orphan(process: psutil.Process, session: str) -> bool:
@@ -285,7 +303,7 @@ def _holder(port: int) -> str:
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr[1] == port and connection.status == psutil.CONN_LISTEN and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+                return f" by {name_of(psutil.Process(connection.pid))}"
     except (psutil.Error, OSError):
         pass
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from ..config import PathText, Text, key, seconds
@@ -99,7 +99,9 @@ def _confirmed(context: ModuleContext, parameters: InstrumentJsonFetch, found: P
     problem = f"there is no {parameters.instrument_json_filename} in {sought}"
     asks = not parameters.assume_yes
     if found is not None:
-        changed = datetime.fromtimestamp(found.stat().st_mtime).astimezone().isoformat(sep=" ", timespec="seconds")
+        changed = (
+            datetime.fromtimestamp(found.stat().st_mtime, timezone.utc).astimezone().isoformat(sep=" ", timespec="seconds")
+        )
         context.logger.info("the newest description of the instrument: %s, changed %s", found, changed)
         try:
             if not asks or context.confirm(f"Use {found}, changed {changed}?"):

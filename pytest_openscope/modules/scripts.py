@@ -33,7 +33,9 @@ def find_script(module_path: str, repository: Path | None, folders: Sequence[Pat
     names = [wanted] if wanted.suffix else [wanted, wanted.with_name(wanted.name + ".py")]
     roots = list(dict.fromkeys(root for root in (repository, *folders) if root is not None))
     for name in names:
-        for candidate in [Path(name)] if Path(name).is_absolute() else [root / name for root in roots]:
+        # As text: a Windows path that is made of the parts of another kind of path loses its root, up to Python 3.11.
+        given = Path(str(name))
+        for candidate in [given] if given.is_absolute() else [root / given for root in roots]:
             if candidate.is_file():
                 return candidate.resolve(), ""
     found = _by_base_name(names[-1], repository) if repository else []

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from pytest_openscope.checks import measure, packages
@@ -101,6 +102,18 @@ class TestPrograms:
         inner = measure.check_repository("repo/new", tmp_path)
         assert inner.status == FAIL
         assert "no repository of its own" in inner.message
+
+    def test_a_process_of_which_windows_tells_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # psutil lets plain errors of the system through, of processes that are protected or about to end.
+        def refused(process: psutil.Process) -> str:
+            raise OSError(22, "Invalid parameter", None, 87)
+
+        for what in ("name", "status", "environ", "cmdline"):
+            monkeypatch.setattr(psutil.Process, what, refused)
+        assert measure.check_processes(["bonsai"], "x").status == PASS
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            taken = measure.check_tcp_port(server.getsockname()[1])
+        assert f"by pid {os.getpid()}" in taken.message
 
     def test_left_over_processes(self, tmp_path: Path) -> None:
         start = "import subprocess, sys, os; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'],"

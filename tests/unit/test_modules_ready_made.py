@@ -180,7 +180,7 @@ def test_a_killed_measurement_leaves_nothing_behind(tmp_path: Path) -> None:
     code += "Steps(sys.argv[1]).disk_space_check(expected_gb=0.001, reserve_gb=0, write_test_mb=1e6, write_test_s=50)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"written\n"
+        assert process.stdout.readline().strip() == b"written"
         process.kill()
     assert list(tmp_path.iterdir()) == []
 
