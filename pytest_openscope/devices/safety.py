@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from .opening import OpenDevice
 from .spec import DeviceSpec
@@ -84,11 +86,18 @@ class Safety:
         command = spec.command_line(self._rig_dir)
         timeout_s = max(1.0, min(spec.safe_state_timeout_s, deadline - time.monotonic()))
         try:
-            done = subprocess.run(command, cwd=self._rig_dir, timeout=timeout_s, capture_output=True, check=False)
+            # Files, not pipes: what the command leaves running would hold a pipe, and be waited for; on Windows without end.
+            with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+                done = subprocess.run(command, cwd=self._rig_dir, timeout=timeout_s, stdout=out, stderr=err, check=False)
+                printed = _read(err) or _read(out)
         except (OSError, subprocess.TimeoutExpired) as error:
             return f": {error}"
         if done.returncode:
-            output = (done.stderr or done.stdout).decode("utf-8", "replace").strip()[-500:]
-            return f" with exit code {done.returncode}: {output}"
+            return f" with exit code {done.returncode}: {printed.decode('utf-8', 'replace').strip()[-500:]}"
         self._log.warning("%s was made safe by its command: %s", spec.name, " ".join(command))
         return ""
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    stream.seek(0)
+    return stream.read()

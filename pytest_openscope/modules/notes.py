@@ -308,4 +308,6 @@ def _ask_to_end(process: psutil.Process) -> None:
         process.terminate()
     else:
         command = ["taskkill", "/PID", str(process.pid)]
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+        # No pipes: what it starts could hold them open, and Windows then waits for their end beyond the timeout.
+        nothing = subprocess.DEVNULL
+        subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, timeout=10, check=False)

@@ -321,6 +321,18 @@ class TestSafeStateCommand:
         assert events == ["safe_state", "safe_state_done"]
         assert devices.unsafe == []
 
+    def test_what_a_command_leaves_running_is_not_waited_for(self, make: Make, tmp_path: Path) -> None:
+        end = tmp_path / "end"
+        wait = f"import os, time\nwhile not os.path.exists({str(end)!r}): time.sleep(0.1)"
+        command = [sys.executable, "-c", f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {wait!r}])"]
+        devices = make({"a": {"params": {"fail": "safe_state"}, "safe_state_command": command, "safe_state_timeout_s": 60}})
+        devices["a"]
+        try:
+            assert not [text for text in devices.close_all() if "command" in text]
+            assert devices.unsafe == []
+        finally:
+            end.touch()
+
     def test_a_failing_command_is_told(self, make: Make) -> None:
         command = [sys.executable, "-c", "import sys; sys.exit('valve stuck')"]
         devices = make({"a": {"params": {"fail": "safe_state"}, "safe_state_command": command}})
