@@ -46,9 +46,17 @@ class MirrorStatus:
 
 @dataclass(frozen=True)
 class MirrorTuning:
-    """Times in seconds. ``hang_s``: without a sign of life the worker is killed; ``warn_s``: the operator is told."""
+    """Times in seconds.
+
+    Attributes:
+        hang_s: without a sign of life for so long the worker is killed.
+        start_s: the same before its first sign of life, which comes before it touches the share: a virus scanner, or a computer
+            with too much to do, may hold up its start, and the next one's too.
+        warn_s: after this the operator is told.
+    """
 
     hang_s: float = 10.0
+    start_s: float = 60.0
     warn_s: float = 3.0
     warn_error_s: float = 1.5
     flap_s: float = 60.0
@@ -66,6 +74,8 @@ class _Child:
         assert self.process.stdout is not None
         self.reports: deque[tuple[float, dict[str, Any]]] = deque()
         self.heard_mono = time.monotonic()
+        #: It has reported at least once.
+        self.runs = False
         self.holding_since: float | None = None
         self._in = self.process.stdin.fileno()
         start_new_thread(self._listen, (self.process.stdout.fileno(),))
@@ -159,10 +169,11 @@ class MirrorSupervisor:
             if pause_s > 2.0:
                 child.heard_mono += pause_s
             holding_s = 0.0 if child.holding_since is None else now - child.holding_since
-            if max(now - child.heard_mono, holding_s) > self.tuning.hang_s:
+            patience_s = self.tuning.hang_s if child.runs else max(self.tuning.start_s, self.tuning.hang_s)
+            if now - child.heard_mono > patience_s or holding_s > self.tuning.hang_s:
                 child.process.kill()
                 self._dead.append(child.process)
-                self._lose(child, now, "the share does not answer")
+                self._lose(child, now, _silence(child))
         return notices + self._judge(now)
 
     def status(self) -> MirrorStatus:
@@ -227,6 +238,7 @@ class MirrorSupervisor:
         child = self._child
         while child is not None and child.reports:
             child.heard_mono, report = child.reports.popleft()
+            child.runs = True
             if "warn" in report:
                 notices.append(Notice("WARNING", f"Central mirror: {report['warn']}"))
             elif "crash" in report:
@@ -266,7 +278,7 @@ class MirrorSupervisor:
         if self._warned or now - self._bad_since < patience_s:
             return []
         self._warned = True
-        reason = known or "the share does not answer"
+        reason = known or _silence(child)
         text = (
             f"Central mirror: {self.job.mirror_directory} cannot be written ({reason}). The experiment goes on; the session "
             "log is complete on this PC and is copied when the share is back"
@@ -278,7 +290,7 @@ class MirrorSupervisor:
         if latest.get("error") or self._problem:
             return str(latest.get("error") or self._problem)
         if self._child is not None and time.monotonic() - self._child.heard_mono > self.tuning.warn_s:
-            return "the share does not answer"
+            return _silence(self._child)
         if latest.get("state") == "waiting":
             return "another process mirrors this session, or is stuck in the share"
         if self._child is not None and not latest.get("copied") and latest.get("state") not in _GOOD:
@@ -287,3 +299,8 @@ class MirrorSupervisor:
             waits = "waits for another PC's lock" if latest.get("blocked") else "is not complete yet"
             return f"the session's own copy is verified; the day's log {waits}"
         return "not finished yet"
+
+
+def _silence(child: _Child | None) -> str:
+    """Why nothing is heard: a worker reports once before it touches the share."""
+    return "the share does not answer" if child is None or child.runs else "the mirror's process is not running yet"

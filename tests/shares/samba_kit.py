@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -78,12 +79,76 @@ def wait_until(what: object, timeout_s: float, reason: str) -> None:
         time.sleep(0.02)
 
 
-class SambaServer:
-    """A Samba server with one share for guests, its files owned by ``nobody``.
+class Server:
+    """A server's processes: started, stopped for a while, killed.
 
     Attributes:
+        home: a folder of its own.
         folder: what the share shows, seen from the server's side.
-        small: the folder is a file system of two megabytes.
+        central: the folder for the logs in it.
+    """
+
+    def __init__(self, undo: Undo, kind: str) -> None:
+        self._undo = undo
+        # Below /tmp, not below pytest's folders, which other users may not enter.
+        self.home = Path(tempfile.mkdtemp(prefix=f"openscope_{kind}_"))
+        undo.later("folder", self.home)
+        self.home.chmod(0o755)
+        self.folder = self.home / "share"
+        self.folder.mkdir()
+        self.central = self.folder / "central"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _spawn(self, command: list[str], listens: Callable[[], bool]) -> bool:
+        """Start the server; False when it has ended before it listened."""
+        with open(self.home / "said.txt", "ab") as stream:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd="/",
+            )
+        self._undo.later("group", self._process.pid)
+        deadline = time.monotonic() + 60
+        while self._process.poll() is None:
+            if listens():
+                return True
+            assert time.monotonic() < deadline, f"{command[0]} does not listen: {self.said()}"
+            time.sleep(0.02)
+        self._undo.later("gone", self._process.pid)
+        self._process = None
+        return False
+
+    def said(self) -> str:
+        """Return the end of what the server printed."""
+        return (self.home / "said.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
+
+    def hang(self) -> None:
+        """Stop all its processes: connections stay, nothing is answered."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a stopped server go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill all its processes."""
+        assert self._process is not None
+        end_group(self._process.pid)
+        self._process.wait(30)
+        self._undo.later("gone", self._process.pid)
+        self._process = None
+
+
+class SambaServer(Server):
+    """A Samba server with one share for guests, its files owned by ``nobody``.
+
+    Args:
+        small: the share's folder is a file system of two megabytes.
     """
 
     def __init__(self, undo: Undo, *, small: bool = False, address: str | None = None, port: int = 445) -> None:
@@ -91,21 +156,13 @@ class SambaServer:
             pytest.skip("no Samba server is installed (Debian: apt-get install samba)")
         if os.geteuid() != 0:
             pytest.skip("the Samba server of the tests needs root: for its port, and to change to its guests' user")
-        self._undo = undo
-        # Below /tmp, not below pytest's folders, which other users may not enter.
-        self.home = Path(tempfile.mkdtemp(prefix="openscope_samba_"))
-        undo.later("folder", self.home)
-        self.home.chmod(0o755)
-        self.folder = self.home / "share"
-        self.folder.mkdir()
+        super().__init__(undo, "samba")
         if small:
             self._make_small()
         self.address, self.port = address or free_address(), port
         self._state = self.home / "state"
         self._state.mkdir()
-        self._process: subprocess.Popen[bytes] | None = None
         self.settings()
-        self.central = self.folder / "central"
         self.make_central()
 
     def _make_small(self) -> None:
@@ -149,52 +206,13 @@ class SambaServer:
         raise AssertionError(f"smbd does not listen at {self.address}: {self.said()}")
 
     def _start(self) -> bool:
-        with open(self.home / "smbd.txt", "ab") as stream:
-            self._process = subprocess.Popen(
-                ["smbd", "--foreground", "--no-process-group", "--debug-stdout", "-s", str(self._config)],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd="/",
-            )
-        self._undo.later("group", self._process.pid)
-        deadline = time.monotonic() + 30
-        while self._process.poll() is None:
-            if self._listens():
-                return True
-            assert time.monotonic() < deadline, f"smbd does not listen at {self.address}: {self.said()}"
-            time.sleep(0.02)
-        self._undo.later("gone", self._process.pid)
-        self._process = None
-        return False
+        command = ["smbd", "--foreground", "--no-process-group", "--debug-stdout", "-s", str(self._config)]
+        return self._spawn(command, self._listens)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
             probe.settimeout(5)
             return probe.connect_ex((self.address, self.port)) == 0
-
-    def said(self) -> str:
-        """Return the end of what the server printed."""
-        return (self.home / "smbd.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
-
-    def hang(self) -> None:
-        """Stop all its processes: connections stay, nothing is answered."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let a stopped server go on."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """Kill all its processes."""
-        assert self._process is not None
-        end_group(self._process.pid)
-        self._process.wait(30)
-        self._undo.later("gone", self._process.pid)
-        self._process = None
 
     def open_files(self) -> list[str]:
         """Return what clients have open or locked on the share, as the server tells."""
