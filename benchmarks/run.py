@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import NotMeasuredError, Result
 from benchmarks.record import Record, head, load_text, rewrite, show
@@ -44,12 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
         good = all(one["good"] for one in content["results"]) and not content["broken_off"]
         print(head(content))
     else:
-        record = _measure(options.names or names(), options.quick)
+        record = _measure(options.names or names(), options.quick, options.json)
         content, good = record.content, record.good
     show(content)
     print(load_text(content), flush=True)
     if options.json is not None:
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
+        _write(options.json, content)
     if options.readme:
         rewrite(_ROOT / "README.md", content)
     return 0 if good else 1
@@ -60,7 +61,11 @@ def _results(name: str, quick: bool) -> Iterable[Result | NotMeasuredError]:
     return found
 
 
-def _measure(wanted: list[str], quick: bool) -> Record:
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def _measure(wanted: list[str], quick: bool, path: Path | None) -> Record:
     record = Record(quick)
     print(head(record.content), load_text(record.content), sep="\n", flush=True)
     print("ratio = ours / compared with; the median of the rounds decides", flush=True)
@@ -80,7 +85,10 @@ def _measure(wanted: list[str], quick: bool) -> Record:
             traceback.print_exc()
             record.content["broken_off"].append({"benchmark": name, "error": f"{type(error).__name__}: {error}"})
         print(f"     ({name} took {time.perf_counter() - start_s:.0f} s)", flush=True)
-    record.end()
+        record.end()
+        if path is not None:
+            # A run that is cut short keeps what it has measured.
+            _write(path, record.content)
     return record
 
 

@@ -24,7 +24,6 @@ from ..acquisition import (
 )
 from ..config import source_of
 from ..log import ExactMasker
-from ..modules import OwnSteps, check_entries
 from ..records import (
     ConfigurationError,
     Mistake,
@@ -128,6 +127,9 @@ def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: b
     pending = fetched and not ready and not configuration.dry_run
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
     if entries:
+        # The ready-made steps take a tenth of a second to import: nothing that an experiment of tests should wait for.
+        from ..modules import OwnSteps, check_entries
+
         folders = [configuration.cwd]
         if configuration.parameter_file is not None:
             folders.insert(0, configuration.parameter_file.parent)
