@@ -42,13 +42,25 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     if what == "poll":
         return {"code": _STARTED[asked["pid"]].poll()}
     if what == "fetch":
-        held = io.BytesIO()
-        with tarfile.open(fileobj=held, mode="w") as tar:
-            tar.add(asked["folder"], ".")
-        return {"tar": base64.b64encode(held.getvalue()).decode()}
+        return {"tar": base64.b64encode(packed(asked["folder"])).decode()}
     if what == "processes":
         return {"found": processes(asked["words"])}
     raise ValueError(what)
+
+
+def packed(folder: str) -> bytes:
+    """A folder as tar; a file that is cut short or taken away meanwhile begins it anew."""
+    deadline = time.monotonic() + 30
+    while True:
+        held = io.BytesIO()
+        try:
+            with tarfile.open(fileobj=held, mode="w") as tar:
+                tar.add(folder, ".")
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            continue
+        return held.getvalue()
 
 
 def processes(words: list[str]) -> list[list[str]]:
