@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ FoundT = TypeVar("FoundT")
 SESSION_S = 120.0
 WAIT_S = 60.0
 LINES = 50
+_LAST_RECORDS = 5
 SUBJECT = "selftest"
 #: Prints a number of lines, or goes on until it is stopped.
 PROGRAM = (
@@ -229,8 +231,9 @@ class Bench:
         wait_for(lambda: not self.state(folder)["provisional"], f"no final {END_STATE} was written")
         end = self.state(folder)
         require(end["outcome"] == outcome, f"its outcome is {end['outcome']} instead of {outcome}")
-        last = self.log(folder)[-1].message
-        require(last.startswith(f"outcome: {outcome}"), f"the session log ends with {last!r}")
+        # On a slow computer a helper may have the very last word.
+        last = [entry.message for entry in self.log(folder)[-_LAST_RECORDS:]]
+        require(any(text.startswith(f"outcome: {outcome}") for text in last), f"the session log ends with {last[-1]!r}")
         if outcome != "passed":
             require(self.state(folder, DEBUG_STATE)["failure"], f"{DEBUG_STATE} describes no failure")
         return end
@@ -320,12 +323,14 @@ def kill_one(pid: int) -> None:
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Return the living processes that name ``folder`` or work in it, but for this one."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status", "cwd"]):
-        if process.pid == os.getpid() or process.info["status"] == psutil.STATUS_ZOMBIE:
-            continue
-        named = " ".join(process.info["cmdline"] or [])
-        where = str(process.info["cwd"] or "")
-        # On a command line a path may stand as JSON, its backslashes doubled.
-        if where.startswith(str(folder)) or any(text in named for text in (str(folder), json.dumps(str(folder))[1:-1])):
-            found.append(process)
+    # On a command line a path may stand as JSON, its backslashes doubled.
+    texts = (str(folder), json.dumps(str(folder))[1:-1])
+    for process in psutil.process_iter():
+        # Others' processes tell nothing; under Wine psutil raises a plain OSError.
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            line = " ".join(process.cmdline())
+            if any(text in line for text in texts) or process.cwd().startswith(str(folder)):
+                found.append(process)
     return found

@@ -31,6 +31,8 @@ _CODE_PAGES = ("cp437", "cp1252", "utf-8")
 #: Names that somebody gives to a folder sooner or later.
 ODD_NAME = "Zoë's rig (2) & 50% – 実験 #1"
 _LONG_CHARS = 270
+#: What is in a folder when it is removed, a virus scanner too, has left by then.
+_LETS_GO_S = 30.0
 
 
 @dataclass
@@ -485,7 +487,7 @@ def _folder_on(mirror: Path) -> Iterator[Path]:
 
 def remove(folder: Path) -> None:
     """Remove a folder; on Windows whoever was in it may take a moment to let go."""
-    until = time.monotonic() + 10.0
+    until = time.monotonic() + _LETS_GO_S
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
         if time.monotonic() > until:
