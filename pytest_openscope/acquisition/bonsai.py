@@ -27,7 +27,7 @@ from .spec import AcquisitionSpec
 from .workflow import CommandRefused, Output, Reading, WorkflowUnreadable, read_workflow
 
 PROVENANCE = "bonsai_provenance"
-_EXTRA = "pip install 'pytest-openscope[bonsai]'"
+_EXTRA = 'pip install "pytest-openscope[bonsai]"'
 #: How .NET prints an exception on stderr; a workflow may print one that it has handled, too.
 _EXCEPTION = re.compile(r"\s*(?:[A-Z]\w*\.)+\w*Exception(?:`\d+)?(?:\s*\(|:|\s*$)")
 #: ... and how one looks after which nothing of the workflow runs any more.

@@ -256,7 +256,7 @@ def check_serial_port(port: str) -> CheckResult:
         from serial.tools import list_ports
     except ImportError:
         if sys.platform == "win32":
-            return CheckResult(check, SKIP, "pyserial is not installed", remedy="pip install pytest-openscope[serial]")
+            return CheckResult(check, SKIP, "pyserial is not installed", remedy='pip install "pytest-openscope[serial]"')
         present = []
     else:
         present = [item.device for item in list_ports.comports()]

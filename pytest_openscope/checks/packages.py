@@ -18,6 +18,7 @@ from packaging.markers import InvalidMarker, Marker, UndefinedComparison, Undefi
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+from ..system import command_line
 from .result import FAIL, PASS, SKIP, CheckResult
 
 _SHOWN = 10
@@ -58,7 +59,7 @@ def check_packages(lock_file: str | None, folder: Path) -> CheckResult:
             wrong.append(f"{name} {present} (lock: {' or '.join(locked.versions)})")
     if wrong:
         shown = ", ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
-        install = "uv sync" if path.name == "uv.lock" else f"pip install -r {lock_file}"
+        install = "uv sync" if path.name == "uv.lock" else command_line(["pip", "install", "-r", str(lock_file)])
         return CheckResult("packages", FAIL, shown, len(wrong), "differences", 0, f"{install}, or make the lock file anew")
     return CheckResult("packages", PASS, f"{len(wanted)} packages as in {lock_file}", 0, "differences", 0)
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import format_duration, make_private_folder, parse_duration_s, read_json, write_json
+from ..system import command_line, format_duration, make_private_folder, parse_duration_s, read_json, write_json
 from .result import group_of, measured
 
 VALIDATION = "validation.json"
@@ -168,7 +168,7 @@ def evaluate(
         return Readiness(True)
     rig_file = rig_file or str(_kept(state_directory).get("rig_file") or "") or "RIG.yaml"
     files = dict.fromkeys(str(results[check]["file"]) for check in concerned if results.get(check, {}).get("file"))
-    command = " ".join([f'pytest --rig-config "{rig_file}" --validate-rig', *(f'"{file}"' for file in files)])
+    command = command_line(["pytest", "--rig-config", rig_file, "--validate-rig", *files])
     refuse = block.get("on_stale") != "warn"
     otherwise = ", or give --override-readiness REASON" if refuse else " (the session goes on: readiness.on_stale is warn)"
     message = f"the rig is not ready: {'; '.join(problems)} -> run: {command}{otherwise}"

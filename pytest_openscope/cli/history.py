@@ -86,7 +86,7 @@ def history(
         if html is not None:
             write_history_page(answer, html)
     except ImportError as error:
-        tell([f"history: {error.name or error} is not installed -> pip install 'pytest-openscope[history]'"])
+        tell([f'history: {error.name or error} is not installed -> pip install "pytest-openscope[history]"'])
         return EXIT_USAGE
     except (HistoryError, OSError) as error:
         tell([f"history: {error}"])

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ..config import ConfigRequest, load, rig_schema
+from ..system import command_line
 from .common import EXIT_OK, EXIT_USAGE, tell
 
 _RIG = """\
@@ -151,7 +152,7 @@ def init(
     code = subprocess.run(dry_run, cwd=folder, env=environment, check=False).returncode
     if code == EXIT_OK:
         print("\nThe dry run passed. For real (the first experiment needs no hardware):")
-        print(f"  cd {folder}\n  pytest --rig-config rig.yaml --subject-id ID --user-id YOU")
+        print(f"  {command_line(['cd', str(folder)])}\n  pytest --rig-config rig.yaml --subject-id ID --user-id YOU")
     return code
 
 

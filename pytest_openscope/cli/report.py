@@ -34,7 +34,7 @@ def report(
     try:
         path = write_report(folder, output)
     except ImportError as error:
-        tell([f"report: {error.name or error} is not installed -> pip install 'pytest-openscope[report]'"])
+        tell([f'report: {error.name or error} is not installed -> pip install "pytest-openscope[report]"'])
         return EXIT_USAGE
     except OSError as error:
         tell([f"report: {error}"])

@@ -60,7 +60,7 @@ def missing_libraries(driver: str, dry_run: bool) -> tuple[list[str], str]:
     """Return what a ready-made driver needs and this Python does not have, and the command that installs it."""
     needed = _LIBRARIES.get(driver, []) + (["pyvisa_sim"] if driver == "visa" and dry_run else [])
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    return missing, f"pip install 'pytest-openscope[{DRIVERS[driver][1]}]'" if missing else ""
+    return missing, f'pip install "pytest-openscope[{DRIVERS[driver][1]}]"' if missing else ""
 
 
 class LoadError(Exception):

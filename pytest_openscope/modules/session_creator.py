@@ -27,7 +27,7 @@ from .session_facts import SessionFacts
 ACQUISITION_FILE = "acquisition.json"
 SESSION_FILE = "session.json"
 MINIMAL_FORMAT = "openscope-session"
-_INSTALL = "pip install pytest-openscope[aind]"
+_INSTALL = 'pip install "pytest-openscope[aind]"'
 
 
 def schema_is_installed() -> bool:

@@ -83,7 +83,9 @@ class _Workflow:
 
 def _enhance_acquisition(content: dict[str, Any], workflow: _Workflow) -> bytes:
     if not schema_is_installed():
-        raise ModuleFailed(f"{ACQUISITION_FILE} cannot be changed without aind-data-schema: pip install pytest-openscope[aind]")
+        raise ModuleFailed(
+            f'{ACQUISITION_FILE} cannot be changed without aind-data-schema: pip install "pytest-openscope[aind]"'
+        )
     code: dict[str, Any] = {
         "object_type": "Code",
         "url": workflow.url,

@@ -34,7 +34,7 @@ class ZmqReady(StepParameters):
     def missing(self) -> Iterator[tuple[str, str]]:
         """The library is an extra."""
         if importlib.util.find_spec("zmq") is None:
-            yield "zmq", "install it: pip install pytest-openscope[zmq]"
+            yield "zmq", 'install it: pip install "pytest-openscope[zmq]"'
 
 
 class ReadyPublisher(ZmqReady):

@@ -316,7 +316,7 @@ def _check_live(text: str) -> list[Mistake]:
     from ..views import LiveServer, missing_packages, parse_address
 
     if missing := missing_packages():
-        return [Mistake("--live", f"{' and '.join(missing)} are not installed", "pip install 'pytest-openscope[live]'")]
+        return [Mistake("--live", f"{' and '.join(missing)} are not installed", 'pip install "pytest-openscope[live]"')]
     try:
         host, port = parse_address(text)
     except ValueError as error:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..config import AlertSettings
 
 LOGGER = "pytest_openscope.alerts"
-_INSTALL = "pip install 'pytest-openscope[alerts]'"
+_INSTALL = 'pip install "pytest-openscope[alerts]"'
 _WORKER = "pytest_openscope.sidecar.alert_worker"
 #: One attempt at all addresses; what has not answered by then is killed and tried again.
 ATTEMPT_S = 30.0

@@ -20,7 +20,7 @@ from typing import Any
 from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal, take
-from ..system import create_time, is_alive, spawn_detached, update_json
+from ..system import command_line, create_time, is_alive, spawn_detached, update_json
 from .alerts import Alerts
 from .link import SIDECAR_LOG, Link
 from .notes import mark_unfinished, unmark
@@ -266,7 +266,8 @@ class Helpers:
         add_to_states(view, self.secrets, problem)
         if problem:
             steps = ", ".join(unreached_steps(view))
-            self.say("ERROR", f"not run after the crash: {steps}: {problem}; to run them: openscope resume {view.folder}")
+            command = command_line(["openscope", "resume", str(view.folder)])
+            self.say("ERROR", f"not run after the crash: {steps}: {problem}; to run them: {command}")
 
     def _acquisition_goes_on(self) -> bool:
         running = (one for one in self.view.acquisitions.values() if one.finished is None and one.pid)

@@ -32,7 +32,7 @@ LOGGER = "pytest_openscope.otel"
 OWED = "otel"
 #: Name of the part of the sidecar's work that is done when all is sent.
 SENT = "otel sent"
-_INSTALL = "pip install 'pytest-openscope[otel]'"
+_INSTALL = 'pip install "pytest-openscope[otel]"'
 _WORKER = "pytest_openscope.sidecar.otel_worker"
 _RESTART_S = (1.0, 5.0, 30.0)
 _STOP_S = 0.5

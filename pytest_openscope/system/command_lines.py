@@ -47,7 +47,21 @@ def split_windows(text: str) -> list[str]:
 
 
 def command_line(command: Sequence[str]) -> str:
-    """Return the command as one would type it."""
+    """Return the command as one would type it; on Windows in PowerShell 5 and 7, and in ``cmd`` where that is possible."""
     if sys.platform == "win32":
-        return subprocess.list2cmdline(command)
+        return " ".join(map(typed_on_windows, command))
     return shlex.join(command)
+
+
+def typed_on_windows(argument: str) -> str:
+    """Return an argument as PowerShell and ``cmd`` take it.
+
+    Double quotes mean the same to both, but PowerShell replaces ``$`` and backticks within: only its own quotes keep these.
+    A double quote within is kept by neither for certain (PowerShell 5 drops it), so it is left as the C runtime wants it.
+    """
+    if re.fullmatch(r"[\w\-./\\:=+]+", argument):
+        return argument
+    if "$" in argument or "`" in argument:
+        return "'" + argument.replace("'", "''") + "'"
+    quoted = subprocess.list2cmdline([argument])
+    return quoted if quoted.startswith('"') and quoted.endswith('"') and len(quoted) > 1 else f'"{quoted}"'

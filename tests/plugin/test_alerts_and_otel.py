@@ -184,7 +184,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(bench: Any) -> None:
     result = bench.run(fresh=True)
     text = "\n".join([*result.outlines, *result.errlines])
     assert result.ret == 4
-    assert "pip install 'pytest-openscope[alerts]'" in text
-    assert "pip install 'pytest-openscope[otel]'" in text
+    assert 'pip install "pytest-openscope[alerts]"' in text
+    assert 'pip install "pytest-openscope[otel]"' in text
     assert not (bench.path / "sessions").exists()
     assert bench.run("--dry-run", fresh=True).ret == 0

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_openscope.system import command_line
+
 if TYPE_CHECKING:
     from .conftest import Rig
 
@@ -43,7 +45,7 @@ def refused(lab: Rig, *words: str) -> None:
     assert result.ret == 4
     message = result.stderr.str()
     assert "the rig is not ready: " in message
-    assert f'-> run: pytest --rig-config "{lab.path / "rig.yaml"}" --validate-rig' in message
+    assert f"-> run: {command_line(['pytest', '--rig-config', str(lab.path / 'rig.yaml'), '--validate-rig'])}" in message
     for word in words:
         assert word in message
     assert not (lab.path / "sessions").exists()
@@ -62,7 +64,9 @@ def test_never_checked(lab: Rig) -> None:
 def test_failed_and_stale(lab: Rig) -> None:
     keep(lab, age_s=25 * 3600, clock="pass", test_water={"status": "fail", "message": "dry", "file": "own checks.py"})
     refused(
-        lab, "clock was checked 25 h ago, longer than 24 h; test_water failed 25 h ago: dry", '--validate-rig "own checks.py"'
+        lab,
+        "clock was checked 25 h ago, longer than 24 h; test_water failed 25 h ago: dry",
+        command_line(["--validate-rig", "own checks.py"]),
     )
 
 

@@ -243,4 +243,4 @@ def test_a_library_that_is_not_installed_is_found_before_anything_opens(
         found = [str(one) for one in check_specs(raw, tmp_path, dry_run, "rig.yaml") if "does not have" in str(one)]
         needed = not (dry_run and raw is mocked) and (dry_run or library != "pyvisa_sim")
         told = f"rig.yaml: devices.x.driver: {driver} needs {library}, which this Python does not have"
-        assert found == ([f"{told} -> pip install 'pytest-openscope[{driver}]'"] if needed else [])
+        assert found == ([f'{told} -> pip install "pytest-openscope[{driver}]"'] if needed else [])

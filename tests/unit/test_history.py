@@ -831,7 +831,7 @@ def test_the_command(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "is a session folder -> give the folder above it" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "duckdb", None)
     assert main(["history", "--root", str(lab.root)]) == 4
-    assert "pip install 'pytest-openscope[history]'" in capsys.readouterr().err
+    assert 'pip install "pytest-openscope[history]"' in capsys.readouterr().err
 
 
 def test_the_page_on_the_history_names_every_column() -> None:

@@ -191,7 +191,7 @@ def test_the_small_file_without_the_schema(
     assert datetime.fromisoformat(stream["stream_start_time"]) == datetime.fromisoformat("2026-05-01T09:10:00-07:00")
     entries = [_entry("session_creator", session_format="acquisition"), _entry("session_creator", session_format="nwb")]
     first, second = (str(one) for one in check_entries(entries))
-    assert "pip install pytest-openscope[aind]" in first
+    assert 'pip install "pytest-openscope[aind]"' in first
     assert "none of auto, acquisition, minimal" in second
     with pytest.raises(ModuleFailed, match=r"openscope\[aind\]"):
         Steps(folder).session_creator(session_format="acquisition")

@@ -141,7 +141,7 @@ def test_a_missing_library_is_told_before_the_session(monkeypatch: pytest.Monkey
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "zmq" else real(name, *more))
     entries = [entry_of("zmq_ready_waiter"), entry_of("zmq_ready_publisher", zmq_ready_publisher_wiat=1)]
     texts = [str(one) for one in check_entries(entries)]
-    assert "pip install pytest-openscope[zmq]" in texts[0]
+    assert 'pip install "pytest-openscope[zmq]"' in texts[0]
     assert "did you mean zmq_ready_publisher_wait?" in texts[1]
     unknown: list[Any] = []
     assert len(check_entries(entries, dry_run=True, unknown=unknown)) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_openscope.checks.readiness import VALIDATION, evaluate, keep_results, read_results
 from pytest_openscope.checks.result import group_of
+from pytest_openscope.system import command_line
 
 NOW = datetime(2026, 5, 4, 9, 0, tzinfo=timezone.utc)
 
@@ -64,7 +65,7 @@ def test_not_ready_names_check_and_command(block: dict[str, Any], age: timedelta
     assert not readiness.ok
     assert readiness.refuse
     assert all(word in readiness.message for word in words), readiness.message
-    assert 'pytest --rig-config "rig.yaml" --validate-rig' in readiness.message
+    assert "pytest --rig-config rig.yaml --validate-rig" in readiness.message
 
 
 def test_own_expiry_and_warning_only(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_own_checks_are_named_with_their_files_until_these_are_gone(tmp_path: Pa
     own.touch()
     keep_results(tmp_path, [{"check": "test_water", "status": "fail", "message": "dry", "file": str(own)}], now=NOW)
     message = evaluate({}, tmp_path, NOW, rig_file="rig.yaml").message
-    assert f'--rig-config "rig.yaml" --validate-rig "{own}"' in message
+    assert command_line(["--rig-config", "rig.yaml", "--validate-rig", str(own)]) in message
     keep(tmp_path, ("clock", "pass"))
     own.unlink()
     assert evaluate({}, tmp_path, NOW).ok

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...system import write_atomic
+from ...system import command_line, write_atomic
 from ..pages import source_hash, template_environment
 from .content import SessionFiles, time_of
 from .plots import plots_of
@@ -92,9 +92,11 @@ def advice(end: Mapping[str, Any], rig: str = "RIG", folder: str = "SESSION_FOLD
     unsafe = [text for text in end.get("helper_failures") or () if "may not be safe" in str(text)]
     said += [f"Look at the hardware first: {text}." for text in unsafe]
     if outcome and outcome != "passed" and not end.get("dry_run"):
-        said.append(f"When the cause is mended, go on with the same animal: pytest --rig-config {rig} --continue-session last")
+        command = command_line(["pytest", "--rig-config", rig, "--continue-session", "last"])
+        said.append(f"When the cause is mended, go on with the same animal: {command}")
     if (problem := (end.get("rescued") or {}).get("problem")) is not None and problem:
-        said.append(f"Some of post-acquisition has not run ({problem}): python -m pytest_openscope resume {folder}")
+        command = command_line(["python", "-m", "pytest_openscope", "resume", folder])
+        said.append(f"Some of post-acquisition has not run ({problem}): {command}")
     elif end.get("rescued"):
         said.append(f"Post-acquisition was run after the crash: {', '.join(end['rescued'].get('steps') or ())}.")
     mirror = end.get("mirror") or {}
