@@ -34,6 +34,15 @@ from ..system import (
 )
 from .spec import OUTPUT_FOLDER, AcquisitionSpec
 
+#: Windows' errors that no other system has, by ``winerror``, and what to do.
+_REFUSALS = {
+    32: "is held by another program, a virus scanner or an installer; try again in a minute",
+    225: "was refused by the virus scanner; have its folder exempted, if it is what it should be",
+    740: "wants an administrator; have that switched off in its compatibility settings, since a session's programs get none",
+    1260: "is blocked by a policy of this PC (AppLocker); have its folder allowed",
+    4551: "is blocked by a policy of this PC (App Control); have its folder allowed",
+}
+
 
 class OutputFiles:
     """The two raw files of one run, which no other run has; ``name`` is the run's, with ``[2]`` when it was taken.
@@ -161,8 +170,13 @@ def explain(spec: AcquisitionSpec, error: BaseException) -> str:
         return f"its working directory {str(spec.cwd)!r} is not a folder; create it or correct `cwd`"
     if getattr(error, "winerror", 0) == 206:
         return "the command is too long for this system; pass long values in a file"
+    if refused := _REFUSALS.get(getattr(error, "winerror", None) or 0):
+        return f"{program!r} {refused}"
     if isinstance(error, FileNotFoundError):
         return _explain_missing(spec, program)
+    if isinstance(error, PermissionError) and getattr(error, "winerror", None) and not Path(program).is_dir():
+        why = "Windows refuses it, for a virus scanner, a policy or the file's own rights"
+        return f"{program!r} may not be executed: {why}; ask who looks after this PC"
     if isinstance(error, PermissionError):
         kind = "is a folder" if Path(program).is_dir() else "may not be executed"
         return f"{program!r} {kind}; name a program, or give it execute permission"

@@ -252,3 +252,13 @@ def test_a_command_that_is_too_long_for_windows() -> None:
     error = FileNotFoundError(2, "The filename or extension is too long")
     error.winerror = 206  # type: ignore[attr-defined]
     assert "too long" in explain(AcquisitionSpec(command=("tool",)), error)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(5, "may not be executed: Windows"), (32, "held by another"), (225, "virus"), (740, "administrator"), (1260, "AppLocker")],
+)
+def test_what_windows_refuses_is_named(number: int, told: str) -> None:
+    error = PermissionError(13, "Access is denied") if number in (5, 32) else OSError(22, "refused")
+    error.winerror = number  # type: ignore[attr-defined]
+    assert told in explain(AcquisitionSpec(command=("tool.exe",)), error)
