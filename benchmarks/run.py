@@ -69,6 +69,7 @@ def _measure(wanted: list[str], quick: bool, path: Path | None) -> Record:
     record = Record(quick)
     print(head(record.content), load_text(record.content), sep="\n", flush=True)
     print("ratio = ours / compared with; the median of the rounds decides", flush=True)
+    record.content["not_measured"] += [f"{name} (not asked for)" for name in names() if name not in wanted]
     for name in wanted:
         start_s = time.perf_counter()
         try:
