@@ -1,6 +1,6 @@
 """How sessions end on Windows: by themselves, by the console's keys, by TerminateProcess, by a deadline.
 
-The gate runs all but those marked ``stress``.
+The gate runs those that stand in ``gate.txt``; ``tests/windows/run --all`` runs all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-from windows_kit import NO_CTRL_BREAK, wine_version
+from windows_kit import NO_CTRL_BREAK
+from windows_limits import wine_version
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="scenes of Windows: tests/windows/run runs them under Wine")
 

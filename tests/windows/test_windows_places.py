@@ -1,6 +1,6 @@
 """Where sessions live on Windows: odd names, long paths, other drives, shares, and files that somebody holds open.
 
-The gate runs all but those marked ``stress``.
+The gate runs those that stand in ``gate.txt``; ``tests/windows/run --all`` runs all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from windows_kit import NO_WINDOW, Lab, wine_version
+from windows_kit import NO_WINDOW, OPEN_UNDER_WINE, Lab
+from windows_limits import wine_version
 
 from pytest_openscope.records.folder import METADATA
 
@@ -182,6 +183,8 @@ def drive(tmp_path: Path) -> Iterator[Drive]:
         one.vanish()
 
 
+@pytest.mark.stress
+@OPEN_UNDER_WINE
 def test_the_drive_of_the_copy_vanishes_and_comes_back(lab: Any, drive: Drive) -> None:
     lab.rig(centralized_log_directory=f"{drive.letter}/central", mirror_finish_s=20)
     lab.steps(UNTIL_STOP)

@@ -1,6 +1,6 @@
 """A session that fails on Windows, and one that is killed there, become issues of a GitHub of our own on loopback.
 
-The gate runs all but those marked ``stress``.
+The gate runs those that stand in ``gate.txt``; ``tests/windows/run --all`` runs all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from windows_kit import OPEN_UNDER_WINE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -31,6 +32,8 @@ def github() -> Iterator[FakeGithub]:
     server.close()
 
 
+@pytest.mark.stress
+@OPEN_UNDER_WINE
 def test_a_failure_and_a_kill_are_reported_without_the_users_profile(make_lab: Any, tmp_path: Path, github: FakeGithub) -> None:
     profile = tmp_path / "Users" / LOGIN
     lab = make_lab(path=profile / "rig")

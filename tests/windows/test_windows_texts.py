@@ -1,6 +1,6 @@
 """What people write and read on Windows: code pages, consoles, and files as Notepad saves them.
 
-The gate runs all but those marked ``stress``.
+The gate runs those that stand in ``gate.txt``; ``tests/windows/run --all`` runs all.
 """
 
 from __future__ import annotations

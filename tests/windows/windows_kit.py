@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+from windows_limits import wine_version
 
 from pytest_openscope.log.lines import LogEntry, read_log
 from pytest_openscope.records.folder import METADATA
@@ -31,19 +33,11 @@ PATIENCE_S = 90.0
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
 
-def wine_version() -> str:
-    """Return Wine's version, empty on a real Windows and elsewhere."""
-    if sys.platform == "win32":
-        version = getattr(ctypes.WinDLL("ntdll"), "wine_get_version", None)
-        if version is not None:
-            version.restype = ctypes.c_char_p
-            return str(version().decode())
-    return ""
-
-
 #: Seen with Wine 8: GenerateConsoleCtrlEvent refuses CTRL_BREAK_EVENT with error 6 (invalid handle), in a console of one's own
 #: as in another's, and its C runtime makes no SIGBREAK of the event: a process with a handler ends at once with code 0.
 NO_CTRL_BREAK = "Wine delivers no CTRL_BREAK (error 6) and raises no SIGBREAK"
+#: For scenes of which nobody can say yet whether it is the scene, Wine or a computer with much else to do that fails.
+OPEN_UNDER_WINE = pytest.mark.xfail(bool(wine_version()), reason="not yet seen to pass under Wine", strict=False)
 
 
 def deliver_event(pid: int, event: int) -> None:
