@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...records import DEBUG_STATE
-from ...system import ClockWatch, Job, boot_id, create_time, is_alive, replace_file, send_break, write_atomic
+from ...system import ClockWatch, Job, boot_id, create_time, is_alive, remove_file, replace_file, send_break, write_atomic
 from .bench import LINES, Bench, CheckError, SkipError, kill, kill_one, require, wait_for
 from .github import REPO, TOKEN, TOKEN_ENV, Github
 
@@ -124,7 +124,7 @@ def disk(place: Place) -> str:
         write_atomic(place.folder / f"small{number}", b"x" * 1000)
     each_ms = (time.perf_counter() - began) * 10
     for number in range(100):
-        (place.folder / f"small{number}").unlink()
+        remove_file(place.folder / f"small{number}")
     place.facts["small file"] = f"{each_ms:.1f} ms"
     return f"{free_gb:.0f} GB free; a small file takes {each_ms:.1f} ms (a virus scanner shows here)"
 
