@@ -378,8 +378,11 @@ def outlived_console(place: Place) -> str:
     folder = bench.ready()
     sidecar = bench.sidecars(folder)[0]
     if sys.platform == "win32":
-        require(sidecar not in _console_of(bench.pid(folder)), "the sidecar is attached to the experiment's console")
-        kill(running.pid)
+        members = _console_of(bench.pid(folder))
+        require(sidecar not in members, "the sidecar is attached to the experiment's console")
+        # Not the tree of the one that was started: as its child, the sidecar would be among them.
+        for pid in {running.pid, bench.pid(folder), *members} - {os.getpid()}:
+            kill_one(pid)
     else:
         require(os.getsid(sidecar) != os.getsid(running.pid), "the sidecar is in the experiment's session")
         os.killpg(running.pid, signal.SIGKILL)
