@@ -12,10 +12,30 @@ import sys
 import pytest
 
 #: Skipped on every Windows.
-POSIX: dict[str, list[str]] = {}
+POSIX: dict[str, list[str]] = {
+    "a process sends SIGINT to itself, which ends it at once on Windows; its twin is tests/windows/test_windows_endings.py": [
+        "tests/plugin/test_attempts.py::test_only_the_errors_that_are_named_and_never_an_interrupt",
+        "tests/plugin/test_attempts.py::test_an_interrupt_while_it_waits_ends_the_attempts",
+    ],
+    "pseudo-terminals of POSIX; Windows has none that a test could type into, so there is no twin": [
+        "tests/plugin/test_sessions.py::test_an_interrupt_at_the_first_question_starts_nothing_and_says_so",
+        "tests/plugin/test_sessions.py::test_questions_on_a_terminal",
+    ],
+    "drive letters are foreign to other systems only": [
+        "tests/unit/test_modules_calls.py::test_what_a_dry_run_cannot_know_is_told_apart",
+    ],
+}
 
 #: Skipped under Wine alone.
-WINE: dict[str, list[str]] = {}
+WINE: dict[str, list[str]] = {
+    "pyserial's list of ports asks for CM_MapCrToWin32Err, which cfgmgr32 lacks": [
+        "tests/unit/test_checks_measure.py::TestPorts::test_serial",
+        "tests/unit/test_devices_drivers.py::TestSerial::test_missing_port_has_a_remedy",
+    ],
+    "there is no git for Windows in the package registries": [
+        "tests/unit/test_checks_measure.py::TestPrograms::test_repositories",
+    ],
+}
 
 
 def wine_version() -> str | None:
