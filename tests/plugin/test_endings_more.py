@@ -520,6 +520,7 @@ def test_end(experiment):
     session.keep("operator_notes", "a good day")
     session.keep("lost_records", 2)
     session.keep("not_checked", "a script of the rig")
+    session.keep("clock_changes", {"at": session.record.started, "set_by_s": 0.0, "slept_s": 60.0, "text": "it slept"})
     session.simulate("nothing", "do nothing")
     session.guard("plotting", lambda: 1 / 0)
     record = session.record
@@ -534,7 +535,8 @@ def test_end(experiment):
     bench.wait_for(lambda: not processes_of(bench.path))
     known, end = json.loads((bench.path / "known.json").read_text()), bench.end
     # A field that is new must be given a value above.
-    assert known["default"] == ["dry_run", "stopped", "exit_code", "readiness_override", "continues", "session_sync"]
+    at_the_end = ["dry_run", "stopped", "duration_s", "exit_code", "readiness_override", "continues", "session_sync"]
+    assert known["default"] == at_the_end
     before = known["state"]
     death = end["failures"].pop()
     assert (death["kind"], end.pop("written_by")) == ("crash", "sidecar")
@@ -542,6 +544,6 @@ def test_end(experiment):
     assert (died.pop("outcome"), running.pop("outcome")) == ("crashed", None)
     assert died.pop("duration_s") >= running.pop("duration_s") == 0
     assert died == running
-    for changed in ("stop_time", "outcome", "exit_code", "mirror"):
+    for changed in ("stop_time", "duration_s", "outcome", "exit_code", "mirror"):
         before.pop(changed), end.pop(changed)
     assert end == before
