@@ -32,6 +32,14 @@ WINE: dict[str, list[str]] = {
         "tests/unit/test_checks_measure.py::TestPorts::test_serial",
         "tests/unit/test_devices_drivers.py::TestSerial::test_missing_port_has_a_remedy",
     ],
+    "nobody tells which process holds a port (psutil.net_connections)": [
+        "tests/unit/test_checks_measure.py::TestPorts::test_tcp",
+        "tests/unit/test_checks_measure.py::TestPrograms::test_a_process_of_which_windows_tells_nothing",
+    ],
+    "performance counters and CPU times are not told (PdhAddEnglishCounterW fails)": [
+        "tests/unit/test_logs_benchmarks.py::test_one_run_gives_lines_a_table_json_and_the_readme",
+        "tests/unit/test_logs_benchmarks.py::test_cost_counts_the_cpu_time_of_what_is_done",
+    ],
     "there is no git for Windows in the package registries": [
         "tests/unit/test_checks_measure.py::TestPrograms::test_repositories",
     ],
