@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -603,18 +604,26 @@ def test_an_original_that_changed_after_it_was_copied_stays(bench: Bench, monkey
 # -- interruptions ------------------------------------------------------------------------------------------------------------
 
 CHILD = """
-import sys, json
+import sys, json, threading
 from pathlib import Path
+from pytest_openscope.modules.archiving import targets
 from pytest_openscope.modules.archiving.engine import Archiver
 from pytest_openscope.modules.archiving.parameters import read_parameters
+hold_at, put = int(sys.argv[3]), targets._FileCopying.put
+def held(copying, block):
+    put(copying, block)
+    if hold_at and copying._position >= hold_at:
+        threading.Event().wait(60)
+targets._FileCopying.put = held
 report = Archiver(read_parameters(json.loads(sys.argv[2]), Path(sys.argv[1]))).run()
 print(json.dumps(report.as_json()))
 """
 
 
-def start(bench: Bench, **given: Any) -> subprocess.Popen[bytes]:
+def start(bench: Bench, hold_at: int = 0, **given: Any) -> subprocess.Popen[bytes]:
+    """Archive in a process of its own, which stands still in a large file after ``hold_at`` bytes."""
     places = {"network_dir": str(bench.network), "backup_dir": str(bench.backup), "retry_delay_s": 0.01, **given}
-    command = [sys.executable, "-c", CHILD, str(bench.session), json.dumps(places)]
+    command = [sys.executable, "-c", CHILD, str(bench.session), json.dumps(places), str(hold_at)]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
@@ -642,14 +651,17 @@ def kill_when(process: subprocess.Popen[bytes], happened: Callable[[], bool]) ->
 
 @pytest.mark.parametrize("part", [0.02, 0.4, 0.9])
 def test_a_kill_in_the_middle_of_a_file(bench: Bench, part: float) -> None:
-    size = 160 * MB
-    bench.write("big", pattern(MB) * 160)
+    size = 80 * MB
+    bench.write("big", pattern(MB) * 80)
     bench.write("small", "s")
 
-    def halfway() -> bool:
-        return any(path.stat().st_size >= part * size for path in partials(bench) if path.exists())
+    def sizes() -> Iterator[int]:
+        for path in partials(bench):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.stat().st_size
 
-    assert kill_when(start(bench), halfway), "the copy was over before the kill"
+    halfway = int(part * size)
+    assert kill_when(start(bench, hold_at=halfway), lambda: any(there >= halfway for there in sizes()))
     assert "big" not in tree(bench.network), "an incomplete file has the name of a whole one"
     report = finish(bench)
     assert report["complete"]
