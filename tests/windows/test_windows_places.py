@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from windows_kit import NO_WINDOW, OPEN_UNDER_WINE, Lab
+from windows_kit import NO_WINDOW, Lab
 from windows_limits import wine_version
 
 from pytest_openscope.records.folder import METADATA
@@ -184,7 +184,6 @@ def drive(tmp_path: Path) -> Iterator[Drive]:
 
 
 @pytest.mark.stress
-@OPEN_UNDER_WINE
 def test_the_drive_of_the_copy_vanishes_and_comes_back(lab: Any, drive: Drive) -> None:
     lab.rig(centralized_log_directory=f"{drive.letter}/central", mirror_finish_s=20)
     lab.steps(UNTIL_STOP)
