@@ -23,13 +23,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 #: Plugins are left out: pytest rewrites the assertions of one only while it is imported.
 PLUGINS = ("pytest_openscope.plugin", "pytest_openscope.fixtures")
 ROOMS = ("system", "log", "records", "config", "checks", "acquisition", "devices", "mirror", "sidecar", "views", "session")
+#: What of the environment system and interpreter read when a program starts; but for what a fork can take over.
+READ_AT_START = ("LD_", "LC_", "LANG", "TZ", "PYTHON")
+TAKEN_OVER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+ENVIRONMENT = dict(os.environ)
 LIBRARIES = ("pytest", "_pytest.pytester", "rapidfuzz.fuzz", "rapidfuzz.process", "yaml")
 
 
@@ -153,11 +157,11 @@ def start(
         command: begins with the path of this Python.
         stdin: a file or descriptor, as for :class:`subprocess.Popen`; so are ``stdout`` and ``stderr``, pipes apart.
         terminal: stdin is the terminal from which Ctrl-C comes.
-        fresh: start a new interpreter, as everywhere where processes cannot be forked.
+        fresh: start a new interpreter, as everywhere where processes cannot be forked, and where ``env`` says how one starts.
         options: others of :class:`subprocess.Popen`, for a new interpreter.
     """
     line = [str(part) for part in command]
-    if fresh or options or sys.platform != "linux":
+    if fresh or options or sys.platform != "linux" or _changes_the_start(os.environ if env is None else env):
         if terminal:
             options.update(start_new_session=True, preexec_fn=_take_terminal)
         return subprocess.Popen(line, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, **options)
@@ -178,6 +182,11 @@ def start(
                 files.append(given if isinstance(given, int) else given.fileno())
         about = {"cwd": str(cwd or Path.cwd()), "env": dict(os.environ if env is None else env), "terminal": terminal}
         return _servers[0].start(line, files, about)
+
+
+def _changes_the_start(env: Mapping[str, str]) -> bool:
+    changed = {name for name, _ in env.items() ^ ENVIRONMENT.items()}
+    return any(name.startswith(READ_AT_START) and name not in TAKEN_OVER for name in changed)
 
 
 def run(command: Sequence[str], *, timeout: float = 60.0, **options: Any) -> subprocess.CompletedProcess[str]:

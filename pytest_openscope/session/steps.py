@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -119,6 +120,7 @@ class StepKeeper:
         self._begun = False
         #: What the step's failures do to the steps after it, once its last attempt has ended.
         self._consequences: list[Callable[[], None]] = []
+        session.config.add_cleanup(gc.unfreeze)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._maxfail = session.config.getoption("maxfail", 0) or 0
@@ -319,11 +321,16 @@ class StepKeeper:
     def pytest_collection_finish(self) -> None:
         # Before the first step: an operator must know what is odd about this rig before an animal is on it.
         self._show_notices()
+        # What is loaded now lives to the end: no step waits while the collector looks through all of it again.
+        gc.collect()
+        gc.freeze()
 
     def _show_notices(self) -> None:
         fresh = self._session.fresh_notices()
+        if not fresh:
+            return
         terminal: Any = self._session.config.pluginmanager.getplugin("terminalreporter")
-        if fresh and terminal is not None:
+        if terminal is not None:
             terminal.ensure_newline()
             for text in fresh:
                 terminal.write_line(f"openscope: {text}", yellow=True)

@@ -416,7 +416,8 @@ def _git_processes() -> list[str]:
     import psutil
 
     me = psutil.Process()
-    return [child.name() for child in me.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    children = [child for child in me.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    return [child.name() for child in children if "git" in child.name()]
 
 
 def test_a_remote_that_hangs_is_given_up_in_time(lab: Lab, silent: str) -> None:
