@@ -43,7 +43,6 @@ def register_hooks(session: ExperimentSession, config: pytest.Config) -> None:
     fixtures = FixtureSteps(session)
     manager.register(fixtures, "openscope-fixtures")
     manager.register(StepKeeper(session, tee, fixtures), "openscope-steps")
-    manager.register(Retries(session), "openscope-retries")
     manager.register(SessionEnds(session), "openscope-session")
     if session.validating:
         session.recorder = register_recorder(session)
@@ -135,10 +134,13 @@ class StepKeeper:
             if misspelt := misspelt_phases(items, config):
                 raise pytest.UsageError("\n".join(map(str, misspelt)))
             result = yield
+            most = 1
             for item in items:
-                attempts_of(item)
+                most = max(most, attempts_of(item).most)
                 if item.get_closest_marker("flaky") and config.pluginmanager.hasplugin("pytest-retry"):
                     raise pytest.UsageError(NO_PYTEST_RETRY)
+            if most > 1:
+                config.pluginmanager.register(Retries(mine), "openscope-retries")
             items.sort(key=lambda item: place_of(item)[0].rank)
             if mine.resuming:
                 only_unreached(mine, items)
