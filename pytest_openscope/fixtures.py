@@ -107,9 +107,9 @@ class Experiment(Generic[ParametersT]):
         measurement = Measurement(name, value, unit, minimum, maximum, passed)
         self._session.measured(measurement)
         if not comparable:
-            raise LimitsExceeded(f"{name} is {value!r}, not a number (limits {measurement.limits})")
+            raise LimitsExceeded(f"{name} is {value!r}, not a number (allowed: {measurement.limits})")
         if not passed:
-            raise LimitsExceeded(f"{name} = {value} {unit}".rstrip() + f" is outside {measurement.limits}")
+            raise LimitsExceeded(measurement.exceeded)
         return value
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..log import mask_json
-from ..records import METADATA, safe_name
+from ..records import METADATA, Measurement, safe_name
 from ..system import json_bytes, native_path, write_atomic, write_json
 from .failures import ModuleFailed
 from .lookup import OwnSteps
@@ -106,8 +106,7 @@ class ModuleContext:
         passed = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
         self.record(name, value, unit, minimum=minimum, maximum=maximum, passed=passed)
         if not passed:
-            low, high = "-inf" if minimum is None else minimum, "inf" if maximum is None else maximum
-            raise ModuleFailed(f"{name} = {value} {unit}".rstrip() + f" is outside [{low}, {high}]")
+            raise ModuleFailed(Measurement(name, value, unit, minimum, maximum).exceeded)
 
     def path(self, text: str) -> Path:
         """Return a path of a parameter, written with either slash; a relative one lies in the session folder."""

@@ -135,10 +135,16 @@ class Measurement:
 
     @property
     def limits(self) -> str:
-        """Both limits, as a message shows them: ``[50, inf]``."""
-        low = "-inf" if self.minimum is None else self.minimum
-        high = "inf" if self.maximum is None else self.maximum
-        return f"[{low}, {high}]"
+        """The limits, as a message shows them: ``[4.5, 5.5]``, ``at least 50``."""
+        if self.maximum is None:
+            return "" if self.minimum is None else f"at least {self.minimum}"
+        return f"at most {self.maximum}" if self.minimum is None else f"[{self.minimum}, {self.maximum}]"
+
+    @property
+    def exceeded(self) -> str:
+        """What is said of a value that did not pass: ``lamp_power = 2.5 mW is outside [4.5, 5.5]``."""
+        how = "is outside" if self.limits.startswith("[") else "is not"
+        return f"{self.name} = {self.value} {self.unit}".rstrip() + f" {how} {self.limits}"
 
 
 @dataclass

@@ -273,7 +273,7 @@ class SessionState:
         measurement.step = steps[-1].name if steps else ""
         self.keep("measurements", measurement)
         unit = f" {measurement.unit}" if measurement.unit else ""
-        limits = "" if measurement.passed else f" (limits {measurement.limits})"
+        limits = "" if measurement.passed else f" (allowed: {measurement.limits})"
         level = logging.INFO if measurement.passed else logging.ERROR
         logger = logging.getLogger("pytest_openscope.measurements")
         logger.log(level, "%s = %s%s%s", measurement.name, measurement.value, unit, limits)

@@ -141,10 +141,10 @@ def test_measurements_in_the_log_and_in_the_failure(bench: Any) -> None:
     )
     bench.run_here()
     said = [entry.message for entry in bench.log if entry.logger == "pytest_openscope.measurements"]
-    assert said == ["frames = 60", "dropped = 9 frames (limits [-inf, 5])", "peak_memory = None MB (limits [-inf, 2000])"]
+    assert said == ["frames = 60", "dropped = 9 frames (allowed: at most 5)", "peak_memory = None MB (allowed: at most 2000)"]
     dropped, memory = (failure["message"] for failure in bench.end["failures"])
-    assert dropped == "dropped = 9 frames is outside [-inf, 5]"
-    assert memory == "peak_memory is None, not a number (limits [-inf, 2000])"
+    assert dropped == "dropped = 9 frames is not at most 5"
+    assert memory == "peak_memory is None, not a number (allowed: at most 2000)"
 
 
 def test_tracebacks_show_the_step_and_not_the_plugin(bench: Any) -> None:
@@ -303,7 +303,7 @@ def test_limits_of_measurements(bench: Any) -> None:
     assert bench.run_here().ret == 1
     (measurement,) = bench.end["measurements"]
     assert (measurement["name"], measurement["value"], measurement["passed"]) == ("frames", 41, False)
-    assert "frames = 41 is outside [60, inf]" in bench.debug["exception"]
+    assert "frames = 41 is not at least 60" in bench.debug["exception"]
 
 
 def test_notes_and_attachments(bench: Any, tmp_path: Path) -> None:
