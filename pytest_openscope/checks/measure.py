@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ..system import MARK_SESSION, Git, GitFailed, name_of, run_probe
+from ..system import MARK_SESSION, Git, GitFailed, name_of, run_probe, running_processes
 from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, failed_all
 
 Requirements = Mapping[str, Any]
@@ -188,7 +188,7 @@ def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     own |= {child.pid for child in psutil.Process().children(recursive=True)}
     found = []
-    for process in psutil.process_iter():
+    for process in running_processes():
         if process.pid in own or _has_ended(process):
             continue
         name = _name(process)

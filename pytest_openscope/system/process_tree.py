@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from .processes import runs, same_process, start_of, started_at
+from .processes import running_processes, runs, same_process, start_of, started_at
 from .windows import send_break
 
 _POLL_S = 0.02
@@ -173,7 +173,7 @@ def find_main(session_mark: str, name: str) -> psutil.Process | None:
 
 def _marked(mark: str, name: str | None) -> Iterator[psutil.Process]:
     """Yield the processes whose environment names this session and, where given, this acquisition."""
-    for process in psutil.process_iter():
+    for process in running_processes():
         try:
             environ = process.environ()
         except (OSError, psutil.Error):

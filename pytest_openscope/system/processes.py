@@ -255,6 +255,17 @@ def lines_of(fd: int) -> Iterator[bytes]:
         yield from lines
 
 
+def running_processes() -> Iterator[psutil.Process]:
+    """Yield all processes of this computer.
+
+    ``psutil.process_iter`` keeps those of earlier calls, and takes a process for ended that has got the number of one of them.
+    """
+    for pid in psutil.pids():
+        # One that has ended, or of which nothing is told: under Wine psutil raises a plain OSError.
+        with contextlib.suppress(psutil.Error, OSError):
+            yield psutil.Process(pid)
+
+
 class ProcessWatch:
     """Holds on to one process by a descriptor (pidfd, process handle), so that its pid cannot be taken for another's.
 

@@ -64,7 +64,7 @@ def test_the_last_attempt_decides_and_every_one_is_on_record(bench: Any, mark: s
     steps = {step["name"]: step for step in bench.end["steps"]}
     water, record = steps["test_water"], steps["test_record"]
     assert [(one["attempt"], one["outcome"]) for one in water["attempts"]] == [(1, "failed"), (2, "failed")]
-    assert "water = 3 is outside" in water["attempts"][0]["message"]
+    assert "water = 3 is not at least 10" in water["attempts"][0]["message"]
     assert [(one["attempt"], one["outcome"]) for one in record["attempts"]] == [(1, "failed")]
     assert steps["test_save"]["attempts"] == []
     assert "ERROR pre_acquisition test_water" in bench.messages

@@ -121,6 +121,9 @@ class TestPrograms:
         environment = {**os.environ, "OPENSCOPE_SESSION_UUID": "mouse_2026-01-01_10-00-00"}
         done = subprocess.run([sys.executable, "-c", start], env=environment, stdout=subprocess.PIPE, text=True, check=True)
         pid = int(done.stdout)
+        # psutil keeps what it has seen: here a process that had this number before.
+        (seen,) = (process for process in psutil.process_iter() if process.pid == pid)
+        seen._ident = (pid, 1.0)
         try:
             result = measure.check_processes([], "another")
             assert result.status == FAIL

@@ -55,12 +55,15 @@ def test_an_installed_package_is_not_taken_for_the_repository_around_it(tmp_path
     make(tmp_path / "around")
     git(tmp_path / "lab", "init", "--quiet")
     commit(tmp_path / "lab", {"readme": "x"})
-    (site / "lab_stage.py").touch()
+    (site / "lab_far_stage.py").touch()
     _install(
-        site, "lab_stage", "1.2", {"url": "https://u:t0psecret@h/lab.git", "vcs_info": {"vcs": "git", "commit_id": "abc123"}}
+        site,
+        "lab_far_stage",
+        "1.2",
+        {"url": "https://u:t0psecret@h/lab.git", "vcs_info": {"vcs": "git", "commit_id": "abc123"}},
     )
-    (one,) = package_revisions(["lab_stage", "there_is_no_such_module"])
-    assert (one["name"], one["package_version"], one["source"]) == ("lab_stage", "1.2", "installed package")
+    (one,) = package_revisions(["lab_far_stage", "there_is_no_such_module"])
+    assert (one["name"], one["package_version"], one["source"]) == ("lab_far_stage", "1.2", "installed package")
     assert one["commit"] == "abc123"
     assert one["path"] == str(site)
     assert "t0psecret" not in json.dumps(one)

@@ -17,6 +17,7 @@ import psutil
 from ...log import LogEntry, read_log
 from ...mirror import LOG_NAME, audit_day_log
 from ...records import DEBUG_STATE, END_STATE, JOURNAL, METADATA, WITNESS_JOURNAL, JournalReader
+from ...system import running_processes
 
 FoundT = TypeVar("FoundT")
 
@@ -325,7 +326,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     found = []
     # On a command line a path may stand as JSON, its backslashes doubled.
     texts = (str(folder), json.dumps(str(folder))[1:-1])
-    for process in psutil.process_iter():
+    for process in running_processes():
         # Others' processes tell nothing; under Wine psutil raises a plain OSError.
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
