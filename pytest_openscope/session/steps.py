@@ -324,7 +324,6 @@ class StepKeeper:
         # Before the first step: an operator must know what is odd about this rig before an animal is on it.
         self._show_notices()
         # What is loaded now lives to the end: no step waits while the collector looks through all of it again.
-        gc.collect()
         gc.freeze()
 
     def _show_notices(self) -> None:
