@@ -471,7 +471,8 @@ def test_a_line_per_step_and_signs_of_life_without_a_terminal(bench: Any) -> Non
         "openscope: post_acquisition fixture laser passed in 1 s",
         "openscope: acquisition step test_record failed in 1 s",
     ]
-    assert alive
+    # On a busy computer one may come while the steps are collected.
+    alive = [line for line in alive if "collecting the steps" not in line]
     assert re.match(
         r"openscope: still running: acquisition step test_record for 0:00:0\d; session 0:00:0\d; 75 % \(3 of 4 frames\); "
         r"no errors, no warnings; [\d.]+ [kMGT]B free$",
