@@ -155,6 +155,7 @@ class SessionLog:
         at = time.time()
         if int(at) != self._stamp[0] or at < self._last_at:
             self._look_at_clock(at)
+            self._stamp = clock(int(at))
         self._last_at = at
         writer = self._writer
         if writer is None:

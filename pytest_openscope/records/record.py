@@ -143,7 +143,7 @@ class Measurement:
     @property
     def exceeded(self) -> str:
         """What is said of a value that did not pass: ``lamp_power = 2.5 mW is outside [4.5, 5.5]``."""
-        how = "is outside" if self.limits.startswith("[") else "is not"
+        how = "is not" if self.minimum is None or self.maximum is None else "is outside"
         return f"{self.name} = {self.value} {self.unit}".rstrip() + f" {how} {self.limits}"
 
 
