@@ -158,8 +158,10 @@ def _check_speed(context: ModuleContext, parameters: DiskSpaceCheck, folder: Pat
     speed_mb_s = within(
         parameters.timeout_s, f"measuring the write speed of {folder}", lambda: _write_speed_mb_s(folder, parameters)
     )
-    context.record("disk_write_speed", round(speed_mb_s, 1), "MiB/s")
-    found = f"{folder} takes {speed_mb_s:,.0f} MiB/s"
+    recorded_mb_s = round(speed_mb_s, 1)
+    context.record("disk_write_speed", recorded_mb_s, "MiB/s")
+    # From the recorded value: rounded twice and rounded once may differ by one.
+    found = f"{folder} takes {recorded_mb_s:,.0f} MiB/s"
     if parameters.expected_gb is not None:
         found += f": {parameters.expected_gb:g} GiB in {format_duration(parameters.expected_gb * 1024 / speed_mb_s)}"
     if speed_mb_s < parameters.wanted_mb_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -35,7 +36,8 @@ def tree_of(pid: int, bench: Any) -> list[int]:
     found = {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
     for process in psutil.process_iter(["cmdline"]):
         if str(bench.path) in " ".join(process.info["cmdline"] or []):
-            found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
     return sorted(found)
 
 
@@ -228,8 +230,9 @@ def test_acquire(acquisition):
     process = start(bench, "--timeout=600", "--param", "grace_s=1")
     bench.wait_for((bench.path / "ready").exists)
     bench.wait_for(lambda: (bench.folder / "launcher_metadata" / "witness.jsonl").exists())
+    # Experiment, program, sidecar and mirror worker, which comes last.
+    bench.wait_for(lambda: len(tree_of(process.pid, bench)) >= 4)
     sleepers = tree_of(process.pid, bench)
-    assert len(sleepers) >= 4, "experiment, program, sidecar, mirror worker"
     for pid in sleepers:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(4)  # longer than the sidecar's grace period, and than it lets a process be silent
