@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # pytest, its dependencies and this package anew, which takes longer than most tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", *(["windows_outcomes"] if sys.platform == "win32" else [])]
 
 # Where tests share modules with tests of other folders.
 sys.path.append(str(Path(__file__).with_name("tests")))

@@ -91,7 +91,7 @@ class Interrupts:
         self._requested = ""
         self.count = 0
         self.cause = ""
-        self.console = ConsoleClose()
+        self.console = ConsoleClose(on_break=lambda: self.request(_NAMES["SIGBREAK"]))
 
     def install(self) -> None:
         """Take the handlers; does nothing outside the main thread, where Python allows none."""
@@ -186,15 +186,16 @@ class Interrupts:
         if self._tearing_down and self._finalizer is not None and _finalizer_of(frame) is self._finalizer:
             raise StepTimedOut(self._timeout, pytrace=True)
 
-    def request(self, cause: str) -> None:
-        """Interrupt the session as Ctrl-C does, from any thread, for another reason; does nothing where Ctrl-C would not."""
+    def request(self, cause: str) -> bool:
+        """Interrupt the session as Ctrl-C does, from any thread, for another reason; False where Ctrl-C would do nothing."""
         if signal.SIGINT not in self._mine:
-            return
+            return False
         self._requested = cause
         if sys.platform == "win32":
             interrupt_main()
         else:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return True
 
     def time_out(self, message: str, spare_teardown: bool = False) -> bool:
         """Interrupt what runs in the main thread; called by the watchdog's thread until the deadline is cancelled.

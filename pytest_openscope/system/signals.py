@@ -16,6 +16,7 @@ if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
 
+_CTRL_BREAK_EVENT = 1
 #: No console event, but the same: a window of ours is asked to close.
 CLOSE_REQUEST = 16
 CAUSES = {
@@ -51,11 +52,16 @@ class ConsoleClose:
     passes the event on as one Ctrl-C, and returns only when the session has ended; what is not done after the time that
     Windows gives (five seconds for a closed window) the sidecar finishes, which has no console. Windows sends log-off and
     shutdown here only to processes without ``user32.dll``; others hear of them by a window (:mod:`.desktop`).
-    Source: Microsoft, "HandlerRoutine callback function" and "SetConsoleCtrlHandler".
+    CTRL_BREAK comes here as well, since the SIGBREAK that becomes of it does not wake a main thread that sleeps; ``on_break``
+    passes it on, and says whether it did.
+    Source: Microsoft, "HandlerRoutine callback function" and "SetConsoleCtrlHandler"; CPython, ``signal_handler``.
     """
 
-    def __init__(self, interrupt_main: Callable[[int], None] = interrupt_main) -> None:
+    def __init__(
+        self, interrupt_main: Callable[[int], None] = interrupt_main, on_break: Callable[[], bool] = lambda: False
+    ) -> None:
         self.cause = ""
+        self._on_break = on_break
         self._interrupt_main = interrupt_main
         self._over = threading.Event()
         self._routine: object = None
@@ -70,6 +76,8 @@ class ConsoleClose:
 
     def handle(self, event: int) -> bool:
         """Answer one console event, in the thread that Windows starts for it; False leaves it to others."""
+        if event == _CTRL_BREAK_EVENT:
+            return self._on_break()
         if event not in CAUSES:
             return False
         self.cause = CAUSES[event]

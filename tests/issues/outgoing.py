@@ -55,14 +55,20 @@ class Outgoing:
     def search(self) -> None:
         """Fail if anything private was sent."""
         for request in self.requests:
-            everywhere = request.sent.lower()
+            everywhere = _single_backslashes(request.sent.lower())
             for kind, text in {**self.private, **HOMES}.items():
-                assert text.lower() not in everywhere, f"{kind} {text!r} was sent: {request.verb} {request.path}"
-            found = HOST is not None and HOST.search(everywhere)
-            assert not found, f"this machine's name was sent: {request.verb} {request.path}"
+                found = _single_backslashes(text.lower()) in everywhere
+                assert not found, f"{kind} {text!r} was sent: {request.verb} {request.path}"
+            host = HOST is not None and HOST.search(everywhere)
+            assert not host, f"this machine's name was sent: {request.verb} {request.path}"
             own = everywhere.partition(_LOG.lower())[0] if self.names_in_log else everywhere
             for kind, text in self.names.items():
                 assert text.lower() not in own, f"{kind} {text!r} was sent: {request.verb} {request.path}"
+
+
+def _single_backslashes(text: str) -> str:
+    """Undo what JSON and ``repr`` make of a path of Windows, however often."""
+    return re.sub(r"\\+", r"\\", text)
 
 
 def _homes() -> dict[str, str]:

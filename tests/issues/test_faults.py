@@ -338,7 +338,7 @@ def test_a_worker_sends_and_settles(real: tuple[FakeGithub, Callable[..., Rig]])
     server, make = real
     rig = make()
     rig.fail()
-    drained = really_drain(rig, 20.0)
+    drained = really_drain(rig, 60.0)
     assert [answer["status"] for answer in rig.answers] == ["created"]
     assert drained == Drained()
     assert server.open_numbers() == [1]
@@ -375,7 +375,7 @@ def is_left_at_the_deadline(server: FakeGithub, rig: Rig, where: dict[str, str],
     assert rig.status == "queued"
     assert answer_of(report)["status"] == "queued"
     fault.times = 0
-    really_drain(rig, 20.0)
+    really_drain(rig, 60.0)
     assert len(server.issues) == 1
     assert answer_of(report)["status"] == "created"
 
@@ -434,12 +434,12 @@ def test_a_worker_does_not_outlive_its_sender(
     assert workers
     sender.kill()
     sender.wait()
-    assert psutil.wait_procs(workers, 5.0)[1] == []
+    assert psutil.wait_procs(workers, 30.0)[1] == []
     (_, report), *_ = outbox.list_reports(rig.state)
     assert report["state"]["posting_at"], "what was under way is looked up before it is repeated"
 
 
-def wait_for(what: Callable[[], object], limit_s: float = 20.0) -> None:
+def wait_for(what: Callable[[], object], limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while not what():
         assert time.monotonic() < deadline, "it did not come in time"

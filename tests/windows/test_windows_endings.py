@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import pytest
-from windows_kit import NO_CTRL_BREAK
 from windows_limits import wine_version
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="scenes of Windows: tests/windows/run runs them under Wine")
@@ -80,9 +79,7 @@ def test_acquire(acquisition, experiment):
     lab.wait_for(lambda: not lab.processes())
 
 
-@pytest.mark.parametrize(
-    "key", ["ctrl-c", pytest.param("ctrl-break", marks=pytest.mark.skipif(bool(wine_version()), reason=NO_CTRL_BREAK))]
-)
+@pytest.mark.parametrize("key", ["ctrl-c", "ctrl-break"])
 def test_a_key_ends_the_step_and_the_rest_runs(lab: Any, key: str) -> None:
     running = begin_camera(lab)
     running.type(key)
