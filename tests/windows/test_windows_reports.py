@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from windows_kit import OPEN_UNDER_WINE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,11 +32,9 @@ def github() -> Iterator[FakeGithub]:
 
 
 @pytest.mark.stress
-@OPEN_UNDER_WINE
 def test_a_failure_and_a_kill_are_reported_without_the_users_profile(make_lab: Any, tmp_path: Path, github: FakeGithub) -> None:
     profile = tmp_path / "Users" / LOGIN
     lab = make_lab(path=profile / "rig")
-    # Bytecode of Windows' Python would name the folder anew in each session.
     environment = {TOKEN_ENV: TOKEN, "USERPROFILE": str(profile), "USERNAME": LOGIN}
     lab.rig(github_issue={"enabled": True, "repo": REPO, "token_env": TOKEN_ENV, "api_base_url": github.base_url})
     lab.steps(

@@ -26,6 +26,8 @@ SESSION_S = 120.0
 WAIT_S = 60.0
 LINES = 50
 _LAST_RECORDS = 5
+#: Of a command line that is long; its end tells most.
+_SHOWN = 120
 SUBJECT = "selftest"
 #: Prints a number of lines, or goes on until it is stopped.
 PROGRAM = (
@@ -262,6 +264,17 @@ class Bench:
         """Return the living processes that name this folder or work in it."""
         return processes_of(self.folder)
 
+    def assert_gone(self, problem: str) -> None:
+        """Wait until no process of this rig is left.
+
+        Raises:
+            CheckError: ``problem``, and what runs.
+        """
+        until = time.monotonic() + WAIT_S
+        while left := self.processes():
+            require(time.monotonic() < until, f"{problem} (waited {WAIT_S:g} s): {described(left)}")
+            time.sleep(0.05)
+
 
 class Running:
     """A session that was started."""
@@ -305,20 +318,20 @@ def kill(pid: int) -> None:
         return
 
 
-def kill_one(pid: int) -> None:
-    """End one process at once, as the task manager does, and wait until it is gone.
+def kill_all(*pids: int) -> None:
+    """End processes at once, as the task manager does, all before any of them is waited for.
 
     Raises:
-        CheckError: it stays.
+        CheckError: one stays.
     """
-    try:
-        process = psutil.Process(pid)
-        process.kill()
-        process.wait(WAIT_S)
-    except psutil.NoSuchProcess:
-        return
-    except psutil.TimeoutExpired:
-        raise CheckError(f"process {pid} did not end when it was killed") from None
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            process.kill()
+            processes.append(process)
+    stay = psutil.wait_procs(processes, WAIT_S)[1]
+    require(not stay, f"{', '.join(f'process {one.pid}' for one in stay)} did not end when it was killed")
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -335,3 +348,12 @@ def processes_of(folder: Path) -> list[psutil.Process]:
             if any(text in line for text in texts) or process.cwd().startswith(str(folder)):
                 found.append(process)
     return found
+
+
+def described(processes: list[psutil.Process]) -> str:
+    """Return what tells processes apart: the ends of their command lines."""
+    lines = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error, OSError):
+            lines.append(" ".join(process.cmdline())[-_SHOWN:])
+    return "; ".join(lines)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...records import DEBUG_STATE
 from ...system import ClockWatch, Job, boot_id, create_time, is_alive, remove_file, replace_file, send_break, write_atomic
-from .bench import LINES, Bench, CheckError, SkipError, kill, kill_one, require, wait_for
+from .bench import LINES, SESSION_S, Bench, CheckError, SkipError, kill, kill_all, require, wait_for
 from .github import REPO, TOKEN, TOKEN_ENV, Github
 
 #: Where the lines of a program must be, once each.
@@ -268,7 +268,7 @@ def hung_in_c(place: Place) -> str:
     ended = bench.run()
     require(ended.code not in (0, 2, 4), f"it ended with exit code {ended.code}")
     bench.ended(bench.session(), "timeout")
-    wait_for(lambda: not bench.processes(), "the program of the acquisition runs on")
+    bench.assert_gone("the program of the acquisition runs on")
     return f"ended by the sidecar (exit code {ended.code}), the program of the acquisition too"
 
 
@@ -281,10 +281,10 @@ def killed_experiment(place: Place) -> str:
     bench.write(_WAITS)
     running = bench.start()
     folder = bench.ready()
-    kill_one(bench.pid(folder))
+    kill_all(bench.pid(folder))
     running.end()
     end = bench.ended(folder, "crashed")
-    wait_for(lambda: not bench.processes(), "the program of the acquisition, or the sidecar, runs on")
+    bench.assert_gone("the program of the acquisition, or the sidecar, runs on")
     bench.assert_mirrored(1)
     return f"crashed, as it should; ended by the sidecar after {end['duration_s']:.1f} s, the program stopped, the mirror whole"
 
@@ -295,7 +295,7 @@ def killed_sidecar(place: Place) -> str:
     bench.write(_WAITS)
     running = bench.start()
     folder = bench.ready()
-    kill_one(bench.sidecars(folder)[0])
+    kill_all(bench.sidecars(folder)[0])
     wait_for(lambda: len(bench.sidecars(folder)) > 1, "no second sidecar was started")
     bench.go()
     ended = running.end()
@@ -313,15 +313,14 @@ def killed_both(place: Place) -> str:
     folder = bench.ready()
     sidecar, experiment = bench.sidecars(folder)[0], bench.pid(folder)
     # The sidecar first: it would finish the session, the session would only start another one, and has no time to.
-    kill_one(sidecar)
-    kill_one(experiment)
+    kill_all(sidecar, experiment)
     running.end()
     for one in bench.sidecars(folder)[1:]:
-        kill_one(one)
+        kill_all(one)
     done = bench.command("recover", "--rig-config", "rig.yaml")
     require(done.code == 0, f"recover ended with exit code {done.code}: {done.text[-300:]}")
     bench.ended(folder, "crashed")
-    wait_for(lambda: not bench.processes(), "something of the session runs on")
+    bench.assert_gone("something of the session runs on")
     bench.assert_mirrored(1)
     return "finished by recover: crashed, the program stopped, the mirror whole"
 
@@ -358,11 +357,11 @@ def interrupted_from_outside(place: Place) -> str:
     except OSError as error:
         bench.go()
         running.end()
-        raise SkipError(f"{name} cannot be sent from here ({error}): call this from a console window") from None
+        raise SkipError(f"{name} cannot be sent from here ({error}): call this from a console window; Wine has none") from None
     ended = running.end()
     require(ended.code == 2, f"it ended with exit code {ended.code} after {name}")
     bench.ended(folder, "interrupted")
-    wait_for(lambda: not bench.processes(), "something of the session runs on")
+    bench.assert_gone("something of the session runs on")
     return f"exit code 2 after {name}, the program stopped"
 
 
@@ -382,13 +381,13 @@ def outlived_console(place: Place) -> str:
         require(sidecar not in members, "the sidecar is attached to the experiment's console")
         # Not the tree of the one that was started: as its child, the sidecar would be among them.
         for pid in {running.pid, bench.pid(folder), *members} - {os.getpid()}:
-            kill_one(pid)
+            kill_all(pid)
     else:
         require(os.getsid(sidecar) != os.getsid(running.pid), "the sidecar is in the experiment's session")
         os.killpg(running.pid, signal.SIGKILL)
     running.end()
     bench.ended(folder, "crashed")
-    wait_for(lambda: not bench.processes(), "something of the session runs on")
+    bench.assert_gone("something of the session runs on")
     return "the sidecar had left the console, and finished the session when the rest of it was ended"
 
 
@@ -422,13 +421,14 @@ def reported(place: Place) -> str:
     github = Github()
     try:
         block = {"enabled": True, "repo": REPO, "token_env": TOKEN_ENV, "api_base_url": github.url}
-        bench = place.bench("report", github_issue=block, report_wait_s=20)
+        bench = place.bench("report", github_issue=block, report_wait_s=60)
         bench.write("def test_acquire(): raise RuntimeError('the shutter is stuck')\n")
         for number in (0, 1):
             bench.run(code=1, env={TOKEN_ENV: TOKEN})
             wait_for(
                 lambda number=number: _answers(bench, number),  # type: ignore[misc]
                 "debug_state.json does not tell of the issue",
+                SESSION_S,
             )
         require(len(github.issues) == 1, f"{len(github.issues)} issues were opened for one defect")
         body = github.issues[0]["body"]
@@ -465,13 +465,13 @@ def mirrored(place: Place) -> str:
         began = time.perf_counter()
         one.run(code=0)
         took_s = time.perf_counter() - began
-        kill_one(other.pid(folder))
+        kill_all(other.pid(folder))
         running.end()
         other.ended(folder, "crashed")
         one.assert_mirrored(1)
         other.assert_mirrored(1)
         for bench in (one, other):
-            wait_for(lambda bench=bench: not bench.processes(), "a mirror worker runs on")  # type: ignore[misc]
+            bench.assert_gone("a mirror worker runs on")
     return f"two sessions at once, one of them killed: copies identical, each line once in the day's log ({took_s:.1f} s)"
 
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ..common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, tell
-from .bench import CheckError, SkipError, kill, processes_of
+from .bench import CheckError, SkipError, described, kill, processes_of
 from .checks import CHECKS, Place, remove
 
 #: Sessions mostly wait; more at once would only make each other late.
@@ -111,9 +111,9 @@ def _look_for_rest(place: Place) -> Row:
     began = time.perf_counter()
     while (left := processes_of(place.folder)) and time.perf_counter() - began < _LEAVES_S:
         time.sleep(0.1)
+    text = f"{len(left)} processes were left, and were ended: {described(left)}" if left else "no process, no folder"
     for process in left:
         kill(process.pid)
-    text = f"{len(left)} processes were left, and were ended" if left else "no process, no folder"
     return Row("nothing-left", "fail" if left else "pass", round(time.perf_counter() - began, 1), text)
 
 
