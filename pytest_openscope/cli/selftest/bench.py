@@ -219,10 +219,14 @@ class Bench:
         return [int(event["pid"]) for event in found if event["event"] == "sidecar_started"]
 
     def ready(self) -> Path:
-        """Wait until a step runs that waits, and the sidecar watches; return its session."""
+        """Wait until a step runs that waits, the sidecar watches, and all that it starts runs; return its session.
+
+        A process that is killed while it starts another one may leave that one suspended for good, on Windows.
+        """
         wait_for((self.folder / "ready").exists, "the step that waits was not reached", SESSION_S)
         folder = self.session()
         wait_for(lambda: self.sidecars(folder), "no sidecar was started")
+        wait_for(lambda: any(self.share.rglob(folder.name)), "the mirror was not begun")
         return folder
 
     def go(self, name: str = "go") -> None:
@@ -310,12 +314,15 @@ def _plugin() -> list[str]:
 
 def kill(pid: int) -> None:
     """End a process and all that it started, at once."""
-    try:
+    tree: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error, OSError):
         process = psutil.Process(pid)
-        for one in [*process.children(recursive=True), process]:
+        tree.append(process)
+        tree += process.children(recursive=True)
+    # The one itself first, so that it starts no other.
+    for one in tree:
+        with contextlib.suppress(psutil.Error, OSError):
             one.kill()
-    except psutil.Error:
-        return
 
 
 def kill_all(*pids: int) -> None:
