@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import warm
 
@@ -27,6 +28,8 @@ for _name in warm.PLUGINS:
 
 HANDLED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)]
 FLAGS = ("-p", "pytest_openscope.plugin", "-p", "pytest_timeout")
+#: For a computer that does much else. Waits end with what they wait for.
+PATIENCE_S = 100.0
 IDS = ("--subject-id", "mouse7", "--user-id", "ada", "--no-input")
 
 
@@ -46,7 +49,8 @@ class Rig:
 
     def steps(self, body: str) -> None:
         """Write ``test_experiment.py``."""
-        head = "import ctypes, logging, os, signal, sys, threading, time, warnings\nimport pytest\n\n"
+        head = "import ctypes, logging, os, signal, sys, threading, time, warnings\nimport pytest\n"
+        head += "from tests.plugin.step_kit import *\n"
         self.write("test_experiment.py", head + body)
 
     def command(self, *arguments: object, ids: bool = True, rig: bool = True) -> list[str]:
@@ -67,7 +71,7 @@ class Rig:
         with open(files[0], "wb") as out, open(files[1], "wb") as err:
             process = self.start(*arguments, ids=ids, rig=rig, env=environment, stdout=out, stderr=err, fresh=fresh)
             try:
-                code = process.wait(60)
+                code = process.wait(PATIENCE_S)
             finally:
                 process.kill()
         printed, told = (path.read_text(encoding="utf-8", errors="replace").splitlines() for path in files)
@@ -143,13 +147,13 @@ class Rig:
         """Step name to outcome or ``skipped: why``; the worst of several with one name."""
         return {step["name"]: step["outcome"] or f"skipped: {step['skipped']}" for step in self.end["steps"]}
 
-    def wait_for(self, what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    def wait_for(self, what: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
         """Wait until ``what`` gives something; the sidecar works after the experiment's process has gone."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 found = what()
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, psutil.Error):
                 found = None
             if found:
                 return found

@@ -108,7 +108,7 @@ def test_a_crash_is_told_and_the_rest_of_post_acquisition_runs_all_the_same(benc
     more = [] if given == "rig file" else ["--param", f"alerts={{to: ['{inbox.url}'], on: [crashed]}}"]
     bench.write("rig.yaml", RIG + block)
     bench.steps(
-        "def test_video(experiment):\n    os.kill(os.getpid(), signal.SIGKILL)\n\n"
+        "def test_video(experiment):\n    kill_me()\n\n"
         "@pytest.mark.post_acquisition(after_crash=True)\ndef test_after(experiment):\n    pass\n"
     )
     bench.run(*more)

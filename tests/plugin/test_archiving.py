@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,8 +13,6 @@ import psutil
 import pytest
 import warm
 from share_kit import processes_of
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 RECORD = "import os, pathlib\npathlib.Path(os.environ['OUTPUT_FOLDER'], 'data.bin').write_bytes(os.urandom(3_000_000))\n"
 WORKER = "pytest_openscope.modules.archiving.jobs"
@@ -54,7 +50,7 @@ def assert_archived(bench: Any, folder: Path | None = None) -> None:
     folder = folder or bench.folder
 
     def tree(place: Path) -> dict[str, bytes]:
-        return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
     own = ("archive_jobs", "session_archiver")
     expected = {name: data for name, data in tree(folder).items() if not any(word in name for word in own)}
@@ -167,7 +163,7 @@ def test_kill_9_of_the_worker_and_of_the_experiment_in_the_middle(bench: Any) ->
     bench.wait_for(copying, 60)
     for worker in workers(bench):
         worker.kill()
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     bench.wait_for(lambda: job(bench)["done"], 60)
     assert_archived(bench)
@@ -182,7 +178,7 @@ def test_kill_9_in_the_acquisition_and_the_archive_is_made_without_anybody(bench
     experiment(bench, script=ENDLESS)
     process = bench.start("day1.json")
     bench.wait_for(lambda: (bench.folder / "data.bin").exists() and "recording" in bench.messages, 60)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     bench.wait_for(lambda: job(bench)["done"] and not workers(bench), 90)
     assert bench.end["rescued"]["steps"] == ["session_archiver"]
@@ -195,7 +191,7 @@ def test_kill_9_of_everything_and_the_next_session_finishes_it(bench: Any) -> No
     bench.wait_for(lambda: sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20, 60)
     first = bench.folder
     everything = [one for one in psutil.process_iter(["cmdline"]) if str(first) in " ".join(one.info["cmdline"] or [])]
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     for one in everything:
         one.kill()
     process.wait()

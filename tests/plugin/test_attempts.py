@@ -112,7 +112,7 @@ def test_key(): tries("key"); {}["no"]
 def test_slow(): tries("slow"); time.sleep(30)
 
 @pytest.mark.acquisition(attempts=3)
-def test_record(): tries("record"); os.kill(os.getpid(), signal.SIGINT); time.sleep(30)
+def test_record(): tries("record"); signal_me(); time.sleep(30)
 
 @pytest.mark.post_acquisition
 def test_save(): tries("save")
@@ -134,7 +134,7 @@ def test_an_interrupt_while_it_waits_ends_the_attempts(bench: Any) -> None:
         """
 @pytest.mark.acquisition(attempts=3, retry_delay_s=60)
 def test_record():
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.5, signal_me).start()
     assert False, "no signal"
 """
     )

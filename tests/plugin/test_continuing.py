@@ -79,7 +79,7 @@ def test_what_cannot_be_continued_is_said_and_leaves_nothing(bench: Any) -> None
 def test_a_killed_session_and_its_parameter_file_are_continued(bench: Any) -> None:
     """The operator restarts after a crash: pytest and the folder are all that he types."""
     bench.write("day1.json", json.dumps({"trials": 5, "session_uuid": "day1", "launcher": "base"}))
-    bench.steps("def test_it(experiment):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    bench.steps("def test_it(experiment):\n    kill_me()\n")
     bench.run("--params", "day1.json", "test_experiment.py")
     first = bench.folder
     bench.wait_for(lambda: state(first)["outcome"] == "crashed")

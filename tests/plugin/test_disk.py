@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from share_kit import assert_mirrored, mirror_status, processes_of, session_log, use_share
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a tmpfs is the small disk")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a tmpfs is the small disk, of which Windows has no like")
 
 #: The last step looks at what earlier steps left room for; ``ran`` is written elsewhere.
 FILLING = """

@@ -10,14 +10,15 @@ import pytest
 from share_kit import processes_of
 from test_endings_more import assert_whole, laser, write_steps
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-
+#: The exit code of an experiment that the sidecar has ended.
+BY_SIDECAR = 15 if sys.platform == "win32" else -9
 SIGNAL_WHILE = """
 import os, signal
 from pytest_openscope.session import opening
+from tests.plugin.step_kit import signal_me
 real = opening.{function}
 def interrupted(session):
-    os.kill(os.getpid(), signal.{name})
+    signal_me(signal.{name})
     real(session)
 opening.{function} = interrupted
 """
@@ -46,7 +47,7 @@ def write_stage(bench: Any, body: str, teardown: str) -> None:
 
 
 @pytest.mark.parametrize("function", ["_open_log", "_write_inputs", "_describe_devices"])
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGBREAK" if sys.platform == "win32" else "SIGHUP"])
 def test_a_signal_while_the_session_opens(bench: Any, name: str, function: str) -> None:
     """Half open it could not be ended: the signal waits, and no step runs."""
     bench.write("conftest.py", SIGNAL_WHILE.format(function=function, name=name))
@@ -147,13 +148,13 @@ def laser():
 
 def test_hung_finalizers_are_interrupted_and_all_others_run(bench: Any) -> None:
     """Whatever their scope and kind, after a failed setup, a failed step, Ctrl-C: none keeps another one from running."""
-    bodies = ["assert False, 'no signal'", "os.kill(os.getpid(), signal.SIGINT); time.sleep(30)"]
+    bodies = ["assert False, 'no signal'", "signal_me(); time.sleep(30)"]
     bench.at_once(hung_finalizers_are_interrupted, bodies)
 
 
 def hung_finalizers_are_interrupted(bench: Any, body: str) -> None:
     bench.steps(LASER + HANGING.format(body=body))
-    interrupted = "SIGINT" in body
+    interrupted = "signal_me" in body
     assert bench.run("--timeout=0.5", "--param", "grace_s=1").ret == (2 if interrupted else 1)
     assert_whole(bench, "timeout")
     hung = [entry.message.partition(" begins to hang")[0] for entry in bench.log if " begins to hang" in entry.message]
@@ -171,8 +172,8 @@ def hung_finalizers_are_interrupted(bench: Any, body: str) -> None:
 
 def test_a_finalizer_that_does_not_come_back_is_killed_and_its_step_is_on_record(bench: Any) -> None:
     """Nothing in the process can end a C call that holds the GIL."""
-    write_stage(bench, "assert False, 'no signal'", "ctypes.PyDLL(None).sleep(300)")
-    assert bench.run("--timeout=0.5", "--param", "grace_s=1").ret < 0
+    write_stage(bench, "assert False, 'no signal'", "hang(300)")
+    assert bench.run("--timeout=0.5", "--param", "grace_s=1").ret == BY_SIDECAR
     assert_whole(bench, "timeout")
     assert "the teardown of test_acquire took longer" in str(bench.end["failures"])
     assert bench.outcomes()["test_acquire"] == "timeout"
@@ -253,7 +254,7 @@ def a_process_that_does_not_leave_is_ended(bench: Any, reason: tuple[str, str]) 
 
 @pytest.mark.parametrize("when", ["import atexit; atexit.register(again)", "def pytest_unconfigure(): again()"])
 def test_ctrl_c_after_the_summary_changes_nothing(bench: Any, when: str) -> None:
-    bench.write("conftest.py", f"import os, signal\ndef again(): os.kill(os.getpid(), signal.SIGINT)\n{when}\n")
+    bench.write("conftest.py", f"from tests.plugin.step_kit import signal_me\ndef again(): signal_me()\n{when}\n")
     write_steps(bench)
     result = bench.run()
     assert (result.ret, "Traceback" in result.stderr.str()) == (0, False)
@@ -266,12 +267,12 @@ def test_a_device_that_lets_nothing_else_run_is_ended_without_a_timeout(bench: A
 
 
 def a_device_that_lets_nothing_else_run_is_ended(bench: Any, method: str) -> None:
-    bench.write("lab.py", f"import ctypes\nclass Laser:\n    def {method}(self): ctypes.PyDLL(None).sleep(300)\n")
+    bench.write("lab.py", f"from tests.plugin.step_kit import hang\nclass Laser:\n    def {method}(self): hang(300)\n")
     limits = "open_timeout_s: 0.3, safe_state_timeout_s: 0.3, call_timeout_s: 0.3"
     rig = (bench.path / "rig.yaml").read_text(encoding="utf-8")
     bench.write("rig.yaml", f"{rig}grace_s: 1\ndevices: {{laser: {{driver: 'lab:Laser', {limits}}}}}\n")
     bench.steps(f"def test_acquire(devices): devices['laser']{'.power()' if method == 'power' else ''}\n")
-    assert bench.run().ret < 0
+    assert bench.run().ret == BY_SIDECAR
     assert_whole(bench, "timeout")
     what = method if method in ("safe_state", "power") else "open"
     assert f"laser.{what} did not return within 0.3 s" in str(bench.end["failures"])

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -108,7 +107,7 @@ def test_save():
     notes = stream.state(lambda state: state["question"] and state["question"]["kind"] == "lines")["question"]
     live.post("answer", question=notes["id"], text="stopped by hand\nsince the animal slept")
     assert stream.session(status="ended")["outcome"] == {"outcome": "interrupted", "exit_code": 2}
-    assert live.process.wait(30) == 2
+    assert live.process.wait(100) == 2
     assert [(step["name"], step["outcome"]) for step in bench.end["steps"]] == [
         ("test_record", "interrupted"),
         ("test_save", "passed"),
@@ -125,7 +124,7 @@ def test_the_page_tells_of_a_crash(bench: Any, start: Callable[..., Live]) -> No
     live = start()
     stream = Stream(live.url)
     bench.wait_for((bench.path / "begun").exists)
-    live.process.send_signal(signal.SIGKILL)
+    live.process.kill()
     told = stream.state(lambda state: state["status"] == "died" and state["outcome"])
     assert (told["outcome"]["outcome"], len(told["failures"])) == ("crashed", 1)
     with urllib.request.urlopen(live.url, timeout=10) as page:
@@ -162,13 +161,16 @@ def test_goes_on():
     Stream(live.url).state(lambda state: state["question"])
     (page,) = [one for one in psutil.Process(live.process.pid).children() if "views.live" in " ".join(one.cmdline())]
     page.kill()
-    assert live.process.wait(30) == 0
-    assert "WARNING acquisition test_asks pytest_openscope.session the live page has ended with code -9" in bench.messages
+    assert live.process.wait(100) == 0
+    assert (
+        f"WARNING acquisition test_asks pytest_openscope.session the live page has ended with code {15 if sys.platform == 'win32' else -9}"
+        in bench.messages
+    )
 
 
 def test_no_input_is_kept(bench: Any, start: Callable[..., Live]) -> None:
     bench.steps("def test_it(operator):\n    assert not operator.available\n")
-    assert start("--no-input").process.wait(30) == 0
+    assert start("--no-input").process.wait(100) == 0
 
 
 @pytest.fixture

@@ -13,10 +13,6 @@ import pytest
 
 #: Skipped on every Windows.
 POSIX: dict[str, list[str]] = {
-    "a process sends SIGINT to itself, which ends it at once on Windows; its twin is tests/windows/test_windows_endings.py": [
-        "tests/plugin/test_attempts.py::test_only_the_errors_that_are_named_and_never_an_interrupt",
-        "tests/plugin/test_attempts.py::test_an_interrupt_while_it_waits_ends_the_attempts",
-    ],
     "pseudo-terminals of POSIX; Windows has none that a test could type into, so there is no twin": [
         "tests/plugin/test_sessions.py::test_an_interrupt_at_the_first_question_starts_nothing_and_says_so",
         "tests/plugin/test_sessions.py::test_questions_on_a_terminal",
@@ -42,6 +38,7 @@ WINE: dict[str, list[str]] = {
     ],
     "there is no git for Windows in the package registries": [
         "tests/unit/test_checks_measure.py::TestPrograms::test_repositories",
+        "tests/plugin/test_experiment_repository.py",
     ],
 }
 
