@@ -15,6 +15,10 @@ KILL: int = getattr(signal, "SIGKILL", 9)
 #: The exit code of a process that was ended so.
 KILL_CODE = KILL if sys.platform == "win32" else -KILL
 
+#: By how much longer the limits of time of sessions are, within which an interrupt must have come through: where each session
+#: is an interpreter of its own, several start at a time.
+PACE = 6 if sys.platform == "win32" else 1
+
 
 def kill_me() -> None:
     """End this process at once."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from step_kit import KILL_CODE
+from step_kit import KILL_CODE, PACE
 
 WINDOWS = sys.platform == "win32"
 
@@ -110,7 +110,7 @@ ENDINGS = {
     "acquisition outlives the test's timeout": Ending(
         "acquisition.run(command=CAMERA)", "timeout", 1, flags=("--timeout=0.7",), kind="timeout"
     ),
-    "session times out": Ending("time.sleep(30)", "timeout", 1, flags=("--session-timeout=0.7",), kind="timeout"),
+    "session times out": Ending("time.sleep(90)", "timeout", 1, flags=(f"--session-timeout={2 * PACE}",), kind="timeout"),
     "timeout is swallowed once": Ending(
         "try:\n        time.sleep(30)\n    except BaseException:\n        time.sleep(30)",
         "timeout",
@@ -172,7 +172,11 @@ ENDINGS = {
         **KILLED,
     ),
     "segmentation fault": Ending(
-        "read_null()", "crashed", *((0xC0000005, "access violation") if WINDOWS else (-11, "SIGSEGV")), **KILLED
+        "read_null()",
+        "crashed",
+        0xC0000005 if WINDOWS else -11,
+        text="access violation" if WINDOWS else "SIGSEGV",
+        **KILLED,
     ),
     "abort": Ending("os.abort()", "crashed", 3 if WINDOWS else -6, text="SIGABRT", **KILLED),
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from share_kit import assert_mirrored, json_of, mirror_status, processes_of, session_log, start, use_share
-from step_kit import KILL
+from step_kit import KILL, PACE
 
 needs_forks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 
@@ -211,8 +211,8 @@ def test_the_session_timeout_counts_during_a_teardown(bench: Any) -> None:
     write_steps(bench, "pass")
     path = bench.path / "test_experiment.py"
     text = path.read_text(encoding="utf-8").replace('scope="session"', 'scope="function"')
-    path.write_text(text.replace('LOG.write("off', 'time.sleep(0.8); LOG.write("off'), encoding="utf-8")
-    bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nsession_timeout: 0.4\n")
+    path.write_text(text.replace('LOG.write("off', f'time.sleep({PACE + 0.4}); LOG.write("off'), encoding="utf-8")
+    bench.write("rig.yaml", f"rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nsession_timeout: {PACE}\n")
     assert bench.run().ret == 1
     assert_whole(bench, "timeout")
     assert bench.debug["kind"] == "timeout"
@@ -221,8 +221,8 @@ def test_the_session_timeout_counts_during_a_teardown(bench: Any) -> None:
 
 
 def test_the_session_timeout_in_post_acquisition(bench: Any) -> None:
-    write_steps(bench, post="time.sleep(20)")
-    assert bench.run("--session-timeout=0.8").ret == 1
+    write_steps(bench, post="time.sleep(90)")
+    assert bench.run(f"--session-timeout={2 * PACE}").ret == 1
     assert_whole(bench, "timeout")
     assert (bench.outcomes()["test_save"], bench.outcomes()["test_save_again"]) == ("timeout", "passed")
     assert laser(bench)[-1] == "off"
@@ -230,7 +230,7 @@ def test_the_session_timeout_in_post_acquisition(bench: Any) -> None:
 
 def test_both_timeouts_at_once(bench: Any) -> None:
     write_steps(bench, "time.sleep(20)")
-    assert bench.run("--timeout=0.5", "--session-timeout=0.5").ret == 1
+    assert bench.run(f"--timeout={PACE}", f"--session-timeout={PACE}").ret == 1
     assert_whole(bench, "timeout")
     assert (bench.outcomes()["test_acquire"], bench.outcomes()["test_save"]) == ("timeout", "passed")
 
@@ -468,8 +468,9 @@ def test_a_recovery_that_fails_does_not_keep_the_session(bench: Any) -> None:
     bench.wait_for(lambda: not processes_of(bench.path))
 
 
-def test_a_session_exits_within_a_second_of_its_last_step(bench: Any) -> None:
-    """With a healthy share, whose copy is verified by then; the best of a few, since other tests load the machine."""
+@pytest.mark.parametrize("limit_s", [20.0, pytest.param(1.0, marks=pytest.mark.stress)])
+def test_a_session_exits_soon_after_its_last_step(bench: Any, limit_s: float) -> None:
+    """With a healthy share, whose copy is verified by then; within a second (the best of a few) on a computer that is free."""
     share = use_share(bench, bench.path / "share")
     share.mkdir()
     write_steps(bench, "[logging.info('record %d', n) for n in range(2000)]")
@@ -481,9 +482,9 @@ def test_a_session_exits_within_a_second_of_its_last_step(bench: Any) -> None:
     for _ in range(4):
         assert start(bench).wait(100) == 0
         took_s.append(time.monotonic() - float((bench.path / "last").read_text(encoding="utf-8")))
-        if took_s[-1] < 1.0:
+        if took_s[-1] < limit_s:
             break
-    assert min(took_s) < 1.0, took_s
+    assert min(took_s) < limit_s, took_s
     bench.wait_for(lambda: not processes_of(bench.path))
     assert {mirror_status(folder) for folder in bench.folders} == {"verified"}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from share_kit import processes_of
+from step_kit import PACE
 from test_endings_more import assert_whole, laser, write_steps
 
 #: The exit code of an experiment that the sidecar has ended.
@@ -155,7 +156,7 @@ def test_hung_finalizers_are_interrupted_and_all_others_run(bench: Any) -> None:
 def hung_finalizers_are_interrupted(bench: Any, body: str) -> None:
     bench.steps(LASER + HANGING.format(body=body))
     interrupted = "signal_me" in body
-    assert bench.run("--timeout=0.5", "--param", "grace_s=1").ret == (2 if interrupted else 1)
+    assert bench.run("--timeout=0.5", "--param", f"grace_s={PACE}").ret == (2 if interrupted else 1)
     assert_whole(bench, "timeout")
     hung = [entry.message.partition(" begins to hang")[0] for entry in bench.log if " begins to hang" in entry.message]
     assert hung == ["class", "step", "module", "session"]
@@ -167,7 +168,7 @@ def hung_finalizers_are_interrupted(bench: Any, body: str) -> None:
     assert outcomes["test_save"] == "passed"
     assert outcomes["class_yield"] == outcomes["module_yield"] == "timeout"
     told = [failure["message"] for failure in bench.end["failures"] if failure["outcome"] == "timeout"]
-    assert any("teardown of TestCamera.test_record took longer than 1 s" in text for text in told)
+    assert any(f"teardown of TestCamera.test_record took longer than {PACE} s" in text for text in told)
 
 
 def test_a_finalizer_that_does_not_come_back_is_killed_and_its_step_is_on_record(bench: Any) -> None:
@@ -181,12 +182,12 @@ def test_a_finalizer_that_does_not_come_back_is_killed_and_its_step_is_on_record
 
 def test_a_step_that_came_back_from_its_timeout_has_time_for_its_teardown(bench: Any) -> None:
     """The teardown makes the hardware safe: it has ``grace_s``, whatever is left of the step's own time."""
-    bench.at_once(a_teardown_has_its_own_time, ["--session-timeout=0.8", "--timeout=0.8"])
+    bench.at_once(a_teardown_has_its_own_time, [f"--session-timeout={2 * PACE}", "--timeout=0.8"])
 
 
 def a_teardown_has_its_own_time(bench: Any, option: str) -> None:
-    write_stage(bench, "time.sleep(30)", "time.sleep(1.2)")
-    assert bench.run(option, "--param", "grace_s=3").ret == 1
+    write_stage(bench, "time.sleep(90)", "time.sleep(1.2)")
+    assert bench.run(option, "--param", f"grace_s={3 * PACE}").ret == 1
     assert_whole(bench, "timeout")
     assert (bench.path / "homed").exists()
     assert (bench.outcomes()["test_acquire"], bench.outcomes()["test_save"]) == ("timeout", "passed")
@@ -196,8 +197,8 @@ def a_teardown_has_its_own_time(bench: Any, option: str) -> None:
 def test_a_hung_teardown_after_the_session_timeout_is_interrupted_after_the_grace_period(bench: Any) -> None:
     write_stage(bench, "time.sleep(300)", "time.sleep(300)")
     started = time.monotonic()
-    assert bench.run("--session-timeout=4", "--param", "grace_s=0.5").ret == 1
-    assert time.monotonic() - started < 20
+    assert bench.run(f"--session-timeout={4 * PACE}", "--param", f"grace_s={2 * PACE}").ret == 1
+    assert time.monotonic() - started < 90
     assert_whole(bench, "timeout")
     assert bench.outcomes()["test_save"] == "passed"
     assert laser(bench)[-1] == "off"
@@ -205,8 +206,8 @@ def test_a_hung_teardown_after_the_session_timeout_is_interrupted_after_the_grac
 
 def test_the_session_timeout_of_pytest_ini(bench: Any) -> None:
     """However pytest-timeout came to be loaded."""
-    bench.write("pytest.ini", "[pytest]\nsession_timeout = 0.8\n")
-    write_steps(bench, "time.sleep(30)")
+    bench.write("pytest.ini", f"[pytest]\nsession_timeout = {2 * PACE}\n")
+    write_steps(bench, "time.sleep(90)")
     assert bench.run().ret == 1
     assert_whole(bench, "timeout")
     assert bench.outcomes()["test_save"] == "passed"

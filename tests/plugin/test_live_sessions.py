@@ -162,10 +162,8 @@ def test_goes_on():
     (page,) = [one for one in psutil.Process(live.process.pid).children() if "views.live" in " ".join(one.cmdline())]
     page.kill()
     assert live.process.wait(100) == 0
-    assert (
-        f"WARNING acquisition test_asks pytest_openscope.session the live page has ended with code {15 if sys.platform == 'win32' else -9}"
-        in bench.messages
-    )
+    code = 15 if sys.platform == "win32" else -9
+    assert f"WARNING acquisition test_asks pytest_openscope.session the live page has ended with code {code}" in bench.messages
 
 
 def test_no_input_is_kept(bench: Any, start: Callable[..., Live]) -> None:
