@@ -56,7 +56,7 @@ class Example:
     def run(self, *arguments: str, code: int = 0) -> Done:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rig-config", "rig.yaml", "--no-input"]
         command += ["--subject-id", "demo", "--user-id", "me", *arguments]
-        done = warm.run(command, cwd=self.folder, env=self.environ, timeout=120)
+        done = warm.run(command, cwd=self.folder, env=self.environ, timeout=600)
         output = done.stdout + done.stderr
         assert done.returncode == code, output
         line = next(line for line in output.splitlines() if line.startswith("session folder: "))

@@ -28,7 +28,7 @@ def states(openscope: Example) -> dict[str, Any]:
 def test_the_whole_day(openscope: Example) -> None:
     command = [sys.executable, "run_day.py"]
     done = subprocess.run(
-        command, cwd=openscope.folder, env=openscope.environ, capture_output=True, encoding="utf-8", timeout=120, check=False
+        command, cwd=openscope.folder, env=openscope.environ, capture_output=True, encoding="utf-8", timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     ended = states(openscope)

@@ -48,7 +48,7 @@ def run(minimal: Example, step: dict[str, Any], **environ: str) -> subprocess.Co
     }
     arguments = ["-command", step["run"]] if sys.platform == "win32" else ["-e", "-c", step["run"]]
     return subprocess.run(
-        [shell, *arguments], cwd=minimal.folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120
+        [shell, *arguments], cwd=minimal.folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=600
     )
 
 
