@@ -225,6 +225,9 @@ def _wait_for_sidecar(session: SessionState) -> None:
         session.mirror = {key: sidecar.mirror.get(key) for key in ("status", "bytes_behind", "reason")}
     elif session.mirror["status"] == "pending" and not sidecar.gave_up:
         session.mirror["reason"] = f"no answer within {time.monotonic() - started:.1f} s"
+    if report_s and sidecar.reports_left is None and not sidecar.gave_up and not session.reports:
+        reason = f"no answer within {report_s:g} s; what is to be reported goes out in the background, or with the next session"
+        session.reports.append({"status": "not known yet", "reason": reason})
 
 
 def _reports(session: SessionState) -> bool:

@@ -20,7 +20,6 @@ DATA = Path(__file__).parents[1] / "unit" / "data"
 needs_octave = pytest.mark.skipif(
     shutil.which("octave-cli") is None, reason="octave-cli is not installed: no MATLAB code is run (apt install octave)"
 )
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
 
 SAVE = (
     "from pathlib import Path\ndef run_post_acquisition(params):\n    Path(params['output_session_folder'], 'saved').touch()\n"
@@ -105,7 +104,7 @@ def test_octave_is_killed_while_nobody_is_there(bench: Any) -> None:
     experiment(bench, script_parameters={"frames": 100_000})
     process = start(bench)
     bench.wait_for(lambda: "acquisition.acquire.stdout frame 3" in bench.messages, 40)
-    os.kill(octave_pid(bench), signal.SIGKILL)
+    psutil.Process(octave_pid(bench)).kill()
     assert process.wait(40) == 1
     assert bench.outcomes() == {"acquisition": "failed", "save": "passed"}
     assert "EngineDied: Octave" in bench.debug["exception"] + bench.debug["traceback"]
@@ -118,7 +117,7 @@ def test_kill_9_of_the_session_stops_octave(bench: Any) -> None:
     process = start(bench)
     bench.wait_for(lambda: "acquisition.acquire.stdout frame 1" in bench.messages, 40)
     pid = octave_pid(bench)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     bench.wait_for(lambda: not runs(pid), 40)
     assert (bench.folder / "closed.txt").exists()
@@ -193,7 +192,7 @@ def test_kill_9_of_the_session_leaves_matlab_and_says_so(bench: Any, matlab: sub
     experiment(bench, **own, script_parameters={"frames": 100_000})
     process = start(bench)
     bench.wait_for(lambda: "slap2_launcher.stdout frame 3" in bench.messages, 40)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     bench.wait_for(lambda: bench.end["outcome"] == "crashed", 40)
     assert matlab.poll() is None

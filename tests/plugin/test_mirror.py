@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import sys
 import time
 from datetime import datetime
@@ -265,12 +263,11 @@ def test_eight_sessions_at_once(bench: Any) -> None:
     assert_mirrored(share, *sessions)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_killed_experiment_is_mirrored_to_its_footer(bench: Any, share: Path) -> None:
     bench.steps(UNTIL_STOP)
     process = start(bench)
     bench.wait_for(lambda: "record 20" in bench.messages)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     bench.wait_for(lambda: mirror_status(bench.folder) == "verified")
     bench.wait_for(lambda: not processes_of(bench.path))

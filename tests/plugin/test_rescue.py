@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 import warm
 
+#: 9 is SIGKILL, and on Windows the exit code of a process that TerminateProcess ends.
 SCRIPT = """
-import json, os, pathlib, signal
+import json, os, pathlib
 from pathlib import Path
 
 def run_post_acquisition(params):
@@ -21,19 +22,19 @@ def run_post_acquisition(params):
     with open(folder / "done.txt", "a", encoding="utf-8") as stream:
         stream.write(f"{kind} {os.getpid()} {params['subject_id']} {folder.name} {params.get('gain')}\\n")
     if kind == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), 9)
     if kind == "fails":
         raise ValueError("the table has no rows")
     return True
 """
 TESTS = """
-import os, signal
+import os
 import pytest
 
 def test_acquire(experiment):
     (experiment.session_folder / "data.bin").write_bytes(bytes(100))
     experiment.measure("frames", 100)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)
 
 @pytest.mark.post_acquisition(after_crash=True)
 def test_convert(experiment):
@@ -58,7 +59,7 @@ def entries(bench: Any, *names: str, **parameters: object) -> None:
     """A parameter file whose acquisition kills the experiment process, with these script modules after it."""
     for name in names:
         bench.write(f"{name}.py", SCRIPT)
-    killer = "import os, signal, time; os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"
+    killer = "import os, time; os.kill(os.getppid(), 9); time.sleep(60)"
     content = {
         "launcher": "command",
         "command": [sys.executable, "-c", killer],
@@ -131,7 +132,7 @@ def test_nothing_where_it_is_turned_off_or_no_acquisition_had_begun(bench: Any) 
     bench.wait_for(lambda: bench.end["outcome"] == "crashed" and not list((bench.path / "state" / "unfinished").glob("*")))
     assert done(bench) == []
     first = bench.folder
-    bench.write("early.py", "import os, signal\ndef run_pre_acquisition():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    bench.write("early.py", "import os\ndef run_pre_acquisition():\n    os.kill(os.getpid(), 9)\n")
     entries(bench, "one", pre_acquisition_pipeline=[{"module_type": "script_module", "module_path": "early.py"}])
     bench.run("day1.json", "--wait-for-rig", "20")
     (second,) = set(bench.folders) - {first}

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
 from share_kit import json_of, processes_of, start, use_share
 
 #: 64 MB in a grandchild that outlives two samples.
@@ -105,13 +101,12 @@ def test_low_space_and_memory_are_warned_about_once(bench: Any) -> None:
     bench.wait_for(lambda: not processes_of(bench.path))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_crash_report_has_the_last_samples(bench: Any) -> None:
     use_share(bench, bench.path / "share", resource_log_interval=0.1)
     bench.steps(UNTIL_STOP)
     process = start(bench)
     bench.wait_for(lambda: len(samples_of(bench)) >= 3)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     bench.wait_for(lambda: bench.end["outcome"] == "crashed")
     bench.wait_for(lambda: not processes_of(bench.path))

@@ -149,7 +149,7 @@ def test_measurements_in_the_log_and_in_the_failure(bench: Any) -> None:
 
 def test_tracebacks_show_the_step_and_not_the_plugin(bench: Any) -> None:
     bench.steps(
-        "def look(): os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
+        "def look(): signal.raise_signal(signal.SIGINT); time.sleep(9)\n"
         "def test_frames(experiment): experiment.measure('frames', 3, minimum=5)\n"
         "def test_attach(experiment): experiment.attach('nothing.txt')\n"
         "def test_program(acquisition): acquisition.run([sys.executable, '-c', 'raise SystemExit(3)'])\n"
@@ -161,7 +161,7 @@ def test_tracebacks_show_the_step_and_not_the_plugin(bench: Any) -> None:
     told = result.stdout.str()
     assert told.count("   def test_") == 5
     assert "def look" in told
-    assert "pytest_openscope/" not in told
+    assert not re.search(r"pytest_openscope[/\\]\w", told)
     assert "E   KeyboardInterrupt" not in told
     assert [step["outcome"] for step in bench.end["steps"]] == ["failed", "failed", "failed", "timeout", "interrupted"]
     # The files keep the whole way.
@@ -171,9 +171,13 @@ def test_tracebacks_show_the_step_and_not_the_plugin(bench: Any) -> None:
 def test_a_session_timeout_that_its_thread_did_not_see_ends_one_step(bench: Any) -> None:
     """What a call that holds the GIL can do: the step is found overdue before the watching thread has run at all."""
     bench.write("conftest.py", "from pytest_openscope.session.interrupts import Watchdog\nWatchdog._run = lambda self: None\n")
-    bench.write("rig.yaml", "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\nsession_timeout: 0.5\n")
+    # The step must have begun before the time is over; where a process does not start as a fork, that takes longer.
+    limit_s = 10 if sys.platform == "win32" else 0.5
+    rig = "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
+    bench.write("rig.yaml", f"{rig}session_timeout: {limit_s}\n")
     bench.steps(
-        "def test_slow(): time.sleep(0.6)\ndef test_next(): pass\n@pytest.mark.post_acquisition\ndef test_save(): pass\n"
+        f"def test_slow(): time.sleep({limit_s} + 0.1)\n"
+        "def test_next(): pass\n@pytest.mark.post_acquisition\ndef test_save(): pass\n"
     )
     assert bench.run().ret == 1
     outcomes = bench.outcomes()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from test_acquisition_together import RECORDER, all_up, closed_in_order, posix_only, when
+from test_acquisition_together import RECORDER, all_up, closed_in_order, when
 
 
 @pytest.fixture
@@ -39,22 +39,25 @@ def _diary(lab: Any) -> list[str]:
     return (lab.folder / "diary").read_text().splitlines()
 
 
-@posix_only
+def closed_if_asked(lab: Any) -> bool:
+    """Programs are asked in their order, but for Windows, where the recorder does not hear CTRL_BREAK and is ended."""
+    return sys.platform == "win32" or _diary(lab)[2:] == closed_in_order("camera", "ephys")
+
+
 def test_they_run_at_once_and_all_are_on_record(lab: Any) -> None:
     lab.parameters("0")
     assert lab.run_here("day1.json").ret == 0
     assert [one["name"] for one in lab.end["acquisitions"]] == ["stimulus", "camera", "ephys"]
-    assert _diary(lab)[2:] == closed_in_order("camera", "ephys")
+    assert closed_if_asked(lab), _diary(lab)
     assert {"acquisition.camera.stdout", "acquisition.ephys.stdout"} <= {entry.logger for entry in lab.log}
 
 
-@posix_only
 def test_the_failure_of_one_stops_all(lab: Any) -> None:
     lab.parameters("3")
     result = lab.run_here("day1.json")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*acquisition 'stimulus' ended with exit code 3*"])
-    assert _diary(lab)[2:] == closed_in_order("camera", "ephys")
+    assert closed_if_asked(lab), _diary(lab)
     assert lab.end["outcome"] == "failed"
 
 
