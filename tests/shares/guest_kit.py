@@ -23,12 +23,15 @@ from typing import Any
 import pytest
 from make_guest import guest_folder
 from samba_kit import SHARE, SambaServer, Server
+from scenes import Session
 from share_kit import own_folder
 from undo import Undo
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 #: The host, as the guest sees it.
 HOST = "10.0.2.2"
+ADDRESS = "10.0.2.15"
 
 
 class Guest:
@@ -65,7 +68,7 @@ class Guest:
             assert time.monotonic() < deadline, "QEMU does not start"
             time.sleep(0.05)
         self._buffered = b""
-        self._mounts = 0
+        self._mounted: list[Path] = []
         assert self._line(300) == {"ready": True}
 
     def _line(self, timeout_s: float) -> Any:
@@ -118,10 +121,11 @@ class Guest:
             time.sleep(0.2)
         return int(code)
 
-    def fetch(self, folder: Path, to: Path) -> None:
+    def fetch(self, folder: Path, to: Path, clear: bool = True) -> None:
         """Copy a folder of the guest to ``to``."""
         data = base64.b64decode(self._ask(60, what="fetch", folder=str(folder))["tar"])
-        shutil.rmtree(to, ignore_errors=True)
+        if clear:
+            shutil.rmtree(to, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             tar.extractall(to, filter="tar")
 
@@ -131,10 +135,10 @@ class Guest:
 
     def mount(self, kind: str, source: str, options: str) -> Path:
         """Mount a share; return where."""
-        self._mounts += 1
-        path = Path("/srv", f"{kind}{self._mounts}")
+        path = Path("/srv", f"{kind}_{uuid.uuid4().hex[:8]}")
         self.run("mkdir", "-p", path)
         self.run("mount", "-i", "-t", kind, "-o", options, source, path, timeout_s=120)
+        self._mounted.append(path)
         return path
 
     def mount_cifs(self, server: SambaServer, *options: str) -> Path:
@@ -142,80 +146,181 @@ class Guest:
         given = ("username=guest", "password=guest", f"ip={HOST}", f"port={server.port}", "nosharesock", *options)
         return self.mount("cifs", f"//{HOST}/{SHARE}", ",".join(given)) / "central"
 
+    def mount_nfs(self, server: Server, version: str = "4.2") -> Path:
+        """Mount an NFS server of the host's; clients of different versions are different clients to it."""
+        options = f"vers={version},proto=tcp,port={server.port},addr={HOST},clientaddr={ADDRESS},sec=sys"
+        return self.mount("nfs4", f"{HOST}:/{SHARE}", options) / "central"
+
     def unmount(self) -> None:
-        """Take away all mounts of shares."""
-        for number in range(self._mounts, 0, -1):
-            self.run("sh", "-c", f"umount -l /srv/*{number} 2>/dev/null || true")
-        self._mounts = 0
+        """Take away all mounts of shares; nothing of them, and no lock, is left."""
+        for path in reversed(self._mounted):
+            self.run("umount", "-i", "-l", path)
+        self._mounted = []
+        mounts = self.run("cat", "/proc/mounts").decode()
+        assert " cifs " not in mounts
+        assert " nfs4 " not in mounts
 
 
 class GuestMirror:
-    """A session log in the guest that is mirrored to a share; what is written there is fetched to look at it.
+    """Session logs in the guest that one program mirrors to a share.
+
+    Args:
+        patience_s: for so long after the logs' end the program tries to finish the mirrors.
 
     Attributes:
         place: its folder in the guest.
-        folder: the session's folder, as fetched.
+        told: what an operator was told, and what the program itself said, as last fetched.
+        status: the mirrors' status, as last fetched.
     """
 
-    def __init__(self, guest: Guest, here: Path, server: Server, central: Path, rig_id: str = "bench") -> None:
-        self.guest, self.server, self.central, self.rig_id = guest, server, central, rig_id
-        self.place = Path("/srv", f"{rig_id}_{uuid.uuid4().hex[:8]}")
-        self._here = here / rig_id
-        self.folder = self._here / f"session_of_{rig_id}"
+    def __init__(self, guest: Guest, here: Path, server: Server, central: Path, *rigs: str, patience_s: float = 400.0) -> None:
+        self.guest, self.server, self.central = guest, server, central
+        self.rigs, self.patience_s = rigs or ("bench",), patience_s
+        self.place = Path("/srv", f"mirror_{uuid.uuid4().hex[:8]}")
+        self._here = here / self.place.name
+        self.status = self.told = ""
+        guest.run("mkdir", "-p", self.place / "says")
 
     def start(self) -> GuestMirror:
-        """Start to log and to mirror."""
-        self.guest.run("mkdir", "-p", self.place)
-        command = (sys.executable, HERE / "guest_mirror.py", self.place, self.central, self.rig_id)
-        self.pid = self.guest.start(*command, cwd=self.place, output=self.place / "output.txt")
+        """Start to log and to mirror; after the logs' end: go on with what the mirrors lack, as ``recover`` does."""
+        command = (sys.executable, HERE / "guest_mirror.py", self.place, self.central, self.patience_s, *self.rigs)
+        self.pid = self.guest.start(*command, cwd=self.place, output=self.place / "says" / "output.txt")
         return self
 
-    def wait_for(self, what: Callable[[], Any], timeout_s: float = 120) -> None:
-        """Wait until ``what`` of what it has written is true."""
+    @property
+    def sessions(self) -> list[tuple[str, Path]]:
+        """Rig and session folder of each, as :meth:`fetch` has fetched them."""
+        return [(rig_id, self._here / f"session_of_{rig_id}") for rig_id in self.rigs]
+
+    def fetch(self) -> None:
+        """Fetch all that was written."""
+        self.guest.fetch(self.place, self._here)
+
+    def logged(self) -> bytes:
+        """Return the first rig's session log, as fetched."""
+        return (self.sessions[0][1] / "launcher_metadata" / "launcher.log").read_bytes()
+
+    def wait_for(self, what: Callable[[], Any], timeout_s: float = 400) -> None:
+        """Wait until ``what`` is true; what the program says is fetched before."""
         deadline = time.monotonic() + timeout_s
+        says = self._here.with_name(f"{self._here.name}_says")
         found = False
         while not found:
-            assert time.monotonic() < deadline, f"it did not come in time: {self.status()}, told {self.told()}"
+            assert time.monotonic() < deadline, f"it did not come in time: {self.status}, told {self.told}"
             # Not again and again: it would take the guest's processor from the mirror.
-            time.sleep(0.5)
-            self.guest.fetch(self.place, self._here)
+            time.sleep(1.0)
+            self.guest.fetch(self.place / "says", says)
+            texts = {path.name: path.read_text(encoding="utf-8") for path in says.iterdir()}
+            self.status, self.told = texts.get("status", ""), texts.get("told", "") + texts.get("output.txt", "")
             with contextlib.suppress(OSError, ValueError):
                 found = bool(what())
 
-    def told(self) -> str:
-        """What an operator was told, and what the program itself said."""
-        return "".join(
-            (self._here / name).read_text(encoding="utf-8") for name in ("told", "output.txt") if (self._here / name).exists()
+    def told_away(self) -> int:
+        """How often an operator was told that the share cannot be written, not counting workers that start slowly."""
+        return self.told.count("cannot be written") - self.told.count(
+            "cannot be written (the mirror's process is not running yet"
         )
 
-    def status(self) -> str:
-        """The mirror's status."""
-        path = self._here / "status"
-        return path.read_text(encoding="ascii") if path.exists() else "none"
+    def wait_told_away(self, times: int = 1) -> None:
+        """Wait until an operator was told so often that the share cannot be written."""
+        self.wait_for(lambda: self.told_away() >= times)
 
-    @property
-    def own(self) -> Path:
-        """The session's own copy, on the server."""
-        return own_folder(self.server.central, self.folder, self.rig_id) / "launcher.log"
+    def wait_back(self) -> None:
+        """Wait until the last thing that an operator was told is that the share answers again."""
+        self.wait_for(lambda: "answers again" in self.told.splitlines()[-1])
+
+    def own(self, rig_id: str | None = None) -> Path:
+        """A session's own copy, on the server."""
+        rig_id = rig_id or self.rigs[0]
+        folder: Path = own_folder(self.server.central, Path(f"session_of_{rig_id}"), rig_id)
+        return folder / "launcher.log"
 
     def wait_copied(self) -> None:
-        """Wait until the copy, and the day's log, have grown from now on."""
-        self.wait_for(lambda: self._sizes())
+        """Wait until the copies, and the day's log, have grown from now on."""
+        self.wait_for(lambda: all(self._sizes()))
         before = self._sizes()
         self.wait_for(lambda: all(now > then for now, then in zip(self._sizes(), before, strict=True)))
 
-    def _sizes(self) -> tuple[int, int]:
-        return self.own.stat().st_size, (self.own.parents[2] / "launcher.log").stat().st_size
+    def _sizes(self) -> list[int]:
+        copies = [self.own(rig_id) for rig_id in self.rigs]
+        return [path.stat().st_size for path in (*copies, copies[0].parents[2] / "launcher.log")]
+
+    def workers(self) -> list[tuple[str, str]]:
+        """Its processes that touch the share, or wait for their turn to."""
+        return [found for found in self.guest.processes(self.place) if "mirror.worker" in found[1]]
 
     def ask_to_stop(self) -> None:
-        """End the log."""
+        """End the logs."""
         self.guest.write(self.place / "stop", b"")
 
-    def wait_verified(self, timeout_s: float = 240) -> None:
-        """Wait until the mirror is whole and its processes are gone."""
-        self.wait_for(lambda: self.status() == "verified", timeout_s)
-        self.wait_for(lambda: not self.guest.processes(self.place, self.central), timeout_s)
-        assert self.guest.wait(self.pid, 60) == 0, self.told()
+    def wait_end(self, timeout_s: float = 400) -> None:
+        """Wait until the program has ended, as it should."""
+        code = self.guest.wait(self.pid, timeout_s)
+        self.wait_for(lambda: True)
+        assert code == 0, self.told
+
+    def wait_verified(self, timeout_s: float = 500) -> None:
+        """Wait until the mirrors are whole and their processes are gone."""
+        self.wait_for(lambda: self.status == "verified", timeout_s)
+        self.wait_end()
+        self.wait_gone()
+        self.fetch()
+
+    def wait_gone(self, timeout_s: float = 400) -> None:
+        """Wait until no process is left."""
+        self.wait_for(lambda: not self.guest.processes(self.place), timeout_s)
+
+
+class GuestSession(Session):
+    """A whole session (``pytest --rig-config``) in the guest; what it writes is fetched into the rig's folder here."""
+
+    #: An emulated processor that shares this computer's with other tests takes its time for a record.
+    stall_s = 20.0
+    pause_s = 0.05
+    lasts_s = 900.0
+
+    def __init__(self, bench: Any, guest: Guest, server: Server, central: Path, **keys: Any) -> None:
+        self.guest = guest
+        self.place = Path("/srv", f"whole_{uuid.uuid4().hex[:8]}")
+        super().__init__(bench, server, central, **keys)
+
+    def launch(self) -> None:
+        for path in filter(Path.is_file, self.bench.path.iterdir()):
+            self.guest.write(self.place / path.name, path.read_bytes())
+        environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "XDG_STATE_HOME": f"{self.place}/xdg", "PYTHONPATH": str(ROOT)}
+        output = self.place / "output.txt"
+        self.pid = self.guest.start(*self.bench.command(), cwd=self.place, output=output, **environment)
+
+    def join(self, timeout_s: float) -> int:
+        return self.guest.wait(self.pid, 4 * timeout_s)
+
+    def sync(self) -> None:
+        self.guest.fetch(self.place, self.bench.path, clear=False)
+
+    def wait_for(self, what: Callable[[], Any], timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + 6 * timeout_s
+        while True:
+            # As in GuestMirror.
+            time.sleep(1.0)
+            self.sync()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                if what():
+                    return
+            assert time.monotonic() < deadline, f"it did not come in time: {self.output[-3000:]}\n{self.guest.console()}"
+
+    def ask_to_stop(self) -> None:
+        self.guest.write(self.place / "stop", b"")
+
+    def kill(self) -> None:
+        """Kill the experiment's process."""
+        self.guest.run("kill", "-KILL", self.pid)
+        self.guest.wait(self.pid, 60)
+
+    def left(self, stuck_too: bool) -> list[str]:
+        return [line for state, line in self.guest.processes(self.place, self.central) if stuck_too or state != "D"]
+
+    def wait_gone(self, stuck_too: bool = True, timeout_s: float = 60) -> None:
+        self.wait_for(lambda: not self.left(stuck_too), timeout_s)
 
 
 def _processor() -> list[str]:

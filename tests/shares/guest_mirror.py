@@ -1,8 +1,9 @@
-"""Runs in the guest: writes a session log and mirrors it, as a session's sidecar does, without the weight of a session.
+"""Runs in the guest: writes session logs and mirrors them, as sidecars do, without the weight of sessions.
 
-``python guest_mirror.py <folder> <central directory> <rig>``. The session is ``<folder>/<its name>``. A file ``stop`` in the
-folder ends the log; the program ends when the mirror is verified, or 240 s later. It keeps ``status`` (the mirror's) and
-``told`` (what an operator would be told) in the folder.
+``python guest_mirror.py <folder> <central directory> <patience s> <rig>...``. A rig's session is
+``<folder>/session_of_<rig>``. A file ``stop`` in the folder ends the logs; the program ends when all are verified, or the
+patience after that. Called again, it goes on with what is missing, as ``recover`` does. It keeps ``status`` (of the mirrors)
+and ``told`` (what an operator would be told) in ``<folder>/says``.
 """
 
 from __future__ import annotations
@@ -17,39 +18,65 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from pytest_openscope.mirror import MirrorJob, MirrorSupervisor
 from pytest_openscope.mirror.control import MirrorTuning
 
+TURN_S = 0.5
 LINES_PER_TURN = 10
 
 
-def main(folder: Path, central: str, rig_id: str) -> None:
+class Session:
+    """One rig's log and its mirror."""
+
+    def __init__(self, folder: Path, central: str, rig_id: str, started: str) -> None:
+        self.metadata = folder / f"session_of_{rig_id}" / "launcher_metadata"
+        self.metadata.mkdir(parents=True, exist_ok=True)
+        self.log = self.metadata / "launcher.log"
+        job = MirrorJob(str(self.log), central, rig_id, self.metadata.parent.name, started, str(folder / f"state_{rig_id}"))
+        # An emulated processor needs its time to start a worker, more so beside other tests.
+        self.mirror = MirrorSupervisor(job, MirrorTuning(hang_s=30.0, start_s=300.0))
+        self.mirror.start()
+        self._lines = 0
+
+    def write(self) -> None:
+        """Log some lines."""
+        now = datetime.now(timezone.utc).isoformat()
+        numbers = range(self._lines, self._lines + LINES_PER_TURN)
+        with open(self.log, "ab", buffering=0) as stream:
+            stream.write(b"".join(b"%b INFO - - lab record %d\n" % (now.encode(), number) for number in numbers))
+        self._lines += LINES_PER_TURN
+
+    def end(self) -> None:
+        """The log is complete."""
+        (self.metadata / "end_state.json").write_text("{}\n", encoding="utf-8")
+        self.mirror.finish_soon()
+
+
+def main(folder: Path, central: str, patience_s: float, *rigs: str) -> None:
     """Log, mirror, end."""
-    session = folder / f"session_of_{rig_id}"
-    metadata = session / "launcher_metadata"
-    metadata.mkdir(parents=True)
-    started = datetime.now(timezone.utc).isoformat()
-    job = MirrorJob(str(metadata / "launcher.log"), central, rig_id, session.name, started, str(folder / "state"))
-    # An emulated processor needs its time to start a worker.
-    supervisor = MirrorSupervisor(job, MirrorTuning(hang_s=30.0))
-    supervisor.start()
-    number, deadline = 0, float("inf")
-    with open(metadata / "launcher.log", "ab", buffering=0) as log, open(folder / "told", "ab", buffering=0) as told:
+    begun = folder / "started"
+    if not begun.exists():
+        begun.write_text(datetime.now(timezone.utc).isoformat(), encoding="ascii")
+    sessions = [Session(folder, central, rig_id, begun.read_text(encoding="ascii")) for rig_id in rigs]
+    deadline = float("inf")
+    with open(folder / "says" / "told", "ab", buffering=0) as told:
         while time.monotonic() < deadline:
             if deadline == float("inf"):
-                now = datetime.now(timezone.utc).isoformat()
-                log.write(b"".join(b"%b INFO - - lab record %d\n" % (now.encode(), number + i) for i in range(LINES_PER_TURN)))
-                number += LINES_PER_TURN
                 if (folder / "stop").exists():
-                    (metadata / "end_state.json").write_text("{}\n", encoding="utf-8")
-                    supervisor.finish_soon()
-                    deadline = time.monotonic() + 240
-            for notice in supervisor.tick():
-                told.write(notice.text.encode() + b"\n")
-            status = supervisor.status().status
-            (folder / "status").write_text(status, encoding="ascii")
+                    for session in sessions:
+                        session.end()
+                    deadline = time.monotonic() + patience_s
+                else:
+                    for session in sessions:
+                        session.write()
+            for session in sessions:
+                for notice in session.mirror.tick():
+                    told.write(notice.text.encode() + b"\n")
+            status = " ".join(sorted({session.mirror.status().status for session in sessions}))
+            (folder / "says" / "status").write_text(status, encoding="ascii")
             if status == "verified":
                 break
-            time.sleep(0.1)
-    supervisor.stop()
+            time.sleep(TURN_S)
+    for session in sessions:
+        session.mirror.stop()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), *sys.argv[4:])

@@ -1,8 +1,8 @@
 """Makes the small Linux computer (kernel and first file system) in which the kernel's own CIFS and NFS clients are tested.
 
-Run as root on Debian: ``python tests/shares/make_guest.py``. Everything comes from Debian's package client: QEMU, busybox and a
-kernel, which is unpacked, not installed. The result is kept in ``guest_folder()``; the rest of the guest's programs are this
-computer's own files, which it sees read-only.
+Run as root on Debian: ``python tests/shares/make_guest.py``. Everything comes from Debian's package client: QEMU, busybox, an
+NFS server in user space, and a kernel, which is unpacked, not installed. The result is kept in ``guest_folder()``; the rest of
+the guest's programs are this computer's own files, which it sees read-only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static"}
+PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static", "ganesha.nfsd": "nfs-ganesha-vfs"}
 KERNEL = "linux-image-amd64"
 #: What the guest loads at its start; what these need comes along. The ciphers are asked for by name at the first use.
 MODULES = (

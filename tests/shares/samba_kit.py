@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -82,13 +81,17 @@ def wait_until(what: object, timeout_s: float, reason: str) -> None:
 class Server:
     """A server's processes: started, stopped for a while, killed.
 
+    Args:
+        kind: what it serves.
+        small: the share's folder is a file system of two megabytes.
+
     Attributes:
         home: a folder of its own.
         folder: what the share shows, seen from the server's side.
         central: the folder for the logs in it.
     """
 
-    def __init__(self, undo: Undo, kind: str) -> None:
+    def __init__(self, undo: Undo, kind: str, *, small: bool = False, address: str = "127.0.0.1", port: int = 0) -> None:
         self._undo = undo
         # Below /tmp, not below pytest's folders, which other users may not enter.
         self.home = Path(tempfile.mkdtemp(prefix=f"openscope_{kind}_"))
@@ -97,9 +100,53 @@ class Server:
         self.folder = self.home / "share"
         self.folder.mkdir()
         self.central = self.folder / "central"
+        self.address, self.port = address, port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        if small:
+            self._make_small()
 
-    def _spawn(self, command: list[str], listens: Callable[[], bool]) -> bool:
+    def _make_small(self) -> None:
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "openscope_share", str(self.folder)],
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode:
+            pytest.skip(f"no small file system can be mounted here: {made.stderr.strip()}")
+        self._undo.later("mount", self.folder)
+
+    def make_central(self) -> None:
+        """Make the folder for the logs, as the share's owner would."""
+        self.central.mkdir()
+        shutil.chown(self.central, "nobody")
+
+    def settings(self, read_only: bool = False) -> None:
+        """Write the server's settings."""
+        raise NotImplementedError
+
+    def start(self) -> Server:
+        """Start the server and wait until it listens."""
+        raise NotImplementedError
+
+    def open_files(self) -> list[str]:
+        """Return what clients have open or locked on the share, as the server tells."""
+        raise NotImplementedError
+
+    def _listen(self, command: list[str]) -> None:
+        for _ in range(10):
+            if self._spawn(command):
+                return
+            # Another program has taken the port meanwhile; a server that was there before keeps its own.
+            self.port = free_port() if self.port != 445 else 445
+            self.settings()
+        raise AssertionError(f"{command[0]} does not listen at {self.address}: {self.said()}")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(5)
+            return probe.connect_ex((self.address, self.port)) == 0
+
+    def _spawn(self, command: list[str]) -> bool:
         """Start the server; False when it has ended before it listened."""
         with open(self.home / "said.txt", "ab") as stream:
             self._process = subprocess.Popen(
@@ -113,7 +160,7 @@ class Server:
         self._undo.later("group", self._process.pid)
         deadline = time.monotonic() + 60
         while self._process.poll() is None:
-            if listens():
+            if self._listens():
                 return True
             assert time.monotonic() < deadline, f"{command[0]} does not listen: {self.said()}"
             time.sleep(0.02)
@@ -156,29 +203,11 @@ class SambaServer(Server):
             pytest.skip("no Samba server is installed (Debian: apt-get install samba)")
         if os.geteuid() != 0:
             pytest.skip("the Samba server of the tests needs root: for its port, and to change to its guests' user")
-        super().__init__(undo, "samba")
-        if small:
-            self._make_small()
-        self.address, self.port = address or free_address(), port
+        super().__init__(undo, "samba", small=small, address=address or free_address(), port=port)
         self._state = self.home / "state"
         self._state.mkdir()
         self.settings()
         self.make_central()
-
-    def _make_small(self) -> None:
-        made = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "openscope_samba", str(self.folder)],
-            capture_output=True,
-            text=True,
-        )
-        if made.returncode:
-            pytest.skip(f"no small file system can be mounted here: {made.stderr.strip()}")
-        self._undo.later("mount", self.folder)
-
-    def make_central(self) -> None:
-        """Make the folder for the logs, as the share's owner would."""
-        self.central.mkdir()
-        shutil.chown(self.central, "nobody")
 
     def settings(self, read_only: bool = False) -> None:
         """Write the server's settings; a running one takes them at once."""
@@ -197,22 +226,8 @@ class SambaServer(Server):
 
     def start(self) -> SambaServer:
         """Start the server and wait until it listens."""
-        for _ in range(10):
-            if self._start():
-                return self
-            # Another program has taken the port meanwhile; a server that was there before keeps its own.
-            self.port = free_port() if self.port != 445 else 445
-            self.settings()
-        raise AssertionError(f"smbd does not listen at {self.address}: {self.said()}")
-
-    def _start(self) -> bool:
-        command = ["smbd", "--foreground", "--no-process-group", "--debug-stdout", "-s", str(self._config)]
-        return self._spawn(command, self._listens)
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(5)
-            return probe.connect_ex((self.address, self.port)) == 0
+        self._listen(["smbd", "--foreground", "--no-process-group", "--debug-stdout", "-s", str(self._config)])
+        return self
 
     def open_files(self) -> list[str]:
         """Return what clients have open or locked on the share, as the server tells."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
-from samba_kit import SambaServer, SecondReader
+from samba_kit import SecondReader, Server
 from share_kit import assert_mirrored, json_of, mirror_status, own_folder, processes_of, session_log, start, use_share
 
 #: What a session waits for its mirror at the most.
@@ -23,12 +25,12 @@ import json
 
 def test_acquire():
     log, took = logging.getLogger("lab"), []
-    until = time.monotonic() + 240
+    until = time.monotonic() + LASTS_S
     while not os.path.exists("stop") and time.monotonic() < until:
         before = time.perf_counter()
         log.info("record %d of a session on a share", len(took))
         took.append(time.perf_counter() - before)
-        time.sleep(0.002)
+        time.sleep(PAUSE_S)
     with open("latencies.json", "w") as stream:
         json.dump(took, stream)
     open("last_step", "w").close()
@@ -36,11 +38,21 @@ def test_acquire():
 
 
 class Session:
-    """One session of a rig whose central directory lies on a share."""
+    """One session of a rig whose central directory lies on a share.
 
-    def __init__(self, bench: Any, server: SambaServer, central: Path, rig_id: str = "bench", **keys: Any) -> None:
+    Attributes:
+        stall_s: no record may take so long.
+        pause_s: between two records.
+        lasts_s: its longest duration, if nobody tells it to stop.
+    """
+
+    stall_s = STALL_S
+    pause_s = 0.002
+    lasts_s = 240.0
+
+    def __init__(self, bench: Any, server: Server, central: Path, rig_id: str = "bench", **keys: Any) -> None:
         self.bench, self.server, self.central, self.rig_id = bench, server, central, rig_id
-        bench.steps(UNTIL_STOP)
+        bench.steps(UNTIL_STOP.replace("PAUSE_S", str(self.pause_s)).replace("LASTS_S", str(self.lasts_s)))
         use_share(bench, central, rig_id, **{"mirror_wait_s": WAIT_S, "mirror_finish_s": 240, **keys})
 
     def start(self) -> Session:
@@ -117,7 +129,7 @@ class Session:
             f"{len(took)} records: p50 {parts[49] * 1e6:.0f} us, p99 {parts[98] * 1e6:.0f} us, most {max(took) * 1e3:.2f} ms; "
             f"mirror at the end: {mirror_status(self.folder)}"
         )
-        assert max(took) < STALL_S
+        assert max(took) < self.stall_s
         return self.output
 
     @property
@@ -149,7 +161,7 @@ def is_stuck(process: psutil.Process) -> bool:
     return bool(process.info["status"] == psutil.STATUS_DISK_SLEEP)
 
 
-def assert_whole(server: SambaServer, *sessions: Session, reader: SecondReader | None = None) -> None:
+def assert_whole(server: Server, *sessions: Session, reader: SecondReader | None = None) -> None:
     """Everything is on the server, each line once; nobody has a file open or locked there; a second client reads the same."""
     first = sessions[0]
     first.bench.wait_for(lambda: not server.open_files(), 60)
@@ -157,3 +169,48 @@ def assert_whole(server: SambaServer, *sessions: Session, reader: SecondReader |
     if reader is not None:
         for path in filter(Path.is_file, server.central.rglob("*")):
             assert reader.read(path.relative_to(server.folder).as_posix()) == path.read_bytes(), path
+
+
+def fill(path: Path) -> None:
+    """Take all the space that is left, and what becomes free while doing so."""
+    with open(path, "ab", buffering=0) as stream:
+        for size in (65536, 4096, 512, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    stream.write(bytes(size))
+
+
+def close_settings(server: Server) -> None:
+    """What is connected keeps the rights that it has: the server is restarted, as its administrator would do."""
+    server.settings(read_only=True)
+    server.kill()
+    server.start()
+
+
+def open_settings(server: Server) -> None:
+    server.settings(read_only=False)
+    server.kill()
+    server.start()
+
+
+def close_folder(server: Server) -> None:
+    server.central.chmod(0)
+
+
+def open_folder(server: Server) -> None:
+    server.central.chmod(0o755)
+
+
+def take_folder(server: Server) -> None:
+    shutil.chown(server.central, "root", "root")
+
+
+def give_folder(server: Server) -> None:
+    shutil.chown(server.central, "nobody")
+
+
+RIGHTS = {
+    "share read-only": (close_settings, open_settings),
+    "folder closed": (close_folder, open_folder),
+    "folder read-only": (take_folder, give_folder),
+}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from samba_kit import SambaServer, SecondReader, SmbNetFs
-from scenes import WAIT_S, Session, assert_whole
+from scenes import RIGHTS, WAIT_S, Session, assert_whole, fill
 from share_kit import json_of, mirror_status, session_log
 from undo import Undo
 
@@ -120,51 +118,6 @@ def test_a_share_that_is_full(bench: Any, undo: Undo, client_kind: Any) -> None:
     ballast.unlink()
     session.wait_verified()
     assert_whole(server, session)
-
-
-def fill(path: Path) -> None:
-    """Take all the space that is left, and what becomes free while doing so."""
-    with open(path, "ab", buffering=0) as stream:
-        for size in (65536, 4096, 512, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    stream.write(bytes(size))
-
-
-def close_settings(server: SambaServer) -> None:
-    """What is connected keeps the rights that it has: the server is restarted, as its administrator would do."""
-    server.settings(read_only=True)
-    server.kill()
-    server.start()
-
-
-def open_settings(server: SambaServer) -> None:
-    server.settings(read_only=False)
-    server.kill()
-    server.start()
-
-
-def close_folder(server: SambaServer) -> None:
-    server.central.chmod(0)
-
-
-def open_folder(server: SambaServer) -> None:
-    server.central.chmod(0o755)
-
-
-def take_folder(server: SambaServer) -> None:
-    shutil.chown(server.central, "root", "root")
-
-
-def give_folder(server: SambaServer) -> None:
-    shutil.chown(server.central, "nobody")
-
-
-RIGHTS = {
-    "share read-only": (close_settings, open_settings),
-    "folder closed": (close_folder, open_folder),
-    "folder read-only": (take_folder, give_folder),
-}
 
 
 @pytest.mark.parametrize("how", list(RIGHTS))
