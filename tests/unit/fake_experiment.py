@@ -10,12 +10,16 @@ import ctypes
 import faulthandler
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+if sys.platform == "win32":
+    import msvcrt
+
+import psutil
 
 from pytest_openscope.log.writer import LogWriter
 from pytest_openscope.records.folder import METADATA
@@ -163,19 +167,23 @@ class Fake:
         assert self.client._process is not None
         assert self.client._process.stdin is not None
         fd = self.client._process.stdin.fileno()
-        os.set_inheritable(fd, True)
-        holder = subprocess.Popen(["sleep", "30"], close_fds=False, start_new_session=True)
+        if sys.platform == "win32":
+            os.set_handle_inheritable(msvcrt.get_osfhandle(fd), True)
+        else:
+            os.set_inheritable(fd, True)
+        sleep = [sys.executable, "-c", "import time; time.sleep(30)"]
+        holder = subprocess.Popen(sleep, close_fds=False, start_new_session=True)
         print(json.dumps({"worker": holder.pid}), flush=True)
 
     def do_kill_sidecar(self) -> None:
         assert self.client.pid
-        os.kill(self.client.pid, signal.SIGKILL)
+        psutil.Process(self.client.pid).kill()
 
     def do_sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def do_die(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), 9)  # TerminateProcess on Windows, and 9 its exit code
 
     def do_exit(self, code: int) -> None:
         os._exit(code)
@@ -188,7 +196,10 @@ class Fake:
         ctypes.string_at(0)
 
     def do_hold_gil(self, seconds: int) -> None:
-        ctypes.PyDLL(None).sleep(seconds)
+        if sys.platform == "win32":
+            ctypes.PyDLL("kernel32").Sleep(seconds * 1000)
+        else:
+            ctypes.PyDLL(None).sleep(seconds)
 
     def do_chatter(self) -> None:
         """Log for ever; tells on stdout how many records are certainly in the log."""

@@ -17,13 +17,10 @@ import pytest
 
 pytest.importorskip("apprise", reason="the extra 'alerts' is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
-from sidecar_kit import Run, Start, eventually
+from sidecar_kit import HOW_KILLED, Run, Start, eventually
 
 from pytest_openscope.sidecar import alerts
 from pytest_openscope.sidecar.link import start_finisher
-
-if sys.platform == "win32":
-    pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
 
 ALL = {"on": ["failed", "crashed", "waiting"], "after_s": 0.5, "include_subject_user": False}
 
@@ -126,7 +123,7 @@ def test_what_is_not_asked_for_is_not_told(start: Start, inbox: Inbox) -> None:
 def test_a_process_that_died_is_told(start: Start, inbox: Inbox) -> None:
     ended(start(["ready"], ["step", "acquisition", "video"], ["die"], alerts=ALL, alert_urls=[inbox.url]))
     assert inbox.titles == ["rig1: the session's process or the computer died"]
-    assert "SIGKILL" in inbox.messages[0]["message"]
+    assert HOW_KILLED in inbox.messages[0]["message"]
 
 
 def test_a_crash_that_took_the_sidecar_too_is_told_by_the_next_session(start: Start, inbox: Inbox) -> None:

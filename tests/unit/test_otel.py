@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,15 +16,12 @@ pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra 
 sys.path.insert(0, str(Path(__file__).parent))
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from otlp_kit import Receiver, plain
-from sidecar_kit import Run, Start, eventually
+from sidecar_kit import Run, Start, eventually, kill
 
 from pytest_openscope.log import read_next
 from pytest_openscope.log.lines import read_log
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.sidecar.recovery import recover
-
-if sys.platform == "win32":
-    pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
 
 
 @pytest.fixture
@@ -179,7 +174,7 @@ def test_killed_again_and_again_it_sends_everything_once(start: Start, receiver:
         newest = max(plain(record.attributes)["openscope.log.offset"] for _, _, record in receiver.records)
         assert eventually(lambda note=note, newest=newest: json.loads(note.read_text())["log"] > newest)
         (pid,) = workers(run)
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         Path(f"{gate}{number}").touch()
     sent(run)
     assert lab(receiver) == [f"part {part} {n}" for part in range(3) for n in range(20)]
@@ -255,7 +250,7 @@ def test_a_batch_whose_answer_never_came_is_the_same_batch_again(start: Start, r
         if path == "/v1/logs" and not killed and "x 99" in str(request):
             killed.append(request)
             for pid in workers(run):
-                os.kill(pid, signal.SIGKILL)
+                kill(pid)
             assert eventually(lambda: not workers(run))
         return 200
 

@@ -6,16 +6,11 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.insert(0, str(Path(__file__).parent))
 from sidecar_kit import Start, eventually
 
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.sidecar.recovery import recover
-
-if sys.platform == "win32":
-    pytest.skip("the fake experiment is killed by POSIX signals", allow_module_level=True)
 
 
 def copy_of(share: Path) -> Path:

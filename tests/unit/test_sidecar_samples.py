@@ -11,6 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from sidecar_kit import kill
+
 from pytest_openscope.sidecar.samples import ResourceSampler, Tree, append, disk_of, repair
 from pytest_openscope.system.processes import create_time
 
@@ -22,7 +25,7 @@ def test_the_file_is_an_array_after_every_sample_and_its_cost_does_not_grow(tmp_
     for number in range(50):
         append(path, {"number": number})
         assert [sample["number"] for sample in json.loads(path.read_text())] == list(range(number + 1))
-    for number in range(20_000):
+    for number in range(5_000):
         append(path, {"number": number, "x": "y" * 80})
     start = time.thread_time()
     append(path, {"last": True})
@@ -52,9 +55,8 @@ def test_zeros_of_a_power_cut_are_mended(tmp_path: Path) -> None:
     assert json.loads(path.read_text())[-1] == {"number": 1}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX for the size of files")
 def test_a_full_disk_leaves_the_array_as_it_was(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
     path = tmp_path / "resource_usage.json"
     append(path, {"number": 0})
     code = (
@@ -78,13 +80,13 @@ def test_the_whole_tree_is_counted_from_its_first_second(tmp_path: Path) -> None
         path = tmp_path / "resource_usage.json"
         sampler = ResourceSampler(path, os.getpid(), create_time(os.getpid()), 30.0, str(tmp_path), lambda *a: said.append(a))
         sampler.start()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         while psutil.Process(child).cpu_times().user < 0.1:  # The system counts CPU time in ticks of 10 ms.
             time.sleep(0.01)
         sampler.acquisition_started("camera", process.pid, create_time(process.pid))
-        deadline = time.monotonic() + 10  # Long before the next regular sample, after 30 s.
+        deadline = time.monotonic() + 20  # Before the next regular sample, after 30 s.
         while len(json.loads(path.read_text())) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         sample = json.loads(path.read_text())[-1]
@@ -102,7 +104,7 @@ def test_the_whole_tree_is_counted_from_its_first_second(tmp_path: Path) -> None
         process.kill()
         process.wait()
         process.stdout and process.stdout.close()
-        subprocess.run(["kill", "-9", str(child)], check=False)
+        kill(child)
 
 
 def test_a_child_whose_parent_died_is_still_counted() -> None:
@@ -116,7 +118,7 @@ def test_a_child_whose_parent_died_is_still_counted() -> None:
     process.kill()
     process.wait()
     second = tree.look()
-    os.kill(child, 9)
+    kill(child)
     process.stdout.close()
     assert first is not None
     assert first["processes"] == 2
@@ -164,7 +166,7 @@ def test_a_failing_sample_is_said_once_and_sampling_goes_on(tmp_path: Path) -> N
     sampler.start()
     time.sleep(0.5)
     folder.mkdir()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not (folder / "r.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     sampler.stop()
