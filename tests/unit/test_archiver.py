@@ -75,7 +75,7 @@ class Bench:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def reasons(report: Report) -> dict[tuple[str, str], str]:
@@ -222,6 +222,7 @@ def test_a_file_that_appears_while_ours_is_copied_is_not_replaced(bench: Bench) 
     assert tree(bench.network) == {"a": b"foreign"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX: a folder of Windows holds one of them only")
 def test_names_that_differ_in_case_only_do_not_overwrite_each_other(bench: Bench) -> None:
     """On a share that does not tell them apart, the second one meets another file."""
 
@@ -408,7 +409,7 @@ def test_a_locked_file_is_named_as_such_and_archived_once_it_is_free(bench: Benc
     opened = os.open
 
     def refuse(path: Any, *rest: Any, **named: Any) -> int:
-        if str(path) == str(locked):
+        if str(path).endswith(str(locked)):  # on Windows in its long form
             error = PermissionError(errno.EACCES, "used by another process")
             error.winerror = 32  # type: ignore[attr-defined]
             raise error
@@ -753,7 +754,6 @@ def test_a_file_that_is_no_manifest_stays_untouched(bench: Bench) -> None:
     assert path.read_text() == "[1, 2]"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP there")
 def test_stop_ends_within_a_moment_and_the_rest_follows(bench: Bench) -> None:
     for number in range(30):
         bench.write(f"{number:02}", pattern(MB) * 4)
@@ -769,7 +769,6 @@ def test_stop_ends_within_a_moment_and_the_rest_follows(bench: Bench) -> None:
 
 
 @pytest.mark.stress
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("count", [400, 3000], ids=["threads", "helpers"])
 def test_kills_at_random_moments_until_all_is_there(bench: Bench, count: int) -> None:
     import random
@@ -785,7 +784,7 @@ def test_kills_at_random_moments_until_all_is_there(bench: Bench, count: int) ->
         try:
             process.wait(rng.uniform(0.15, 0.9))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
             kills += 1
         else:
@@ -980,7 +979,6 @@ def test_a_helper_that_dies_costs_a_look_only(helped: Bench, monkeypatch: pytest
     assert not partials(helped)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for children in /proc")
 def test_helpers_end_with_the_process_that_was_killed(bench: Bench) -> None:
     many(bench, 3000)
     process = start(bench)
@@ -995,7 +993,7 @@ def test_helpers_end_with_the_process_that_was_killed(bench: Bench) -> None:
         return bool(found) and bool(partials(bench))
 
     assert kill_when(process, copying), "the run was over before the kill"
-    gone, alive = psutil.wait_procs(found, timeout=5)
+    gone, alive = psutil.wait_procs(found, timeout=30)
     assert len(gone) == len(found)
     assert not alive
     originals = tree(bench.session)
@@ -1008,7 +1006,6 @@ def test_helpers_end_with_the_process_that_was_killed(bench: Bench) -> None:
     assert not partials(bench)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="exit codes of signals")
 def test_stop_ends_helpers_too_and_the_rest_follows(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     many(helped, 2000)
     archiver = helped.archiver(workers=2)
@@ -1023,7 +1020,7 @@ def test_stop_ends_helpers_too_and_the_rest_follows(helped: Bench, monkeypatch: 
     report = archiver.run()
     assert report.stopped
     # The second one is not begun where the first one's start already heard the stop.
-    assert {helper._process.returncode for helper in archiver._helpers} == {-signal.SIGKILL}
+    assert {helper._process.returncode for helper in archiver._helpers} == {-signal.SIGKILL if sys.platform != "win32" else 1}
     assert helped.run().complete
     helped.assert_equal()
 

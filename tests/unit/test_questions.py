@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
+import queue
 import sys
 import threading
 import time
@@ -16,10 +16,8 @@ import pytest
 from pytest_openscope.session.operator import Operator
 from pytest_openscope.session.questions import Form, Questions, ThreadedTerminal
 
-if sys.platform == "win32":
-    pytest.skip("pseudo-terminals of POSIX", allow_module_level=True)
-
-import pty
+if sys.platform != "win32":
+    import pty
 
 
 class Desk:
@@ -27,8 +25,9 @@ class Desk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, terminal: bool = True) -> None:
         self.events: list[dict[str, Any]] = []
-        self.keys, self.child = pty.openpty()
-        monkeypatch.setattr(sys, "stdin", open(self.child, encoding="utf-8", closefd=False))  # noqa: SIM115
+        if terminal and sys.platform != "win32":
+            self.keys, self.child = pty.openpty()
+            monkeypatch.setattr(sys, "stdin", open(self.child, encoding="utf-8", closefd=False))  # noqa: SIM115
         self.questions = Questions(lambda event, **fields: self.events.append({"event": event, **fields}), terminal)
 
     def type(self, text: str) -> None:
@@ -48,6 +47,8 @@ class Desk:
 
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    if sys.platform == "win32":
+        pytest.skip("POSIX: pseudo-terminals; the console of Windows has test_the_thread_that_reads_a_console")
     made = Desk(monkeypatch)
     yield made
     os.close(made.keys)
@@ -106,26 +107,27 @@ def test_a_question_that_nobody_can_answer_any_more_is_given_up(monkeypatch: pyt
     assert desk.questions.ask("Weight? ", "Weight?", Form()) == "26"
 
 
-def test_the_thread_that_reads_a_console(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_that_reads_a_console(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows' way: a line that comes after the page's answer is the next question's; a closed input is told."""
-    reading = io.open(desk.child, encoding="utf-8", closefd=False)  # noqa: SIM115, UP020
+    desk = Desk(monkeypatch, terminal=False)
+    typed: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> str:
-        line = reading.readline()
+        line = typed.get()
         if not line:
             raise EOFError
-        return line.rstrip("\n")
+        return line
 
     monkeypatch.setattr("pytest_openscope.session.questions._REAL_INPUT", read)
     desk.questions._terminal = terminal = ThreadedTerminal()  # type: ignore[assignment]
     desk.later(lambda ident: desk.questions.take(ident, "25"))
     assert desk.questions.ask("Weight? ", "Weight?", Form()) == "25"
     threads = [one.name for one in threading.enumerate()].count("openscope-terminal")
-    desk.later(lambda ident: desk.type("26\n"))
+    desk.later(lambda ident: typed.put("26"))
     assert desk.questions.ask("Weight? ", "Weight?", Form()) == "26"
     assert threads == 1
     assert terminal.line(0.01) is None
-    desk.type("\x04")
+    typed.put("")
     with pytest.raises(EOFError):
         terminal.line(10)
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from git_kit import git
 
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import AcquisitionFacts, Failure, SessionRecord, StepRecord, failures_in
@@ -94,11 +97,6 @@ def test_a_json_file_is_changed_in_place_and_a_broken_one_is_left(tmp_path: Path
     assert not update_json(path, lambda state: state.update(a=2))
     assert path.read_text() == "{"
     assert not update_json(tmp_path / "missing.json", lambda state: None)
-
-
-def git(folder: Path, *args: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    return subprocess.run(["git", *identity, *args], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_revisions_are_read_without_git(tmp_path: Path) -> None:
