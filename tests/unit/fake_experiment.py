@@ -81,7 +81,7 @@ class Fake:
     # -- actions -----------------------------------------------------------------------------------------------------
 
     def do_ready(self) -> None:
-        assert self.client.wait_ready(10.0), self.client.gave_up
+        assert self.client.wait_ready(60.0), self.client.gave_up
 
     def do_tell(self, **more: Any) -> None:
         facts = {"pid": self.client.pid, "gave_up": self.client.gave_up, "restarts": self.client.restarts, **more}
@@ -171,7 +171,7 @@ class Fake:
             os.set_handle_inheritable(msvcrt.get_osfhandle(fd), True)
         else:
             os.set_inheritable(fd, True)
-        sleep = [sys.executable, "-c", "import time; time.sleep(30)"]
+        sleep = [sys.executable, "-c", "import time; time.sleep(300)"]
         holder = subprocess.Popen(sleep, close_fds=False, start_new_session=True)
         print(json.dumps({"worker": holder.pid}), flush=True)
 
@@ -213,7 +213,7 @@ class Fake:
     def do_ending(self, outcome: str = "passed") -> None:
         self.journal.write("ending", outcome=outcome)
 
-    def do_end(self, outcome: str = "passed", wait_s: float = 5.0, until: str = "done") -> None:
+    def do_end(self, outcome: str = "passed", wait_s: float = 60.0, until: str = "done") -> None:
         """End as a session does; ``until`` the mirror's first word, the session leaves before the sidecar is done."""
         (self.metadata / "end_state.json").write_text(json.dumps({"outcome": outcome, "mirror": {"status": "pending"}}))
         self.log.close()

@@ -32,7 +32,7 @@ def kill(pid: int) -> None:
         psutil.Process(pid).kill()
 
 
-def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while True:
         found = condition()
@@ -54,7 +54,7 @@ class Run:
         with open(self.out, "wb") as out:
             self.process = warm.start([sys.executable, str(SCRIPT), str(folder), spec], stdout=out, stderr=out)
 
-    def wait(self, timeout_s: float = 20.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         return self.process.wait(timeout_s)
 
     @property
@@ -66,10 +66,10 @@ class Run:
     def view(self) -> SessionView:
         return SessionView.of(self.folder)
 
-    def finished(self, timeout_s: float = 20.0) -> Run:
+    def finished(self, timeout_s: float = 90.0) -> Run:
         """Wait until the sidecar has done all, and is gone."""
         assert eventually(lambda: self.view.finished, timeout_s), self.sidecar_log()
-        assert eventually(lambda: not self.sidecars(), 5.0)
+        assert eventually(lambda: not self.sidecars(), 60.0)
         return self
 
     def sidecars(self) -> list[int]:
@@ -83,10 +83,10 @@ class Run:
     def kill_sidecars(self) -> None:
         for pid in self.sidecars():
             kill(pid)
-        assert eventually(lambda: not self.sidecars(), 5.0)
+        assert eventually(lambda: not self.sidecars(), 60.0)
         # The main thread of a killed process is a zombie a moment before the others have let go of its files.
         lock = FileLock(self.metadata / WITNESS_JOURNAL)
-        assert lock.acquire(5.0, poll_s=0.01)
+        assert lock.acquire(30.0, poll_s=0.01)
         lock.release()
 
     def sidecar_log(self) -> str:

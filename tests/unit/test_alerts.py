@@ -75,7 +75,7 @@ def free_port() -> int:
 
 def ended(run: Run) -> Run:
     run.wait()
-    return run.finished(40)
+    return run.finished()
 
 
 def everything(run: Run) -> bytes:
@@ -132,7 +132,7 @@ def test_a_crash_that_took_the_sidecar_too_is_told_by_the_next_session(start: St
     run = start(["die"], sidecar=False, alerts=ALL)
     run.wait()
     assert recover(run.folder.parent / "state", run.folder.parent, alert_urls=[inbox.url])
-    run.finished(40)
+    run.finished()
     assert inbox.titles == ["rig1: the session's process or the computer died"]
 
 

@@ -843,6 +843,7 @@ def test_helpers_copy_verify_and_record_plain_files_alone(helped: Bench, monkeyp
     assert not partials(helped)
 
 
+@pytest.mark.timeout(600)  # a minute and a half under Wine
 def test_many_small_files_go_to_helpers_and_few_do_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
     start_helper = Archiver._start_helper
@@ -979,6 +980,7 @@ def test_a_helper_that_dies_costs_a_look_only(helped: Bench, monkeypatch: pytest
     assert not partials(helped)
 
 
+@pytest.mark.timeout(600)
 def test_helpers_end_with_the_process_that_was_killed(bench: Bench) -> None:
     many(bench, 3000)
     process = start(bench)
@@ -1007,7 +1009,7 @@ def test_helpers_end_with_the_process_that_was_killed(bench: Bench) -> None:
 
 
 def test_stop_ends_helpers_too_and_the_rest_follows(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    many(helped, 2000)
+    many(helped, 600)
     archiver = helped.archiver(workers=2)
     begin = archiver._start_helper
 

@@ -124,6 +124,7 @@ def first(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.timeout(900)  # five sessions, of which each takes most of a minute under Wine on a busy computer
 def test_the_tutorial_runs_in_a_folder_of_the_clone(first: Path) -> None:
     runs = {
         ("--dry-run",): (0, "outcome: passed (dry run"),

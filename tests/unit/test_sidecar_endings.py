@@ -21,7 +21,7 @@ POSIX = sys.platform != "win32"
 #: Accesses to nothing are a signal of POSIX, and 0xC0000005 on Windows.
 FAULT = -11 if POSIX else 0xC0000005
 #: A process that hangs is asked for its stacks by a signal before it is killed, which Windows has not.
-GIVEN_UP = (-signal.SIGABRT, -signal.SIGKILL) if sys.platform != "win32" else (signal.SIGTERM,)
+GIVEN_UP = (-signal.SIGABRT, -signal.SIGKILL) if sys.platform != "win32" else (1,)
 CAMERA = "import time\nfor n in range(5): print('frame', n, flush=True)\ntime.sleep(60)"
 STEP = ["step", "acquisition", "video"]
 
@@ -74,7 +74,7 @@ def test_the_acquisition_is_stopped_and_its_last_lines_are_taken_once(start: Sta
     plan = [["ready"], STEP, ["acquire", CAMERA], ["sleep", 0.4], ["batch", ["frame 0", "frame 1"], 0], ["die"]]
     run = start(*plan)
     run.wait()
-    assert eventually(lambda: not list(children_marked(run.folder)), 20.0)
+    assert eventually(lambda: not list(children_marked(run.folder)))
     run.finished()
     lines = run.messages("acquisition.stdout") + run.messages("acquisition.camera.stdout")
     assert [line for line in lines if line.startswith("frame")] == [f"frame {number}" for number in range(5)]
@@ -179,7 +179,7 @@ def test_a_worker_that_holds_the_pipe_open_hides_no_death(start: Start) -> None:
     run.wait()
     worker = psutil.Process(run.told[0]["worker"])
     try:
-        run.finished(25.0)  # The worker would hold the pipe for 30 s.
+        run.finished()  # The worker would hold the pipe for 5 minutes.
         assert worker.is_running()
     finally:
         worker.kill()
@@ -246,7 +246,7 @@ def test_the_rig_lock_is_held_until_the_states_are_written(start: Start) -> None
     run.wait()
     lock = FileLock(run.folder.parent / "state" / "rig.sidecar.lock")
     assert not lock.acquire()
-    assert lock.acquire(10.0, 0.02)
+    assert lock.acquire(60.0, 0.02)
     assert run.json("end_state.json")["outcome"] == "crashed"
     lock.release()
 

@@ -36,6 +36,9 @@ WINE: dict[str, list[str]] = {
         "tests/unit/test_logs_benchmarks.py::test_one_run_gives_lines_a_table_json_and_the_readme",
         "tests/unit/test_logs_benchmarks.py::test_cost_counts_the_cpu_time_of_what_is_done",
     ],
+    "of every process the CPU times of the one that asks are told (GetProcessTimes)": [
+        "tests/unit/test_acquisition_run.py::test_memory_and_cpu_of_the_tree",
+    ],
     "there is no git for Windows in the package registries": [
         "tests/unit/test_checks_measure.py::TestPrograms::test_repositories",
         "tests/plugin/test_experiment_repository.py",
