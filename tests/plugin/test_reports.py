@@ -109,7 +109,7 @@ class Lab:
     def free(self) -> None:
         """End the sidecars that see their reports settle, so that another process may use the outbox."""
         for process in sidecars_of(self.bench.path):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error, OSError):
                 process.kill()
         self.bench.wait_for(lambda: not sidecars_of(self.bench.path))
 

@@ -126,11 +126,11 @@ def test_what_the_session_ran_is_run_again_where_todays_differs(lab: Any) -> Non
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
     text = result.stdout.str()
     for words in (
-        f"tests: {lab.path}/test_experiment.py has changed; the session's is used",
+        f"tests: {lab.path / 'test_experiment.py'} has changed; the session's is used",
         '-    print("gain"',
         '+    print("today"',
-        f"module: {lab.path}/lab_tools.py has changed; the session's is used",
-        f"parameters: {lab.path}/day1.json is gone; the session's is used",
+        f"module: {lab.path / 'lab_tools.py'} has changed; the session's is used",
+        f"parameters: {lab.path / 'day1.json'} is gone; the session's is used",
     ):
         assert words in text
     second = next(folder for folder in lab.folders if folder != first)
@@ -170,7 +170,7 @@ def test_the_rig_is_todays(lab: Any) -> None:
     lab.write("rig.yaml", rig + "camera: {exposure_ms: 5}\n")
     result = _rerun(lab, first)
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
-    assert f"rig: {lab.path}/rig.yaml has changed; today's is used" in result.stdout.str()
+    assert f"rig: {lab.path / 'rig.yaml'} has changed; today's is used" in result.stdout.str()
     assert "+camera: {exposure_ms: 5}" in result.stdout.str()
     assert _json(_newest(lab), "end_state.json")["rig_config"]["camera"] == {"exposure_ms": 5}
     (lab.path / "rig.yaml").unlink()

@@ -18,7 +18,7 @@ import pytest
 import warm
 
 if sys.platform == "win32":
-    pytest.skip("pseudo-terminals of POSIX", allow_module_level=True)
+    pytest.skip("pseudo-terminals of POSIX; of consoles: tests/windows/test_windows_endings.py", allow_module_level=True)
 
 import fcntl
 import pty

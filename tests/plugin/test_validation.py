@@ -344,7 +344,6 @@ def test_without_a_rig_it_says_so(bench: Rig) -> None:
     assert "no rig to validate" in result.stdout.str()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a place where no folder can be made")
 def test_a_dead_output_disk_is_a_finding(bench: Rig) -> None:
     bench.write("disk", "a file")
     rig_file(bench, "", HEAD.replace("sessions", "disk/sessions"))
@@ -442,10 +441,10 @@ def test_a_driver_that_lets_nothing_else_run_fails_its_check(bench: Rig) -> None
     bench.write("lab_drivers.py", HOLDING)
     times = "open_timeout_s: 0.1, check_timeout_s: 0.1, close_timeout_s: 0.1, safe_state_timeout_s: 0.1"
     rig_file(bench, f"grace_s: 0.5\ndevices: {{laser: {{driver: 'lab_drivers:Holding', {times}}}}}\n")
-    started = time.monotonic()
     result = validate(bench, "-k", "test_device", here=False)
-    assert time.monotonic() - started < 60
-    assert result.ret not in (0, 1)
+    # The sidecar ended it. A process that was ended has no exit code of its own on Windows.
+    assert result.ret == 1 if sys.platform == "win32" else result.ret < 0
+    assert "first failure" not in result.stdout.str(), "it came to its end"
     assert kept(bench)["devices[laser]"]["status"] == "fail"
 
 

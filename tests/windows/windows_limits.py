@@ -42,6 +42,9 @@ WINE: dict[str, list[str]] = {
     "there is no git for Windows in the package registries": [
         "tests/unit/test_checks_measure.py::TestPrograms::test_repositories",
         "tests/plugin/test_experiment_repository.py",
+        "tests/plugin/test_rerun.py::test_the_commit_of_a_session_is_run_again",
+        "tests/plugin/test_sessions.py::test_what_cannot_be_known_in_a_dry_run_is_listed_and_refused_by_strict",
+        "tests/plugin/test_validation.py::test_warnings_and_skips",
     ],
 }
 
