@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from pytest_openscope.mirror.audit import audit_day_log as audit
 from pytest_openscope.mirror.day_file import parse_line
@@ -87,18 +90,16 @@ def start(bench: Any, *arguments: object, output: str = "output.txt", **options:
         return bench.start(*arguments, stdout=stream, stderr=subprocess.STDOUT, **options)
 
 
+def living_processes() -> Iterator[tuple[psutil.Process, str, str]]:
+    """All living processes but this one, each with its command line and working directory."""
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                yield process, " ".join(process.cmdline()), process.cwd()
+        except (psutil.Error, OSError):  # of Windows it raises plain errors too
+            continue
+
+
 def processes_of(path: Path) -> list[str]:
     """Command lines of living processes that name ``path`` or work in it."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.pid == os.getpid() or process.info["status"] == psutil.STATUS_ZOMBIE:
-            continue
-        line = " ".join(process.info["cmdline"] or [])
-        try:
-            if str(path) in line or process.cwd() == str(path):
-                found.append(line)
-        except psutil.Error:
-            continue
-    return found
+    return [line for _, line, cwd in living_processes() if str(path) in line or cwd == str(path)]

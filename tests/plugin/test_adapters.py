@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ else:
     pathlib.Path(folder, "run.ap.bin").write_text("spikes") if probe != "lazy" else None
 """
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the program is a script with an interpreter line")
+PROGRAM = "spikeglx-record.cmd" if sys.platform == "win32" else "spikeglx-record"
 
 
 @pytest.fixture
@@ -34,8 +35,13 @@ def lab(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     bench.write("lab_spikeglx.py", module)
     bench.write("lab_spikeglx-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: lab-spikeglx\nVersion: 1.0\n")
     bench.write("lab_spikeglx-1.0.dist-info/entry_points.txt", f"[{point[1]}]\n{point[2]} = {point[3]}\n")
-    bench.write("bin/spikeglx-record", RECORD.format(python=sys.executable)).chmod(0o755)
-    monkeypatch.setenv("PATH", str(bench.path / "bin"), prepend=":")
+    script = RECORD.format(python=sys.executable)
+    if sys.platform == "win32":
+        bench.write("bin/record.py", script)
+        bench.write(f"bin/{PROGRAM}", f'@"{sys.executable}" "%~dp0record.py" %*\n')
+    else:
+        bench.write(f"bin/{PROGRAM}", script).chmod(0o755)
+    monkeypatch.setenv("PATH", str(bench.path / "bin"), prepend=os.pathsep)
     bench.parameters = lambda probe: bench.write(
         "day1.json", json.dumps({"launcher": "SpikeGLX", **({"spikeglx_probe": probe} if probe else {})})
     )
@@ -63,7 +69,7 @@ def test_its_verdict_is_the_sessions(lab: Any, probe: str, words: str) -> None:
 
 def test_its_checks_stop_a_session_before_it_starts(lab: Any) -> None:
     lab.parameters(None)
-    (lab.path / "bin" / "spikeglx-record").unlink()
+    (lab.path / "bin" / PROGRAM).unlink()
     result = lab.run("day1.json")
     assert result.ret == 4
     assert "spikeglx_probe: launcher 'spikeglx' needs the probe's name" in "\n".join(result.errlines)

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from clock_kit import SET_CLOCK, SettableClock, disorder
-from share_kit import assert_mirrored, mirror_status, processes_of, start, use_share
+from share_kit import assert_mirrored, living_processes, mirror_status, processes_of, start, use_share
 
 from pytest_openscope.log.lines import read_log
 
@@ -34,8 +34,8 @@ def clock(bench: Any, monkeypatch: pytest.MonkeyPatch) -> SettableClock:
 def tree_of(pid: int, bench: Any) -> list[int]:
     """Return the pids of an experiment and of all that works for it."""
     found = {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
-    for process in psutil.process_iter(["cmdline"]):
-        if str(bench.path) in " ".join(process.info["cmdline"] or []):
+    for process, line, _ in living_processes():
+        if str(bench.path) in line:
             with contextlib.suppress(psutil.NoSuchProcess):
                 found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
     return sorted(found)

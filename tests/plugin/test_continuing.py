@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from share_kit import processes_of
+
 STEPS = """
 def test_trials(experiment):
     print("gain", experiment.parameters.get("gain"), experiment.parameters.get("token"), experiment.subject_id)
@@ -26,6 +28,7 @@ def test_a_chain_of_sessions(bench: Any) -> None:
     secret = "h7Gq92LmZx"
     bench.run("--param", "gain=3", "--param", f"token={secret}", "--param", "camera.fps=60", "--maxfail=1")
     first = bench.folder
+    bench.wait_for(lambda: not processes_of(first))
     kept, before = contents(first), state(first)
 
     done = bench.run("--continue-session", "last", "--param", "camera.fps=30", "--no-input", ids=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from share_kit import living_processes
 from step_kit import KILL_CODE, PACE
 
 WINDOWS = sys.platform == "win32"
@@ -187,7 +188,7 @@ def test_ending(bench: Any, name: str) -> None:
     ending = ENDINGS[name]
     if WINDOWS and ending.about_posix:
         pytest.skip(ending.about_posix)
-    body = ending.body if ending.laser_off else f"watched(experiment)\n    {ending.body}"
+    body = f"watched(experiment)\n    {ending.body}" if ending.outcome == "crashed" else ending.body
     bench.steps(EXPERIMENT.format(pre=ending.pre, body=body, post=ending.post))
     with open(bench.path / "output.txt", "wb") as output:
         process = bench.start(*ending.flags, stdout=output, stderr=output)
@@ -218,18 +219,12 @@ def assert_no_process_of(bench: Any) -> None:
     """Neither camera nor sidecar may be left."""
 
     def left() -> list[Any]:
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or [])
-            if str(bench.path) in line and "sidecar" in line:
-                found.append(process)
-            elif "frame" in line:
-                try:
-                    if process.cwd() == str(bench.path):
-                        found.append(process)
-                except psutil.Error:
-                    continue
-        return found
+        path = str(bench.path)
+        return [
+            process
+            for process, line, cwd in living_processes()
+            if (path in line and "sidecar" in line) or (cwd == path and "frame" in line)
+        ]
 
     bench.wait_for(lambda: not left())
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import warm
+from share_kit import living_processes
 
 from tests.unit.test_live_page import Stream
 
@@ -27,8 +28,8 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title=
 @pytest.fixture(autouse=True)
 def no_page_stays(bench: Any) -> Iterator[None]:
     yield
-    for process in psutil.process_iter(["cmdline"]):
-        if "pytest_openscope.views.live.__main__" in (process.info["cmdline"] or ()):
+    for process, line, _ in living_processes():
+        if "pytest_openscope.views.live.__main__" in line:
             files = {one.path for one in _files(process)} if process.is_running() else set()
             if any(path.startswith(str(bench.path)) for path in files):
                 process.kill()
@@ -37,7 +38,7 @@ def no_page_stays(bench: Any) -> Iterator[None]:
 def _files(process: psutil.Process) -> list[Any]:
     try:
         return list(process.open_files())
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return []
 
 
