@@ -100,9 +100,12 @@ class Rig:
         return Rig(self.pytester, path)
 
     def at_once(self, check: Callable[[Rig, Any], None], cases: Sequence[Any]) -> None:
-        """Check every case on a rig of its own, all at the same time: for sessions that do little but wait."""
+        """Check every case on a rig of its own, all at the same time: for sessions that do little but wait.
+
+        Where each starts an interpreter of its own, two at a time.
+        """
         rigs = [self.beside(f"rig{number}") for number in range(len(cases))]
-        with ThreadPoolExecutor(len(cases)) as pool:
+        with ThreadPoolExecutor(2 if sys.platform == "win32" else len(cases)) as pool:
             checked = [pool.submit(check, rig, case) for rig, case in zip(rigs, cases, strict=True)]
         for case, one in zip(cases, checked, strict=True):
             if error := one.exception():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +154,12 @@ def test_kill_9_of_the_worker_and_of_the_experiment_in_the_middle(bench: Any) ->
     def copying() -> bool:
         return sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20
 
-    bench.wait_for(copying, 60)
+    bench.wait_for(copying)
     for worker in workers(bench):
         worker.kill()
     process.kill()
     process.wait()
-    bench.wait_for(lambda: job(bench)["done"], 60)
+    bench.wait_for(lambda: job(bench)["done"])
     assert_archived(bench)
     assert bench.end["outcome"] == "crashed"
 
@@ -172,10 +171,10 @@ def test_kill_9_in_the_acquisition_and_the_archive_is_made_without_anybody(bench
     """The archiver had not begun: it runs after the crash, on the dead session's folder."""
     experiment(bench, script=ENDLESS)
     process = bench.start("day1.json")
-    bench.wait_for(lambda: (bench.folder / "data.bin").exists() and "recording" in bench.messages, 60)
+    bench.wait_for(lambda: (bench.folder / "data.bin").exists() and "recording" in bench.messages)
     process.kill()
     process.wait()
-    bench.wait_for(lambda: job(bench)["done"] and not workers(bench), 90)
+    bench.wait_for(lambda: job(bench)["done"] and not workers(bench))
     assert bench.end["rescued"]["steps"] == ["session_archiver"]
     assert_archived(bench)
 
@@ -183,28 +182,28 @@ def test_kill_9_in_the_acquisition_and_the_archive_is_made_without_anybody(bench
 def test_kill_9_of_everything_and_the_next_session_finishes_it(bench: Any) -> None:
     experiment(bench, script=SLOW, workers=1)
     process = bench.start("day1.json")
-    bench.wait_for(lambda: sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20, 60)
+    bench.wait_for(lambda: sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20)
     first = bench.folder
-    everything = [one for one, line, _ in living_processes() if str(first) in line]
-    process.kill()
-    for one in everything:
+    # Stopped first: it must see no other process die, which would make it begin anew.
+    experiment_process = psutil.Process(process.pid)
+    experiment_process.suspend()
+    for one in [experiment_process, *(one for one, line, _ in living_processes() if str(first) in line)]:
         one.kill()
     process.wait()
     bench.wait_for(lambda: not workers(bench))
     assert not job(bench, first)["done"]
     bench.steps("@pytest.mark.acquisition\ndef test_nothing():\n    pass\n")
     assert bench.run("test_experiment.py").ret == 0
-    bench.wait_for(lambda: job(bench, first)["done"], 60)
+    bench.wait_for(lambda: job(bench, first)["done"])
     assert_archived(bench, first)
 
 
 def test_a_step_that_runs_out_of_time_fails_and_the_copying_goes_on(bench: Any) -> None:
     experiment(bench, script=SLOW, workers=1, timeout_s=0.5)
-    began = time.monotonic()
     assert bench.run("day1.json").ret == 1
     assert "it goes on in the background" in bench.messages
-    assert time.monotonic() - began < 50
-    bench.wait_for(lambda: job(bench)["done"], 60)
+    assert next(step["duration_s"] for step in bench.end["steps"] if step["name"] == "session_archiver") < 30
+    bench.wait_for(lambda: job(bench)["done"])
     assert_archived(bench)
 
 
