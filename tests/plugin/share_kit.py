@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -90,16 +91,23 @@ def start(bench: Any, *arguments: object, output: str = "output.txt", **options:
         return bench.start(*arguments, stdout=stream, stderr=subprocess.STDOUT, **options)
 
 
-def living_processes() -> Iterator[tuple[psutil.Process, str, str]]:
-    """All living processes but this one, each with its command line and working directory."""
+def living_processes() -> Iterator[tuple[psutil.Process, str]]:
+    """All living processes but this one, each with its command line."""
     for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                yield process, " ".join(process.cmdline()), process.cwd()
-        except (psutil.Error, OSError):  # of Windows it raises plain errors too
-            continue
+        # A zombie has no command line; to ask for its status is slow on Windows, which has none.
+        with contextlib.suppress(psutil.Error, OSError):  # of Windows it raises plain errors too
+            if process.pid != os.getpid() and (line := " ".join(process.cmdline())):
+                yield process, line
+
+
+def works_in(process: psutil.Process, path: Path) -> bool:
+    """Tell whether this is its working directory."""
+    try:
+        return process.cwd() == str(path)
+    except (psutil.Error, OSError):
+        return False
 
 
 def processes_of(path: Path) -> list[str]:
     """Command lines of living processes that name ``path`` or work in it."""
-    return [line for _, line, cwd in living_processes() if str(path) in line or cwd == str(path)]
+    return [line for process, line in living_processes() if str(path) in line or works_in(process, path)]

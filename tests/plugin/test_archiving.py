@@ -36,7 +36,7 @@ def job(bench: Any, folder: Path | None = None, name: str = "session_archiver") 
 
 
 def workers(bench: Any) -> list[psutil.Process]:
-    return [process for process, line, _ in living_processes() if WORKER in line and str(bench.path) in line]
+    return [process for process, line in living_processes() if WORKER in line and str(bench.path) in line]
 
 
 def assert_archived(bench: Any, folder: Path | None = None) -> None:
@@ -154,8 +154,9 @@ def test_kill_9_of_the_worker_and_of_the_experiment_in_the_middle(bench: Any) ->
     def copying() -> bool:
         return sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20
 
+    victims = bench.wait_for(lambda: workers(bench))
     bench.wait_for(copying)
-    for worker in workers(bench):
+    for worker in victims:
         worker.kill()
     process.kill()
     process.wait()
@@ -182,12 +183,14 @@ def test_kill_9_in_the_acquisition_and_the_archive_is_made_without_anybody(bench
 def test_kill_9_of_everything_and_the_next_session_finishes_it(bench: Any) -> None:
     experiment(bench, script=SLOW, workers=1)
     process = bench.start("day1.json")
-    bench.wait_for(lambda: sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20)
+    bench.wait_for(lambda: workers(bench))
     first = bench.folder
+    others = [one for one, line in living_processes() if str(first) in line]
+    bench.wait_for(lambda: sum(1 for _ in (bench.path / "network").rglob("*.bin")) >= 20)
     # Stopped first: it must see no other process die, which would make it begin anew.
     experiment_process = psutil.Process(process.pid)
     experiment_process.suspend()
-    for one in [experiment_process, *(one for one, line, _ in living_processes() if str(first) in line)]:
+    for one in [experiment_process, *others]:
         one.kill()
     process.wait()
     bench.wait_for(lambda: not workers(bench))

@@ -34,7 +34,7 @@ def clock(bench: Any, monkeypatch: pytest.MonkeyPatch) -> SettableClock:
 def tree_of(pid: int, bench: Any) -> list[int]:
     """Return the pids of an experiment and of all that works for it."""
     found = {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
-    for process, line, _ in living_processes():
+    for process, line in living_processes():
         if str(bench.path) in line:
             with contextlib.suppress(psutil.NoSuchProcess):
                 found |= {process.pid, *(child.pid for child in process.children(recursive=True))}

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from share_kit import living_processes
+from share_kit import living_processes, works_in
 from step_kit import KILL_CODE, PACE
 
 WINDOWS = sys.platform == "win32"
@@ -219,11 +219,10 @@ def assert_no_process_of(bench: Any) -> None:
     """Neither camera nor sidecar may be left."""
 
     def left() -> list[Any]:
-        path = str(bench.path)
         return [
             process
-            for process, line, cwd in living_processes()
-            if (path in line and "sidecar" in line) or (cwd == path and "frame" in line)
+            for process, line in living_processes()
+            if ("sidecar" in line and str(bench.path) in line) or ("frame" in line and works_in(process, bench.path))
         ]
 
     bench.wait_for(lambda: not left())
