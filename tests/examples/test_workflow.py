@@ -33,10 +33,18 @@ def steps(minimal: Example) -> list[dict[str, Any]]:
 
 
 def run(minimal: Example, step: dict[str, Any], **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a step as a job does: in a shell, in the workspace, with this interpreter as its python."""
-    shell = shutil.which("pwsh") if sys.platform == "win32" else shutil.which("bash")
+    """Run a step as a job does: in a shell, in the workspace, with this interpreter as its python.
+
+    On Windows that is PowerShell; where only ``cmd`` is there, in that one, which reads these commands the same way.
+    """
+    shell = next(filter(None, map(shutil.which, ["pwsh", "cmd"] if sys.platform == "win32" else ["bash"])), None)
     if shell is None:
         pytest.skip("no shell")
+    arguments = ["-e", "-c", step["run"]]
+    if Path(shell).stem.lower() == "pwsh":
+        arguments = ["-command", step["run"]]
+    elif sys.platform == "win32":
+        arguments = ["/d", "/c", " && ".join(step["run"].strip().splitlines())]
     binaries = str(Path(sys.executable).parent)
     environment = {
         **minimal.environ,
@@ -46,7 +54,6 @@ def run(minimal: Example, step: dict[str, Any], **environ: str) -> subprocess.Co
         "GITHUB_WORKSPACE": str(minimal.folder),
         **environ,
     }
-    arguments = ["-command", step["run"]] if sys.platform == "win32" else ["-e", "-c", step["run"]]
     return subprocess.run(
         [shell, *arguments], cwd=minimal.folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=600
     )
