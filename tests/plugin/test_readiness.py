@@ -135,7 +135,7 @@ def test_override_is_kept_with_who_gave_it(lab: Rig, monkeypatch: pytest.MonkeyP
 
 
 def test_override_survives_the_death_of_the_session(lab: Rig) -> None:
-    lab.steps("def test_run(): os.kill(os.getpid(), 9)")
+    lab.steps("def test_run(): kill_me()")
     lab.run("--override-readiness", "animal is waiting")
     end = lab.wait_for(lambda: lab.end if lab.end.get("outcome") == "crashed" else None)
     assert end["readiness_override"]["reason"] == "animal is waiting"

@@ -226,7 +226,7 @@ def test_a_failure_is_repeated_with_its_exit_code(bench: Any) -> None:
 
 
 def test_a_session_that_was_killed_can_be_repeated(lab: Any) -> None:
-    lab.steps("def test_acquire():\n    if not os.path.exists('again'): os.kill(os.getpid(), 9)\n")
+    lab.steps("def test_acquire():\n    if not os.path.exists('again'): kill_me()\n")
     lab.run("test_experiment.py")
     first = lab.folder
     lab.wait_for(lambda: _json(first, "end_state.json")["outcome"] == "crashed")

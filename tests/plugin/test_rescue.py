@@ -34,7 +34,7 @@ import pytest
 def test_acquire(experiment):
     (experiment.session_folder / "data.bin").write_bytes(bytes(100))
     experiment.measure("frames", 100)
-    os.kill(os.getpid(), 9)
+    kill_me()
 
 @pytest.mark.post_acquisition(after_crash=True)
 def test_convert(experiment):

@@ -18,7 +18,11 @@ def test_acquire(acquisition):
     acquisition.run(command=[sys.executable, "-c", CHILD], name="camera")
 
 @pytest.mark.post_acquisition
-def test_save():
+def test_save(experiment):
+    log = experiment.session_folder / "launcher_metadata/launcher.log"
+    until = time.monotonic() + 60
+    while "MB at most" not in log.read_text(encoding="utf-8") and time.monotonic() < until:
+        time.sleep(0.05)
     time.sleep(0.5)
 """
 UNTIL_STOP = """

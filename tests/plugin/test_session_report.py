@@ -21,7 +21,7 @@ def page(bench: Any) -> str:
 
 @pytest.mark.parametrize("ending", ["passed", "crashed"])
 def test_it_is_there_after_every_ending(bench: Any, ending: str) -> None:
-    last = "os.kill(os.getpid(), 9)" if ending == "crashed" else "pass"
+    last = "kill_me()" if ending == "crashed" else "pass"
     bench.steps(f"def test_it(experiment):\n    logging.getLogger('lab').info('a word of the lab')\n    {last}\n")
     bench.run()
     text = page(bench)

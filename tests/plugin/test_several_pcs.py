@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import warm
+from step_kit import PACE
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from launcher_sync import LauncherMaster, launcher_slave
@@ -30,8 +31,6 @@ def test_acquire(acquisition):
 def test_save():
     open("saved", "w").close()
 """
-#: Each program starts anew on Windows, which takes seconds: what one node does while the other starts takes that much longer.
-PACE = 6 if sys.platform == "win32" else 1
 needs_terminal = pytest.mark.skipif(sys.platform == "win32", reason="the operator types into a pseudo-terminal of POSIX")
 
 #: Windows' consoles call a program's handler of Ctrl-C in a thread of its own. No console's keys are pressed here.
