@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import Mistake
-from ..system import parse_duration_s
+from ..system import Latch, parse_duration_s
 from .answers import make_exception
 from .driver import LIFECYCLE, LoadError, did_you_mean, load
 from .surface import surface_of
@@ -53,7 +53,7 @@ class Fault:
         """Tell whether any call of ``device`` may meet this fault."""
         return fnmatch.fnmatchcase(device, self.target)
 
-    def strike(self, released: threading.Event, log: logging.Logger) -> None:
+    def strike(self, released: Latch, log: logging.Logger) -> None:
         """Do it: raise, wait, or hang until ``released`` (the device manager is done)."""
         self.struck.set()
         log.warning("injected fault: %s", self.text)

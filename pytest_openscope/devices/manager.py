@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..system import Latch
 from .answers import Answers
 from .calls import Call, Watch, make_in_turn, make_side_by_side
 from .driver import did_you_mean, load
@@ -63,7 +64,7 @@ class Devices(Mapping[str, Any]):
         self._log = log or logging.getLogger("pytest_openscope.devices")
         self._safety = Safety(rig_dir, on_event, self._log, dry_run=dry_run)
         self._loop = EventLoopThread()
-        self._released = threading.Event()
+        self._released = Latch()
         self._lock = threading.RLock()
         self._open: dict[str, OpenDevice] = {}
         self._simulations: dict[str, Simulation] = {}
@@ -211,7 +212,7 @@ class Devices(Mapping[str, Any]):
             What went wrong, one text for each.
         """
         self._closed = True
-        self._released.set()
+        self._released.open()
         deadline = time.monotonic() + deadline_s
         last_first = list(reversed(self._open.values()))
         problems = self._end([one for one in last_first if one.needs_safety and not one.is_safe], "safe_state", deadline)

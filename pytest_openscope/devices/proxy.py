@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..system import Latch
 from .answers import Answers
 from .calls import Watch
 from .faults import Fault
@@ -41,7 +41,7 @@ class Hooks:
 
     name: str
     log: logging.Logger
-    released: threading.Event
+    released: Latch
     answers: Answers = field(default_factory=lambda: Answers({}))
     faults: tuple[Fault, ...] = ()
     contract: Surface | None = None

@@ -11,7 +11,6 @@ import decimal
 import enum
 import functools
 import logging
-import threading
 import typing
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -26,6 +25,7 @@ from pytest_openscope.devices.answers import Answers
 from pytest_openscope.devices.autospec import autospec
 from pytest_openscope.devices.proxy import Hooks, wrap
 from pytest_openscope.devices.surface import surface_of
+from pytest_openscope.system import Latch
 
 Millimetres = NewType("Millimetres", float)
 Chained = TypeVar("Chained", bound="Stage")
@@ -189,7 +189,7 @@ class Loose:
 def simulated(cls: type = Stage, returns: dict[str, Any] | None = None, **params: Any) -> Any:
     """As a dry run makes it: the stand-in within its wrapper."""
     log, answers = logging.getLogger("stage"), Answers(returns or {})
-    hooks = Hooks("stage", log, threading.Event(), answers=answers, contract=surface_of(cls), calls=[])
+    hooks = Hooks("stage", log, Latch(), answers=answers, contract=surface_of(cls), calls=[])
     return wrap(autospec(cls, params), hooks)
 
 
@@ -287,7 +287,7 @@ def test_a_property_without_setter_cannot_be_set(stage: Any) -> None:
     class Mock:
         temperature_c = 3.0
 
-    hooks = Hooks("stage", logging.getLogger("stage"), threading.Event(), contract=surface_of(Stage))
+    hooks = Hooks("stage", logging.getLogger("stage"), Latch(), contract=surface_of(Stage))
     with pytest.raises(AttributeError, match="has no setter"):
         wrap(Mock(), hooks).temperature_c = 20.0
 
