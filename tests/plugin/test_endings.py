@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from share_kit import living_processes, works_in
-from step_kit import KILL_CODE, PACE
+from step_kit import BY_SIDECAR, KILL_CODE, PACE
 
 WINDOWS = sys.platform == "win32"
 
@@ -67,7 +67,6 @@ class Ending:
 
 
 KILLED = {"saved": False, "laser_off": False}
-BY_SIDECAR = 15 if WINDOWS else -9
 KILL_TEXT = f"exit code {KILL_CODE}" if WINDOWS else "SIGKILL"
 FAST = ("--param", "grace_s=1")
 ENDINGS = {

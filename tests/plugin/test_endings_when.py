@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 from share_kit import processes_of
-from step_kit import PACE
+from step_kit import BY_SIDECAR, PACE
 from test_endings_more import assert_whole, laser, write_steps
 
-#: The exit code of an experiment that the sidecar has ended.
-BY_SIDECAR = 15 if sys.platform == "win32" else -9
 SIGNAL_WHILE = """
 import os, signal
 from pytest_openscope.session import opening
