@@ -58,7 +58,7 @@ class DeviceFailure:
         if any(words in text for words in ("Access is denied", "PermissionError", "Resource busy")):
             return "another program holds it: close it (Bonsai, a serial monitor, an earlier session) and try again"
         if port and ("could not open port" in text or isinstance(error, FileNotFoundError)):
-            return f"is it plugged in and switched on? ports here: {_ports() or 'none'}"
+            return f"is it plugged in and switched on?{_ports()}"
         if spec.driver == "subprocess" and isinstance(error, FileNotFoundError):
             return "is the program installed? give its whole path under command:"
         if isinstance(error, TimeoutError):
@@ -86,8 +86,11 @@ class DevicesFailed(Exception):  # noqa: N818 - a sentence, as its message is
 
 
 def _ports() -> str:
+    """Name the serial ports; nothing where they cannot be listed, since that may not take the place of the device's error."""
     try:
         from serial.tools import list_ports
-    except ImportError:
+
+        present = [port.device for port in list_ports.comports()]
+    except Exception:
         return ""
-    return ", ".join(port.device for port in list_ports.comports())
+    return f" ports here: {', '.join(present) or 'none'}"

@@ -127,6 +127,16 @@ class TestSerial:
         with pytest.raises(DevicesFailed, match="is it plugged in"):
             managers({"driver": "serial", "port": "/dev/tty_none"}, False)["x"]
 
+    def test_ports_that_cannot_be_listed_hide_no_error(self, managers: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        from serial.tools import list_ports
+
+        def comports() -> list[Any]:
+            raise OSError("no device manager")
+
+        monkeypatch.setattr(list_ports, "comports", comports)
+        with pytest.raises(DevicesFailed, match=r"(?s)could not open port.*is it plugged in and switched on\?$"):
+            managers({"driver": "serial", "port": "/dev/tty_none"}, False)["x"]
+
     def test_log_io(self, managers: Open, script: str, caplog: pytest.LogCaptureFixture) -> None:
         device = managers({"driver": "serial", "port": "COM3", "mock": script, "log_io": True})["x"]
         with caplog.at_level(logging.INFO, "pytest_openscope.devices"):

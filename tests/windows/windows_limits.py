@@ -26,7 +26,6 @@ POSIX: dict[str, list[str]] = {
 WINE: dict[str, list[str]] = {
     "pyserial's list of ports asks for CM_MapCrToWin32Err, which cfgmgr32 lacks": [
         "tests/unit/test_checks_measure.py::TestPorts::test_serial",
-        "tests/unit/test_devices_drivers.py::TestSerial::test_missing_port_has_a_remedy",
     ],
     "nobody tells which process holds a port (psutil.net_connections)": [
         "tests/unit/test_checks_measure.py::TestPorts::test_tcp",
