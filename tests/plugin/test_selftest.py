@@ -36,6 +36,7 @@ def selftest(folder: Path, *arguments: str, **environment: str) -> tuple[subproc
     return done, json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
 
 
+@pytest.mark.stress
 def test_all_of_it_here(tmp_path: Path) -> None:
     share = tmp_path / "share"
     share.mkdir()
