@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import warm
 from share_kit import assert_mirrored, json_of, mirror_status, own_folder, processes_of, session_log, start, use_share
+from step_kit import PACE
 
 CHATTY = """
 @pytest.mark.pre_acquisition
@@ -28,6 +29,16 @@ def test_acquire(acquisition):
 def test_save():
     open("last_step", "w").write(repr(time.time()))
 """
+#: The last step, once the session log has a warning of the mirror.
+SAVE_WARNED = """
+def test_save(experiment):
+    log = experiment.session_folder / "launcher_metadata" / "launcher.log"
+    until = time.monotonic() + 60
+    while "Central mirror" not in log.read_text(encoding="utf-8") and time.monotonic() < until:
+        time.sleep(0.05)
+"""
+#: How long a session and its sidecar go on for a share that is not there: a mirror worker of its own must have started by then.
+WAIT_S, FINISH_S = (0.5, 1) if sys.platform != "win32" else (2, 30)
 #: Chats until the file ``stop`` appears.
 UNTIL_STOP = """
 def test_acquire():
@@ -50,7 +61,7 @@ def warnings_of(bench: Any) -> list[str]:
 
 @pytest.fixture
 def share(bench: Any) -> Path:
-    path = use_share(bench, bench.path / "share")
+    path = use_share(bench, bench.path / "share", mirror_wait_s=60)
     path.mkdir()
     return path
 
@@ -68,7 +79,7 @@ def test_a_healthy_share(bench: Any, share: Path) -> None:
     assert_mirrored(share, ("bench", bench.folder))
     assert json.loads((own_folder(share, bench.folder) / "end_state.json").read_text())["mirror"]["status"] == "verified"
     assert (own_folder(share, bench.folder) / "resource_usage.json").exists()
-    assert took_s < 5
+    assert took_s < 50
 
 
 def test_the_folder_is_named_after_the_day_of_the_start(bench: Any, share: Path) -> None:
@@ -153,14 +164,14 @@ def test_no_usable_share_at_the_start(bench: Any) -> None:
 
 def no_share_at_the_start(bench: Any, how: str) -> None:
     late = how == "missing"
-    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=4 if late else 1)
+    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=4 * PACE if late else 1)
     spoil(share, how)
-    bench.steps(CHATTY if late else CHATTY.replace("def test_save():", "def test_save():\n    time.sleep(2.5)"))
+    bench.steps(CHATTY if late else CHATTY.replace("def test_save():", SAVE_WARNED))
     result = bench.run()
     took_s = ended_after_s(bench)
     assert result.ret == 0
     assert (bench.end["outcome"], bench.end["lost_records"]) == ("passed", 0)
-    assert took_s < 15
+    assert took_s < 50
     assert len(warnings_of(bench)) == 1
     assert str(share) in warnings_of(bench)[0]
     assert result.stdout.str().count("Central mirror: ") + result.stderr.str().count("Central mirror: ") == 1
@@ -176,7 +187,7 @@ def no_share_at_the_start(bench: Any, how: str) -> None:
 
 
 def test_the_next_session_finishes_the_copy(bench: Any) -> None:
-    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=0.5, mirror_finish_s=1)
+    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=WAIT_S, mirror_finish_s=FINISH_S)
     bench.steps(CHATTY)
     assert bench.run().ret == 0
     (first,) = bench.folders
@@ -194,7 +205,7 @@ def test_the_next_session_finishes_the_copy(bench: Any) -> None:
 
 
 def test_recover_finishes_the_copy_by_hand(bench: Any) -> None:
-    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=0.5, mirror_finish_s=1)
+    share = use_share(bench, bench.path / "server" / "share", mirror_wait_s=WAIT_S, mirror_finish_s=FINISH_S)
     bench.steps(CHATTY)
     assert bench.run().ret == 0
     bench.wait_for(lambda: not processes_of(bench.path))
@@ -220,7 +231,7 @@ def the_share_appears_in_the_middle(bench: Any) -> None:
     share.mkdir(parents=True)
     bench.wait_for(lambda: any("answers again" in entry.message for entry in bench.log))
     (bench.path / "stop").touch()
-    assert process.wait(30) == 0
+    assert process.wait(100) == 0
     assert mirror_status(bench.folder) == "verified"
     assert len(warnings_of(bench)) == 1
     assert "mirror: verified" in (bench.path / "output.txt").read_text()
@@ -240,7 +251,7 @@ def the_share_goes_and_comes_back(bench: Any) -> None:
     away.rename(share)
     bench.wait_for(lambda: any("answers again" in entry.message for entry in bench.log))
     (bench.path / "stop").touch()
-    assert process.wait(30) == 0
+    assert process.wait(100) == 0
     assert mirror_status(bench.folder) == "verified"
     bench.wait_for(lambda: not processes_of(bench.path))
     assert_mirrored(share, ("bench", bench.folder))
