@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _LOGGER = "pytest_openscope.session"
 _LAST_LINES = 200
 _LOOK_S = 0.02
-#: A sidecar that has just been started has little to end.
-_DISCARD_S = 5.0
+#: A sidecar that has just been started has little to end, but a slow computer may still be starting it, and on Windows its open
+#: files keep the folder.
+_DISCARD_S = 30.0
 
 
 def finish(session: SessionState, exit_code: int | None) -> None:
