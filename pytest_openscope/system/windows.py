@@ -18,6 +18,7 @@ if sys.platform == "win32":
     _BASIC_ACCOUNTING = 1
     _BASIC_PROCESS_ID_LIST = 3
     _CTRL_BREAK_EVENT = 1
+    _CLASSES_OF_CONSOLES = ("ConsoleWindowClass", "WineConsoleClass")
     _consoles = threading.Lock()
     _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
     _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
@@ -102,7 +103,7 @@ def in_a_job() -> bool:
 
 
 def titles_of_windows(pids: Collection[int]) -> list[str]:
-    """Return the titles of the visible windows of processes; empty on other systems."""
+    """Return the titles of the visible windows of processes, consoles apart; empty on other systems."""
     titles: list[str] = []
     if sys.platform == "win32":
         user32 = ctypes.WinDLL("user32", use_last_error=True)
@@ -112,6 +113,9 @@ def titles_of_windows(pids: Collection[int]) -> list[str]:
             user32.GetWindowThreadProcessId(wintypes.HWND(window), ctypes.byref(owner))
             if owner.value in pids and user32.IsWindowVisible(wintypes.HWND(window)):
                 text = ctypes.create_unicode_buffer(512)
+                user32.GetClassNameW(wintypes.HWND(window), text, len(text))
+                if text.value in _CLASSES_OF_CONSOLES:
+                    return True
                 user32.GetWindowTextW(wintypes.HWND(window), text, len(text))
                 if text.value.strip():
                     titles.append(text.value.strip())

@@ -61,7 +61,7 @@ def main():
             return
         if fault == "handled":
             print("System.TimeoutException: The camera did not answer.", file=sys.stderr, flush=True)
-            time.sleep(1)
+            time.sleep(60 if "hang" in FAULTS else 1)
         if fault == "warn":
             print("libpng warning: iCCP: known incorrect sRGB profile", file=sys.stderr)
         if fault.startswith("exit:"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from test_acquisition_adapters import Host
 from test_acquisition_octave import pairs, run, texts, until
@@ -25,7 +27,6 @@ from pytest_openscope.acquisition.matlab_engine import MatlabEngine
 
 DATA = Path(__file__).parent / "data"
 PARAMETERS = {"launcher": "matlab", "matlab_engine_connect_timeout_sec": 10, "matlab_engine_connect_poll_interval_sec": 0.05}
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in of MATLAB dies by POSIX signals")
 
 
 class Matlab:
@@ -69,6 +70,14 @@ def matlab(package: Path) -> Iterator[Matlab]:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path / "s")
+
+
+def interrupt() -> None:
+    """As Ctrl-C does; a signal that a process of Windows sends to itself ends it."""
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def in_background(host: Host, parameters: dict[str, Any]) -> tuple[threading.Thread, list[Any]]:
@@ -177,7 +186,7 @@ def test_matlab_is_killed_and_nobody_starts_it_again(tmp_path: Path, matlab: Mat
     parameters = {**PARAMETERS, "matlab_engine_connect_timeout_sec": 0.3, **pairs(frames=10_000)}
     thread, ends = in_background(host, parameters)
     until(lambda: "frame 2" in texts(host))
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     thread.join(20)
     assert "is not ready: no MATLAB shared as 'slap2_launcher' within 0.3 s: no MATLAB is shared" in str(ends[0])
@@ -222,7 +231,7 @@ def test_a_matlab_that_somebody_else_is_connected_to(host: Host, matlab: Matlab)
 
 def test_a_matlab_that_is_shared_and_hangs(host: Host, matlab: Matlab) -> None:
     process = matlab.share()
-    os.kill(process.pid, signal.SIGSTOP)
+    psutil.Process(process.pid).suspend()
     with pytest.raises(AcquisitionFailed, match="within 1 s: it is shared, but does not answer; start MATLAB"):
         run(host, {**PARAMETERS, "matlab_engine_connect_timeout_sec": 1})
 
@@ -247,7 +256,7 @@ def test_values_folders_and_outputs(host: Host, matlab: Matlab, tmp_path: Path) 
 
 def test_a_value_that_the_engine_does_not_take(host: Host, matlab: Matlab) -> None:
     matlab.share()
-    with pytest.raises(AcquisitionFailed, match="FunctionFailed: unsupported Python data type: PosixPath"):
+    with pytest.raises(AcquisitionFailed, match=r"FunctionFailed: unsupported Python data type: (Posix|Windows)Path"):
         run(host, {**PARAMETERS, "matlab_entrypoint": "show", "matlab_entrypoint_args": [Path("a")]})
 
 
@@ -261,7 +270,7 @@ def test_ctrl_c_that_the_package_took_for_itself_is_not_lost(matlab: Matlab, mon
 
 
 def test_ctrl_c_while_it_waits_ends_the_wait(matlab: Matlab) -> None:
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.3, interrupt)
     timer.start()
     begun_s = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ import pytest
 from pytest_openscope.system import process_tree as tree
 from pytest_openscope.system.process_tree import MARK_FOLDER, MARK_NAME, ProcessTree, StopPolicy
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals of POSIX")
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="process groups and signals of POSIX")
 QUICK = StopPolicy(graceful_s=0.6, terminate_s=0.4, kill_s=2.0)
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
@@ -27,6 +27,8 @@ def start() -> Iterator[Start]:
 
     def start(code: str, **arguments: object) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", code]
+        if sys.platform == "win32":
+            arguments["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
         process = subprocess.Popen(command, stdout=subprocess.PIPE, **arguments)  # type: ignore[call-overload]
         processes.append(process)
         assert process.stdout.readline()
@@ -46,19 +48,19 @@ def created(process: subprocess.Popen[bytes]) -> float:
 
 def test_a_gentle_request_is_enough(start: Start) -> None:
     process = start(SLEEP)
-    report = ProcessTree(process.pid, created(process)).stop(QUICK)
+    report = ProcessTree(process.pid, created(process)).stop(StopPolicy(graceful_s=30.0, terminate_s=1.0, kill_s=2.0))
     assert report.request == "graceful"
-    assert len(report.stopped) == 1
-    assert f"(pid {process.pid})" in report.stopped[0]
+    assert any(f"(pid {process.pid})" in text for text in report.stopped)
     assert report.survivors == ()
 
 
 def test_without_grace_it_is_terminated(start: Start) -> None:
     process = start(SLEEP)
     assert ProcessTree(process.pid, created(process)).stop(QUICK, graceful=False).request == "terminate"
-    assert process.wait() == -15
+    assert process.wait() == (-15 if sys.platform != "win32" else 15)
 
 
+@posix_only
 def test_one_that_ignores_everything_is_killed(start: Start) -> None:
     process = start("import signal\nfor n in (2, 15): signal.signal(n, signal.SIG_IGN)\n" + SLEEP)
     started = time.monotonic()
@@ -96,6 +98,7 @@ time.sleep({alive_s})
 """
 
 
+@posix_only
 @pytest.mark.parametrize("leave", ["pass", "os.setpgid(0, 0)"])
 def test_the_group_finds_orphans_of_a_dead_parent(start: Start, leave: str) -> None:
     process = start(ORPHAN.format(leave=leave, alive_s=0.2), start_new_session=True)
@@ -106,6 +109,7 @@ def test_the_group_finds_orphans_of_a_dead_parent(start: Start, leave: str) -> N
     assert ProcessTree(process.pid, at, pgid=process.pid).find() == []
 
 
+@posix_only
 def test_the_mark_finds_daemons_of_this_acquisition_only(start: Start) -> None:
     def daemon(folder: str, name: str) -> subprocess.Popen[bytes]:
         environ = {**os.environ, MARK_FOLDER: folder, MARK_NAME: name}
@@ -123,6 +127,7 @@ def test_the_mark_finds_daemons_of_this_acquisition_only(start: Start) -> None:
     assert len(ProcessTree(ours.pid, at, session_mark=mark + "0").stop(QUICK).stopped) == 1
 
 
+@posix_only
 def test_children_born_while_it_stops_are_stopped_too(start: Start) -> None:
     code = """import signal, subprocess, sys, time
 def more(*_):
@@ -148,7 +153,8 @@ def test_what_may_not_be_stopped_is_named(start: Start, monkeypatch: pytest.Monk
         monkeypatch.setattr(psutil.Process, method, denied)
     report = ProcessTree(process.pid, created(process)).stop(StopPolicy(0.1, 0.1, 0.1))
     assert report.stopped == ()
-    assert [text.endswith("permission denied") for text in report.survivors] == [True]
+    assert report.survivors
+    assert all(text.endswith("permission denied") for text in report.survivors), "its console, too, is a process on Windows"
 
 
 @pytest.mark.parametrize("method", ["name", "ppid", "children", "environ", "cmdline"])
@@ -166,8 +172,9 @@ def test_what_the_system_does_not_tell_of_a_process_does_not_save_it(
     report = ProcessTree(process.pid, started, session_mark="nobody's").stop(QUICK)
     assert report.survivors == ()
     assert process.wait() != 0
-    assert [f"pid {process.pid}" in text for text in report.stopped] == [True]
+    assert [text for text in report.stopped if f"pid {process.pid})" in text or text == f"pid {process.pid}"]
 
 
 def test_it_never_stops_itself() -> None:
-    assert os.getpid() not in [process.pid for process in ProcessTree(os.getpid(), None, pgid=os.getpgid(0)).find()]
+    group = os.getpgid(0) if sys.platform != "win32" else None
+    assert os.getpid() not in [process.pid for process in ProcessTree(os.getpid(), None, pgid=group).find()]

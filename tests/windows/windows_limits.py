@@ -35,6 +35,18 @@ WINE: dict[str, list[str]] = {
         "tests/unit/test_logs_benchmarks.py::test_one_run_gives_lines_a_table_json_and_the_readme",
         "tests/unit/test_logs_benchmarks.py::test_cost_counts_the_cpu_time_of_what_is_done",
     ],
+    "no CTRL_BREAK reaches a program where the standard streams are pipes (GenerateConsoleCtrlEvent: ERROR_INVALID_HANDLE); "
+    "tests/windows/test_windows_endings.py has consoles": [
+        "tests/unit/test_acquisition_together.py::test_when_one_fails_the_others_are_stopped_in_the_declared_order",
+        "tests/unit/test_acquisition_together.py::test_without_an_order_the_last_started_is_stopped_first",
+        "tests/unit/test_acquisition_together.py::test_one_that_is_killed_stops_the_others",
+        "tests/unit/test_acquisition_together.py::test_each_has_limits_of_its_own",
+        "tests/unit/test_acquisition_together.py::test_in_the_background_it_runs_as_long_as_the_others",
+        "tests/unit/test_acquisition_together.py::test_a_stop_that_is_asked_for_stops_all_in_order",
+        "tests/unit/test_acquisition_together.py::test_the_end_of_the_session_stops_all_in_order",
+        "tests/unit/test_acquisition_together.py::test_a_keyboard_interrupt_stops_all_in_order",
+        "tests/unit/test_acquisition_tree.py::test_a_gentle_request_is_enough",
+    ],
     "of every process the CPU times of the one that asks are told (GetProcessTimes)": [
         "tests/unit/test_acquisition_run.py::test_memory_and_cpu_of_the_tree",
     ],
