@@ -44,6 +44,8 @@ class ExperimentRun:
         self._terminal = terminal
         self._terminal_fd = _terminal_fd(config)
         self._variable = os.environ.pop(_RIG_VARIABLE, None)
+        # Where pytest refuses the command line it never comes to unconfigure.
+        config.add_cleanup(self._give_back)
 
     def configure(self) -> None:
         """Read and check everything, then start the session.
@@ -270,9 +272,12 @@ class ExperimentRun:
             if self._view is not None:
                 self._view.close()
             self.log.close()
-            self.log.uninstall()
-            if self._variable is not None:
-                os.environ[_RIG_VARIABLE] = self._variable
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self.log.uninstall()
+        if self._variable is not None:
+            os.environ[_RIG_VARIABLE] = self._variable
 
 
 def _terminal_fd(config: pytest.Config) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import re
 import signal
@@ -87,11 +88,14 @@ class Rig:
         _, _, _, *line = self.command(*arguments, ids=ids, rig=rig)
         # A session keeps SIGINT after its end, since its process is about to leave. This one is not.
         handlers = {number: signal.getsignal(number) for number in HANDLED}
+        logging_as_it_was = logging.Logger.callHandlers, logging.Logger.getEffectiveLevel
         try:
-            return self.pytester.runpytest_inprocess(*line)
+            result = self.pytester.runpytest_inprocess(*line)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        assert (logging.Logger.callHandlers, logging.Logger.getEffectiveLevel) == logging_as_it_was
+        return result
 
     def beside(self, name: str) -> Rig:
         """Return another rig, in a folder below this one."""
