@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from metadata_server import MetadataServer, broken_server
+from step_kit import PACE
 
 PARAMETER_FILES = sorted((Path(__file__).parents[1] / "unit" / "data" / "params").glob("*.json"))
 RIG = "rig_id: bench\noutput_root_folder: sessions\nstate_directory: state\n"
@@ -112,26 +113,26 @@ def test_a_step_that_takes_longer_than_its_own_limit(bench: Any) -> None:
     bench.write(
         "conftest.py",
         "import shutil, time\nreal = shutil.disk_usage\n"
-        "def usage(path):\n    time.sleep(30) if 'sessions' in str(path) else None\n    return real(path)\n"
+        "def usage(path):\n    time.sleep(300) if 'sessions' in str(path) else None\n    return real(path)\n"
         "def pytest_runtest_call(item):\n    if item.name == 'disk_space_check': shutil.disk_usage = usage\n"
         "def pytest_runtest_teardown(item):\n    shutil.disk_usage = real\n",
     )
     step = {"module_path": "disk_space_check", "module_parameters": {"required_free_gb": 1e-6, "timeout_s": 0.5}}
     write_parameters(bench, [step], [])
     result = bench.run("day1.json")
-    assert result.duration < 20
+    assert result.duration < 90
     assert bench.outcomes()["disk_space_check"] == "timeout"
     assert "took longer than 0.5 s" in bench.debug["exception"]
 
 
-@pytest.mark.parametrize("limit", [{"timeout_s": 1}, {"module_parameters": {"timeout_s": 1}}], ids=["entry", "step"])
+@pytest.mark.parametrize("limit", [{"timeout_s": PACE}, {"module_parameters": {"timeout_s": PACE}}], ids=["entry", "step"])
 def test_a_service_that_never_answers_does_not_hold_a_session_up(bench: Any, limit: dict[str, Any]) -> None:
-    with broken_server(lambda _, stop: stop.wait(60) and None) as (url, asked):
-        bench.write("rig.yaml", RIG + f"metadata_service_base_url: {url}\nmetadata_service_timeout: 50\n")
+    with broken_server(lambda _, stop: stop.wait(300) and None) as (url, asked):
+        bench.write("rig.yaml", RIG + f"metadata_service_base_url: {url}\nmetadata_service_timeout: 250\n")
         write_parameters(bench, [{"module_path": "metadata_subject_fetch", **limit}, "example_pre_acquisition_module"])
         result = bench.run("day1.json")
         assert len(asked) == 1
-    assert result.duration < 20
+    assert result.duration < 90
     expected = {"metadata_subject_fetch": "timeout", "example_pre_acquisition_module": "passed", "acquisition": "passed"}
     assert bench.outcomes() == expected
     assert bench.end["outcome"] == "timeout"
@@ -189,7 +190,7 @@ def test_a_session_describes_itself(bench: Any) -> None:
     """In a parameter file, with a real acquisition before it; the schema reads the file."""
     schema = pytest.importorskip("aind_data_schema.core.acquisition")
     bench.write("record.py", "import time\ntime.sleep(0.3)\n")
-    post = ["session_creator", {"module_path": "session_enhancer_bonsai", "module_parameters": {"timeout_s": 30}}]
+    post = ["session_creator", {"module_path": "session_enhancer_bonsai", "module_parameters": {"timeout_s": 90}}]
     more = {"launcher": "python", "script_path": "record.py", "mouse_platform_name": "disc", "protocol_id": [2415]}
     pre = [{"module_path": "mouse_weight_pre_prompt", "module_parameters": {"mouse_weight_g": 20}}]
     write_parameters(bench, pre, post, **more, script_parameters={"a": 1})
@@ -199,7 +200,7 @@ def test_a_session_describes_itself(bench: Any) -> None:
     text = (bench.folder / "acquisition.json").read_text("utf-8")
     found = schema.Acquisition.model_validate_json(text)
     (stream,) = found.data_streams
-    assert 0.3 <= (stream.stream_end_time - stream.stream_start_time).total_seconds() < 30
+    assert 0.3 <= (stream.stream_end_time - stream.stream_start_time).total_seconds() < 90
     assert found.acquisition_start_time <= stream.stream_start_time
     assert float(found.subject_details.animal_weight_prior) == 20
     assert found.acquisition_type == "Bonsai"

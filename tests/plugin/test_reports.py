@@ -280,7 +280,9 @@ def mirrored_unsent(lab: Lab) -> tuple[Path, Path]:
     """A session whose report waits and whose mirror is complete: its folder, and the folder of its copy."""
     share = lab.bench.path / "share"
     share.mkdir()
-    lab.configure(rig=f"centralized_log_directory: {share}\nmirror_finish_s: 1\n")
+    # Its worker must have started by then.
+    finish_s = 30 if sys.platform == "win32" else 1
+    lab.configure(rig=f"centralized_log_directory: {share}\nmirror_finish_s: {finish_s}\n")
     fault = lab.github.fault(status=429, headers={"Retry-After": "3600"}, times=1000)
     lab.fail()
     lab.bench.wait_for(lambda: not sidecars_of(lab.bench.path))
