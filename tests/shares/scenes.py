@@ -52,8 +52,21 @@ class Session:
 
     def __init__(self, bench: Any, server: Server, central: Path, rig_id: str = "bench", **keys: Any) -> None:
         self.bench, self.server, self.central, self.rig_id = bench, server, central, rig_id
-        bench.steps(UNTIL_STOP.replace("PAUSE_S", str(self.pause_s)).replace("LASTS_S", str(self.lasts_s)))
+        self.log_for(self.lasts_s)
         use_share(bench, central, rig_id, **{"mirror_wait_s": WAIT_S, "mirror_finish_s": 240, **keys})
+
+    def log_for(self, lasts_s: float) -> None:
+        """Write its steps: it logs for so long, unless it is told to stop."""
+        self.bench.steps(UNTIL_STOP.replace("PAUSE_S", str(self.pause_s)).replace("LASTS_S", str(lasts_s)))
+
+    def switch_off(self) -> None:
+        """Take the central directory out of its rig's configuration."""
+        lines = (self.bench.path / "rig.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+        self.bench.write("rig.yaml", "".join(line for line in lines if not line.startswith("centralized_log_directory")))
+
+    def latencies(self) -> list[float]:
+        """What each logging call took, in seconds; after the end."""
+        return [float(took) for took in json.loads((self.bench.path / "latencies.json").read_text(encoding="utf-8"))]
 
     def start(self) -> Session:
         """Start it and wait until it logs."""
@@ -119,11 +132,15 @@ class Session:
     def stop(self) -> str:
         """End it; return what it printed. No record has waited for the share."""
         self.ask_to_stop()
+        return self.end()
+
+    def end(self) -> str:
+        """Wait for its end; return what it printed. No record has waited for the share."""
         assert self.join(120) == 0, self.output
         self.sync()
         end = json_of(self.folder, "end_state.json")
         assert (end["outcome"], end["lost_records"]) == ("passed", 0)
-        took = json.loads((self.bench.path / "latencies.json").read_text(encoding="utf-8"))
+        took = self.latencies()
         parts = statistics.quantiles(took, n=100)
         print(
             f"{len(took)} records: p50 {parts[49] * 1e6:.0f} us, p99 {parts[98] * 1e6:.0f} us, most {max(took) * 1e3:.2f} ms; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -321,3 +322,27 @@ def test_pytest_is_killed_while_the_share_hangs(bench: Any, guest: Guest, share:
     server.go_on()
     session.wait_verified()
     assert_sessions_whole(server, session, reader=share.reader)
+
+
+def test_what_the_experiment_notices(bench: Any, guest: Guest, share: Share) -> None:
+    """Sessions without and with a mirror in turn; the rows go into the docs' table."""
+    central = share.mount(guest)
+    rows: dict[str, list[tuple[float, list[float]]]] = {"without a mirror": [], f"{share.kind}, healthy": []}
+    for number in range(3):
+        for mirrored, taken in enumerate(rows.values()):
+            session = GuestSession(bench.beside(f"side{mirrored}_{number}"), guest, share.server, central)
+            session.log_for(20.0)
+            if not mirrored:
+                session.switch_off()
+            began = time.monotonic()
+            session.launch()
+            session.end()
+            taken.append((time.monotonic() - began, session.latencies()))
+            if mirrored:
+                session.wait_verified()
+    for what, taken in rows.items():
+        # The first session of each kind finds nothing in the guest's caches.
+        took = [one for _, many in taken[1:] for one in many]
+        parts = statistics.quantiles(took, n=100)
+        wall_s = statistics.median(wall_s for wall_s, _ in taken[1:])
+        print(f"| {what} | {wall_s:.2f} | {parts[49] * 1e6:.0f} | {parts[98] * 1e6:.0f} | {max(took) * 1e3:.2f} |")
