@@ -29,6 +29,14 @@ from undo import Undo
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+#: Kills all programs that work in a folder, or name it.
+_KILL_ALL = """\
+for each in /proc/[0-9]*; do
+  [ "$each" = "/proc/$$" ] && continue
+  case "$(readlink "$each/cwd") $(tr '\\0' ' ' < "$each/cmdline")" in *"$1"*) kill -KILL "${each#/proc/}";; esac
+done 2> /dev/null
+true
+"""
 #: The host, as the guest sees it.
 HOST = "10.0.2.2"
 ADDRESS = "10.0.2.15"
@@ -155,6 +163,8 @@ class Guest:
         """Take away all mounts of shares; no program had a file or a folder of theirs open any more."""
         mounted, self._mounted = self._mounted, []
         links = self.run("sh", "-c", "ls -l /proc/[0-9]*/cwd /proc/[0-9]*/fd 2>/dev/null || true").decode().splitlines()
+        # What a failed test has left behind must not disturb the next one.
+        self.run("sh", "-c", _KILL_ALL, "sh", "/srv/")
         # At once, since a server that hangs after a failed test would hold up every other way.
         for path in reversed(mounted):
             self.run("umount", "-i", "-l", path)
@@ -285,7 +295,8 @@ class GuestSession(Session):
     def __init__(self, bench: Any, guest: Guest, server: Server, central: Path, **keys: Any) -> None:
         self.guest = guest
         self.place = Path("/srv", f"whole_{uuid.uuid4().hex[:8]}")
-        super().__init__(bench, server, central, **keys)
+        # The report of a session takes an emulated processor minutes.
+        super().__init__(bench, server, central, session_report=False, **keys)
 
     def launch(self) -> None:
         for path in filter(Path.is_file, self.bench.path.iterdir()):
@@ -309,7 +320,9 @@ class GuestSession(Session):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 if what():
                     return
-            assert time.monotonic() < deadline, f"it did not come in time: {self.output[-3000:]}\n{self.guest.console()}"
+            if time.monotonic() > deadline:
+                left = self.guest.processes(self.place, self.central)
+                raise AssertionError(f"it did not come in time: {left}\n{self.output[-3000:]}\n{self.guest.console()}")
 
     def ask_to_stop(self) -> None:
         self.guest.write(self.place / "stop", b"")

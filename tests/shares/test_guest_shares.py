@@ -26,6 +26,10 @@ pytestmark = [
 ]
 
 
+#: What an operator is told of a server that hangs.
+AWAY = "cannot be written (the share does not answer)"
+
+
 @dataclass
 class Share:
     """A server on this computer, and how the guest mounts its share."""
@@ -298,14 +302,15 @@ def test_a_whole_session(bench: Any, guest: Guest, share: Share) -> None:
     session = GuestSession(bench, guest, server, share.mount(guest))
     session.start()
     session.wait_copied()
-    assert not session.told("cannot be written")
+    # An emulated processor may be slow enough at the worker's start for being told of.
+    away, back = session.told(AWAY), session.told("answers again")
     server.hang()
-    session.wait_told("cannot be written")
+    session.wait_for(lambda: session.told(AWAY) > away)
     server.go_on()
-    session.wait_told("answers again")
+    session.wait_for(lambda: session.told("answers again") > back)
     session.stop()
     session.wait_verified()
-    assert session.told("cannot be written") == 1
+    assert session.told(AWAY) == away + 1
     assert_sessions_whole(server, session, reader=share.reader)
 
 
@@ -314,8 +319,9 @@ def test_pytest_is_killed_while_the_share_hangs(bench: Any, guest: Guest, share:
     session = GuestSession(bench, guest, server, share.mount(guest))
     session.start()
     session.wait_copied()
+    away = session.told(AWAY)
     server.hang()
-    session.wait_told("cannot be written")
+    session.wait_for(lambda: session.told(AWAY) > away)
     session.kill()
     session.wait_for(lambda: json_of(session.folder, "end_state.json")["outcome"] == "crashed", 60)
     assert mirror_status(session.folder) == "pending"
@@ -328,7 +334,7 @@ def test_what_the_experiment_notices(bench: Any, guest: Guest, share: Share) -> 
     """Sessions without and with a mirror in turn; the rows go into the docs' table."""
     central = share.mount(guest)
     rows: dict[str, list[tuple[float, list[float]]]] = {"without a mirror": [], f"{share.kind}, healthy": []}
-    for number in range(3):
+    for number in range(2):
         for mirrored, taken in enumerate(rows.values()):
             session = GuestSession(bench.beside(f"side{mirrored}_{number}"), guest, share.server, central)
             session.log_for(20.0)
@@ -341,8 +347,7 @@ def test_what_the_experiment_notices(bench: Any, guest: Guest, share: Share) -> 
             if mirrored:
                 session.wait_verified()
     for what, taken in rows.items():
-        # The first session of each kind finds nothing in the guest's caches.
-        took = [one for _, many in taken[1:] for one in many]
+        took = [one for _, many in taken for one in many]
         parts = statistics.quantiles(took, n=100)
-        wall_s = statistics.median(wall_s for wall_s, _ in taken[1:])
+        wall_s = statistics.median(wall_s for wall_s, _ in taken)
         print(f"| {what} | {wall_s:.2f} | {parts[49] * 1e6:.0f} | {parts[98] * 1e6:.0f} | {max(took) * 1e3:.2f} |")
