@@ -12,21 +12,14 @@ import pytest
 
 from . import hookspecs
 from .session import add_options, rig_config_of
+from .system import is_terminal
 
 if TYPE_CHECKING:
     from .session import ExperimentRun
 
 
-def _terminal_is_there() -> bool:
-    """Tell whether stdin is a terminal; must be asked before pytest's capture replaces it."""
-    try:
-        return sys.stdin is not None and sys.stdin.isatty()
-    except (ValueError, OSError):
-        return False
-
-
 #: pytest's capture replaces stdin before any hook of a plugin runs, hence at import.
-_TERMINAL = _terminal_is_there()
+_TERMINAL = is_terminal(sys.stdin)
 _RUN: pytest.StashKey[ExperimentRun] = pytest.StashKey()
 
 _MARKERS = (

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ..config import ConfigRequest, load, rig_schema
-from ..system import command_line
+from ..system import command_line, is_terminal
 from .common import EXIT_OK, EXIT_USAGE, tell
 
 _RIG = """\
@@ -127,7 +127,7 @@ def init(
     if there:
         tell([f"{folder}: {', '.join(there)} there already -> name another folder; nothing is ever overwritten"])
         return EXIT_USAGE
-    asking = not no_input and not os.environ.get("CI") and sys.stdin is not None and sys.stdin.isatty()
+    asking = not no_input and not os.environ.get("CI") and is_terminal(sys.stdin)
     rig_id = _answer(rig_id, "Name of this rig", platform.node() or "rig", asking)
     usual = "C:/experiment_data" if sys.platform == "win32" else "sessions"
     output_root = _answer(output_root, "Folder for the data", usual, asking)

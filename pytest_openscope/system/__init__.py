@@ -48,7 +48,7 @@ from .processes import (
 )
 from .signals import ConsoleClose, Latch, interrupt_main, on_fork
 from .surroundings import missing_drive, remarks
-from .terminal import RELEASE_TERMINAL, obeys_control_sequences, switch_off_selection
+from .terminal import RELEASE_TERMINAL, is_terminal, obeys_control_sequences, switch_off_selection
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
 from .usage import TreeUsage
 from .windows import Job, in_a_job, send_break
@@ -90,6 +90,7 @@ __all__ = [
     "is_alive",
     "is_deleted",
     "is_stopped",
+    "is_terminal",
     "isolated_python",
     "json_bytes",
     "keep_apart",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 if sys.platform == "win32":
     import ctypes
@@ -12,6 +13,14 @@ if sys.platform == "win32":
 
 #: Gives a terminal its whole height back (no scrolling region), and takes away what stands below the cursor.
 RELEASE_TERMINAL = "\x1b7\x1b[r\x1b8\x1b[J"
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether somebody may type into a stream. For Windows' C runtime, and so for ``isatty()``, NUL is a terminal too."""
+    try:
+        return stream is not None and stream.isatty() and (sys.platform != "win32" or _mode(stream.fileno()) is not None)
+    except (ValueError, OSError):
+        return False
 
 
 def obeys_control_sequences(fd: int) -> bool:

@@ -69,7 +69,9 @@ def assert_whole(bench: Any, outcome: str) -> None:
     """One footer, at the end; the states are JSON and agree; nobody is left."""
     bench.wait_for(lambda: not processes_of(bench.path))
     assert bench.end["outcome"] == outcome
-    assert bench.log[-1].message.startswith(f"outcome: {outcome}")
+    # The mirror may say later that it was slow.
+    last = [entry.message for entry in bench.log if entry.logger != "pytest_openscope.mirror"][-1]
+    assert last.startswith(f"outcome: {outcome}")
     assert footers(bench) == 1
     assert bench.has_debug == (outcome != "passed")
     for path in (bench.folder / "launcher_metadata").glob("*.json"):
@@ -434,6 +436,9 @@ def test_a_deleted_session_folder_is_no_success(bench: Any) -> None:
     bench.wait_for(lambda: not processes_of(bench.path))
 
 
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows closes no descriptor from which another thread reads: the step would wait for good"
+)
 def test_no_line_lands_in_a_file_of_the_step(bench: Any) -> None:
     """The step closes descriptors that are not its own, then opens files: they must not get the session's numbers."""
     body = (

@@ -143,3 +143,9 @@ def test_windows_itself_selects_nothing_meanwhile(tmp_path: Path) -> None:
         if done.returncode == 3:
             pytest.skip("this Windows gives no console")
         assert path.read_text() == "False True"
+
+
+def test_nobody_types_into_the_null_device() -> None:
+    code = "import sys; from pytest_openscope.system import is_terminal; print(is_terminal(sys.stdin), is_terminal(None))"
+    done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

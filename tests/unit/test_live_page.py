@@ -89,7 +89,7 @@ class Stream:
             pass
         self.events.put(("closed", None))
 
-    def until(self, wanted: Callable[[str, Any], Any], timeout_s: float = 20.0) -> Any:
+    def until(self, wanted: Callable[[str, Any], Any], timeout_s: float = 100.0) -> Any:
         deadline = time.monotonic() + timeout_s
         while True:
             kind, data = self.events.get(timeout=max(0.01, deadline - time.monotonic()))
