@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from windows_limits import wine_version
 
 from pytest_openscope.log import LogFollower
 from pytest_openscope.log.lines import encode_record
@@ -310,7 +312,8 @@ class TestWhoMayDoWhat:
             status, _, body = page.get(path)
             assert (status, page.token.encode() in body) == (404, False)
         connections = {one.laddr.ip for one in psutil.Process(page.pid).net_connections() if one.status == "LISTEN"}
-        assert connections == {"127.0.0.1"}
+        # Wine does not tell which process holds a port.
+        assert connections == ({"127.0.0.1"} if wine_version() is None else set())
 
     def test_only_named_pictures_of_the_session(self, folder: Folder, serve: Any, tmp_path: Path) -> None:
         (tmp_path / "secret.png").write_bytes(b"secret")
@@ -476,5 +479,6 @@ class TestAddresses:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            with pytest.raises(OSError, match="in use"):
+            with pytest.raises(OSError) as refused:
                 LiveServer("127.0.0.1", taken.getsockname()[1])
+            assert refused.value.errno == errno.EADDRINUSE
