@@ -217,7 +217,7 @@ def test_a_damaged_journal_still_gives_an_ending(tmp_path: Path) -> None:
     finish_session(view, Journal(folder / METADATA / "witness.jsonl"), exit_code=KILLED)
     assert json.loads((folder / METADATA / "end_state.json").read_text())["outcome"] == "crashed"
     assert json.loads((folder / METADATA / "debug_state.json").read_text())["failure"]["message"].startswith(
-        f"the experiment process was {HOW_KILLED}"
+        ("the experiment process was ended by SIGKILL", "the experiment process ended with exit code 9")
     )
 
 
