@@ -162,16 +162,24 @@ class Guest:
     def unmount(self) -> None:
         """Take away all mounts of shares; no program had a file or a folder of theirs open any more."""
         mounted, self._mounted = self._mounted, []
-        links = self.run("sh", "-c", "ls -l /proc/[0-9]*/cwd /proc/[0-9]*/fd 2>/dev/null || true").decode().splitlines()
+        deadline = time.monotonic() + 60
+        # A killed worker lets go of its files a moment after its end.
+        while (used := self._open_below(mounted)) and time.monotonic() < deadline:
+            time.sleep(1.0)
         # What a failed test has left behind must not disturb the next one.
         self.run("sh", "-c", _KILL_ALL, "sh", "/srv/")
         # At once, since a server that hangs after a failed test would hold up every other way.
         for path in reversed(mounted):
             self.run("umount", "-i", "-l", path)
-        assert not [link for link in links for path in mounted if str(path) in link]
+        assert not used, used
         mounts = self.run("cat", "/proc/mounts").decode()
         assert " cifs " not in mounts
         assert " nfs4 " not in mounts
+
+    def _open_below(self, folders: list[Path]) -> list[str]:
+        """Return what programs have open below folders, or work in."""
+        links = self.run("sh", "-c", "ls -l /proc/[0-9]*/cwd /proc/[0-9]*/fd 2>/dev/null || true").decode().splitlines()
+        return [link for link in links for path in folders if str(path) in link]
 
 
 class GuestMirror:
