@@ -74,10 +74,13 @@ class Run:
 
     def sidecars(self) -> list[int]:
         found = []
-        for process in psutil.process_iter(["cmdline", "status"]):
-            line = process.info["cmdline"] or []
-            if str(self.folder) in line and "--folder" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+        for process in psutil.process_iter():
+            try:
+                line = process.cmdline()
+                if str(self.folder) in line and "--folder" in line and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+            except (psutil.Error, OSError):  # Windows refuses some that are about to end by plain errors
+                continue
         return found
 
     def kill_sidecars(self) -> None:
