@@ -26,7 +26,7 @@ import pytest
 from _pytest.fixtures import FixtureDef
 from _pytest.runner import SetupState
 
-from ..system import ConsoleClose, awake_s, interrupt_main, on_fork
+from ..system import ConsoleClose, Waker, awake_s, interrupt_main, on_fork
 
 if TYPE_CHECKING:
     from _pytest.outcomes import Failed
@@ -92,6 +92,8 @@ class Interrupts:
         self.count = 0
         self.cause = ""
         self.console = ConsoleClose(on_break=lambda: self.request(_NAMES["SIGBREAK"]))
+        self._heard_at = 0.0
+        self._waker: Waker | None = None
 
     def install(self) -> None:
         """Take the handlers; does nothing outside the main thread, where Python allows none."""
@@ -102,8 +104,13 @@ class Interrupts:
             self._mine[getattr(signal, name)] = self._handle
         if sys.platform != "win32":
             self._mine[signal.SIGUSR1] = self._handle_timeout
+            if signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
+                self._mine[signal.SIGURG] = _wake
         for number, handler in self._mine.items():
             self._saved[number] = signal.signal(number, handler)
+        if sys.platform != "win32":
+            self._waker = Waker([getattr(signal, name) for name in names], lambda: self._heard_at)
+            self._waker.start()
         on_fork(self, Interrupts.restore)
         self.console.install()
 
@@ -131,6 +138,8 @@ class Interrupts:
 
         After the session Python's own handler stays away: this one does the same, once pytest has had time to leave.
         """
+        if self._waker is not None:
+            self._waker.stop()
         for number, handler in self._saved.items():
             if handler is not None and not (handler is signal.default_int_handler and self._over_at is not None):
                 signal.signal(number, handler)
@@ -158,6 +167,7 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
+        self._heard_at = time.monotonic()
         if self._timeout and sys.platform == "win32" and not self.console.cause:
             self._handle_timeout(number, frame)
             return
@@ -282,6 +292,10 @@ class Interrupts:
             self._on_interrupt(1, self.cause)
         text = f"interrupted by {self.cause}"
         raise StepInterrupted(text, pytrace=True).with_traceback(error.__traceback__) from error.__cause__
+
+
+def _wake(number: int, frame: FrameType | None) -> None:
+    """Handle the signal by which the main thread's system call was interrupted: the other handlers run with this one."""
 
 
 def _ignore_ctrl_c() -> None:

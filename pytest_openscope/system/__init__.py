@@ -46,7 +46,7 @@ from .processes import (
     step_back,
     window_titles,
 )
-from .signals import ConsoleClose, Latch, interrupt_main, on_fork
+from .signals import ConsoleClose, Latch, Waker, interrupt_main, on_fork
 from .surroundings import missing_drive, remarks
 from .terminal import RELEASE_TERMINAL, is_terminal, obeys_control_sequences, switch_off_selection
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
@@ -73,6 +73,7 @@ __all__ = [
     "StopPolicy",
     "StopReport",
     "TreeUsage",
+    "Waker",
     "age_s",
     "awake_s",
     "boot_id",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
+
+from .files import keep_apart
 
 if sys.platform == "win32":
     import ctypes
@@ -25,6 +28,8 @@ CAUSES = {
     6: "shutdown",
     CLOSE_REQUEST: "asked to close (taskkill, a scheduled task)",
 }
+#: How long a handler may take to run until its thread is interrupted, and again.
+_MOMENTS_S = (0.1, 0.4, 1.5)
 #: Longer than any time that Windows gives.
 _HOLD_S = 60.0
 #: Locks cannot be interrupted on Windows before Python 3.14, so a wait there is made of slices.
@@ -92,6 +97,69 @@ class ConsoleClose:
         routine, self._routine = self._routine, None
         if sys.platform == "win32" and routine is not None:
             ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(routine, False)
+
+
+class Waker:
+    """Lets the main thread run the handler of a signal at once that its system call did not notice.
+
+    Python runs handlers between two instructions of the main thread. A signal that comes after the last instruction and before
+    a sleep has begun (other threads may run in between), or that the system gives to another thread, is heard only when the
+    sleep is over: a Ctrl-C could wait for an hour. The C handler also writes a byte (``signal.set_wakeup_fd``). A thread reads
+    it and, where no handler has run a moment later, interrupts the main thread's system call by ``SIGURG``, which nobody else
+    needs to hear and which is ignored where it has no handler. Windows needs none of it: a sleep there waits for an event that
+    the C handler sets.
+
+    Args:
+        numbers: the signals that must be heard.
+        heard_at: when, by ``time.monotonic``, a handler of theirs ran last.
+    """
+
+    def __init__(self, numbers: Collection[int], heard_at: Callable[[], float]) -> None:
+        self._numbers = frozenset(numbers)
+        self._heard_at = heard_at
+        self._before: int | None = None
+        self._fds: tuple[int, int] = (-1, -1)
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to listen; called in the main thread."""
+        if sys.platform == "win32":
+            return
+        read, write = map(keep_apart, os.pipe())
+        os.set_blocking(write, False)
+        self._fds = read, write
+        self._before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, args=(read,), name="openscope-signals", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give back what was there before; called in the main thread, and in a fork, where the listening thread is not."""
+        if self._before is None or self._thread is None:
+            return
+        signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
+        self._before = None
+        # The thread closes its end when it finds the other one closed.
+        orphaned = self._fds if not self._thread.is_alive() else self._fds[1:]
+        for fd in orphaned:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _listen(self, fd: int) -> None:
+        with contextlib.suppress(OSError):  # A step may close descriptors that are not its own.
+            self._listen_to(fd)
+            os.close(fd)
+
+    def _listen_to(self, fd: int) -> None:
+        while came := os.read(fd, 64):
+            if self._numbers.isdisjoint(came):
+                continue
+            came_at = time.monotonic()
+            for moment_s in _MOMENTS_S:
+                time.sleep(moment_s)
+                if self._heard_at() >= came_at - _MOMENTS_S[0]:
+                    break
+                if sys.platform != "win32":
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
 
 
 def on_fork(owner: Any, restore: Callable[[Any], None]) -> None:

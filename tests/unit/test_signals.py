@@ -91,3 +91,45 @@ def test_windows_takes_the_handler_and_gives_it_back() -> None:
     console.over()
     assert console._routine is None
     assert signal.getsignal(signal.SIGINT) is not None
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="POSIX gives a signal to any thread; a sleep of Windows' waits for an event"
+)
+def test_a_signal_that_the_sleep_of_the_main_thread_did_not_notice_is_heard_at_once() -> None:
+    """It goes to another thread: what that does to the sleep is what a signal does that comes just before the sleep begins."""
+    heard: list[tuple[int, str]] = []
+    interrupts = Interrupts(lambda count, cause: heard.append((count, cause)))
+    before = signal.getsignal(signal.SIGURG), threading.active_count()
+    interrupts.install()
+    interrupts.in_loop(True)
+    sleeping = threading.Event()
+
+    def elsewhere() -> None:
+        sleeping.wait()
+        time.sleep(0.2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    other = threading.Thread(target=elsewhere)
+    other.start()
+    began = time.monotonic()
+
+    def step() -> None:
+        with interrupts.window():
+            sleeping.set()
+            time.sleep(60)
+
+    try:
+        with pytest.raises(StepInterrupted, match="Ctrl-C"):
+            step()
+    finally:
+        interrupts.restore()
+    assert time.monotonic() - began < 30
+    assert heard == [(1, "Ctrl-C")]
+    other.join()
+    interrupts.restore()
+    until = time.monotonic() + 10
+    while threading.active_count() > before[1] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert (signal.getsignal(signal.SIGURG), threading.active_count()) == before
+    assert signal.set_wakeup_fd(-1) == -1
