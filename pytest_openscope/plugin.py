@@ -12,14 +12,27 @@ import pytest
 
 from . import hookspecs
 from .session import add_options, rig_config_of
-from .system import is_terminal
 
 if TYPE_CHECKING:
     from .session import ExperimentRun
 
 
+def _terminal_is_there() -> bool:
+    """Tell whether stdin is a terminal; must be asked before pytest's capture replaces it."""
+    try:
+        there = sys.stdin is not None and sys.stdin.isatty()
+    except (ValueError, OSError):
+        return False
+    if there and sys.platform == "win32":
+        # Only there a stream may be called a terminal that is none.
+        from .system import is_terminal
+
+        return is_terminal(sys.stdin)
+    return there
+
+
 #: pytest's capture replaces stdin before any hook of a plugin runs, hence at import.
-_TERMINAL = is_terminal(sys.stdin)
+_TERMINAL = _terminal_is_there()
 _RUN: pytest.StashKey[ExperimentRun] = pytest.StashKey()
 
 _MARKERS = (
