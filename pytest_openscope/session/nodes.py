@@ -217,7 +217,7 @@ class Nodes:
             self._start()
 
     def _change(self, node: Node) -> None:
-        before = self._others.get(node.name, replace(node, state="preparing"))
+        before = self._others.get(node.name, replace(node, state="preparing", fault="", reason=""))
         self._others[node.name] = node
         if (before.state, before.fault) != (node.state, node.fault):
             self._on_change(before, node)

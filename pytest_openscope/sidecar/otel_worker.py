@@ -1,7 +1,7 @@
 """The process that sends sessions to an OpenTelemetry collector: from their own files, each from where the last batch ended.
 
 ``main([job])`` takes the job as JSON: ``session_folder`` and ``otel`` (the settings). A line on stdin says that this session is
-over; the end of stdin ends the process at once. Reports go to stdout, one JSON object a line.
+over; the end of stdin ends the process, after the batch that is on its way. Reports go to stdout, one JSON object a line.
 
 How far a session is sent stands in its note in the rig's state directory, written after each batch that the collector has
 accepted: a kill at any moment loses nothing. Where it hits between the collector's answer and the note, that one batch is sent
@@ -37,6 +37,10 @@ _LOOK_S = 5.0
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 #: With the session over, and a bounded time left.
 _RETRY_AT_THE_END_S = 1.0
+#: How long a batch that is on its way may take to be answered, and noted, once nobody is there to whom it matters.
+_LAST_BATCH_S = 2.0
+#: Set when the sidecar is gone.
+_alone = threading.Event()
 
 
 class Stream:
@@ -83,9 +87,9 @@ class Stream:
         # Of an earlier session nobody but its own sidecar knows when its log is complete.
         complete = self.view.ended is not None and (self.over if self.own else self.view.finished)
         senders = {"logs": self._send_logs, "metrics": self._send_metrics, "traces": self._send_traces}
-        accepted = sum(senders[signal](collector, self.data, complete) for signal in self.signals)
+        accepted = sum(0 if _alone.is_set() else senders[signal](collector, self.data, complete) for signal in self.signals)
         self.drained = accepted == 0
-        if complete and self.drained:
+        if complete and self.drained and not _alone.is_set():
             self.done = True
             self._keep(done=True)
         return accepted
@@ -143,13 +147,13 @@ class Worker:
 
     def run(self) -> None:
         """Send until stdin ends."""
-        while True:
+        while not _alone.is_set():
             self._look()
             accepted, problem = 0, ""
             try:
                 for stream in list(self.streams.values()):
                     report(alive=True)
-                    accepted += self._turn(stream)
+                    accepted += 0 if _alone.is_set() else self._turn(stream)
                 self._failures = 0
             except OutageError as outage:
                 problem = str(outage)
@@ -209,17 +213,20 @@ class Worker:
 
 
 def report(**what: Any) -> None:
-    """Tell the sidecar; without one there is nothing to do."""
+    """Tell the sidecar."""
     try:
         os.write(1, json.dumps(what).encode("ascii") + b"\n")
     except OSError:
-        os._exit(0)
+        _alone.set()
 
 
 def _listen(orders: queue.SimpleQueue[bytes]) -> None:
     with contextlib.suppress(OSError):
         for line in lines_of(0):
             orders.put(line)
+    _alone.set()
+    orders.put(b"")  # Wakes the other thread.
+    time.sleep(_LAST_BATCH_S)
     os._exit(0)
 
 
@@ -230,6 +237,7 @@ def main(args: Sequence[str]) -> int:
         worker = Worker(json.loads(args[0]))
         threading.Thread(target=_listen, args=(worker.orders,), daemon=True).start()
         worker.run()
+        os._exit(0)
     except Exception:
         report(crash=traceback.format_exc()[-3000:])
     return 3

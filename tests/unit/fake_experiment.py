@@ -103,6 +103,11 @@ class Fake:
     def do_record(self, text: str, phase: str = "", step: str = "", logger: str = "lab", level: str = "INFO") -> None:
         self.log.record(level, logger, text, phase, step)
 
+    def do_hear(self, text: str) -> None:
+        """Wait until the sidecar has said so."""
+        while not any(text in message.get("text", "") for message in list(self.messages)):
+            time.sleep(0.01)
+
     def do_wait_for(self, path: str) -> None:
         while not Path(path).exists():
             time.sleep(0.01)
