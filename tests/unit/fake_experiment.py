@@ -198,7 +198,11 @@ class Fake:
         os._exit(code)
 
     def do_segfault(self) -> None:
-        ctypes.string_at(0)
+        if sys.platform == "win32":
+            # What ctypes calls is guarded there: it would be an OSError.
+            faulthandler._raise_exception(0xC0000005)
+        else:
+            ctypes.string_at(0)
 
     def do_hold_gil(self, seconds: int) -> None:
         if sys.platform == "win32":

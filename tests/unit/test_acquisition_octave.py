@@ -202,8 +202,12 @@ def test_what_ignores_the_cancel_is_killed_with_its_children(host: Host) -> None
     assert caught.value.facts.survivors == []
     pid = pid_of(host)
     until(lambda: not psutil.pid_exists(pid))
-    left = [process for process in psutil.process_iter(["status"]) if _group(process.pid) == pid]
-    assert not [process for process in left if process.info["status"] != psutil.STATUS_ZOMBIE]
+    until(lambda: not _living_in_group(pid))
+
+
+def _living_in_group(group: int) -> list[psutil.Process]:
+    members = [process for process in psutil.process_iter(["status"]) if _group(process.pid) == group]
+    return [process for process in members if process.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 def _group(pid: int) -> int:

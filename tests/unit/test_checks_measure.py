@@ -119,8 +119,10 @@ class TestPrograms:
         start = "import subprocess, sys, os; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'],"
         start += " start_new_session=True, stdout=subprocess.DEVNULL); print(p.pid, flush=True)"
         environment = {**os.environ, "OPENSCOPE_SESSION_UUID": "mouse_2026-01-01_10-00-00"}
-        done = subprocess.run([sys.executable, "-c", start], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        pid = int(done.stdout)
+        # No pipe, which the process that stays would hold open on Windows.
+        with open(tmp_path / "pid", "wb") as stream:
+            subprocess.run([sys.executable, "-c", start], env=environment, stdout=stream, check=True)
+        pid = int((tmp_path / "pid").read_text(encoding="ascii"))
         # psutil keeps what it has seen: here a process that had this number before.
         (seen,) = (process for process in psutil.process_iter() if process.pid == pid)
         seen._ident = (pid, 1.0)

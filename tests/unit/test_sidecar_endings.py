@@ -154,7 +154,8 @@ def test_a_call_that_holds_the_gil_is_ended_at_its_deadline(start: Start) -> Non
     end, debug = run.json("end_state.json"), run.json("debug_state.json")
     assert (end["outcome"], end["failures"][0]["kind"]) == ("timeout", "timeout")
     assert "step video timed out after 0.2 s: the experiment process did not come back and was killed" in debug["exception"]
-    assert "do_hold_gil" in debug["faulthandler"]
+    if sys.platform != "win32":  # There the sidecar cannot ask for the stacks.
+        assert "do_hold_gil" in debug["faulthandler"]
     assert end["steps"][0]["outcome"] == "timeout"
 
 

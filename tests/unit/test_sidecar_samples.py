@@ -17,6 +17,8 @@ from sidecar_kit import kill
 from pytest_openscope.sidecar.samples import ResourceSampler, Tree, append, disk_of, repair
 from pytest_openscope.system.processes import create_time
 
+#: On Windows the console that was made for a program is a process of its own.
+WITH_A_CHILD = (2, 3) if sys.platform == "win32" else (2,)
 BURN = "import time\nend=time.time()+30\nwhile time.time()<end: pass"
 
 
@@ -90,7 +92,7 @@ def test_the_whole_tree_is_counted_from_its_first_second(tmp_path: Path) -> None
         while len(json.loads(path.read_text())) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         sample = json.loads(path.read_text())[-1]
-        assert sample["acquisition"]["processes"] == 2
+        assert sample["acquisition"]["processes"] in WITH_A_CHILD
         assert sample["acquisition"]["cpu_percent"] > 0
         assert sample["launcher"]["memory_mb"] > 0
         assert set(sample["system"]) == {"cpu_percent", "memory", "disk", "disks"}
@@ -121,9 +123,9 @@ def test_a_child_whose_parent_died_is_still_counted() -> None:
     kill(child)
     process.stdout.close()
     assert first is not None
-    assert first["processes"] == 2
+    assert first["processes"] in WITH_A_CHILD
     assert second is not None
-    assert second["processes"] == 1
+    assert 1 <= second["processes"] < first["processes"]
 
 
 def test_another_process_with_the_same_pid_is_not_taken() -> None:

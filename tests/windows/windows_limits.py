@@ -26,6 +26,7 @@ POSIX: dict[str, list[str]] = {
 WINE: dict[str, list[str]] = {
     "pyserial's list of ports asks for CM_MapCrToWin32Err, which cfgmgr32 lacks": [
         "tests/unit/test_checks_measure.py::TestPorts::test_serial",
+        "tests/unit/test_devices_drivers.py::TestSerial::test_ports_that_cannot_be_listed_hide_no_error",
     ],
     "nobody tells which process holds a port (psutil.net_connections)": [
         "tests/unit/test_checks_measure.py::TestPorts::test_tcp",
