@@ -111,6 +111,10 @@ class ExperimentSession(SessionState):
 
     def _announce_deadline(self, kill_at: float | None, what: str) -> None:
         self.journal.write("deadline", kill_at=kill_at, what=what)
+        if sys.platform != "win32":
+            # The sidecar asks for the stacks by SIGABRT. Written by a timer's thread while others run, as after Ctrl-Z, they
+            # can crash the process.
+            return
         if kill_at is None:
             faulthandler.cancel_dump_traceback_later()
         elif self.faults is not None:

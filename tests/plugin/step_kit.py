@@ -16,7 +16,7 @@ KILL: int = getattr(signal, "SIGKILL", 9)
 KILL_CODE = KILL if sys.platform == "win32" else -KILL
 
 #: And that of an experiment that its sidecar has ended.
-BY_SIDECAR = 1 if sys.platform == "win32" else -9
+BY_SIDECAR = 1 if sys.platform == "win32" else -6
 #: By how much longer the limits of time of sessions are, within which an interrupt must have come through: where each session
 #: is an interpreter of its own, several start at a time.
 PACE = 6 if sys.platform == "win32" else 1
