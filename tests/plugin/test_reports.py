@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import warm
-from step_kit import KILL_CODE
+from step_kit import BY_SIDECAR, KILL_CODE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -449,7 +449,7 @@ KINDS = {
         "def forever():\n    while True:\n        try:\n            time.sleep(30)\n"
         "        except BaseException:\n            continue\n\n"
         "@pytest.mark.timeout(0.3)\ndef test_acquire(experiment):\n    forever()\n",
-        1 if sys.platform == "win32" else -9,
+        BY_SIDECAR,
         "timeout in acquisition/test_acquire: ",
     ),
     "segmentation fault": (
