@@ -153,7 +153,7 @@ class Worker:
             try:
                 for stream in list(self.streams.values()):
                     report(alive=True)
-                    accepted += 0 if _alone.is_set() else self._turn(stream)
+                    accepted += self._turn(stream)
                 self._failures = 0
             except OutageError as outage:
                 problem = str(outage)
