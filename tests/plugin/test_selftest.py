@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_openscope.cli.selftest.bench import Bench
 from pytest_openscope.cli.selftest.checks import CHECKS
 
 #: What only another system, or somebody who names a share, can show.
@@ -92,3 +93,14 @@ def test_every_check_is_in_the_how_to(page: str) -> None:
     text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
     for name in (*CHECKS, "nothing-left"):
         assert f"`{name}`" in text, name
+
+
+def test_sessions_of_two_rigs_may_begin_in_the_same_second(tmp_path: Path) -> None:
+    """They have the same name then, in one share: each rig's own folder is looked at."""
+    keys = {"centralized_log_directory": str(tmp_path / "share")}
+    benches = [Bench(tmp_path / rig, rig_id=rig, **keys) for rig in ("one", "two")]
+    session = Path("selftest_2026-03-04_05-06-07")
+    folders = [tmp_path / "share" / "2026" / "03" / "04" / rig / session for rig in ("one", "two")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    assert [bench.in_mirror(session) for bench in benches] == [[folder] for folder in folders]

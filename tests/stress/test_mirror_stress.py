@@ -271,17 +271,19 @@ def test_a_slow_share(bench: Bench, share: FuseShare, delay_ms: int) -> None:
 def misbehave(bench: Bench, share: FuseShare, bad: Callable[[], None], good: Callable[[], None], seconds: float) -> None:
     bench.start(tuning=FUSE_TUNING)
     bench.chat(500)
-    bench.until(lambda: bench.supervisor.copied_bytes)
+    # Other tests may hold up the disk for as long as the operator is told of: before the share misbehaves, and after it.
+    bench.until(lambda: bench.supervisor.copied_bytes and not bench.supervisor._warned)
+    bench.notices.clear()
     bad()
     for i in range(int(seconds * 4)):
         bench.chat(20, seed=i)
         bench.run(0.25)
     assert bench.supervisor.status().status == "pending"
+    assert len(bench.warnings()) == 1
     good()
     bench.finish(60)
     ends_well(bench, share)
-    assert len(bench.warnings()) == 1
-    assert sum("answers again" in notice.text for notice in bench.notices) == 1
+    assert any("answers again" in notice.text for notice in bench.notices)
 
 
 def test_one_stall_of_five_seconds(bench: Bench, share: FuseShare) -> None:

@@ -122,7 +122,7 @@ class Bench:
             "low_disk_gb": 0.001,
             **keys,
         }
-        self.share = Path(str(rig["centralized_log_directory"]))
+        self.share, self.rig_id = Path(str(rig["centralized_log_directory"])), str(rig["rig_id"])
         # JSON is YAML, whatever signs a path has.
         (folder / "rig.yaml").write_text(json.dumps(rig, indent=2), encoding="utf-8")
         (folder / "pytest.ini").write_text("[pytest]\n", encoding="ascii")
@@ -226,8 +226,12 @@ class Bench:
         wait_for((self.folder / "ready").exists, "the step that waits was not reached", SESSION_S)
         folder = self.session()
         wait_for(lambda: self.sidecars(folder), "no sidecar was started")
-        wait_for(lambda: any(self.share.rglob(folder.name)), "the mirror was not begun")
+        wait_for(lambda: self.in_mirror(folder), "the mirror was not begun")
         return folder
+
+    def in_mirror(self, folder: Path) -> list[Path]:
+        """Return the folders that a session of this rig has in the mirror; another rig's may have its name."""
+        return list(self.share.rglob(f"{self.rig_id}/{folder.name}"))
 
     def go(self, name: str = "go") -> None:
         """Let the step go on."""
@@ -253,12 +257,12 @@ class Bench:
                 f"the mirror of {folder.name} was not verified",
             )
             require(status, "")
-            copies = [path for path in self.share.rglob(folder.name) if (path / LOG_NAME).exists()]
+            copies = [path for path in self.in_mirror(folder) if (path / LOG_NAME).exists()]
             require(len(copies) == 1, f"{folder.name} has {len(copies)} folders in the mirror")
             same = (copies[0] / LOG_NAME).read_bytes() == (folder / METADATA / LOG_NAME).read_bytes()
             require(same, f"the copy of {folder.name}'s log differs from it")
         require(len(self.sessions) == count, f"there are {len(self.sessions)} sessions instead of {count}")
-        days = {path.parent.parent for folder in self.sessions for path in self.share.rglob(folder.name) if path.is_dir()}
+        days = {path.parent.parent for folder in self.sessions for path in self.in_mirror(folder)}
         for day in days:
             report = audit_day_log(day / LOG_NAME, WAIT_S)
             clean = report.clean and not report.blanked and not report.appended
