@@ -34,7 +34,7 @@ def guest_folder() -> Path:
 
 INIT = """\
 #!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /host /layer /root
+/bin/busybox mkdir -p /proc /sys /dev /host /layer /new_root
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
@@ -42,18 +42,18 @@ for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /module
 /bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro host /host
 /bin/busybox mount -t tmpfs layer /layer
 /bin/busybox mkdir /layer/upper /layer/work
-/bin/busybox mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work root /root
-for each in proc sys dev; do /bin/busybox mount --move /$each /root/$each; done
-/bin/busybox mount -t tmpfs run /root/run
-/bin/busybox mkdir -p /root/dev/shm /root/dev/pts
-/bin/busybox mount -t tmpfs shm /root/dev/shm
-/bin/busybox mount -t devpts pts /root/dev/pts
+/bin/busybox mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work root /new_root
+for each in proc sys dev; do /bin/busybox mount --move /$each /new_root/$each; done
+/bin/busybox mount -t tmpfs run /new_root/run
+/bin/busybox mkdir -p /new_root/dev/shm /new_root/dev/pts
+/bin/busybox mount -t tmpfs shm /new_root/dev/shm
+/bin/busybox mount -t devpts pts /new_root/dev/pts
 /bin/busybox ifconfig lo 127.0.0.1 up
 /bin/busybox ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
 /bin/busybox route add default gw 10.0.2.2
-read -r line < /root/proc/cmdline
+read -r line < /new_root/proc/cmdline
 for word in $line; do case $word in agent=*) agent=${word#agent=};; python=*) python=${word#python=};; esac; done
-/bin/busybox chroot /root "$python" "$agent"
+/bin/busybox chroot /new_root "$python" "$agent"
 /bin/busybox poweroff -f
 """
 
