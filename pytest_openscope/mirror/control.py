@@ -282,7 +282,9 @@ class MirrorSupervisor:
             patience_s = max(patience_s, self.tuning.hang_s)
         if self._warned and (self._warned != _NOT_RUNNING or reason == _NOT_RUNNING):
             return []
-        if now - max(self._bad_since, self._runs_since if self._warned else 0.0) < patience_s:
+        # What is known of the share is told at once; its silence counts from when a worker ran that could hear it.
+        since = self._bad_since if known and not self._warned else max(self._bad_since, self._runs_since)
+        if now - since < patience_s:
             return []
         self._warned = reason
         text = (

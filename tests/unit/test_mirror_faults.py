@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -496,6 +498,35 @@ main(sys.argv[1:])
     assert "the mirror's process is not running yet" in bench.notices[0].text
     bench.until(lambda: "answers again" in bench.notices[-1].text, 60)
     ends_well(bench)
+
+
+def test_a_share_is_silent_from_when_a_worker_listens(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that took four seconds to start has not waited for the share yet."""
+    from pytest_openscope.mirror import MirrorSupervisor, control
+
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    process = SimpleNamespace(poll=lambda: None, pid=0)
+    worker = SimpleNamespace(process=process, reports=deque(), heard_mono=clock.now, runs=False, holding_since=None)
+    monkeypatch.setattr(control, "time", clock)
+    monkeypatch.setattr(control, "_Child", lambda command: worker)
+    supervisor = MirrorSupervisor(bench.job)
+    supervisor.start()
+
+    def told_until(now: float) -> list[str]:
+        texts = []
+        while clock.now < now:
+            clock.now += 0.1
+            texts += [notice.text for notice in supervisor.tick()]
+        return texts
+
+    assert told_until(104.0) == []
+    worker.reports.append((clock.now, {"state": "starting"}))
+    assert told_until(106.5) == []
+    (text,) = told_until(112.0)
+    assert "the share does not answer" in text
+    worker.reports.append((clock.now, {"state": "following", "copied": 10}))
+    (text,) = told_until(114.0)
+    assert "answers again" in text
 
 
 def test_a_worker_that_starts_slowly_hides_no_fault_of_the_share(bench: Bench) -> None:
