@@ -1,6 +1,7 @@
 """The main process of an acquisition, from its start to its exit code, and what to tell an operator when it does not start.
 
-When it is stopped is decided in :mod:`.run`, how hard in ``system/process_tree.py``.
+When it is stopped is decided in :mod:`.run`, and in ``sidecar/witness.py`` where the experiment's process has died; how hard in
+``system/process_tree.py``.
 """
 
 from __future__ import annotations

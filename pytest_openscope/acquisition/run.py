@@ -2,7 +2,7 @@
 
 What is run is a child process, or a call within this process (:class:`.calls.Call`); only their start and their stop differ.
 
-How hard a process is stopped says ``system.StopPolicy``; who signals is ``system.ProcessTree``.
+How hard a process is stopped, and who signals: ``system/process_tree.py``.
 
 The process is started by that thread, not by the caller: only the main thread ever gets a KeyboardInterrupt, so none can fall
 between the start of a process and the moment from which it is known and can be stopped.

@@ -79,7 +79,9 @@ class GithubIssueSettings(Section):
     max_new_issues_per_day: Integer = key(10, "new issues of one rig in a day; the rest is summed up in one", minimum=1)
     max_comments_per_issue: Integer = key(30, "comments of one rig on one issue", minimum=0)
     timeout_s: Seconds = seconds(20.0, "longest attempt to send one report", 1.0)
-    report_wait_s: Seconds | None = seconds(None, "overrides the parameter report_wait_s")
+    report_wait_s: Seconds | None = seconds(
+        None, "in place of the parameter report_wait_s, whose default counts where this is not given"
+    )
 
     @field_validator("repo")
     @classmethod

@@ -1,6 +1,6 @@
 """The hardware of a rig: drivers, their mocks, faults on demand. Nothing here is imported for a rig without ``devices:``."""
 
-from .driver import Driver
+from .driver_registry import Driver
 from .faults import check_faults, parse_injections
 from .manager import Devices
 from .spec import build_specs, check_safe_commands, check_specs

@@ -25,7 +25,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from .driver import LIFECYCLE
+from .driver_registry import LIFECYCLE
 from .surface import SPECIAL, Member, Surface, callable_signature, surface_of
 
 #: A call whose name tells of trouble answers False.

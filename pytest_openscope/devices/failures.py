@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .driver import LoadError
+from .driver_registry import LoadError
 from .spec import DeviceSpec
 
 _PACKAGE = Path(__file__).parents[1]

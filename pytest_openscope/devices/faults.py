@@ -17,7 +17,7 @@ from typing import Any
 from ..records import Mistake
 from ..system import Latch, parse_duration_s
 from .answers import make_exception
-from .driver import LIFECYCLE, LoadError, did_you_mean, load
+from .driver_registry import LIFECYCLE, LoadError, did_you_mean, load
 from .surface import surface_of
 
 _FORMS = "laser.open=TimeoutError, laser.*=delay:2s, laser.read=hang, acquisition=exit:3, acquisition=crash@2s"

@@ -13,7 +13,7 @@ from typing import Any
 from ..system import Latch
 from .answers import Answers
 from .calls import Call, Watch, make_in_turn, make_side_by_side
-from .driver import did_you_mean, load
+from .driver_registry import did_you_mean, load
 from .event_loop import EventLoopThread
 from .failures import DeviceFailure, DevicesFailed
 from .faults import Fault

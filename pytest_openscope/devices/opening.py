@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .driver import LIFECYCLE
+from .driver_registry import LIFECYCLE
 from .event_loop import EventLoopThread
 from .proxy import Hooks, shown, wrap
 from .simulate import Simulation

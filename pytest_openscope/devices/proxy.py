@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS = 200
 #: Methods of the libraries that drivers use inside, by what they do.
 _TOLD = "write write_raw write_ascii_values write_binary_values send sendall send_string send_json send_multipart"
 _ANSWERED = "read read_raw read_until readline recv recv_string recv_json recv_multipart"
-_LIBRARIES = ("serial", "pyvisa", "socket", "zmq")
+_LOGGED_LIBRARIES = ("serial", "pyvisa", "socket", "zmq")
 
 
 @dataclass
@@ -218,7 +218,7 @@ def tap(device: Any, log: logging.Logger) -> None:
     Objects that take no new attributes (C types) are left alone.
     """
     for transport in list(getattr(device, "__dict__", {}).values()):
-        if type(transport).__module__.partition(".")[0] not in _LIBRARIES:
+        if type(transport).__module__.partition(".")[0] not in _LOGGED_LIBRARIES:
             continue
         for methods, word in ((_TOLD, "told"), (_ANSWERED, "answered")):
             for method in methods.split():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .autospec import autospec, stand_in
-from .driver import LoadError, load
+from .driver_registry import LoadError, load
 from .peer import Script, SocketPeer
 from .registers import harp_device, is_harp
 from .spec import DeviceSpec

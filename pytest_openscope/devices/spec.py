@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..config import Device, check, keys_of
 from ..records import ConfigurationError, Mistake
 from .answers import find_mistake
-from .driver import DRIVERS, LoadError, did_you_mean, load, missing_libraries
+from .driver_registry import DRIVERS, LoadError, did_you_mean, load, missing_libraries
 from .peer import Script
 from .surface import callable_signature, fits, surface_of
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from .driver import did_you_mean
+from .driver_registry import did_you_mean
 
 _SPECIAL = (
     "len iter next getitem setitem delitem contains call bool aiter anext aenter aexit exit reversed float int index complex "

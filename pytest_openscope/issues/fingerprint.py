@@ -1,6 +1,7 @@
 """One short name per defect, the same on every rig: ``v1:`` and 12 hexadecimal digits.
 
-The recipe is part of the interface: change it only with a new version prefix, or every open defect is reported again.
+The recipe is part of the interface: change it only with a new version prefix (``VERSION`` in text.py), or every open defect is
+reported again.
 docs/explanation/fingerprints.md explains it with examples.
 """
 
@@ -18,9 +19,8 @@ from types import CodeType
 from typing import Any
 
 from ..records import AcquisitionFacts, ChainedException, Failure
-from .text import FINGERPRINT, clean
+from .text import FINGERPRINT, VERSION, clean
 
-VERSION = "v1"
 #: Innermost distinct own functions per exception; deeper callers say who asked, not what broke.
 OWN_FRAMES = 5
 CHAIN_LINKS = 10

@@ -15,7 +15,9 @@ from typing import Any
 
 from ..records import AcquisitionFacts, Failure
 
-FINGERPRINT = re.compile(r"v1:[0-9a-f]{12}")
+#: Which recipe a fingerprint is made by (:mod:`.fingerprint`).
+VERSION = "v1"
+FINGERPRINT = re.compile(rf"{VERSION}:[0-9a-f]{{12}}")
 TITLE_CHARS = 200
 #: Stands where the sender writes how often; no cleaned text can hold it.
 COUNT = "\x00"
@@ -26,8 +28,8 @@ SHARES = {"traceback": 0.22, "stderr": 0.12, "stdout": 0.08, "faulthandler": 0.1
 #: Packages that explain failures of a session; the whole list would bury them.
 TELLING = ("pytest", "pytest-timeout", "PyYAML", "psutil", "PyGithub", "numpy", "pyserial", "pyzmq", "PyVISA", "ophyd-async")
 
-_IN_TITLE = re.compile(r"\[(v1:[0-9a-f]{12})\]")
-_FINGERPRINT_LINE = re.compile(r"^\W{0,4}Fingerprint:\W{1,4}(v1:[0-9a-f]{12})\W{0,4}$")
+_IN_TITLE = re.compile(rf"\[({FINGERPRINT.pattern})\]")
+_FINGERPRINT_LINE = re.compile(rf"^\W{{0,4}}Fingerprint:\W{{1,4}}({FINGERPRINT.pattern})\W{{0,4}}$")
 _VERSION_LINE = re.compile(r"^\W{0,4}Version:\W{1,4}([^`]+)`?$")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\-_])?")
 #: Control characters but tab and newline, and the bidirectional overrides that make text read differently than it is.
@@ -73,7 +75,7 @@ def title(failure: Failure, fingerprint: str, mask: Callable[[str], str]) -> str
     what = (failure.exception_type or failure.kind).rpartition(".")[2]
     where = "/".join(part for part in (str(failure.phase or ""), failure.step) if part)
     head = plain(mask(f"{what} in {where}" if where else what), 90)
-    said = FINGERPRINT.sub("v1", mask(first_line(failure)))
+    said = FINGERPRINT.sub(VERSION, mask(first_line(failure)))
     message = plain(said, TITLE_CHARS - len(head) - len(fingerprint) - 5)
     return f"{head}: {message} [{fingerprint}]" if message else f"{head} [{fingerprint}]"
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from ..config import GithubIssueSettings
 from .client import Api, GoneError, InvalidError, LimitedError, RefusedError, ServerError, Timing, TransientError
 from .outbox import Ledger, day_of, keep_copy, result
-from .text import code, fingerprints_in, occurrence_comment, times, versions_in, with_count
+from .text import VERSION, code, fingerprints_in, occurrence_comment, times, versions_in, with_count
 
 OPEN_PAGES = 10
 CLOSED_PAGES = 5
@@ -213,7 +213,7 @@ class Tracker:
         """Sum up what exceeds the day's number of new issues in one issue of this rig and day."""
         report, today, limit = self.report, day_of(self.now()), self.settings.max_new_issues_per_day
         table = self.remembered["overflow"].setdefault(today, {"lines": []})
-        name = "v1:" + hashlib.sha256(f"overflow\x1f{report['rig']}\x1f{today}".encode()).hexdigest()[:12]
+        name = f"{VERSION}:" + hashlib.sha256(f"overflow\x1f{report['rig']}\x1f{today}".encode()).hexdigest()[:12]
         line = f"- `{report['fingerprint']}` {code(report['summary'], 200)}"
         if line not in table["lines"] and len(table["lines"]) < 200:
             table["lines"].append(line)

@@ -14,7 +14,7 @@ from ..log import mask_json
 from ..records import METADATA, Measurement, safe_name
 from ..system import json_bytes, native_path, write_atomic, write_json
 from .failures import ModuleFailed
-from .lookup import OwnSteps
+from .other_steps import OwnSteps
 from .scripts import ScriptImports
 
 

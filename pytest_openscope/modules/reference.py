@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..config import fill_tables
-from .contract import READY_MADE
+from .ready_made import READY_MADE
 
 TABLES = {name: step.model for name, step in READY_MADE.items() if step.model is not None}
 

@@ -4,7 +4,8 @@ A step can be interrupted while its setup or its body runs (the *window*). Betwe
 signal is only noted, since pytest drops a node's remaining finalizers when an interrupt lands in one of them. The exception
 raised is exactly ``KeyboardInterrupt``: ``subprocess`` and ``asyncio`` treat its subclasses differently.
 
-What an interrupt does to the session, and what is written then, is :mod:`.session`'s (``_on_interrupt``).
+What an interrupt does and writes at once is ``_on_interrupt`` of :mod:`.session`; the failure is recorded by :mod:`.steps`,
+between steps by :mod:`.pytest_session`; the states are written by :mod:`.ending`.
 
 A deadline that passes in a teardown interrupts the one finalizer that runs, by an exception that pytest collects: the other
 finalizers run, each with time of its own.

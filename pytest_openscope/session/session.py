@@ -1,6 +1,7 @@
 """The session as hooks and fixtures know it: the state (:mod:`.state`) with what opens it, interrupts it and ends it.
 
-What a Ctrl-C does and writes at once is here (``_on_interrupt``); the states are written by :mod:`.ending`.
+What a Ctrl-C does and writes at once is here (``_on_interrupt``); the failure is recorded by :mod:`.steps`, between steps by
+:mod:`.pytest_session`; the states are written by :mod:`.ending`.
 """
 
 from __future__ import annotations

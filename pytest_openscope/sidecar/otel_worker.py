@@ -27,7 +27,7 @@ from ..records import METADATA
 from ..system import FileLock, lines_of, read_json, step_back, write_json
 from .notes import notes
 from .otel import OWED, forget, note_of
-from .otel_data import Collector, OutageError, SessionData, Spans, samples_of
+from .otel_export import Collector, OutageError, SessionData, Spans, samples_of
 from .reconstruct import SessionView
 from .samples import RESOURCE_USAGE
 

@@ -1,4 +1,5 @@
-"""Writes the ending of a session whose experiment process cannot: by the sidecar at once, by the recovery later.
+"""Ends a session whose experiment process cannot: stops what still acquires, then writes the states. At once from the sidecar,
+later from the recovery.
 
 Everything can be repeated: killed in the middle, the next one to finish the session doubles nothing. Each line's position in
 the session log is in the witness's journal before the line is written, lines of the acquisition are counted in the log, and

@@ -13,7 +13,7 @@ from pytest_openscope.acquisition import parse_fault
 from pytest_openscope.config.fields import keys_of
 from pytest_openscope.config.models import Device
 from pytest_openscope.config.suggest import nearest
-from pytest_openscope.devices.driver import DRIVERS, LoadError, load
+from pytest_openscope.devices.driver_registry import DRIVERS, LoadError, load
 from pytest_openscope.devices.faults import check_faults, parse_injections
 from pytest_openscope.devices.spec import KEYS, build_specs, check_specs
 from pytest_openscope.records.failures import ConfigurationError

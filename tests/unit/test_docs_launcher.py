@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pytest_openscope.config.models import KNOWN_PARAMETERS, Entry
-from pytest_openscope.modules.contract import READY_MADE
+from pytest_openscope.modules.ready_made import READY_MADE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "move-from-the-launcher.md").read_text(encoding="utf-8")
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pytest_openscope.modules import ModuleContext, ModuleFailed, check_entries, run_entry
 from pytest_openscope.modules.calls import judge
-from pytest_openscope.modules.contract import READY_MADE, simulates
+from pytest_openscope.modules.entries import simulates
+from pytest_openscope.modules.ready_made import READY_MADE
 from pytest_openscope.modules.scripts import ScriptNotFound, find_script
 from pytest_openscope.records import Mistake
 from pytest_openscope.records.phases import OnFailure, Phase

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_openscope.config import fill_tables
 from pytest_openscope.modules import ModuleContext, ModuleFailed, examples, run_entry
-from pytest_openscope.modules.contract import READY_MADE
+from pytest_openscope.modules.ready_made import READY_MADE
 from pytest_openscope.modules.reference import TABLES
 from pytest_openscope.records.phases import Phase
 

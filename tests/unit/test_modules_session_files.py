@@ -14,7 +14,7 @@ import pytest
 
 from pytest_openscope import ModuleFailed, Steps
 from pytest_openscope.modules import check_entries
-from pytest_openscope.modules.contract import READY_MADE
+from pytest_openscope.modules.ready_made import READY_MADE
 
 schema = pytest.mark.skipif(importlib.util.find_spec("aind_data_schema") is None, reason="the extra aind is not installed")
 COMMIT = "c0d146fe17dea846e7e6b7e548050693fae87f36"

@@ -13,47 +13,17 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..config import PipelineEntry
-from ..records import Mistake, Phase
-from . import (
-    behavior_videos_flatten,
-    disk_space_check,
-    examples,
-    instrument_json_fetch,
-    metadata_fetch,
-    metadata_validators,
-    mouse_weight,
-    notes,
-    session_archiver,
-    session_creator,
-    session_enhancer_bonsai,
-    wait_for_user_input,
-    zmq_ready,
-)
+from ..records import Mistake
 from .calls import call, call_with
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .lookup import OtherStep, OwnSteps, defined_names, find_function, launcher_step
-from .parameters import ReadyMade, limit_s, parameters_of, read_parameters, unused
+from .other_steps import OtherStep, OwnSteps, defined_names, find_function
+from .parameters import limit_s, parameters_of, read_parameters, unused
+from .ready_made import READY_MADE, find_step
 from .scripts import ScriptNotFound, find_script
 
 #: What watches a step from outside waits a little longer than the step, which knows better what it waited for.
 _LIMIT_MARGIN_S = 1.0
-#: What a pipeline can name as ``launcher_module``.
-READY_MADE: Mapping[str, ReadyMade] = {
-    **behavior_videos_flatten.STEPS,
-    **disk_space_check.STEPS,
-    **examples.STEPS,
-    **instrument_json_fetch.STEPS,
-    **metadata_fetch.STEPS,
-    **metadata_validators.STEPS,
-    **mouse_weight.STEPS,
-    **notes.STEPS,
-    **session_archiver.STEPS,
-    **session_creator.STEPS,
-    **session_enhancer_bonsai.STEPS,
-    **wait_for_user_input.STEPS,
-    **zmq_ready.STEPS,
-}
 
 
 def check_entries(
@@ -129,11 +99,6 @@ def _check_step(
 def _key_of(entry: PipelineEntry, key: str) -> str:
     """Return the place of a step's parameter: in its entry, or among the session's parameters."""
     return f"module_parameters.{key}" if key.partition(".")[0] in entry.parameters else f"(parameters) {key}"
-
-
-def find_step(name: str, phase: Phase, own_steps: OwnSteps) -> ReadyMade | OtherStep | None:
-    """Return the step of a name: the rig's own, a ready-made one, or one of an installed launcher."""
-    return own_steps.find(name) or READY_MADE.get(name) or launcher_step(name, phase)
 
 
 def limit_of(entry: PipelineEntry) -> float | None:

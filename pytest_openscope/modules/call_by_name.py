@@ -11,9 +11,10 @@ from typing import Any
 from ..config import PipelineEntry, keys_of, nearest
 from ..records import Phase
 from .context import ModuleContext
-from .contract import READY_MADE, find_step, run_step, simulates
-from .lookup import OwnSteps
+from .entries import run_step, simulates
+from .other_steps import OwnSteps
 from .parameters import ReadyMade, StepParameters
+from .ready_made import READY_MADE, find_step
 
 Maker = Callable[[PipelineEntry], ModuleContext]
 
