@@ -15,8 +15,9 @@ from ..log import SessionLog
 from ..records import ConfigurationError, Mistake
 from .collecting import NO_PYTEST_RETRY
 from .continuing import Earlier, check_subject, find_earlier, not_taken_over
+from .given_options import Options, checks_among, read_options
 from .operator import Operator, someone_is_there
-from .options import Options, checks_among, read_options, rig_config_of
+from .options import rig_config_of
 from .rescue import parameters_of
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ def _terminal_fd(config: pytest.Config) -> int | None:
 
 
 def _positional(config: pytest.Config) -> tuple[Any, ...]:
-    from .options import positional_parameter_files
+    from .given_options import positional_parameter_files
 
     return positional_parameter_files(config)
 

@@ -32,9 +32,9 @@ from ..records import (
 )
 from ..system import ClockChange, Desktop, FileLock, now_iso, time_field, write_json
 from ..views import Progress
+from .given_options import Options
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
-from .options import Options
 from .questions import Questions
 
 if TYPE_CHECKING:
