@@ -5,6 +5,7 @@ Without a rig configuration nothing but the options, markers and hooks is regist
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,9 @@ def _terminal_is_there() -> bool:
     except (ValueError, OSError):
         return False
     if there and sys.platform == "win32":
-        # Only there a stream may be called a terminal that is none.
-        from .system import is_terminal
-
-        return is_terminal(sys.stdin)
+        # NUL calls itself a terminal there. Python has a class of its own for consoles, unless it is told to use the old one.
+        raw = getattr(getattr(sys.stdin, "buffer", None), "raw", None)
+        return type(raw).__name__ == "_WindowsConsoleIO" or bool(os.environ.get("PYTHONLEGACYWINDOWSSTDIO"))
     return there
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,15 @@ def living_processes() -> Iterator[tuple[psutil.Process, str]]:
         with contextlib.suppress(psutil.Error, OSError):  # of Windows it raises plain errors too
             if process.pid != os.getpid() and (line := " ".join(process.cmdline())):
                 yield process, line
+
+
+def end_what_never_began(path: Path) -> None:
+    """End processes whose creator was killed while it created them: on Windows they may stay suspended for good."""
+    for process, line in living_processes():
+        with contextlib.suppress(psutil.Error, OSError):
+            idle = not sum(process.cpu_times()[:2]) and time.time() - process.create_time() > 20
+            if str(path) in line and idle:
+                process.kill()
 
 
 def works_in(process: psutil.Process, path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -191,7 +192,8 @@ def test_kill_9_of_everything_and_the_next_session_finishes_it(bench: Any) -> No
     experiment_process = psutil.Process(process.pid)
     experiment_process.suspend()
     for one in [experiment_process, *others]:
-        one.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait()
     bench.wait_for(lambda: not workers(bench))
     assert not job(bench, first)["done"]

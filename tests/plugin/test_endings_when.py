@@ -154,7 +154,7 @@ def test_hung_finalizers_are_interrupted_and_all_others_run(bench: Any) -> None:
 def hung_finalizers_are_interrupted(bench: Any, body: str) -> None:
     bench.steps(LASER + HANGING.format(body=body))
     interrupted = "signal_me" in body
-    assert bench.run("--timeout=0.5", "--param", f"grace_s={PACE}").ret == (2 if interrupted else 1)
+    assert bench.run(f"--timeout={PACE / 2}", "--param", f"grace_s={PACE}").ret == (2 if interrupted else 1)
     assert_whole(bench, "timeout")
     hung = [entry.message.partition(" begins to hang")[0] for entry in bench.log if " begins to hang" in entry.message]
     assert hung == ["class", "step", "module", "session"]

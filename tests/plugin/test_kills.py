@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 import warm
-from share_kit import METADATA, assert_mirrored, json_of, mirror_status, processes_of, start, use_share
+from share_kit import (
+    METADATA,
+    assert_mirrored,
+    end_what_never_began,
+    json_of,
+    mirror_status,
+    processes_of,
+    start,
+    use_share,
+)
 
 KILLS = int(os.environ.get("OPENSCOPE_FEW_KILLS", "6"))
 AT_ONCE = 3
@@ -81,6 +90,8 @@ def kill_on_its_way_up(bench: Any, seed: int) -> None:
     finally:
         process.kill()
         process.wait()
+    if sys.platform == "win32":
+        bench.wait_for(lambda: end_what_never_began(bench.path) or not processes_of(bench.path), 60)
     bench.wait_for(lambda: not processes_of(bench.path))
     noted = list((bench.path / "state" / "unfinished").glob("*.json"))
     if not noted and not list((bench.folder / METADATA).iterdir()):

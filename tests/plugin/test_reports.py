@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import warm
+from share_kit import living_processes
 from step_kit import BY_SIDECAR, KILL_CODE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -122,12 +123,7 @@ class Lab:
 
 
 def sidecars_of(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if str(folder) in line and "sidecar" in line:
-            found.append(process)
-    return found
+    return [process for process, line in living_processes() if str(folder) in line and "sidecar" in line]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import warm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from git_kit import commit, make
+from share_kit import processes_of
 
 from pytest_openscope.cli.rerun import _packages
 from pytest_openscope.records import freeze
@@ -115,6 +116,7 @@ def test_what_the_session_ran_is_run_again_where_todays_differs(lab: Any) -> Non
     lab.write("day1.json", json.dumps({"gain": 4}))
     assert lab.run("--params", "day1.json", f"{lab.path}/test_experiment.py::test_acquire").ret == 0
     first = lab.folder
+    lab.wait_for(lambda: not processes_of(lab.path))
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     lab.steps(STEPS.replace('"gain"', '"today"') + "\ndef test_more(): pass\n")
     lab.write("test_today.py", "def test_today(): pass\n")
@@ -198,7 +200,7 @@ def test_a_secret_of_the_command_line_is_given_again(lab: Any) -> None:
     result = _rerun(lab, first)
     assert result.ret == 4
     assert "api_token=*** is a secret" in result.stderr.str()
-    assert "-- --param api_token=…" in result.stderr.str()
+    assert "-- --param api_token=" in result.stderr.str()
     result = _rerun(lab, first, "--", "--param", f"api_token={SECRET}")
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
 
