@@ -51,6 +51,9 @@ WINE: dict[str, list[str]] = {
     "of every process the CPU times of the one that asks are told (GetProcessTimes)": [
         "tests/unit/test_acquisition_run.py::test_memory_and_cpu_of_the_tree",
     ],
+    "CreateSymbolicLinkW says that it made a link and makes none": [
+        "tests/plugin/test_rerun.py::test_what_the_session_ran_is_run_again_where_todays_differs",
+    ],
     "there is no git for Windows in the package registries": [
         "tests/unit/test_checks_measure.py::TestPrograms::test_repositories",
         "tests/plugin/test_experiment_repository.py",
