@@ -97,7 +97,9 @@ def test_the_whole_tree_is_counted_from_its_first_second(tmp_path: Path) -> None
         assert sample["launcher"]["memory_mb"] > 0
         assert set(sample["system"]) == {"cpu_percent", "memory", "disk", "disks"}
         assert {"percent", "free_gb", "total_gb"} <= set(sample["system"]["disk"])
-        assert {pid for pid, _ in sampler.known_processes()} == {process.pid, child}
+        known = {pid for pid, _ in sampler.known_processes()}
+        assert {process.pid, child} <= known
+        assert len(known) in WITH_A_CHILD
         sampler.acquisition_finished("camera")
         assert said[-1][0] == "INFO"
         assert "camera: resources:" in said[-1][1]
