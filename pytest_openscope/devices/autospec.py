@@ -312,11 +312,21 @@ def _meant(annotation: Any) -> Any:
             annotation = annotation.__supertype__
         elif name == "TypeAliasType":
             annotation = annotation.__value__
+        elif type(typing.get_origin(annotation)).__name__ == "TypeAliasType":
+            annotation = _with_arguments(annotation)
         elif name == "TypeVar":
             annotation = annotation.__bound__ or next(iter(annotation.__constraints__), None)
         elif name == "InitVar":
             annotation = annotation.type
     return annotation
+
+
+def _with_arguments(annotation: Any) -> Any:
+    """Return what ``Pixels[np.uint8]`` means after ``type Pixels[T] = np.ndarray[tuple[int, int], np.dtype[T]]``."""
+    alias = typing.get_origin(annotation)
+    given = dict(zip(alias.__type_params__, typing.get_args(annotation), strict=False))
+    open_ones = getattr(alias.__value__, "__parameters__", ())
+    return alias.__value__[tuple(given.get(one, Any) for one in open_ones)] if open_ones else alias.__value__
 
 
 def _simple(kind: type) -> Any:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict, Type
 import numpy as np
 import numpy.typing as npt
 import pytest
+from typing_extensions import TypeAliasType
 
 from pytest_openscope.devices.answers import Answers
 from pytest_openscope.devices.autospec import autospec
@@ -48,6 +49,12 @@ class Position(NamedTuple):
 
 
 class Volt(float): ...
+
+
+SizeT, PixelT = TypeVar("SizeT"), TypeVar("PixelT", bound=np.generic)
+#: As NumPy's own ``NDArray`` is from 2.5 on; its variables stand in another order here.
+Pixels = TypeAliasType("Pixels", np.ndarray[SizeT, np.dtype[PixelT]], type_params=(PixelT, SizeT))
+Weights = TypeAliasType("Weights", list[float])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +158,10 @@ class Stage(Base):
     def count(self) -> np.int32: ...
     def good(self) -> np.bool_: ...
     def pixels(self) -> npt.NDArray[np.uint16]: ...
+
+    def line(self) -> Pixels[np.uint32, tuple[int, int]]: ...
+
+    def weights(self) -> Weights: ...
     def price(self) -> decimal.Decimal: ...
     def day(self) -> dt.date: ...
     def moment(self) -> dt.time: ...
@@ -215,6 +226,8 @@ def run(coroutine: Any) -> Any:
         lambda d: bool(d.good()),
         lambda d: d.pixels().dtype == np.uint16,
         lambda d: d.grab(1).image.dtype == np.uint8,
+        lambda d: d.line().dtype == np.uint32,
+        lambda d: d.weights() == [1.0],
         lambda d: d.price() + 1,
         lambda d: d.day().isoformat(),
         lambda d: d.moment().isoformat(),
