@@ -69,7 +69,7 @@ class Run:
     def finished(self, timeout_s: float = 90.0) -> Run:
         """Wait until the sidecar has done all, and is gone."""
         assert eventually(lambda: self.view.finished, timeout_s), self.sidecar_log()
-        assert eventually(lambda: not self.sidecars(), 60.0)
+        self.wait_gone()
         return self
 
     def sidecars(self) -> list[int]:
@@ -86,8 +86,12 @@ class Run:
     def kill_sidecars(self) -> None:
         for pid in self.sidecars():
             kill(pid)
+        self.wait_gone()
+
+    def wait_gone(self) -> None:
+        """Wait until no sidecar is left, nor a lock of one."""
         assert eventually(lambda: not self.sidecars(), 60.0)
-        # The main thread of a killed process is a zombie a moment before the others have let go of its files.
+        # The main thread of a process that ends is a zombie a moment before the others have let go of its files.
         lock = FileLock(self.metadata / WITNESS_JOURNAL)
         assert lock.acquire(30.0, poll_s=0.01)
         lock.release()

@@ -96,7 +96,7 @@ def test_a_failed_session_is_told_once(start: Start, inbox: Inbox) -> None:
     assert b"h00k-path" not in everything(run)
     start_finisher(run.folder, [], [inbox.url])
     assert eventually(run.sidecars)
-    assert eventually(lambda: not run.sidecars())
+    run.wait_gone()
     assert len(inbox.messages) == 1
 
 

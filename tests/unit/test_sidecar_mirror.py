@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sidecar_kit import Start, eventually
+from sidecar_kit import Start
 
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.sidecar.recovery import recover
@@ -53,7 +53,7 @@ def test_a_missing_share_is_pending_and_the_next_session_finishes_it(start: Star
     assert run.told[-1]["done"] is False
     assert run.told[-1]["mirror"]["status"] == "pending"
     assert run.told[-1]["mirror"]["bytes_behind"] == (run.metadata / "launcher.log").stat().st_size
-    assert eventually(lambda: not run.sidecars())
+    run.wait_gone()
     mirror = run.json("end_state.json")["mirror"]
     assert mirror["status"] == "pending"
     assert mirror["reason"]

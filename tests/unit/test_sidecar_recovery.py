@@ -132,7 +132,7 @@ def test_a_damaged_session_does_not_keep_the_others(start: Start, tmp_path: Path
     lines = recover(state_of(run), tmp_path / "data")
     assert any("session s1 had no ending" in line for line in lines)
     assert json.loads((broken / METADATA / "end_state.json").read_text())["outcome"] == "crashed"
-    assert eventually(lambda: not run.sidecars())
+    run.wait_gone()
 
 
 def test_a_damaged_note_does_not_keep_the_others(start: Start, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_damaged_note_does_not_keep_the_others(start: Start, tmp_path: Path) -
     lines = recover(state_of(run))
     assert any(line.startswith("session broken could not be recovered: ValueError") for line in lines)
     assert any("session s1 had no ending" in line for line in lines)
-    assert eventually(lambda: not run.sidecars())
+    run.wait_gone()
 
 
 class Interrupted(BaseException):
