@@ -21,11 +21,20 @@ def test_closing_is_one_interrupt_and_waits_for_the_session(event: int) -> None:
     interrupts.install()
     interrupts.in_loop(True)
     answered: list[bool] = []
-    windows = threading.Thread(target=lambda: answered.append(interrupts.console.handle(event)))
+    in_step = False
+
+    def close() -> None:
+        while not in_step:  # an interrupt in Thread.start() would leave its lock in disorder
+            time.sleep(0.01)
+        answered.append(interrupts.console.handle(event))
+
+    windows = threading.Thread(target=close)
+    windows.start()
 
     def step() -> None:
+        nonlocal in_step
         with interrupts.window():
-            windows.start()
+            in_step = True
             until = time.monotonic() + 10
             while time.monotonic() < until:
                 time.sleep(0.01)
