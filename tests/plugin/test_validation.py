@@ -358,14 +358,14 @@ def test_a_dead_output_disk_is_a_finding(bench: Rig) -> None:
 
 
 HUNG = """
-import os, time
+import functools, os, time
 place = {place!r}
 def hang(function):
     def call(path, *args, **more):
         if isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path).startswith(place):
             time.sleep(600)
         return function(path, *args, **more)
-    return call
+    return functools.partial(call)  # pathlib of Python 3.10 makes methods of functions
 for name in ("stat", "lstat", "mkdir", "open", "scandir", "listdir", "access", "statvfs"):
     setattr(os, name, hang(getattr(os, name)))
 """
