@@ -269,21 +269,24 @@ class Collector:
     def send(self, signal: str, items: Sequence[Any], build: Callable[[Sequence[Any]], Any] = list) -> int:
         """Send as many of the items, from the first on, as the collector takes at once; return how many are settled.
 
-        A batch that it refuses is sent in halves. A single item that it refuses while it takes an empty batch is left out and
-        told: all that follow would wait for it for ever.
+        A batch that it refuses is sent in halves. A single item that it refuses before and after it has taken an empty batch is
+        left out and told: all that follow would wait for it for ever.
 
         Raises:
             OutageError: the collector takes nothing.
         """
+        takes_others = False
         while not self._accepts(signal, build(items)):
             status = self._answer.status_code if self._answer is not None else None
             if status not in _REFUSALS:
                 raise OutageError("does not answer" if status is None else f"answers {status}")
             if len(items) > 1:
                 items = items[: len(items) // 2]
-            elif self._accepts(signal, build([])):
+            elif takes_others:
                 self._warn(f"the collector refuses one of the {signal} with {status}; it is left out")
                 return 1
+            elif self._accepts(signal, build([])):
+                takes_others = True  # Perhaps since this moment: the item has another try.
             else:
                 raise OutageError(f"answers {status}")
         self._tell_of_rejected(signal)

@@ -302,6 +302,22 @@ def test_a_collector_that_refuses_everything_gets_everything_later(start: Start,
     assert lab(receiver) == [f"x {n}" for n in range(30)]
 
 
+def test_a_collector_that_recovers_while_it_is_asked_gets_everything(start: Start, receiver: Receiver) -> None:
+    """It refuses a single record, and takes what comes next: the empty batch that tells whether it takes anything."""
+    taken = []
+
+    def answer(path: str, request: Any) -> int:
+        if not request.ListFields():
+            taken.append(request)
+        return 200 if taken else 400
+
+    receiver.answer = answer
+    run = start(["collected"], ["ready"], ["log", "x", 30], ["end"], otel=settings(receiver, signals=["logs"]))
+    sent(run)
+    assert taken
+    assert lab(receiver) == [f"x {n}" for n in range(30)]
+
+
 def test_a_collector_that_hangs_holds_up_nobody(start: Start, receiver: Receiver) -> None:
     receiver.answer = lambda path, request: time.sleep(30) or 200  # type: ignore[func-returns-value]
     began = time.monotonic()
