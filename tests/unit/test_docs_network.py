@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pytest_openscope"
 #: Importing one of these is for talking to somebody.
 LIBRARIES = {"apprise", "asyncssh", "fsspec", "github", "paramiko", "pyvisa", "requests", "serial", "urllib3", "zmq"}
-MODULES = {"ftplib", "http.client", "http.server", "smtplib", "socketserver", "urllib.request", "serial.tools"}
+MODULES = {"ftplib", "http.client", "http.server", "smtplib", "socketserver", "urllib.request"}
 #: Of the module ``socket``, which also tells the computer's name.
-OPENING = {"socket", "create_connection", "create_server", "socketpair"}
+OPENING = {"socket", "create_connection", "create_server"}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -36,7 +36,6 @@ def may_touch_the_network(path: Path) -> bool:
         and node.attr in OPENING
         and isinstance(node.value, ast.Name)
         and node.value.id == "socket"
-        and isinstance(node.ctx, ast.Load)
         for node in calls(tree)
     )
 
