@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from .audit import (
-    audit_day_log,
-)
-from .control import (
-    MirrorStatus,
-    MirrorSupervisor,
-)
-from .files import (
-    LOG_NAME,
-    MirrorJob,
-)
+from .audit import audit_day_log
+from .control import MirrorStatus, MirrorSupervisor
+from .files import LOG_NAME, MirrorJob
 
 __all__ = [
     "LOG_NAME",

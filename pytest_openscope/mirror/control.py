@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import time
-from _thread import start_new_thread
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import Popen
 from typing import Any
 
-from ..system import light_command, lines_of, spawn_detached
-from .files import MirrorJob, Retry
+from ..system import Retry, WorkerProcess, light_command
+from .files import MirrorJob
 
+LOGGER = "pytest_openscope.mirror"
 _WORKER = "pytest_openscope.mirror.worker"
 _GOOD = ("following", "verified")
 _NOT_RUNNING = "the mirror's process is not running yet"
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something for the session log, and for the terminal if ``terminal``."""
-
-    level: str
-    text: str
-    terminal: bool = True
+#: A longer time between two ticks was a pause of this process or the computer, no silence of the worker.
+_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
 class MirrorStatus:
-    """``verified`` (length and SHA-256 equal, every line in the day's log), ``pending`` with the reason, or ``off``."""
+    """``verified`` (length and SHA-256 equal, every line in the day's log), or ``pending`` with the reason."""
 
     status: str
     bytes_behind: int = 0
     reason: str = ""
-
-    @property
-    def settled(self) -> bool:
-        """True when there is nothing left to do."""
-        return self.status != "pending"
 
 
 @dataclass(frozen=True)
@@ -66,62 +50,41 @@ class MirrorTuning:
     stop_s: float = 0.3
 
 
-class _Child:
-    """One worker process; its reports are collected by a thread, since pipes cannot be polled on Windows."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self.process = spawn_detached(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.reports: deque[tuple[float, dict[str, Any]]] = deque()
-        self.heard_mono = time.monotonic()
-        #: It has reported at least once.
-        self.runs = False
-        self.holding_since: float | None = None
-        self._in = self.process.stdin.fileno()
-        start_new_thread(self._listen, (self.process.stdout.fileno(),))
-
-    def _listen(self, fd: int) -> None:
-        # A worker that is killed may leave half a report.
-        with contextlib.suppress(OSError, ValueError):
-            for line in lines_of(fd):
-                self.reports.append((time.monotonic(), json.loads(line)))
-
-    def send(self, order: int) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._in, b"%d\n" % order)
-
-    def close(self) -> None:
-        """Say goodbye: the end of its stdin ends the worker."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-
-
 class MirrorSupervisor:
     """Keeps one worker at the mirror of one session.
 
-    ``tick`` is called about every 0.2 s and returns what the operator should know. A worker that gives no sign of life for
-    ``hang_s`` is killed and never waited for; the next one waits for its local lock.
+    A worker that gives no sign of life for ``hang_s`` is killed and never waited for; the next one waits for its local lock.
+
+    Args:
+        say: gets level, text, logger and whether the operator should see it.
     """
 
-    def __init__(self, job: MirrorJob, tuning: MirrorTuning | None = None, worker_command: Sequence[str] | None = None):
-        self.job = job
+    def __init__(
+        self,
+        job: MirrorJob,
+        say: Callable[[str, str, str, bool], None],
+        tuning: MirrorTuning | None = None,
+        worker_command: Sequence[str] | None = None,
+    ) -> None:
+        self.job, self.say = job, say
         self.tuning = tuning or MirrorTuning()
         self._command = [*(worker_command or light_command(_WORKER, [])), job.to_json()]
-        self._child: _Child | None = None
+        self._child: WorkerProcess | None = None
+        #: When the present worker's first report came.
+        self._runs_since: float | None = None
+        self._holding_since: float | None = None
         self._dead: list[Popen[bytes]] = []
         self._retry = Retry(self.tuning.retry_first_s, self.tuning.retry_most_s)
         self._latest: dict[str, Any] = {}
         self._order = 0
-        self._stopped = True
+        self._stopped = False
         self._last_tick = time.monotonic()
         self._bad_since: float | None = None
-        # What the operator was told of a share that cannot be written, and since when a worker runs.
+        #: What the operator was told of a share that cannot be written.
         self._warned = ""
-        self._runs_since = 0.0
         self._last_back = -1e9
         self._problem = ""
+        self._start_child()
 
     @property
     def pids(self) -> list[int]:
@@ -139,50 +102,40 @@ class MirrorSupervisor:
         """Digest of the verified copy, or ""."""
         return str(self._latest.get("sha256") or "")
 
-    def start(self) -> None:
-        """Begin to mirror; does nothing when the mirror is off."""
-        self._stopped = self.job.mirror_directory is None
-        self._last_tick = time.monotonic()
-        if not self._stopped:
-            self._start_child()
-
     def finish_soon(self) -> None:
-        """The session log is complete: copy the rest and the metadata files, then verify."""
-        self._give_order()
+        """The session log is complete: copy the rest and the metadata files, then verify; again when a file has changed."""
+        self._order += 1
+        self._retry.soon()
+        self._tell_order()
 
-    def refresh_metadata(self) -> None:
-        """Copy the metadata files again (``end_state.json`` with the mirror's status); only after :meth:`finish_soon`."""
-        self._give_order()
-
-    def tick(self) -> list[Notice]:
-        """Read the worker's reports, replace a hung or dead worker, and return what should be said."""
-        now = time.monotonic()
+    def tick(self) -> None:
+        """Read the worker's reports, replace a hung or dead worker, and warn; called about every 0.2 s."""
         if self._stopped:
-            return []
+            return
+        now = time.monotonic()
         pause_s, self._last_tick = now - self._last_tick, now
         self._dead = [process for process in self._dead if process.poll() is None]
-        notices = self._hear()
+        self._hear()
         child = self._child
         if child is None:
             if now >= self._retry.due_mono:
                 self._start_child()
         elif child.process.poll() is not None and not child.reports:
-            self._lose(child, now, self._problem or "the mirror's process ended")
+            self._lose(child, self._problem or "the mirror's process ended")
         else:
-            if pause_s > 2.0:
+            if pause_s > _PAUSE_S:
                 child.heard_mono += pause_s
-            holding_s = 0.0 if child.holding_since is None else now - child.holding_since
-            patience_s = self.tuning.hang_s if child.runs else max(self.tuning.start_s, self.tuning.hang_s)
-            if now - child.heard_mono > patience_s or holding_s > self.tuning.hang_s:
+            tuning = self.tuning
+            holding_s = 0.0 if self._holding_since is None else now - self._holding_since
+            patience_s = tuning.hang_s if self._runs_since is not None else max(tuning.start_s, tuning.hang_s)
+            if now - child.heard_mono > patience_s or holding_s > tuning.hang_s:
                 child.process.kill()
                 self._dead.append(child.process)
-                self._lose(child, now, _silence(child))
-        return notices + self._judge(now)
+                self._lose(child, self._silence())
+        self._judge(now)
 
     def status(self) -> MirrorStatus:
         """Return where the mirror stands, from the last reports and the session log's length."""
-        if self.job.mirror_directory is None:
-            return MirrorStatus("off")
         try:
             size = Path(self.job.log_path).stat().st_size
         except FileNotFoundError:
@@ -201,104 +154,91 @@ class MirrorSupervisor:
         """End the worker; a worker that is stuck in the share is killed and left behind."""
         self._stopped = True
         child, self._child = self._child, None
-        if child is None:
-            return
-        child.close()
-        deadline = time.monotonic() + self.tuning.stop_s
-        while child.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if child.process.poll() is None:
-            child.process.kill()
+        if child is not None:
+            child.stop(self.tuning.stop_s)
             self._dead.append(child.process)
-        for process in self._dead:
-            process.poll()
 
-    def _give_order(self) -> None:
-        self._order += 1
-        self._retry.soon()
-        if self._child is not None:
-            self._child.send(self._order)
+    def _tell_order(self) -> None:
+        if self._child is not None and self._order:
+            self._child.send(b"%d" % self._order)
 
     def _start_child(self) -> None:
+        self._runs_since = self._holding_since = None
         try:
-            self._child = _Child(self._command)
+            self._child = WorkerProcess(self._command)
         except OSError as error:
             self._problem = f"the mirror's process cannot be started: {error}"
-            self._retry.failed(time.monotonic(), urgent=self._order > 0)
-            return
-        if self._order:
-            self._child.send(self._order)
+            self._retry.failed(urgent=self._order > 0)
+        self._tell_order()
 
-    def _lose(self, child: _Child, now: float, problem: str) -> None:
+    def _lose(self, child: WorkerProcess, problem: str) -> None:
         self._child = None
         child.close()
         self._problem = problem
         self._latest = {**self._latest, "state": "trouble", "order": 0, "blocked": False, "error": ""}
-        self._retry.failed(now, urgent=self._order > 0)
+        self._retry.failed(urgent=self._order > 0)
 
-    def _hear(self) -> list[Notice]:
-        notices: list[Notice] = []
+    def _hear(self) -> None:
         child = self._child
-        while child is not None and child.reports:
-            child.heard_mono, report = child.reports.popleft()
-            if not child.runs:
-                child.runs, self._runs_since = True, child.heard_mono
+        if child is None:
+            return
+        for report in child.take_reports():
+            if self._runs_since is None:
+                self._runs_since = child.heard_mono
             if "warn" in report:
-                notices.append(Notice("WARNING", f"Central mirror: {report['warn']}"))
+                self.say("WARNING", f"Central mirror: {report['warn']}", LOGGER, True)
             elif "crash" in report:
                 self._problem = f"the mirror's process failed: {report['crash'].strip().splitlines()[-1]}"
-                notices.append(Notice("ERROR", f"Central mirror: {report['crash']}", terminal=False))
-            elif "state" in report:
+                self.say("ERROR", f"Central mirror: {report['crash']}", LOGGER, False)
+            else:
                 if not report.get("holding"):
-                    child.holding_since = None
-                elif child.holding_since is None:
-                    child.holding_since = child.heard_mono
+                    self._holding_since = None
+                elif self._holding_since is None:
+                    self._holding_since = child.heard_mono
                 if report["state"] in ("starting", "waiting"):
                     report = {**self._latest, "state": report["state"], "error": "", "order": 0}
                 self._latest = report
                 if report["state"] in _GOOD:
                     self._problem = ""
                     self._retry.succeeded()
-        return notices
 
-    def _judge(self, now: float) -> list[Notice]:
+    def _judge(self, now: float) -> None:
         """One warning when the share stops answering, one line when it is back; a slow start of the worker hides no cause."""
-        child = self._child
+        child, tuning = self._child, self.tuning
         silent_s = 0.0 if child is None else now - child.heard_mono
-        good = child is not None and self._latest.get("state") in _GOOD and silent_s < self.tuning.warn_s
-        if good and not self._warned:
+        if child is not None and self._latest.get("state") in _GOOD and silent_s < tuning.warn_s:
             self._bad_since = None
-            return []
-        if good:
-            self._bad_since, self._warned, self._last_back = None, "", now
-            behind = self.status().bytes_behind
-            return [Notice("INFO", f"Central mirror: {self.job.mirror_directory} answers again; {behind} bytes to catch up")]
+            if self._warned:
+                self._warned, self._last_back = "", now
+                text = f"{self.job.mirror_directory} answers again; {self.status().bytes_behind} bytes to catch up"
+                self.say("INFO", f"Central mirror: {text}", LOGGER, True)
+            return
         if self._bad_since is None:
-            self._bad_since = now - (silent_s if silent_s >= self.tuning.warn_s else 0.0)
+            self._bad_since = now - (silent_s if silent_s >= tuning.warn_s else 0.0)
         known = self._latest.get("error") or self._problem
-        patience_s = self.tuning.warn_error_s if known else self.tuning.warn_s
-        reason = known or _silence(child)
-        if now - self._last_back < self.tuning.flap_s or reason == _NOT_RUNNING:
-            patience_s = max(patience_s, self.tuning.hang_s)
+        patience_s = tuning.warn_error_s if known else tuning.warn_s
+        reason = known or self._silence()
+        if now - self._last_back < tuning.flap_s or reason == _NOT_RUNNING:
+            patience_s = max(patience_s, tuning.hang_s)
         if self._warned and (self._warned != _NOT_RUNNING or reason == _NOT_RUNNING):
-            return []
+            return
         # What is known of the share is told at once; its silence counts from when a worker ran that could hear it.
-        since = self._bad_since if known and not self._warned else max(self._bad_since, self._runs_since)
+        since = self._bad_since if known and not self._warned else max(self._bad_since, self._runs_since or 0.0)
         if now - since < patience_s:
-            return []
+            return
         self._warned = reason
         text = (
             f"Central mirror: {self.job.mirror_directory} cannot be written ({reason}). The experiment goes on; the session "
             "log is complete on this PC and is copied when the share is back"
         )
-        return [Notice("WARNING", text)]
+        self.say("WARNING", text, LOGGER, True)
 
     def _reason(self, size: int) -> str:
         latest = self._latest
         if latest.get("error") or self._problem:
             return str(latest.get("error") or self._problem)
         if self._child is not None and time.monotonic() - self._child.heard_mono > self.tuning.warn_s:
-            return _silence(self._child)
+            return self._silence()
         if latest.get("state") == "waiting":
             return "another process mirrors this session, or is stuck in the share"
         if self._child is not None and not latest.get("copied") and latest.get("state") not in _GOOD:
@@ -308,7 +248,6 @@ class MirrorSupervisor:
             return f"the session's own copy is verified; the day's log {waits}"
         return "not finished yet"
 
-
-def _silence(child: _Child | None) -> str:
-    """Why nothing is heard: a worker reports once before it touches the share."""
-    return "the share does not answer" if child is None or child.runs else _NOT_RUNNING
+    def _silence(self) -> str:
+        """Why nothing is heard: a worker reports once before it touches the share."""
+        return "the share does not answer" if self._child is None or self._runs_since is not None else _NOT_RUNNING

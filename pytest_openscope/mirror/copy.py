@@ -108,7 +108,7 @@ class OwnCopy:
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
-        self.root = Path(job.mirror_directory or "")
+        self.root = Path(job.mirror_directory)
         self.folder = job.own_folder
         self.source = source
         self.hint = hint

@@ -45,7 +45,7 @@ class DayLog:
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
-        self.file = DayFile(job.day_log, beat, Path(job.mirror_directory or ""))
+        self.file = DayFile(job.day_log, beat, Path(job.mirror_directory))
         self.key = job.key
         self.source = source
         self.hint = hint

@@ -1,4 +1,4 @@
-"""What the parts of the mirror share: the job, names in the central directory, exact reads and writes, back-off."""
+"""What the parts of the mirror share: the job, names in the central directory, exact reads and writes."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class MirrorJob:
 
     Attributes:
         log_path: the session log.
-        mirror_directory: ``centralized_log_directory``; None turns the mirror off.
+        mirror_directory: ``centralized_log_directory``.
         started: the session's start, ISO 8601; its date names the folders ``YYYY/MM/DD``.
         state_directory: the rig's local state directory (locks and hints).
     """
 
     log_path: str
-    mirror_directory: str | None
+    mirror_directory: str
     rig_id: str
     session_uuid: str
     started: str
@@ -63,7 +63,7 @@ class MirrorJob:
     def day_folder(self) -> Path:
         """``<mirror_directory>/YYYY/MM/DD`` of the session's start."""
         year, month, day = self.started[:10].split("-")
-        return Path(self.mirror_directory or "", year, month, day)
+        return Path(self.mirror_directory, year, month, day)
 
     @property
     def own_folder(self) -> Path:
@@ -192,28 +192,3 @@ def same_file(path: Path, fd: int) -> bool:
     if not named.st_ino or not opened.st_ino:
         return True
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
-
-
-class Retry:
-    """When to try again after an error: the delay doubles from 1 s to 60 s, at a session's end only to 4 s."""
-
-    def __init__(self, first_s: float = 1.0, most_s: float = 60.0, urgent_s: float = 4.0) -> None:
-        self.first_s = first_s
-        self.most_s = most_s
-        self.urgent_s = urgent_s
-        self.delay_s = 0.0
-        self.due_mono = 0.0
-
-    def failed(self, now_mono: float, urgent: bool = False) -> None:
-        """Note a failure."""
-        self.delay_s = min(max(self.first_s, self.delay_s * 2), self.urgent_s if urgent else self.most_s)
-        self.due_mono = now_mono + self.delay_s
-
-    def succeeded(self) -> None:
-        """Start again from the shortest delay."""
-        self.delay_s = self.due_mono = 0.0
-
-    def soon(self) -> None:
-        """Try at once."""
-        self.due_mono = 0.0
-        self.delay_s = min(self.delay_s, self.first_s)

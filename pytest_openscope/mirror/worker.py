@@ -19,10 +19,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..system import FileLock, lines_of, read_json, step_back, write_json
+from ..system import FileLock, Retry, lines_of, read_json, step_back, write_json
 from .copy import Hint, OwnCopy, SourceLog
 from .day_log import DayLog
-from .files import MirrorJob, Retry
+from .files import MirrorJob
 
 #: How often the session log is looked at; the copy is behind by this and the time of a write.
 POLL_S = 0.4
@@ -103,16 +103,8 @@ def mount_point(path: Path, beat: Callable[[], None] = lambda: None) -> str:
     return str(path)
 
 
-class _Part:
-    """One of the worker's tasks with its own back-off, so that one in trouble does not stop the others."""
-
-    def __init__(self) -> None:
-        self.retry = Retry()
-        self.error = ""
-
-
 class Worker:
-    """Runs the mirror of one session."""
+    """Runs the mirror of one session: copy, day's log and small files, of which one in trouble does not stop the others."""
 
     def __init__(self, job: MirrorJob, reporter: Reporter) -> None:
         self.job = job
@@ -122,11 +114,12 @@ class Worker:
         self.order = 0
         self.state = "starting"
         hint = Hint(job.hint_path)
-        self.root, self.notes = Path(job.mirror_directory or ""), Path(job.state_directory, "mirror", "roots.json")
+        self.root, self.notes = Path(job.mirror_directory), Path(job.state_directory, "mirror", "roots.json")
         self.source = SourceLog(Path(job.log_path))
         self.copy = OwnCopy(job, self.source, hint, self.beat, self.warn)
         self.day = DayLog(job, self.source, hint, self.beat, self.warn)
-        self.parts = {name: _Part() for name in ("copy", "day", "metadata")}
+        self.retries = {name: Retry() for name in ("copy", "day", "metadata")}
+        self.errors: dict[str, str] = {}
         self.verified_size = -1
         self.digest = ""
         self._checked = False
@@ -143,7 +136,7 @@ class Worker:
 
     def report(self) -> None:
         """Send where the mirror stands."""
-        error = next((part.error for part in self.parts.values() if part.error), "")
+        error = next(iter(self.errors.values()), "")
         self.reporter.send(
             state="trouble" if error else self.state,
             error=error,
@@ -186,8 +179,8 @@ class Worker:
                 if self.state == "verified":
                     # A beat on the way must not tell of this order what was true of the last one.
                     self.state = "following"
-                for part in self.parts.values():
-                    part.retry.soon()
+                for retry in self.retries.values():
+                    retry.soon()
 
     def _round(self) -> bool:
         """Give every part its turn; True when one has more to do at once."""
@@ -197,7 +190,7 @@ class Worker:
             more = self._try("day", self._day_turn, self.day.drop) or more
             if self.finishing and self._metadata_order != self.order:
                 self._try("metadata", self._metadata_turn, lambda: None)
-        if any(part.error for part in self.parts.values()):
+        if self.errors:
             self.state = "trouble"
         elif self.finishing and self._all_done():
             self.state = "verified"
@@ -227,8 +220,8 @@ class Worker:
 
     def _try(self, name: str, turn: Callable[[], bool], drop: Callable[[], None]) -> bool:
         """Run one part's turn unless it waits after an error; an error makes it forget what it believed."""
-        part = self.parts[name]
-        if time.monotonic() < part.retry.due_mono:
+        retry = self.retries[name]
+        if time.monotonic() < retry.due_mono:
             return False
         try:
             if not self._checked:
@@ -239,20 +232,15 @@ class Worker:
         except OSError as error:
             drop()
             self._checked = False
-            part.error = describe(error)
-            part.retry.failed(time.monotonic(), urgent=self.finishing)
+            text = error.strerror or str(error) or type(error).__name__
+            self.errors[name] = f"{text} ({error.filename})" if error.filename else text
+            retry.failed(urgent=self.finishing)
             return False
-        part.error = ""
-        part.retry.succeeded()
+        self.errors.pop(name, None)
+        retry.succeeded()
         if self.state == "starting" and name == "copy" and self.copy.number is not None:
             self.state = "following"
         return more
-
-
-def describe(error: OSError) -> str:
-    """Return an error of the share in words for the operator."""
-    text = error.strerror or str(error) or type(error).__name__
-    return f"{text} ({error.filename})" if error.filename else text
 
 
 def _listen(fd: int, commands: SimpleQueue[int]) -> None:

@@ -31,7 +31,6 @@ from .rescue import add_to_states, is_owed, run_unreached, unreached_steps
 from .samples import RESOURCE_USAGE, ResourceSampler
 
 LOGGER = "pytest_openscope.sidecar"
-MIRROR_LOGGER = "pytest_openscope.mirror"
 ISSUES_LOGGER = "pytest_openscope.issues"
 MIRROR_FINISH_S = 600.0
 RESOURCE_INTERVAL_S = 5.0
@@ -144,8 +143,7 @@ class Helpers:
             started=str(view.value("started", "")),
             state_directory=str(state),
         )
-        self.mirror = MirrorSupervisor(job)
-        self.mirror.start()
+        self.mirror = MirrorSupervisor(job, self.say)
 
     def _see_to_otel(self) -> None:
         """Begin to send, and go on; what a dead session owes is sent by the rig's next one, which knows today's collector."""
@@ -213,8 +211,7 @@ class Helpers:
         if self.mirror is None or self._faults >= _MAX_FAULTS:
             return
         try:
-            for notice in self.mirror.tick():
-                self.say(notice.level, notice.text, MIRROR_LOGGER, notice.terminal)
+            self.mirror.tick()
             self._tell_lag(self.mirror)
         except Exception:
             self._faults += 1
@@ -308,7 +305,7 @@ class Helpers:
         while time.monotonic() - start < limit_s and self._faults < _MAX_FAULTS:
             self.guard("supervising the mirror", self._tick)
             status = mirror.status()
-            if status.settled:
+            if status.status == "verified":
                 break
             if time.monotonic() - told > _TELL_S:
                 told = time.monotonic()
@@ -384,7 +381,7 @@ class Helpers:
         settled = self._last["status"] != "pending"
         if self.mirror is not None:
             if settled:
-                self.mirror.refresh_metadata()
+                self.mirror.finish_soon()
                 self._settle(self.mirror, _REFRESH_S, lambda _: None)
             self.mirror.stop()
         # An ending that could not be written is owed to the next session on this rig.

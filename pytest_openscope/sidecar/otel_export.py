@@ -62,7 +62,6 @@ class Step(NamedTuple):
     started: float
     ended: float
     outcome: str
-    event: dict[str, Any]
 
 
 class Spans:
@@ -92,12 +91,12 @@ class Spans:
             return self._steps
         stopped = str((view.died or {}).get("stopped") or view.ended["at"])
         started = str(view.value("started"))
-        return [*self._steps, Step("", "", 0, _seconds(started), _seconds(stopped), str(view.ended.get("outcome")), view.ended)]
+        return [*self._steps, Step("", "", 0, _seconds(started), _seconds(stopped), str(view.ended.get("outcome")))]
 
     def _end(self, key: tuple[str, str], started: dict[str, Any], at: str, outcome: str) -> None:
         number = self._names[key] = self._names.get(key, -1) + 1
         begun = _seconds(str(started["at"]))
-        self._steps.append(Step(*key, number, begun, max(begun, _seconds(at)), outcome, started))
+        self._steps.append(Step(*key, number, begun, max(begun, _seconds(at)), outcome))
 
 
 class SessionData:

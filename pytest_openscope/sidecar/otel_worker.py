@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import sys
 import threading
 import time
@@ -24,9 +23,9 @@ from typing import Any
 
 from ..log import read_next
 from ..records import METADATA
-from ..system import FileLock, lines_of, read_json, step_back, write_json
+from ..system import FileLock, Retry, lines_of, read_json, step_back, write_json
 from .notes import notes
-from .otel import OWED, forget, note_of
+from .otel import forget, note_of
 from .otel_export import Collector, OutageError, SessionData, Spans, samples_of
 from .reconstruct import SessionView
 from .samples import RESOURCE_USAGE
@@ -34,8 +33,7 @@ from .samples import RESOURCE_USAGE
 _POLL_S = 0.5
 #: How often other sessions' notes are looked for.
 _LOOK_S = 5.0
-_RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
-#: With the session over, and a bounded time left.
+#: Between two attempts with the session over, and a bounded time left.
 _RETRY_AT_THE_END_S = 1.0
 #: How long a batch that is on its way may take to be answered, and noted, once nobody is there to whom it matters.
 _LAST_BATCH_S = 2.0
@@ -44,33 +42,30 @@ _alone = threading.Event()
 
 
 class Stream:
-    """What one session owes: its log, its samples, its steps; held by one process at a time."""
+    """What one session owes: its log, its samples, its steps; held by one process at a time.
 
-    def __init__(self, note: Path, lock: FileLock, state: dict[str, Any], own: bool, settings: dict[str, Any]) -> None:
-        self.note, self.lock, self.state, self.own = note, lock, state, own
+    Attributes:
+        done: everything is sent.
+        drained: nothing can be sent at the moment.
+        told: it was said that its files cannot be read.
+    """
+
+    def __init__(self, note: Path, lock: FileLock, state: dict[str, Any], settings: dict[str, Any]) -> None:
+        self.note, self.lock, self.state = note, lock, state
         self.signals = settings["signals"]
-        self.folder = Path(str(state["session_folder"]))
+        self.names_people = settings["include_subject_user"]
+        self.folder = Path(state["session_folder"])
         self.view = SessionView(self.folder)
         self.spans = Spans()
         self.data: SessionData | None = None
-        self.names_people = bool(settings.get("include_subject_user"))
-        self.over = self.drained = self.told = False
+        self.drained = self.told = False
         self.done = bool(state.get("done"))
 
-    @classmethod
-    def take(cls, note: Path, own: bool, settings: dict[str, Any]) -> Stream | None:
-        """Return the session of a note, unless another process sends it or nothing is owed any more."""
-        lock = FileLock(note.with_suffix(".lock"))
-        if not lock.acquire():
-            return None
-        state = read_json(note)
-        if state is None:
-            lock.release()
-            return None
-        return cls(note, lock, state, own, settings)
-
-    def turn(self, collector: Collector) -> int:
+    def turn(self, collector: Collector, own: bool, over: bool) -> int:
         """Send the next batch of each kind; return how many items were accepted.
+
+        Args:
+            own: it is the session for which this process was started; ``over`` tells that it has ended.
 
         Raises:
             OutageError: the collector takes nothing; what it took before is on record.
@@ -79,13 +74,13 @@ class Stream:
         for event in self.view.read():
             self.spans.take(event)
         if self.view.session is None:
-            self.drained = not self.own
+            self.drained = not own
             self.folder.stat()
             return 0
         if self.data is None:
             self.data = SessionData(self.view, self.names_people)
         # Of an earlier session nobody but its own sidecar knows when its log is complete.
-        complete = self.view.ended is not None and (self.over if self.own else self.view.finished)
+        complete = self.view.ended is not None and (over if own else self.view.finished)
         senders = {"logs": self._send_logs, "metrics": self._send_metrics, "traces": self._send_traces}
         accepted = sum(0 if _alone.is_set() else senders[signal](collector, self.data, complete) for signal in self.signals)
         self.drained = accepted == 0
@@ -133,17 +128,15 @@ class Worker:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.settings = job["otel"]
-        self.folder = Path(job["session_folder"])
-        view = SessionView.of(self.folder)
+        view = SessionView.of(Path(job["session_folder"]))
         assert view.state_directory is not None
         self.own_note = note_of(view.state_directory, view.uuid)
-        self.notes = view.state_directory / OWED
         self.collector = Collector(self.settings, lambda text: report(warn=text), lambda: report(alive=True))
-        self.orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.wake = threading.Event()
         self.over = False
         self.streams: dict[Path, Stream] = {}
+        self._retry = Retry(1.0, 30.0, urgent_s=_RETRY_AT_THE_END_S)
         self._looked = -_LOOK_S
-        self._failures = 0
 
     def run(self) -> None:
         """Send until stdin ends."""
@@ -154,20 +147,21 @@ class Worker:
                 for stream in list(self.streams.values()):
                     report(alive=True)
                     accepted += self._turn(stream)
-                self._failures = 0
+                self._retry.succeeded()
             except OutageError as outage:
                 problem = str(outage)
-                self._failures += 1
+                self._retry.failed(urgent=self.over)
             own = self.streams.get(self.own_note)
             settled = own is not None and own.done and all(stream.drained for stream in self.streams.values())
             report(settled=settled, problem=problem, accepted=accepted)
-            self._obey(self._pause_s(accepted))
+            if not accepted or problem:
+                self.wake.wait(self._retry.delay_s or _POLL_S)
+                self.wake.clear()
 
     def _turn(self, stream: Stream) -> int:
-        stream.over = self.over
-        accepted = 0
+        accepted, own = 0, stream.note == self.own_note
         try:
-            accepted = 0 if stream.done else stream.turn(self.collector)
+            accepted = 0 if stream.done else stream.turn(self.collector, own, self.over)
         except OSError as error:
             # A log that another program holds for a moment; a folder that was taken away.
             stream.drained = True
@@ -179,37 +173,27 @@ class Worker:
                 report(warn=f"{stream.folder.name} cannot be read: {error.strerror or error}")
         if stream.done:
             stream.drained = True
-            if not stream.own:
-                self._drop(stream)
+            if not own:
+                # Nothing is owed any more.
+                del self.streams[stream.note]
+                stream.lock.release()
+                forget(stream.note)
         return accepted
 
-    def _drop(self, stream: Stream) -> None:
-        """Take the note away: nothing is owed."""
-        del self.streams[stream.note]
-        stream.lock.release()
-        forget(stream.note)
-
     def _look(self) -> None:
-        """Take up this session, and others of which something is owed."""
+        """Take up this session, and others of which something is owed and that no other process sends."""
         if time.monotonic() - self._looked < (_LOOK_S if self.own_note in self.streams else _POLL_S):
             return
         self._looked = time.monotonic()
-        for path in (self.own_note, *(path for path, _ in notes(self.notes))):
-            if path not in self.streams and path.exists():
-                stream = Stream.take(path, path == self.own_note, self.settings)
-                if stream is not None:
-                    self.streams[path] = stream
-
-    def _pause_s(self, accepted: int) -> float:
-        if self._failures:
-            wait_s = _RETRY_S[min(self._failures, len(_RETRY_S)) - 1]
-            return min(wait_s, _RETRY_AT_THE_END_S) if self.over else wait_s
-        return 0.0 if accepted else _POLL_S
-
-    def _obey(self, wait_s: float) -> None:
-        with contextlib.suppress(queue.Empty):
-            self.orders.get(block=wait_s > 0, timeout=wait_s)
-            self.over = True
+        for path in (self.own_note, *(path for path, _ in notes(self.own_note.parent))):
+            lock = FileLock(path.with_suffix(".lock"))
+            if path in self.streams or not path.exists() or not lock.acquire():
+                continue
+            state = read_json(path)
+            if state is None:
+                lock.release()
+            else:
+                self.streams[path] = Stream(path, lock, state, self.settings)
 
 
 def report(**what: Any) -> None:
@@ -220,12 +204,13 @@ def report(**what: Any) -> None:
         _alone.set()
 
 
-def _listen(orders: queue.SimpleQueue[bytes]) -> None:
+def _listen(worker: Worker) -> None:
     with contextlib.suppress(OSError):
-        for line in lines_of(0):
-            orders.put(line)
+        for _ in lines_of(0):
+            worker.over = True
+            worker.wake.set()
     _alone.set()
-    orders.put(b"")  # Wakes the other thread.
+    worker.wake.set()
     time.sleep(_LAST_BATCH_S)
     os._exit(0)
 
@@ -235,7 +220,7 @@ def main(args: Sequence[str]) -> int:
     try:
         step_back()
         worker = Worker(json.loads(args[0]))
-        threading.Thread(target=_listen, args=(worker.orders,), daemon=True).start()
+        threading.Thread(target=_listen, args=(worker,), daemon=True).start()
         worker.run()
         os._exit(0)
     except Exception:

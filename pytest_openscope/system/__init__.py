@@ -52,6 +52,7 @@ from .terminal import RELEASE_TERMINAL, is_terminal, obeys_control_sequences, sw
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
 from .usage import TreeUsage
 from .windows import Job, in_a_job, send_break
+from .workers import Retry, WorkerProcess
 
 __all__ = [
     "GIT_TIMEOUT_S",
@@ -70,10 +71,12 @@ __all__ = [
     "Latch",
     "ProcessTree",
     "ProcessWatch",
+    "Retry",
     "StopPolicy",
     "StopReport",
     "TreeUsage",
     "Waker",
+    "WorkerProcess",
     "age_s",
     "awake_s",
     "boot_id",

@@ -31,9 +31,12 @@ class Session:
         self.log = self.metadata / "launcher.log"
         job = MirrorJob(str(self.log), central, rig_id, self.metadata.parent.name, started, str(folder / f"state_{rig_id}"))
         # An emulated processor needs its time to start a worker, more so beside other tests.
-        self.mirror = MirrorSupervisor(job, MirrorTuning(hang_s=30.0, start_s=300.0))
-        self.mirror.start()
+        self.told: list[str] = []
+        self.mirror = MirrorSupervisor(job, self._say, MirrorTuning(hang_s=30.0, start_s=300.0))
         self._lines = 0
+
+    def _say(self, level: str, text: str, *where: object) -> None:
+        self.told.append(text)
 
     def write(self) -> None:
         """Log some lines."""
@@ -67,8 +70,9 @@ def main(folder: Path, central: str, patience_s: float, *rigs: str) -> None:
                     for session in sessions:
                         session.write()
             for session in sessions:
-                for notice in session.mirror.tick():
-                    told.write(notice.text.encode() + b"\n")
+                session.mirror.tick()
+                while session.told:
+                    told.write(session.told.pop(0).encode() + b"\n")
             status = " ".join(sorted({session.mirror.status().status for session in sessions}))
             (folder / "says" / "status").write_text(status, encoding="ascii")
             if status == "verified":

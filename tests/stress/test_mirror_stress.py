@@ -41,7 +41,7 @@ def tick_all(benches: list[Bench], seconds: float) -> None:
     stop = time.monotonic() + seconds
     while True:
         for bench in benches:
-            bench.notices += bench.supervisor.tick()
+            bench.supervisor.tick()
         if time.monotonic() >= stop:
             return
         time.sleep(0.02)
@@ -51,7 +51,7 @@ def finish_all(benches: list[Bench], timeout_s: float) -> None:
     for bench in benches:
         bench.supervisor.finish_soon()
     deadline = time.monotonic() + timeout_s
-    while late := [bench for bench in benches if not bench.supervisor.status().settled]:
+    while late := [bench for bench in benches if bench.supervisor.status().status != "verified"]:
         assert time.monotonic() < deadline, [(b.supervisor.status(), b.supervisor._latest) for b in late[:3]]
         tick_all(benches, 0.05)
     for bench in benches:

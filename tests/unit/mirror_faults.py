@@ -158,8 +158,8 @@ if control().get("locks") == "always":
 
 from pytest_openscope.mirror import day_log  # noqa: E402
 from pytest_openscope.mirror import worker as mirror_worker  # noqa: E402
-from pytest_openscope.mirror.files import Retry  # noqa: E402
 from pytest_openscope.mirror.worker import main  # noqa: E402
+from pytest_openscope.system import Retry  # noqa: E402
 
 mirror_worker.Retry = lambda: Retry(0.1, 0.5, 0.5)
 day_log.INTERVAL_S = 0.3

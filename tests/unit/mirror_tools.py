@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pytest_openscope.mirror.control import MirrorSupervisor, MirrorTuning, Notice
+from pytest_openscope.mirror.control import MirrorSupervisor, MirrorTuning
 from pytest_openscope.mirror.day_file import DayLine, parse_line
 from pytest_openscope.mirror.files import MirrorJob
 from pytest_openscope.system.processes import package_parent
@@ -19,6 +19,13 @@ from pytest_openscope.system.processes import package_parent
 FAULTY = Path(__file__).with_name("mirror_faults.py")
 FAST = MirrorTuning(hang_s=1.5, warn_s=0.5, warn_error_s=0.3, flap_s=0.0, retry_first_s=0.2, retry_most_s=1.0)
 STARTED = "2026-03-04T23:59:58.500000+01:00"
+
+
+class Notice(NamedTuple):
+    level: str
+    text: str
+    logger: str
+    terminal: bool
 
 
 class Bench:
@@ -51,9 +58,11 @@ class Bench:
 
     def start(self, faulty: bool = False, tuning: MirrorTuning = FAST) -> MirrorSupervisor:
         command = [sys.executable, "-I", str(FAULTY), package_parent(), str(self.control)] if faulty else None
-        self.supervisor = MirrorSupervisor(self.job, tuning, command)
-        self.supervisor.start()
+        self.supervisor = MirrorSupervisor(self.job, self.say, tuning, command)
         return self.supervisor
+
+    def say(self, *notice: Any) -> None:
+        self.notices.append(Notice(*notice))
 
     def until(self, true: Callable[[], object], timeout_s: float = 20.0) -> None:
         """Run the sidecar's loop until ``true()``."""
@@ -66,7 +75,7 @@ class Bench:
     def tick(self, rest_s: float = 0.02) -> None:
         assert self.supervisor is not None
         before = time.monotonic()
-        self.notices += self.supervisor.tick()
+        self.supervisor.tick()
         assert time.monotonic() - before < 5.0, "the sidecar's loop was held up"
         time.sleep(rest_s)
 

@@ -7,14 +7,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from mirror_tools import FAST, Bench, check_day, day_lines
 
 from pytest_openscope.mirror.day_file import format_line
+from pytest_openscope.system import WorkerProcess
 
 Make = Callable[[Iterable[str]], dict[str, Bench]]
 
@@ -273,11 +276,11 @@ def test_locks_that_always_succeed_leave_the_own_copies_unharmed(tmp_path: Path)
     for bench in benches:
         bench.supervisor.finish_soon()
     deadline = time.monotonic() + 40
-    while time.monotonic() < deadline and not all(b.supervisor.status().settled for b in benches):
+    while time.monotonic() < deadline and not all(b.supervisor.status().status == "verified" for b in benches):
         for bench in benches:
             bench.tick()
     for bench in benches:
-        assert bench.supervisor.status().settled, (bench.supervisor.status(), bench.supervisor._latest)
+        assert bench.supervisor.status().status == "verified", (bench.supervisor.status(), bench.supervisor._latest)
         bench.supervisor.stop()
         assert bench.same()
     for bench in benches:
@@ -410,19 +413,10 @@ def test_end_state_can_be_copied_again(bench: Bench) -> None:
     bench.supervisor.finish_soon()
     bench.until(lambda: bench.supervisor.status().status == "verified")
     state.write_text('{"mirror": "verified"}', encoding="utf-8")
-    bench.supervisor.refresh_metadata()
+    bench.supervisor.finish_soon()
     assert bench.supervisor.status().status == "pending"
     bench.until(lambda: bench.supervisor.status().status == "verified")
     assert (bench.job.own_folder / "end_state.json").read_bytes() == state.read_bytes()
-
-
-def test_off(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, tmp_path / "central")
-    object.__setattr__(bench.job, "mirror_directory", None)
-    bench.start()
-    bench.tick()
-    assert bench.supervisor.status().status == "off"
-    assert bench.supervisor.pids == []
 
 
 def test_a_worker_that_dies_is_replaced(bench: Bench) -> None:
@@ -460,7 +454,7 @@ def test_a_worker_goes_when_its_sidecar_dies(bench: Bench) -> None:
         "import sys, time; sys.path[:0] = [sys.argv[1]]\n"
         "from pytest_openscope.mirror.control import MirrorSupervisor\n"
         "from pytest_openscope.mirror.files import MirrorJob\n"
-        "s = MirrorSupervisor(MirrorJob.from_json(sys.argv[2])); s.start()\n"
+        "s = MirrorSupervisor(MirrorJob.from_json(sys.argv[2]), print)\n"
         "print(s.pids[0], flush=True)\n"
         "while True: s.tick(); time.sleep(0.05)\n"
     )
@@ -492,8 +486,7 @@ from pytest_openscope.mirror.worker import main
 main(sys.argv[1:])
 """
     bench.chat(100)
-    bench.supervisor = MirrorSupervisor(bench.job, FAST, [sys.executable, "-c", code])
-    bench.supervisor.start()
+    bench.supervisor = MirrorSupervisor(bench.job, bench.say, FAST, [sys.executable, "-c", code])
     bench.until(lambda: bench.notices)
     assert "the mirror's process is not running yet" in bench.notices[0].text
     bench.until(lambda: "answers again" in bench.notices[-1].text, 60)
@@ -506,18 +499,18 @@ def test_a_share_is_silent_from_when_a_worker_listens(bench: Bench, monkeypatch:
 
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
     process = SimpleNamespace(poll=lambda: None, pid=0)
-    worker = SimpleNamespace(process=process, reports=deque(), heard_mono=clock.now, runs=False, holding_since=None)
+    worker: Any = SimpleNamespace(process=process, reports=deque(), heard_mono=clock.now)
+    worker.take_reports = partial(WorkerProcess.take_reports, worker)
     monkeypatch.setattr(control, "time", clock)
-    monkeypatch.setattr(control, "_Child", lambda command: worker)
-    supervisor = MirrorSupervisor(bench.job)
-    supervisor.start()
+    monkeypatch.setattr(control, "WorkerProcess", lambda command: worker)
+    supervisor = MirrorSupervisor(bench.job, bench.say)
 
     def told_until(now: float) -> list[str]:
-        texts = []
+        bench.notices.clear()
         while clock.now < now:
             clock.now += 0.1
-            texts += [notice.text for notice in supervisor.tick()]
-        return texts
+            supervisor.tick()
+        return [notice.text for notice in bench.notices]
 
     assert told_until(104.0) == []
     worker.reports.append((clock.now, {"state": "starting"}))
@@ -544,8 +537,7 @@ main(sys.argv[1:])
     central.rmdir()
     central.write_text("a file where the folder should be", encoding="utf-8")
     bench.chat(100)
-    bench.supervisor = MirrorSupervisor(bench.job, FAST, [sys.executable, "-c", code])
-    bench.supervisor.start()
+    bench.supervisor = MirrorSupervisor(bench.job, bench.say, FAST, [sys.executable, "-c", code])
     bench.until(lambda: len(bench.notices) == 2, 60)
     assert "the mirror's process is not running yet" in bench.notices[0].text
     assert "File exists" in bench.notices[1].text

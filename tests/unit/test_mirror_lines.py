@@ -18,7 +18,8 @@ from pytest_openscope.mirror.day_file import (
     looks_damaged,
     parse_line,
 )
-from pytest_openscope.mirror.files import MirrorJob, Retry, day_key, folder_name, numbered
+from pytest_openscope.mirror.files import MirrorJob, day_key, folder_name, numbered
+from pytest_openscope.system import Retry
 
 
 class Memory:
@@ -160,19 +161,19 @@ def test_delays_grow_and_stay_short_at_the_end() -> None:
     retry = Retry()
     delays = []
     for _ in range(8):
-        retry.failed(0.0)
+        retry.failed()
         delays.append(retry.delay_s)
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60]
     retry.soon()
-    retry.failed(0.0, urgent=True)
+    retry.failed(urgent=True)
     assert retry.delay_s == 2
     for _ in range(3):
-        retry.failed(0.0, urgent=True)
+        retry.failed(urgent=True)
     assert retry.delay_s == 4
 
 
 def test_paths_are_paths(tmp_path: Path) -> None:
-    job = MirrorJob(str(tmp_path / "l"), None, "r", "s", "2026-03-04", str(tmp_path))
+    job = MirrorJob(str(tmp_path / "l"), "c", "r", "s", "2026-03-04", str(tmp_path))
     assert job.lock_path == tmp_path / "mirror" / "s.lock"
 
 

@@ -20,7 +20,7 @@ def tick_all(benches: list[Bench], seconds: float) -> None:
     stop = time.monotonic() + seconds
     while time.monotonic() < stop:
         for bench in benches:
-            bench.notices += bench.supervisor.tick()
+            bench.supervisor.tick()
         time.sleep(0.02)
 
 
@@ -28,8 +28,8 @@ def finish_all(benches: list[Bench], timeout_s: float) -> None:
     for bench in benches:
         bench.supervisor.finish_soon()
     deadline = time.monotonic() + timeout_s
-    while not all(bench.supervisor.status().settled for bench in benches):
-        late = [bench.supervisor.status() for bench in benches if not bench.supervisor.status().settled]
+    while not all(bench.supervisor.status().status == "verified" for bench in benches):
+        late = [bench.supervisor.status() for bench in benches if bench.supervisor.status().status != "verified"]
         assert time.monotonic() < deadline, late
         tick_all(benches, 0.05)
     for bench in benches:

@@ -1,0 +1,89 @@
+"""Worker processes that may hang in a share or a server: started, told, heard and ended without waiting for them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from threading import Thread
+from typing import Any
+
+from .processes import lines_of, spawn_detached
+
+
+class WorkerProcess:
+    """One worker: it takes lines on stdin, whose end ends it, and reports JSON objects on stdout, one a line.
+
+    A thread takes the reports, since pipes cannot be polled on Windows.
+
+    Attributes:
+        heard_mono: when the last report that was taken had come.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.reports: deque[tuple[float, dict[str, Any]]] = deque()
+        self.heard_mono = time.monotonic()
+        Thread(target=self._listen, name="worker's reports", daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        # A worker that is killed may leave half a report.
+        with contextlib.suppress(OSError, ValueError):
+            for line in lines_of(self.process.stdout.fileno()):
+                self.reports.append((time.monotonic(), json.loads(line)))
+
+    def take_reports(self) -> Iterator[dict[str, Any]]:
+        """Yield what it has reported since the last call."""
+        while self.reports:
+            self.heard_mono, report = self.reports.popleft()
+            yield report
+
+    def send(self, line: bytes) -> None:
+        """Write a line, which it may never read."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            os.write(self.process.stdin.fileno(), line + b"\n")
+
+    def close(self) -> None:
+        """Say goodbye: the end of its stdin ends the worker."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+    def stop(self, grace_s: float) -> None:
+        """Say goodbye, and kill it after ``grace_s``; one that is stuck in the kernel is left behind."""
+        self.close()
+        try:
+            self.process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+class Retry:
+    """When to try again after an error: the delay doubles from ``first_s`` to ``most_s`` (``urgent_s`` if somebody waits)."""
+
+    def __init__(self, first_s: float = 1.0, most_s: float = 60.0, urgent_s: float = 4.0) -> None:
+        self.first_s = first_s
+        self.most_s = most_s
+        self.urgent_s = urgent_s
+        self.delay_s = 0.0
+        self.due_mono = 0.0
+
+    def failed(self, urgent: bool = False) -> None:
+        """Note a failure."""
+        self.delay_s = min(max(self.first_s, self.delay_s * 2), self.urgent_s if urgent else self.most_s)
+        self.due_mono = time.monotonic() + self.delay_s
+
+    def succeeded(self) -> None:
+        """Start again from the shortest delay."""
+        self.delay_s = self.due_mono = 0.0
+
+    def soon(self) -> None:
+        """Try at once."""
+        self.due_mono = 0.0
+        self.delay_s = min(self.delay_s, self.first_s)
