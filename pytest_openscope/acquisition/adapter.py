@@ -158,11 +158,7 @@ class Adapter(ABC):
         Raises:
             ConfigurationError: it does not fit; a placeholder may still be in it.
         """
-        given = {key: self.parameters[key]} if key in self.parameters else {}
-        read, mistakes, _ = check(Settings, given, "parameters", "")
-        if mistakes:
-            raise ConfigurationError([replace(one, key=key) for one in mistakes])
-        return getattr(read, key)
+        return getattr(typed({key: self.parameters[key]} if key in self.parameters else {}), key)
 
     def arguments(self, key: str) -> list[str]:
         """Return a parameter as command-line arguments: a list, or a text that is split like a command line.
@@ -200,3 +196,15 @@ class Adapter(ABC):
 def mistake(key: str, problem: str, remedy: str) -> ConfigurationError:
     """Return the error of one parameter that cannot be used."""
     return ConfigurationError([Mistake("parameters", problem, remedy, key)])
+
+
+def typed(given: Mapping[str, Any]) -> Settings:
+    """Return parameters of this plugin as their model has them, with its defaults.
+
+    Raises:
+        ConfigurationError: one does not fit; placeholders may still be in them.
+    """
+    settings, mistakes, _ = check(Settings, given, "parameters", "")
+    if mistakes:
+        raise ConfigurationError([replace(one, key=one.key.lstrip(".")) for one in mistakes])
+    return settings

@@ -9,10 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ..config import ADAPTERS, Settings, check
+from ..config import ADAPTERS, Settings
 from ..records import ConfigurationError, Mistake
 from ..system import StopPolicy
-from .adapter import Adapter, Finding, Task, mistake
+from .adapter import Adapter, Finding, Task, mistake, typed
 from .spec import AcquisitionSpec
 
 Parameters = Mapping[str, Any]
@@ -68,7 +68,8 @@ def adapter_of(task: Task) -> Adapter | None:
         return None
     if kind in _OWN:
         module, name = _OWN[kind]
-        return _made(getattr(import_module(f".{module}", __package__), name), task)
+        own: type[Adapter] = getattr(import_module(f".{module}", __package__), name)
+        return own(task)
     for point in entry_points(group=ADAPTERS):
         if point.name.lower() == kind:
             try:
@@ -78,12 +79,8 @@ def adapter_of(task: Task) -> Adapter | None:
                 raise mistake("launcher", problem, "mend or reinstall the package that brings it") from error
             if not (isinstance(found, type) and issubclass(found, Adapter)):
                 raise mistake("launcher", f"{point.value} is no Adapter", "derive it from pytest_openscope.Adapter")
-            return _made(found, task)
+            return found(task)
     raise mistake("launcher", f"there is no launcher {kind!r}", "install the package that brings it, or use another one")
-
-
-def _made(adapter: type[Adapter], task: Task) -> Adapter:
-    return adapter(task)
 
 
 @dataclass(frozen=True)
@@ -127,10 +124,7 @@ def limits(own: Parameters, defaults: AcquisitionSpec) -> AcquisitionSpec:
         ConfigurationError: a limit does not fit.
     """
     given = {key: own[key] for key in _LIMITS if own.get(key) is not None}
-    settings, mistakes, _ = check(Settings, given, "parameters", "")
-    if mistakes:
-        raise ConfigurationError(mistakes)
-    made = default_spec(settings)
+    made = default_spec(typed(given))
     stop = {part: getattr(made.stop, part) for key in given if key.startswith("stop_") for part in _LIMITS[key]}
     fields = {part: getattr(made, part) for key in given if not key.startswith("stop_") for part in _LIMITS[key]}
     return replace(defaults, stop=replace(defaults.stop, **stop), **fields)

@@ -1,4 +1,4 @@
-"""The adapter ``matlab``: a function, called in a MATLAB that runs already, or in GNU Octave.
+"""The adapter ``matlab``: a function, called in a MATLAB that runs already, or in an Octave of its own.
 
 The call is that of the launcher, whose parameter files stay valid: ``slap2_launcher('execute', <session folder>, <name>,
 <value>, ...)``, any other entry point ``f(<arguments>, <session folder>, <name>, <value>, ...)``; a resumed one gets
@@ -8,7 +8,6 @@ The call is that of the launcher, whose parameter files stay valid: ``slap2_laun
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,19 +15,15 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any, TextIO
 
-from pydantic import ValidationError
-
 from ..config import Settings
-from ..records import ConfigurationError, Mistake
-from ..system import MARK_FOLDER, MARK_NAME, MARK_SESSION, StopPolicy, native_path
-from .adapter import Adapter, Decision, Finding, Severity, Task, mistake
+from ..system import StopPolicy, native_path
+from .adapter import Adapter, Decision, Finding, Severity, Task, mistake, typed
 from .commands import check_program, check_script
-from .engines import Engine, EngineDied, EngineInterrupted, EngineUnavailable
 from .failures import AcquisitionFailed
-from .matlab_engine import INSTALL, PACKAGE, MatlabEngine
-from .octave import OctaveEngine
+from .matlab_engine import INSTALL, PACKAGE, EngineDied, EngineInterrupted, EngineUnavailable, MatlabEngine
+from .octave import FUNCTION_FAILED, octave_command, why_unusable
 from .paths import in_repository, is_absolute, is_elsewhere, is_template
-from .spec import OUTPUT_FOLDER, AcquisitionSpec
+from .spec import AcquisitionSpec
 
 _SLAP2 = "slap2_launcher"
 _FUNCTION = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
@@ -43,25 +38,25 @@ class MatlabAdapter(Adapter):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
-        self._engine: Engine | None = None
-        self._call: EngineCall | None = None
+        self._engine: MatlabEngine | None = None
+        self._call: MatlabCall | None = None
         self._died = self._resume = False
 
     def spec(self) -> AcquisitionSpec:
-        """Return the call; on an engine once :meth:`prepare` has one."""
-        settings, function, arguments = self.settings, self._function(), self._arguments()
-        octave = settings.matlab_engine == "octave"
-        # Octave can be killed, which takes its time; MATLAB, with what it controls, is not ours to kill.
-        kill_s = self.task.defaults.stop.kill_s if octave else 0.0
-        self._call = EngineCall(self._engine, function, arguments, self._folders(), settings)
-        return replace(
-            self.task.defaults,
-            command=(self._engine_words(), function, *map(str, arguments)),
-            call=self._call,
-            name=function,
-            stop=StopPolicy(settings.matlab_cancel_timeout_sec, 0.0, kill_s),
-            explain_silence=lambda pid: _SILENT[settings.matlab_engine],
-        )
+        """Return Octave's command, or the call in MATLAB; that one can run once :meth:`prepare` has connected."""
+        settings, function, arguments, folders = self.settings, self._function(), self._arguments(), self._folders()
+        cancel_s = settings.matlab_cancel_timeout_sec
+        spec = replace(self.task.defaults, name=function, explain_silence=lambda pid: _SILENT[settings.matlab_engine])
+        if settings.matlab_engine == "octave":
+            try:
+                command = octave_command(self._octave(), function, arguments, settings.matlab_entrypoint_nargout, folders)
+            except TypeError as error:
+                raise mistake("matlab_entrypoint_args", str(error), "give texts, numbers, lists and mappings") from error
+            return replace(spec, command=command, stop=StopPolicy(cancel_s, 0.0, self.task.defaults.stop.kill_s))
+        self._call = MatlabCall(self._engine, function, arguments, folders, settings)
+        # MATLAB, with what it controls, is not ours to kill.
+        stop = StopPolicy(cancel_s, 0.0, 0.0)
+        return replace(spec, command=(self._engine_words(), function, *map(str, arguments)), call=self._call, stop=stop)
 
     def describe(self) -> str:
         """Return the call as MATLAB code, nearly."""
@@ -90,58 +85,45 @@ class MatlabAdapter(Adapter):
             yield Finding(problem, remedy, "matlab_entrypoint", "error" if octave else "warning")
 
     def prepare(self) -> None:
-        """Connect to MATLAB, or start Octave."""
+        """Connect to MATLAB, or see that Octave starts."""
         settings = self.settings
+        timeout_s = settings.matlab_engine_connect_timeout_sec
+        if settings.matlab_engine == "octave":
+            if problem := why_unusable(self._octave(), timeout_s):
+                raise self.not_ready(problem)
+            return
+        poll_s = settings.matlab_engine_connect_poll_interval_sec
         try:
-            if settings.matlab_engine == "octave":
-                self._engine = OctaveEngine(
-                    self._octave(),
-                    self._environment(),
-                    settings.matlab_engine_connect_timeout_sec,
-                    settings.matlab_cancel_timeout_sec,
-                    self.task.defaults.stop.kill_s,
-                )
-            else:
-                self._engine = MatlabEngine(
-                    settings.matlab_engine_name,
-                    settings.matlab_engine_connect_timeout_sec,
-                    settings.matlab_engine_connect_poll_interval_sec,
-                    settings.matlab_cancel_timeout_sec,
-                    self.task.notice,
-                )
+            self._engine = MatlabEngine(settings.matlab_engine_name, timeout_s, poll_s, self.task.notice)
         except EngineUnavailable as error:
             raise self.not_ready(str(error)) from error
 
     def release(self) -> None:
-        """Let go of an engine on which nothing was called; a call does so itself."""
+        """Let go of a MATLAB on which nothing was called; a call does so itself."""
         engine, self._engine = self._engine, None
         if engine is not None and (self._call is None or not self._call.begun):
-            engine.close(self.settings.matlab_keep_engine_alive)
+            _close(engine, self.settings)
 
     def after_failure(self, error: AcquisitionFailed, attempt: int) -> Decision:
         """Let the operator decide to go on with another engine, when this one died."""
         settings = self.settings
-        self._died = self._died or isinstance(error.__cause__, EngineDied)
-        if not self._died or not isinstance(error.__cause__, (EngineDied, EngineUnavailable)):
-            return "fail"
-        if not settings.matlab_enable_resume:
-            return "fail"
         if settings.matlab_engine == "octave":
+            facts = error.facts
+            is_gone = facts.returncode not in (None, 0, FUNCTION_FAILED) and not facts.stop_reason
             what = "Start Octave again and resume the acquisition?"
         else:
+            self._died = self._died or isinstance(error.__cause__, EngineDied)
+            is_gone = self._died and isinstance(error.__cause__, (EngineDied, EngineUnavailable))
             what = f"Start MATLAB again, share it as {settings.matlab_engine_name!r}, then resume the acquisition?"
+        if not (is_gone and settings.matlab_enable_resume):
+            return "fail"
         self._resume = self.task.ask(f"{error}. {what}", ("resume", "fail"), "resume") == "resume"
         return "retry" if self._resume else "fail"
 
     @cached_property
     def settings(self) -> Settings:
         """The parameters of this kind, typed; what a Python experiment gives was not checked before."""
-        own = {key: value for key, value in self.parameters.items() if key.startswith("matlab_") or key in _KEYS}
-        try:
-            return Settings.model_validate(own)
-        except ValidationError as error:
-            mistakes = [Mistake("parameters", one["msg"], "mend the value", str(one["loc"][0])) for one in error.errors()]
-            raise ConfigurationError(mistakes) from error
+        return typed({key: value for key, value in self.parameters.items() if key.startswith("matlab_") or key in _KEYS})
 
     def _function(self) -> str:
         given = self.parameters.get("matlab_entrypoint") or self.parameters.get("matlab_function")
@@ -202,12 +184,6 @@ class MatlabAdapter(Adapter):
         given = self.settings.octave_exe_path
         return str(native_path(given)) if given else "octave-cli"
 
-    def _environment(self) -> dict[str, str]:
-        folder = str(self.task.folder)
-        marks = {MARK_SESSION: self.task.folder.name, MARK_FOLDER: folder, MARK_NAME: self._function(), OUTPUT_FOLDER: folder}
-        environ = {name: text for name, text in os.environ.items() if name != "OPENSCOPE_RIG_CONFIG"}
-        return {**environ, **marks}
-
 
 _SILENT = {
     "matlab": "MATLAB may be busy with another function, or wait at a dialog or a button: look at its window",
@@ -215,25 +191,18 @@ _SILENT = {
 }
 
 
-class EngineCall:
-    """One call of a function on an engine (see :class:`.calls.Call`).
-
-    Attributes:
-        pid, create_time: the engine's process, when it is ours.
-        begun: it was called, and lets go of the engine itself.
-    """
+class MatlabCall:
+    """One call of a function in MATLAB (see :class:`.calls.Call`); once ``begun`` it lets go of MATLAB itself."""
 
     def __init__(
-        self, engine: Engine | None, function: str, arguments: list[Any], folders: list[str], settings: Settings
+        self, engine: MatlabEngine | None, function: str, arguments: list[Any], folders: list[str], settings: Settings
     ) -> None:
         self._engine, self._function, self._arguments, self._folders = engine, function, arguments, folders
         self._settings = settings
         self._cancelled = self.begun = False
-        self.pid = engine.pid if engine else None
-        self.create_time = engine.create_time if engine else None
 
     def run(self, stdout: TextIO, stderr: TextIO) -> int | None:
-        """Call it, and let go of the engine."""
+        """Call it, and let go of MATLAB."""
         engine = self._engine
         assert engine is not None, "prepare() comes first"
         self.begun = True
@@ -245,14 +214,18 @@ class EngineCall:
                 raise
             return 130
         finally:
-            engine.close(self._settings.matlab_keep_engine_alive)
+            _close(engine, self._settings)
         return None
 
     def cancel(self) -> None:
-        """Ask the engine to interrupt it."""
+        """Ask MATLAB to interrupt it."""
         self._cancelled = True
         if self._engine is not None:
             self._engine.interrupt()
+
+
+def _close(engine: MatlabEngine, settings: Settings) -> None:
+    engine.close(None if settings.matlab_keep_engine_alive else settings.matlab_cancel_timeout_sec)
 
 
 def _is_installed() -> bool:

@@ -22,14 +22,28 @@ from itertools import count
 from types import ModuleType
 from typing import Any, TextIO
 
-from .engines import Engine, EngineDied, EngineInterrupted, EngineUnavailable, FunctionFailed
-
 logger = logging.getLogger("pytest_openscope.acquisition")
 
 PACKAGE = "matlab.engine"
 INSTALL = "pip install matlabengine==VERSION, of the version that belongs to the installed MATLAB"
 _SLICE_S = 1.0
 _POLL_S = 0.05
+
+
+class EngineUnavailable(Exception):  # noqa: N818 - it says what happened
+    """There is no MATLAB to work with; the message says why and what to do."""
+
+
+class EngineDied(Exception):  # noqa: N818 - it says what happened
+    """MATLAB went away while it worked, or before: the work can be resumed on another one."""
+
+
+class EngineInterrupted(Exception):  # noqa: N818 - it says what happened
+    """The work was ended from outside: by a cancel, or by somebody at MATLAB's own window."""
+
+
+class FunctionFailed(Exception):  # noqa: N818 - it says what happened
+    """The function raised an error, or could not be called like this."""
 
 
 def load_package() -> ModuleType:
@@ -47,30 +61,22 @@ def load_package() -> ModuleType:
         raise EngineUnavailable(f"the package {PACKAGE} does not work here ({error}); {INSTALL}") from error
 
 
-class MatlabEngine(Engine):
-    """Connects to a shared MATLAB session, waiting until there is one.
+class MatlabEngine:
+    """Connects to a shared MATLAB session, waiting until there is one; what is given up may be used no more.
 
     Args:
         name: under which it is shared.
         timeout_s: the longest wait.
         poll_s: between two looks.
-        cancel_timeout_s: how long MATLAB may take to end, when it is to be ended.
         tell: gets what the operator is to know while it waits.
 
     Raises:
         EngineUnavailable: there is none by then, or the package is missing.
     """
 
-    def __init__(
-        self,
-        name: str,
-        timeout_s: float,
-        poll_s: float,
-        cancel_timeout_s: float,
-        tell: Callable[[str], object] = logger.warning,
-    ) -> None:
+    def __init__(self, name: str, timeout_s: float, poll_s: float, tell: Callable[[str], object] = logger.warning) -> None:
         self._package = load_package()
-        self._name, self._cancel_timeout_s = name, cancel_timeout_s
+        self._name = name
         self._interrupted = False
         self._future: Any = None
         self._lock = threading.Lock()
@@ -120,7 +126,18 @@ class MatlabEngine(Engine):
     def evaluate(
         self, function: str, arguments: Sequence[Any], nargout: int, folders: Sequence[str], stdout: TextIO, stderr: TextIO
     ) -> None:
-        """Call the function in the background, and wait for its end."""
+        """Call a function; what it prints is written to the streams as it comes, then its outputs, as ``output 1: ...``.
+
+        Args:
+            function: its name, dotted for one of a package.
+            arguments: values of JSON: text, numbers, true, false, null, lists (cells) and mappings (structures).
+            nargout: the number of outputs.
+            folders: put in front of the search path before.
+            stdout, stderr: get the output.
+
+        Raises:
+            FunctionFailed, EngineInterrupted, EngineDied: see there.
+        """
         streams = {"stdout": _Stream(stdout), "stderr": _Stream(stderr)}
         if folders:
             self._call("addpath", folders, 0, streams)
@@ -156,7 +173,7 @@ class MatlabEngine(Engine):
         return [self._value(one) for one in value] if isinstance(value, (list, tuple)) else value
 
     def interrupt(self) -> None:
-        """Cancel the call; MATLAB does so when its function next lets it (not within a MEX file)."""
+        """Cancel the call, from another thread; MATLAB does so when its function next lets it (not within a MEX file)."""
         with self._lock:
             self._interrupted = True
             future = self._future
@@ -168,17 +185,18 @@ class MatlabEngine(Engine):
         except self._package.RejectedExecutionError as error:
             logger.warning("MATLAB %r cannot be asked to cancel: %s", self._name, error)
 
-    def close(self, keep_alive: bool) -> None:
-        """Leave the session, so that others (and we, once more) can connect to it; or end MATLAB."""
+    def close(self, end_timeout_s: float | None) -> None:
+        """Leave the session, so that others (and we, once more) can connect to it; with a time end MATLAB, and wait so long."""
         gone = (self._package.EngineError, self._package.RejectedExecutionError, SystemError)
-        if not keep_alive:
-            with contextlib.suppress(*gone):
+        with contextlib.suppress(*gone):
+            if end_timeout_s is not None:
                 self._engine.feval("exit", nargout=0, background=True)
-                deadline_s = time.monotonic() + self._cancel_timeout_s
-                while self._name in self._package.find_matlab() and time.monotonic() < deadline_s:
+                deadline_s = time.monotonic() + end_timeout_s
+                while self._name in self._package.find_matlab():
+                    if time.monotonic() > deadline_s:
+                        logger.warning("MATLAB %r did not end within %g s", self._name, end_timeout_s)
+                        break
                     time.sleep(_POLL_S)
-                if self._name in self._package.find_matlab():
-                    logger.warning("MATLAB %r did not end within %g s", self._name, self._cancel_timeout_s)
         with contextlib.suppress(*gone):
             self._engine.quit()
 

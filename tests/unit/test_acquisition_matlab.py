@@ -222,10 +222,10 @@ def test_no_matlab_is_shared_in_time(host: Host, matlab: Matlab) -> None:
 
 def test_a_matlab_that_somebody_else_is_connected_to(host: Host, matlab: Matlab) -> None:
     matlab.share()
-    first = MatlabEngine("slap2_launcher", 5.0, 0.05, 1.0)
+    first = MatlabEngine("slap2_launcher", 5.0, 0.05)
     with pytest.raises(AcquisitionFailed, match="it is connected already"):
         run(host, {**PARAMETERS, "matlab_engine_connect_timeout_sec": 3})
-    first.close(keep_alive=True)
+    first.close(None)
     run(host, PARAMETERS)
 
 
@@ -266,7 +266,7 @@ def test_ctrl_c_that_the_package_took_for_itself_is_not_lost(matlab: Matlab, mon
     matlab.share()
     monkeypatch.setattr(engine.FutureResult, "result", lambda self, timeout=None: None)
     with pytest.raises(KeyboardInterrupt):
-        MatlabEngine("slap2_launcher", 5.0, 0.05, 1.0)
+        MatlabEngine("slap2_launcher", 5.0, 0.05)
 
 
 def test_ctrl_c_while_it_waits_ends_the_wait(matlab: Matlab) -> None:
@@ -274,7 +274,7 @@ def test_ctrl_c_while_it_waits_ends_the_wait(matlab: Matlab) -> None:
     timer.start()
     begun_s = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        MatlabEngine("slap2_launcher", 20.0, 0.05, 1.0)
+        MatlabEngine("slap2_launcher", 20.0, 0.05)
     assert time.monotonic() - begun_s < 5
     timer.join()
 

@@ -72,7 +72,8 @@ def test_a_function_gets_its_arguments_and_its_output_is_in_the_log(host: Host) 
     assert (host.acquisition.folder / "frames.txt").read_text() == "1\n2\n3\n"
     assert (host.acquisition.folder / "closed.txt").exists()
     assert (facts.name, facts.returncode) == ("acquire", 0)
-    assert facts.command == ["Octave", "acquire", str(host.acquisition.folder), "frames", "3"]
+    assert facts.command[0] == "octave-cli"
+    assert f"feval ('acquire', '{host.acquisition.folder}', 'frames', int64 (3));" in facts.command[-1]
     assert facts.pid == pid_of(host)
     assert not psutil.pid_exists(pid_of(host)), "Octave is left"
     raw = host.acquisition.folder / "launcher_metadata" / "acquisition" / "acquire.stdout.log"
@@ -111,10 +112,11 @@ def test_values_have_the_types_that_matlab_gives_them(host: Host) -> None:
 def test_an_error_fails_the_acquisition_with_its_message(host: Host) -> None:
     with pytest.raises(AcquisitionFailed) as caught:
         run(host, octave("acquire", **pairs(fail_at=2)))
-    assert str(caught.value) == "acquisition 'acquire' failed: FunctionFailed: the shutter\nis \"stuck\" at 2"
+    said = 'error: the shutter is "stuck" at 2'
+    assert str(caught.value) == f"acquisition 'acquire' ended with exit code 70; last line on stderr: {said}"
     assert texts(host) == ["frame 1", "frame 2"]
-    assert texts(host, "stderr")[:2] == ["error: the shutter", 'is "stuck" at 2']
-    assert any("acquire at line" in line for line in texts(host, "stderr"))
+    assert texts(host, "stderr")[0].startswith("error:     acquire at line")
+    assert texts(host, "stderr")[-1] == said
     assert (host.acquisition.folder / "closed.txt").exists()
     assert not host.questions, "an error of the function is not resumed"
 
@@ -232,8 +234,8 @@ def test_octave_dies_and_the_acquisition_is_resumed(tmp_path: Path) -> None:
     assert "Start Octave again and resume the acquisition?" in question
     assert (choices, default) == (("resume", "fail"), "resume")
     assert [one.name for one in host.acquisition.finished] == ["acquire", "acquire[2]"]
-    assert host.acquisition.finished[1].command[-2:] == ["resume", "True"]
-    assert "resume" not in host.acquisition.finished[0].command
+    assert "'resume', true" in host.acquisition.finished[1].command[-1]
+    assert "'resume', true" not in host.acquisition.finished[0].command[-1]
 
 
 @needs_octave
@@ -256,7 +258,7 @@ def test_octave_is_killed_from_outside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("answers", "more"), [(["fail"], {}), ([None], {}), ([], {"matlab_enable_resume": False})])
 def test_it_is_resumed_only_when_the_operator_says_so(tmp_path: Path, answers: list[Any], more: dict[str, Any]) -> None:
     host = Host(tmp_path / "s", answers=answers)
-    with pytest.raises(AcquisitionFailed, match=r"failed: EngineDied: Octave \(pid \d+\) was killed by SIGKILL"):
+    with pytest.raises(AcquisitionFailed, match="acquisition 'acquire' was killed by SIGKILL"):
         run(host, octave("acquire", **pairs(die_at=2), **more))
     assert len(host.questions) == len(answers)
     assert len(host.acquisition.finished) == 1
@@ -300,7 +302,7 @@ def program(folder: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("echo 'libfoo.so: cannot open' >&2; exit 127", "ended with exit code 127.*: libfoo.so: cannot open"),
+        ("exit 127", "is no Octave that can be used: it ended with exit code 127"),
         ("exec sleep 60", "cannot be used 0.5 s after its start"),
     ],
 )
@@ -348,9 +350,9 @@ def test_a_script_path_names_function_and_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "code"),
     [
-        ("a'b", '"a\'b"'), ('say "x"\n', '"say \\042x\\042\\012"'), ("%d\\", '"%d\\134"'), (True, "true"), (3, "int64 (3)"),
+        ("a'b", "'a''b'"), ('say "x"\n', '"say \\042x\\042\\012"'), ("%d\\", "'%d\\'"), (True, "true"), (3, "int64 (3)"),
         (float("nan"), "NaN"), (float("-inf"), "-Inf"), (1e300, "1e+300"), (None, "[]"), ([], "{}"), ({}, "struct ()"),
-        ({"a": [1, "x"]}, 'struct ("a", {{int64 (1), "x"}})'), (Path("a"), '"a"'),
+        ({"a": [1, "x"]}, "struct ('a', {{int64 (1), 'x'}})"), (Path("a"), "'a'"),
     ],
 )  # fmt: skip
 def test_values_as_code(value: Any, code: str) -> None:
@@ -360,25 +362,3 @@ def test_values_as_code(value: Any, code: str) -> None:
 def test_a_value_without_an_equal() -> None:
     with pytest.raises(TypeError, match="set has no equal in Octave"):
         literal({1})
-
-
-DRIP = r"""
-import re, sys, time
-for line in sys.stdin:
-    ends = re.findall(r'"\\036(openscope-\w+:\d+:(?:ready|done))"', line)
-    if ends:
-        for char in ("x\x1ey – ä" if ends[0].endswith("done") else "") + "\x1e" + ends[0] + "\x1f":
-            for byte in char.encode():
-                sys.stdout.buffer.write(bytes([byte]))
-                sys.stdout.flush()
-                time.sleep(0.0005)
-        sys.stderr.write("\x1e" + ends[0] + "\x1f")
-        sys.stderr.flush()
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
-def test_characters_and_markers_that_come_in_pieces(host: Host, tmp_path: Path) -> None:
-    (tmp_path / "drip.py").write_text(DRIP)
-    run(host, octave("f", None, octave_exe_path=program(tmp_path, f"exec {sys.executable} {tmp_path / 'drip.py'}")))
-    assert texts(host) == ["x\x1ey – ä"]
