@@ -7,7 +7,6 @@ nothing of the driver's code is run or evaluated.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import datetime
@@ -20,7 +19,7 @@ import types
 import typing
 import uuid
 from collections import abc
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from typing_extensions import Self
@@ -29,7 +28,7 @@ from .driver_registry import LIFECYCLE
 from .surface import SPECIAL, Member, Surface, callable_signature, surface_of
 
 #: A call whose name tells of trouble answers False.
-_BAD_NEWS = (
+_BAD_NEWS = [
     "busy",
     "moving",
     "error",
@@ -42,7 +41,7 @@ _BAD_NEWS = (
     "dropped",
     "interlock",
     "tripped",
-)
+]
 #: Beyond this a type holds itself.
 _DEPTH = 4
 #: What an object of a simple type, or of one derived from it, is made from.
@@ -91,71 +90,94 @@ def stand_in(cls: type, given: dict[str, Any]) -> Any:
     if "__getitem__" in defined:
         # Python would ask for one item after the other until there is an IndexError, which a stand-in never raises.
         defined.add("__iter__")
-    methods = [name for name in (*LIFECYCLE, "disconnect") if callable(inspect.getattr_static(cls, name, None))]
-    namespace = {name: _special(name) for name in ("__enter__", *SPECIAL, *methods) if name in {*defined, *methods}}
-    return type(f"Simulated{cls.__name__}", (Simulated,), namespace)(surface_of(cls), given)
+    defined |= {name for name in (*LIFECYCLE, "disconnect") if callable(inspect.getattr_static(cls, name, None))}
+    namespace = {name: _special(name) for name in ("__enter__", *SPECIAL, *LIFECYCLE, "disconnect") if name in defined}
+    return type(f"Simulated{cls.__name__}", (Simulated,), {**namespace, "_openscope": (surface_of(cls), given)})()
 
 
 class Simulated:
     """One simulated device, or object that a driver is made of; ``isinstance`` takes it for what it stands for."""
 
-    def __init__(self, surface: Surface, given: dict[str, Any]) -> None:
-        object.__setattr__(self, "_simulated", _Plausible(self, surface, given))
+    #: What the class offers, and what its constructor got.
+    _openscope: tuple[Surface, dict[str, Any]]
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return typing.cast("type", self._simulated.surface.cls)
+        return self._openscope[0].cls
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_simulated" or (name.startswith("__") and name.endswith("__")):
+        if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        member = self._simulated.surface.require(name)
-        value = _method(self, name, member) if member is None or member.kind == "method" else self._simulated.held(member)
-        if member is None or member.kind != "property":
-            object.__setattr__(self, name, value)
+        surface, given = self._openscope
+        member = surface.require(name)
+        if member is not None and member.kind == "property":
+            return _plausible(self, member.annotation, name)
+        if member is None or member.kind == "method":
+            value = _method(self, name, member)
+        elif name in given:
+            value = given[name]
+        elif member.kind == "constant":
+            value = member.value
+        elif member.annotation is not None:
+            value = _plausible(self, member.annotation, name)
+        else:
+            raise AttributeError(
+                f"{surface.cls.__name__}.{name} is set by the driver's own code, which no dry run runs"
+                f" -> give it in the rig file, 'returns: {{{name}: VALUE}}', annotate it, or give the device a 'mock:'"
+            )
+        object.__setattr__(self, name, value)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._simulated.surface.require_settable(name)
+        self._openscope[0].require_settable(name)
         object.__setattr__(self, name, value)
 
     def __dir__(self) -> list[str]:
-        return list(self._simulated.surface.names())
+        return self._openscope[0].names()
 
     def __repr__(self) -> str:
-        return f"<simulated {self._simulated.surface.cls.__name__}>"
+        return f"<simulated {self._openscope[0].cls.__name__}>"
 
 
 def _method(device: Simulated, name: str, member: Member | None) -> Any:
     def simulated(*args: Any, **kwargs: Any) -> Any:
-        return device._simulated.called(name, args, kwargs)
+        return _called(device, name, args, kwargs)
 
     simulated.__name__ = name
     simulated.__doc__ = getattr(member.value, "__doc__", None) if member else None
-    if member is not None and member.is_async and hasattr(inspect, "markcoroutinefunction"):
+    if member is not None and _is_async(member) and hasattr(inspect, "markcoroutinefunction"):
         return inspect.markcoroutinefunction(simulated)
     return simulated
 
 
 def _special(name: str) -> Any:
+    """Return a method that Python looks for in the class."""
+
     def method(self: Simulated, *args: Any, **kwargs: Any) -> Any:
         if name in _FIXED:
             return _FIXED[name]
         if name == "__aexit__":
             return _finished(None)
-        value = self._simulated.called(name, args, kwargs)
+        value = _called(self, name, args, kwargs)
         if name == "__enter__":
             return self if value is None else value
         if name == "__aenter__":
             return _itself_if_none(value, self)
         if name in ("__iter__", "__reversed__"):
-            items = self._simulated.items("__next__") if value is self else value
+            items = _items(self, "__next__") if value is self else value
             return iter(items) if isinstance(items, Iterable) else iter(())
         if name == "__aiter__":
-            return _each(self._simulated.items("__anext__")) if value is self or not hasattr(value, "__anext__") else value
+            return _each(_items(self, "__anext__")) if value is self or not hasattr(value, "__anext__") else value
         return value
 
     return method
+
+
+def _items(device: Simulated, name: str) -> list[Any]:
+    """Return what iterating over the device gives: one value, if it is known of which type."""
+    member = device._openscope[0].find(name)
+    value = _plausible(device, member.annotation, name) if member else None
+    return [] if value is None else [value]
 
 
 async def _finished(value: Any) -> Any:
@@ -172,148 +194,91 @@ async def _each(values: Iterable[Any]) -> AsyncIterator[Any]:
         yield value
 
 
-class _Awaited:
-    """Can be awaited as often as one likes, unlike a coroutine, which also complains when nobody does."""
+def _called(device: Simulated, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return what a method answers: a generator gives one value, a context manager is entered with one.
 
-    def __init__(self, value: Any) -> None:
-        self._value = value
+    Raises:
+        TypeError: the call does not fit the driver's signature.
+    """
+    surface = device._openscope[0]
+    surface.bind(name, args, kwargs)
+    member = surface.find(name)
+    if member is None:
+        return None
+    inner, annotation = inspect.unwrap(member.value), member.annotation
+    makes_generator = inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner)
+    if makes_generator and member.value.__globals__ is vars(contextlib):
+        return contextlib.nullcontext(_plausible(device, next(iter(typing.get_args(annotation)), None), name))
+    if makes_generator and annotation is None:
+        return iter(()) if inspect.isgeneratorfunction(inner) else _each(())
+    value = _plausible(device, annotation, name)
+    return _finished(value) if _is_async(member) else value
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        yield from ()
-        return self._value
+
+def _is_async(member: Member) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(member.value))
 
 
-class _Plausible:
-    """Values that a device may hold or answer with: of the types that the driver's code names."""
+def _plausible(device: Simulated, annotation: Any, name: str, depth: int = 0) -> Any:
+    """Return a value of a type: 1, 1.0, "simulated"; True, or False where the name tells of trouble (``busy``)."""
 
-    def __init__(self, device: Simulated, surface: Surface, given: dict[str, Any]) -> None:
-        self._device, self.surface, self._given = device, surface, given
-        self._own = surface.cls.__mro__[:-1]
+    def of(part: Any) -> Any:
+        return _plausible(device, part, name, depth + 1)
 
-    def held(self, member: Member) -> Any:
-        """Return what an attribute holds: the constructor's argument of its name, or a value of the annotated type.
-
-        Raises:
-            AttributeError: the driver's code sets it, and nothing says what it holds.
-        """
-        if member.name in self._given and member.kind != "property":
-            return self._given[member.name]
-        if member.kind == "constant":
-            return member.value
-        if member.kind == "attribute" and member.annotation is None:
-            raise AttributeError(
-                f"{self.surface.cls.__name__}.{member.name} is set by the driver's own code, which no dry run runs"
-                f" -> give it in the rig file, 'returns: {{{member.name}: VALUE}}', annotate it, or give the device a 'mock:'"
-            )
-        return self.of(member.annotation, member.name)
-
-    def called(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what a method answers.
-
-        Raises:
-            TypeError: the call does not fit the driver's signature.
-        """
-        self.surface.bind(name, args, kwargs)
-        member = self.surface.find(name)
-        value = self._returned(member) if member else None
-        return _finished(value) if member and member.is_async else value
-
-    def items(self, name: str) -> list[Any]:
-        """Return what iterating over the device gives: one value, if it is known of which type."""
-        member = self.surface.find(name)
-        value = self.of(member.annotation, name) if member else None
-        return [] if value is None else [value]
-
-    def _returned(self, member: Member) -> Any:
-        """Answer by the annotation and the kind of the function.
-
-        A generator gives one value, a context manager is entered with one, so that what the experiment does with them runs.
-        """
-        inner = inspect.unwrap(member.value) if callable(member.value) else None
-        makes_generator = inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner)
-        if makes_generator and getattr(member.value, "__globals__", None) is vars(contextlib):
-            yielded = next(iter(typing.get_args(member.annotation)), None)
-            return contextlib.nullcontext(self.of(yielded, member.name))
-        if makes_generator and typing.get_origin(member.annotation) is None:
-            return iter(()) if inspect.isgeneratorfunction(inner) else _each(())
-        return self.of(member.annotation, member.name)
-
-    def of(self, annotation: Any, name: str, depth: int = 0) -> Any:
-        """Return a value of a type: 1, 1.0, "simulated"; True, or False where the name tells of trouble (``busy``)."""
-        annotation = _meant(annotation)
-        if annotation is None or annotation is type(None) or annotation is Any or depth > _DEPTH:
-            return None
-        if self._is_own(annotation):
-            return self._device
-        origin = typing.get_origin(annotation)
-        if origin is not None:
-            return self._generic(origin, typing.get_args(annotation), name, depth + 1)
-        return self._instance(annotation, name, depth) if isinstance(annotation, type) else None
-
-    def _is_own(self, annotation: Any) -> bool:
-        """Tell the driver's own class, one that it is derived from, ``Self``, and what was written before there was that."""
-        if isinstance(annotation, typing.ForwardRef):
-            return annotation.__forward_arg__ in [base.__name__ for base in self._own]
-        return annotation is Self or (isinstance(annotation, type) and annotation in self._own)
-
-    def _generic(self, origin: Any, arguments: tuple[Any, ...], name: str, depth: int) -> Any:
-        if origin in (typing.Literal, type):
-            return arguments[0]
-        if origin in (typing.Union, types.UnionType):
-            return self.of(next(kind for kind in arguments if kind is not type(None)), name, depth)
-        if origin in (typing.Annotated, typing.ClassVar, typing.Final):
-            return self.of(arguments[0], name, depth)
-        if origin is tuple:
-            return tuple(self.of(kind, name, depth) for kind in arguments if kind is not Ellipsis)
-        if origin in (abc.Awaitable, abc.Coroutine):
-            return _Awaited(self.of(arguments[-1], name, depth))
-        if origin in (contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager):
-            return contextlib.nullcontext(self.of(arguments[0], name, depth))
-        if origin is abc.Callable:
-            return lambda *args, **kwargs: self.of(arguments[-1], name, depth)
-        if _is_array(origin):
-            return _array(arguments)
-        if _is_collection(origin):
-            item = self.of(arguments[0], name, depth)
-            # Where an item cannot be told, or is the device itself, none is better than a wrong one.
-            return _collection(origin, [] if item is None or item is self._device else [item])
-        return self._instance(origin, name, depth) if isinstance(origin, type) else None
-
-    def _instance(self, kind: type, name: str, depth: int) -> Any:
-        if kind is bool:
-            return not any(word in name.lower() for word in _BAD_NEWS)
-        if _is_array(kind):
-            return _array(())
-        if issubclass(kind, enum.Enum):
-            return next(iter(kind), None)
-        if issubclass(kind, datetime.date):
-            return datetime.datetime.now().astimezone() if kind is datetime.datetime else kind.today()
-        if typing.is_typeddict(kind) or hasattr(kind, "_fields") or dataclasses.is_dataclass(kind):
-            return self._record(kind, depth)
-        if _is_collection(kind):
-            return _collection(kind, [])
-        made = _simple(kind)
-        if made is not None or kind.__module__ == "builtins":
-            return made
-        return stand_in(kind, {})
-
-    def _record(self, kind: Any, depth: int) -> Any:
-        hints = _hints(kind)
-        names = [part.name for part in dataclasses.fields(kind) if part.init] if dataclasses.is_dataclass(kind) else hints
-        names = getattr(kind, "_fields", names)
-        return kind(**{name: self.of(hints.get(name), name, depth + 1) for name in names})
+    annotation = _meant(annotation)
+    kind, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    first, last = (arguments[0], arguments[-1]) if arguments else (None, None)
+    own = device._openscope[0].cls.__mro__[:-1]
+    if depth > _DEPTH:
+        return None
+    if kind is Self or kind in own or getattr(kind, "__forward_arg__", "") in [base.__name__ for base in own]:
+        return device
+    if kind in (typing.Literal, type):
+        return first
+    if kind in (typing.Union, types.UnionType):
+        return of(next(choice for choice in arguments if choice is not type(None)))
+    if kind in (typing.Annotated, typing.ClassVar, typing.Final):
+        return of(first)
+    if kind is tuple:
+        return tuple(of(part) for part in arguments if part is not Ellipsis)
+    if kind in (abc.Awaitable, abc.Coroutine):
+        return _finished(of(last))
+    if kind in (contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager):
+        return contextlib.nullcontext(of(first))
+    if kind is abc.Callable:
+        return lambda *args, **kwargs: of(last)
+    if not isinstance(kind, type) or kind in (Any, type(None)):
+        return None
+    if kind is bool:
+        return not any(word in name.lower() for word in _BAD_NEWS)
+    if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
+        return _array(last)
+    if issubclass(kind, enum.Enum):
+        return next(iter(kind), None)
+    if issubclass(kind, datetime.date):
+        return datetime.datetime.now().astimezone() if kind is datetime.datetime else kind.today()
+    if typing.is_typeddict(kind) or hasattr(kind, "_fields") or dataclasses.is_dataclass(kind):
+        return _record(device, kind, depth)
+    if _is_collection(kind):
+        item = of(first)
+        # Where an item cannot be told, or is the device itself, none is better than a wrong one.
+        return _collection(kind, [] if item is None or item is device else [item])
+    made = _simple(kind)
+    return stand_in(kind, {}) if made is None and kind.__module__ != "builtins" else made
 
 
 def _meant(annotation: Any) -> Any:
     """Return the type behind a NewType, an alias or a type variable."""
     for _ in range(_DEPTH):
-        name = type(annotation).__name__
+        name, alias = type(annotation).__name__, typing.get_origin(annotation)
         if name == "NewType":
             annotation = annotation.__supertype__
         elif name == "TypeAliasType":
             annotation = annotation.__value__
-        elif type(typing.get_origin(annotation)).__name__ == "TypeAliasType":
-            annotation = _with_arguments(annotation)
+        elif type(alias).__name__ == "TypeAliasType":
+            # ``Pixels[np.uint8]`` after ``type Pixels[T] = np.ndarray[tuple[int, int], np.dtype[T]]``.
+            given = dict(zip(alias.__type_params__, typing.get_args(annotation), strict=False))
+            annotation = alias.__value__[tuple(given.get(one, Any) for one in alias.__value__.__parameters__)]
         elif name == "TypeVar":
             annotation = annotation.__bound__ or next(iter(annotation.__constraints__), None)
         elif name == "InitVar":
@@ -321,66 +286,49 @@ def _meant(annotation: Any) -> Any:
     return annotation
 
 
-def _with_arguments(annotation: Any) -> Any:
-    """Return what ``Pixels[np.uint8]`` means after ``type Pixels[T] = np.ndarray[tuple[int, int], np.dtype[T]]``."""
-    alias = typing.get_origin(annotation)
-    given = dict(zip(alias.__type_params__, typing.get_args(annotation), strict=False))
-    open_ones = getattr(alias.__value__, "__parameters__", ())
-    return alias.__value__[tuple(given.get(one, Any) for one in open_ones)] if open_ones else alias.__value__
+def _record(device: Simulated, kind: Any, depth: int) -> Any:
+    try:
+        hints = typing.get_type_hints(kind)
+    except (NameError, TypeError):
+        hints = dict(getattr(kind, "__annotations__", {}))
+    names = [part.name for part in dataclasses.fields(kind) if part.init] if dataclasses.is_dataclass(kind) else hints
+    return kind(**{name: _plausible(device, hints.get(name), name, depth + 1) for name in getattr(kind, "_fields", names)})
 
 
 def _simple(kind: type) -> Any:
     """Return a number, a text or the like, one of a class derived from those included; None for other classes."""
-    for base in kind.__mro__:
-        is_number = base.__module__ == "numpy" and base.__name__ in ("bool", "bool_", "number")
-        if is_number or base in _SEEDS:
-            try:
-                return kind(1 if is_number else _SEEDS[base])
-            except Exception:
-                return None
-    return None
+    seeds = [_SEEDS[base] for base in kind.__mro__ if base in _SEEDS] or [1] * (kind.__module__ == "numpy")
+    try:
+        return kind(seeds[0]) if seeds else None
+    except Exception:
+        return None
 
 
-def _is_collection(kind: Any) -> bool:
+def _is_collection(kind: type) -> bool:
     """Tell the collections of the standard library, abstract ones included."""
-    modules = ("builtins", "collections", "collections.abc")
-    return (
-        isinstance(kind, type)
-        and kind.__module__ in modules
-        and issubclass(kind, (Iterable, abc.AsyncIterable))
-        and kind not in _SEEDS
-    )
+    if kind.__module__ not in ("builtins", "collections", "collections.abc") or kind in _SEEDS:
+        return False
+    return issubclass(kind, (Iterable, abc.AsyncIterable))
 
 
-def _collection(kind: Any, items: list[Any]) -> Any:
+def _collection(kind: type, items: list[Any]) -> Any:
     if issubclass(kind, abc.AsyncIterable):
         return _each(items)
     if issubclass(kind, abc.Mapping):
-        return collections.defaultdict(lambda: None) if kind is collections.defaultdict else {}
+        return {}
     if issubclass(kind, abc.Iterator):
         return iter(items)
     if inspect.isabstract(kind):
         return set(items) if issubclass(kind, abc.Set) else items
-    return kind(items)
+    return kind(items)  # type: ignore[call-arg]
 
 
-def _is_array(kind: Any) -> bool:
-    return getattr(kind, "__module__", "") == "numpy" and getattr(kind, "__name__", "") == "ndarray"
-
-
-def _array(arguments: tuple[Any, ...]) -> Any:
+def _array(dtype: Any) -> Any:
     """Return a picture of one pixel, of the type that ``ndarray[shape, dtype[type]]`` names."""
     import numpy as np
 
-    element = next(iter(typing.get_args(arguments[-1])), None) if arguments else None
+    element = next(iter(typing.get_args(dtype)), None)
     try:
         return np.zeros((1, 1), dtype=element if isinstance(element, type) else float)
     except TypeError:
         return np.zeros((1, 1))
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(kind)
-    except (NameError, TypeError):
-        return dict(getattr(kind, "__annotations__", {}))

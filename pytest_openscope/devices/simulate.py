@@ -74,9 +74,10 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
     cls = _made_class(driver, spec)
     if is_harp(cls):
         return Simulation("Harp registers in memory", lambda: harp_device(cls))
-    if cls is driver:
-        return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, params), surface_of(cls))
-    return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, {}) if fits(cls, {}) else stand_in(cls, {}))
+    if cls is driver or fits(cls, {}):
+        given = params if cls is driver else {}
+        return Simulation(f"autospec of {_name(cls)}", lambda: autospec(cls, given), surface_of(cls))
+    return Simulation(f"autospec of {_name(cls)}", lambda: stand_in(cls, {}), surface_of(cls))
 
 
 def _given_mock(spec: DeviceSpec, reference: str, rig_dir: Path, params: dict[str, Any]) -> Simulation:

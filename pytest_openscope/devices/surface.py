@@ -27,31 +27,46 @@ SPECIAL: tuple[str, ...] = tuple(f"__{name}__" for name in _SPECIAL.split())
 class Member:
     """One name of a driver: ``kind`` is method, property, constant or attribute (set in ``self`` by its code).
 
-    ``value`` is the function behind a method or property, or the value of a constant; what an attribute holds is not known.
-    ``signature`` is that of a method, without ``self``; None for one that does not tell.
+    ``value`` is the function behind a method, or the value of a constant. ``annotation`` is the type of what is held or
+    returned. ``signature`` is that of a method, without ``self``; None for one that does not tell.
     """
 
-    name: str
     kind: str
     value: Any = None
     annotation: Any = None
-    is_async: bool = False
     signature: inspect.Signature | None = None
 
 
 class Surface:
-    """Looks up the names of a class as an instance would have them."""
+    """Looks up the names of a class as an instance would have them; ``dynamic`` ones make their names up as they go."""
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
-        self.dynamic = any("__getattr__" in vars(base) or "__getattribute__" in vars(base) for base in cls.__mro__[:-1])
-        self._members: dict[str, Member | None] = {}
+        self.dynamic = False
+        self._attributes: dict[str, Any] = {}
+        for base in reversed(cls.__mro__[:-1]):
+            attributes, makes_up_names = _assigned_in(base)
+            self._attributes |= attributes
+            self.dynamic |= makes_up_names
 
     def find(self, name: str) -> Member | None:
         """Return the member, or None where the driver has none of that name."""
-        if name not in self._members:
-            self._members[name] = self._look_up(name)
-        return self._members[name]
+        try:
+            raw = inspect.getattr_static(self.cls, name)
+        except AttributeError:
+            return Member("attribute", annotation=self._attributes[name]) if name in self._attributes else None
+        if inspect.ismemberdescriptor(raw):
+            return Member("attribute", annotation=self._attributes.get(name))
+        if isinstance(raw, (functools.partialmethod, functools.singledispatchmethod)):
+            return self._method(raw.func, getattr(self.cls, name))
+        if isinstance(raw, staticmethod):
+            return self._method(raw.__func__, raw.__func__, skips_self=False)
+        function = raw.__func__ if isinstance(raw, classmethod) else raw
+        if callable(function) and not isinstance(function, type):
+            return self._method(function, function)
+        if hasattr(type(raw), "__get__") and not isinstance(raw, type):
+            return Member("property", annotation=self._returned(getattr(raw, "fget", getattr(raw, "func", None))))
+        return Member("constant", raw)
 
     def require(self, name: str) -> Member | None:
         """Return the member; None means that the driver makes its names up as it goes.
@@ -94,49 +109,18 @@ class Surface:
             plain = [item.replace(annotation=inspect.Parameter.empty) for item in member.signature.parameters.values()]
             raise TypeError(f"{self.cls.__name__}.{name}{inspect.Signature(plain)}: {error}") from None
 
-    def _look_up(self, name: str) -> Member | None:
-        try:
-            raw = inspect.getattr_static(self.cls, name)
-        except AttributeError:
-            return self._attributes.get(name)
-        if isinstance(raw, property):
-            return Member(name, "property", raw.fget, self._return_type(raw.fget))
-        if isinstance(raw, (functools.partialmethod, functools.singledispatchmethod)):
-            return self._method(name, getattr(self.cls, name), raw.func)
-        if isinstance(raw, staticmethod):
-            return self._method(name, raw.__func__, raw.__func__, skips_self=False)
-        function = raw.__func__ if isinstance(raw, classmethod) else raw
-        if callable(function) and not isinstance(function, type):
-            return self._method(name, function, function)
-        if inspect.ismemberdescriptor(raw):
-            return self._attributes.get(name) or Member(name, "attribute")
-        if hasattr(type(raw), "__get__") and not isinstance(raw, type):
-            function = getattr(raw, "func", None)
-            return Member(name, "property", function, self._return_type(function))
-        return Member(name, "constant", raw)
+    def _method(self, function: Any, called: Any, *, skips_self: bool = True) -> Member:
+        signature = callable_signature(called)
+        parameters = list(signature.parameters.values()) if signature is not None else []
+        if signature is not None and skips_self and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+            signature = signature.replace(parameters=parameters[1:])
+        return Member("method", function, self._returned(function), signature)
 
-    def _method(self, name: str, function: Any, inner: Any, *, skips_self: bool = True) -> Member:
-        signature = callable_signature(function)
-        if signature is not None and skips_self:
-            signature = _without_first(signature)
-        is_async = inspect.iscoroutinefunction(inspect.unwrap(inner))
-        return Member(name, "method", function, self._return_type(inner), is_async, signature)
-
-    def _return_type(self, function: Any) -> Any:
-        """Resolve a return annotation; one that cannot be resolved counts as none."""
-        function = inspect.unwrap(function) if function is not None else None
-        annotation = getattr(function, "__annotations__", {}).get("return", None)
-        return _resolved(annotation, {**getattr(function, "__globals__", {}), self.cls.__name__: self.cls})
-
-    @functools.cached_property
-    def _attributes(self) -> dict[str, Member]:
-        """What the code of the class and its bases sets in ``self``."""
-        found: dict[str, Member] = {}
-        for base in reversed(self.cls.__mro__[:-1]):
-            members, makes_up_names = _assigned_in(base)
-            found.update(members)
-            self.dynamic = self.dynamic or makes_up_names
-        return found
+    def _returned(self, function: Any) -> Any:
+        """Return a function's return annotation."""
+        function = inspect.unwrap(function)
+        scope = {**getattr(function, "__globals__", {}), self.cls.__name__: self.cls}
+        return _resolved(getattr(function, "__annotations__", {}).get("return"), scope)
 
 
 @functools.cache
@@ -162,15 +146,8 @@ def fits(target: Any, params: Mapping[str, Any]) -> bool:
         return False
 
 
-def _without_first(signature: inspect.Signature) -> inspect.Signature:
-    """Return a signature without ``self``, however it is written."""
-    parameters = list(signature.parameters.values())
-    if parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
-        del parameters[0]
-    return signature.replace(parameters=parameters)
-
-
 def _resolved(annotation: Any, scope: Mapping[str, Any]) -> Any:
+    """Return the type that an annotation names; one that cannot be resolved counts as none."""
     if not isinstance(annotation, str):
         return annotation
     try:
@@ -179,43 +156,30 @@ def _resolved(annotation: Any, scope: Mapping[str, Any]) -> Any:
         return None
 
 
-def _assigned_in(cls: type) -> tuple[dict[str, Member], bool]:
-    """Return the names that a class annotates, has slots for, or assigns to ``self`` in its source; nothing is evaluated.
+def _assigned_in(cls: type) -> tuple[dict[str, Any], bool]:
+    """Return what a class annotates, has slots for, or assigns to ``self`` in its source, each with its type.
 
-    Returns:
-        The attributes, and whether its code makes up names for others (``setattr(self, ...)``).
+    The second value tells whether it makes up names for others.
     """
-    scope = {**vars(sys.modules.get(cls.__module__, typing)), cls.__name__: cls}
-
-    def attribute(name: str, annotation: Any = None) -> Member:
-        return Member(name, "attribute", annotation=_resolved(annotation, scope))
-
-    found = {name: attribute(name, kind) for name, kind in vars(cls).get("__annotations__", {}).items()}
     slots = vars(cls).get("__slots__", ())
-    for name in (slots,) if isinstance(slots, str) else slots:
-        found.setdefault(name, attribute(name))
+    written: dict[str, Any] = dict.fromkeys((slots,) if isinstance(slots, str) else slots)
+    written |= vars(cls).get("__annotations__", {})
+    dynamic = "__getattr__" in vars(cls) or "__getattribute__" in vars(cls)
     try:
-        nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))))
+        source = textwrap.dedent(inspect.getsource(cls))
+        nodes = list(ast.walk(ast.parse(source)))
     except (OSError, TypeError, SyntaxError):
-        return found, False
+        source, nodes = "", []
     for node in nodes:
         if isinstance(node, ast.AnnAssign) and _is_own(node.target):
-            found[node.target.attr] = attribute(node.target.attr, ast.unparse(node.annotation))
+            written[node.target.attr] = ast.unparse(node.annotation)
         elif _is_own(node) and isinstance(node.ctx, ast.Store):
-            found.setdefault(node.attr, attribute(node.attr))
-    return found, any(_makes_up_names(node) for node in nodes)
+            written.setdefault(node.attr)
+    dynamic = dynamic or any(text in source for text in ("setattr(self, ", "vars(self)", "self.__dict__"))
+    scope = {**vars(sys.modules.get(cls.__module__, typing)), cls.__name__: cls}
+    return {name: _resolved(annotation, scope) for name, annotation in written.items()}, dynamic
 
 
 def _is_own(node: ast.AST) -> TypeGuard[ast.Attribute]:
     """Tell ``self.name``."""
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
-
-
-def _makes_up_names(node: ast.AST) -> bool:
-    """Tell ``self.__dict__``, ``setattr(self, ...)`` and ``vars(self)``."""
-    if _is_own(node):
-        return node.attr == "__dict__"
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
-        return False
-    first = node.args[0]
-    return node.func.id in ("setattr", "vars") and isinstance(first, ast.Name) and first.id == "self"
