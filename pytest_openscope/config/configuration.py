@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from ..log import collect_secrets
 from ..records import ConfigurationError, Mistake, is_folder_name, name_problem, session_name
 from .fields import TEXT_KINDS, Section, Wrong, check, has_placeholder, keys_of, kind_name, show, validate
-from .files import parse_value
 from .lab_models import load_model, model_keys, read_values
 from .layers import source_of
 from .models import (
@@ -33,7 +32,7 @@ from .models import (
 )
 from .placeholders import Expander
 from .roots import foreign_path, is_relative, output_root
-from .yaml_rules import YamlError
+from .yaml_rules import YamlError, load_yaml
 
 #: Blocks that are checked on their own: an unknown key in one is a mistake.
 BLOCKS: dict[str, type[Section]] = {"otel": OtelSettings, "alerts": AlertSettings}
@@ -211,7 +210,7 @@ def reread(model: type[BaseModel], written: Mapping[str, Any], expanded: Mapping
     for name, value in expanded.items():
         if has_placeholder(written.get(name)) and isinstance(value, str) and kind_name(model, name) not in TEXT_KINDS:
             with contextlib.suppress(YamlError):  # the model tells of a text that is no YAML
-                section[name] = parse_value(value)
+                section[name] = load_yaml(value)
     return section
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from .fields import show
-from .files import keeps_text, kind_of, parse_value
-from .yaml_rules import YamlError
+from .files import kind_of
+from .yaml_rules import YamlError, keeps_text, load_yaml
 
 
 class OverrideError(Exception):
@@ -77,14 +78,13 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not all(part.strip() for part in key.split(".")):
         raise OverrideError(key, "a part of the dotted key is empty", "write e.g. script_parameters.FrameRate")
     try:
-        value = parse_value(written.strip()) if written.strip() else ""
+        value = load_yaml(written.strip()) if written.strip() else ""
     except YamlError as error:
         raise OverrideError(key, value_problem(error), "put it in quotes inside the argument: KEY='\"…\"'") from None
-    last = key.rpartition(".")[2]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = written.strip() if keeps_text(last) else value
-        if value != value or value in (float("inf"), float("-inf")):
-            raise OverrideError(key, "is no finite number", "write a number")
+    if keeps_text(key.rpartition(".")[2], value):
+        value = written.strip()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OverrideError(key, "is no finite number", "write a number")
     return key, value
 
 

@@ -16,7 +16,7 @@ from ..log import ExactMasker, weak_secret_keys
 from ..records import Mistake, Phase, name_problem
 from .configuration import Configuration, SettingsReading, expand_typed, find_secrets, make_expander, read_own_parameters
 from .fields import CONTROL_REMEDY, Section, Wrong, check, control_characters, kind_name, show
-from .files import kind_of, parse_value, read_mapping
+from .files import kind_of, read_mapping
 from .lab_models import load_model, read_values
 from .layers import OverrideError, apply_override, copy_of, overlay, parse_override, source_of, value_problem
 from .models import (
@@ -37,7 +37,7 @@ from .pipelines import check_acquisitions, read_pipelines
 from .placeholders import Expander
 from .roots import default_state_directory, foreign_path, host_name, local_path
 from .suggest import nearest
-from .yaml_rules import YamlError
+from .yaml_rules import YamlError, load_yaml
 
 REQUIRED = {"subject_id": "--subject-id", "user_id": "--user-id"}
 _RIG_ONLY = ("devices", "requirements", "readiness", "state_directory", "rig_model")
@@ -330,7 +330,7 @@ class _Loading:
                 continue
             if isinstance(value, str) and kind_name(Settings, name) not in ("id", "text", "path", "choice", "level"):
                 try:
-                    value = parse_value(value)
+                    value = load_yaml(value)
                 except YamlError as error:
                     self.wrong(where, name, value_problem(error), "put it in quotes")
                     continue
