@@ -53,7 +53,7 @@ def open_session(session: SessionState) -> None:
         if not session.dry_run:
             recover_earlier(session)
         if session.settings.session_sync_role is not None:
-            from .nodes import meet_other_nodes
+            from .other_nodes import meet_other_nodes
 
             session.nodes = meet_other_nodes(session, root, _given_name(session, root))
         session.interrupts.hold()

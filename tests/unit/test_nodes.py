@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from launcher_sync import Connection, launcher_slave, line, tcp_pair
+from launcher_sync import Connection, launcher_slave, line
 
-from pytest_openscope.session.node_protocol import Channel, Joined, Node, Peer, Sync, gather, join
+from pytest_openscope.session.handshake import Joined, Sync, gather, join
+from pytest_openscope.session.node_wire import Node
 from pytest_openscope.session.nodes import Nodes
 
 KEY, NAME = "mouse123", "session-7"
@@ -48,10 +49,9 @@ class One:
 
     def die(self) -> None:
         """Let the system close the sockets, as it does for a killed process."""
-        self.nodes._forgotten = True
-        self.nodes._thread.join(5)
         for peer in self.joined.peers:
-            peer.channel.close()
+            peer.channel.leave = peer.channel.close  # type: ignore[method-assign]
+        self.nodes.leave()
 
 
 def until(what: Callable[[], Any], timeout_s: float = 10.0) -> None:
@@ -82,14 +82,13 @@ class Lab:
         def tell(level: str, text: str) -> None:
             return
 
-        def sync(role: str, name: str) -> Sync:
+        def sync(name: str) -> Sync:
             count = len(slaves) + fakes + launchers
-            return Sync(role, name, KEY, self.port, "127.0.0.1", "127.0.0.1", count, 20, 10, 0.02, SILENCE_S)
+            return Sync(name, KEY, self.port, "127.0.0.1", "127.0.0.1", count, 20, 10, 0.02, SILENCE_S, "ours")
 
-        threads = [threading.Thread(target=run, args=("master", lambda: gather(sync("master", "master"), NAME, tell)))]
+        threads = [threading.Thread(target=run, args=("master", lambda: gather(sync("master"), NAME, tell)))]
         threads += [
-            threading.Thread(target=run, args=(name, lambda name=name: join(sync("slave", name), lambda _: "", tell)))
-            for name in slaves
+            threading.Thread(target=run, args=(name, lambda name=name: join(sync(name), lambda _: "", tell))) for name in slaves
         ]
         threads += [threading.Thread(target=launcher_slave, args=(self.port, KEY, f"launcher{n}")) for n in range(launchers)]
         for thread in threads:
@@ -387,12 +386,3 @@ def test_what_others_say_cannot_play_with_the_terminal(lab: Lab) -> None:
         assert reason.startswith("?[2J?one two?xxx")
         assert len(reason) == 500
         assert reason.isprintable()
-
-
-def test_a_node_that_wants_to_hear_of_us_all_the_time_does_not(lab: Lab) -> None:
-    peer = Peer(Channel(tcp_pair()[0]), 0.0)
-    for silence_s, kept in ((1e-9, 0.0), (float("inf"), 0.0), ("x", 0.0), (None, 0.0), (-1, 0.0), (2, 2.0)):
-        peer.read_own({"openscope": {"version": 1, "silence_s": silence_s}})
-        assert peer.is_ours
-        assert peer.silence_s == kept
-    peer.channel.close()
