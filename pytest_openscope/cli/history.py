@@ -46,7 +46,6 @@ def history(
     """
     from ..views import (
         HistoryError,
-        HistoryRequest,
         HistorySource,
         answer_history,
         history_database,
@@ -73,16 +72,10 @@ def history(
         tell(mistakes)
         return EXIT_USAGE
     step_back()  # an experiment may be running on this computer
-    request = HistoryRequest(
-        tuple(sources),
-        _absolute(database) if database is not None else history_database(os.environ),
-        tuple(rig or ()),
-        day,
-        full,
-        _absolute(parquet) if parquet is not None else None,
-    )
+    place = _absolute(database) if database is not None else history_database(os.environ)
+    tables = _absolute(parquet) if parquet is not None else None
     try:
-        answer = answer_history(request)
+        answer = answer_history(list(sources), place, rig or (), day, full, tables)
         if html is not None:
             write_history_page(answer, html)
     except ImportError as error:

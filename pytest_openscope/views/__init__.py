@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .history import (
         HistoryAnswer,
         HistoryError,
-        HistoryRequest,
         HistorySource,
         answer_history,
         history_database,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "HistoryAnswer",
     "HistoryError",
-    "HistoryRequest",
     "HistorySource",
     "LiveServer",
     "Progress",

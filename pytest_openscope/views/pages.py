@@ -1,4 +1,4 @@
-"""What all HTML pages share: templates that escape everything, and the hashes that a page's own scripts are let run by."""
+"""What pages share: templates that escape everything, texts that are UTF-8, the hashes that a page's own scripts run by."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def template_environment(folder: Path, undefined: type[Undefined]) -> Environmen
 def source_hash(text: str) -> str:
     """Return what a Content-Security-Policy calls an inline script or style: only these run or count."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def whole_text(text: str) -> str:
+    """Return text without the lone surrogates that stand for odd bytes, which neither UTF-8 nor a database holds."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,13 +4,12 @@ from .answers import HistoryAnswer
 from .database import HistoryError
 from .finding import Source as HistorySource
 from .page import write_history_page
-from .service import HistoryRequest, answer_history, history_database
+from .service import answer_history, history_database
 from .tables import history_tables
 
 __all__ = [
     "HistoryAnswer",
     "HistoryError",
-    "HistoryRequest",
     "HistorySource",
     "answer_history",
     "history_database",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
 
 from ...records import Outcome
 from ...system import now_iso
-from .control import LOOKED_AT, Verdict, judge
+from ..pages import whole_text
+from .control import LOOKED_AT, judge
 from .database import Database
-from .finding import Source, whole_text
+from .finding import Source
 from .reading import DRY_RUN
 
 #: What counts as a failure: an operator's Ctrl-C does not.
@@ -220,23 +222,15 @@ def _plain(value: Any) -> Any:
 def _judged(one: Row) -> Row:
     values: list[float] = one["last_values"]
     smallest = 0.0
-    if one["kind"] == "duration" and values:
+    if one["kind"] == "duration":
         smallest = max(_DURATION_SIGMA_S, _DURATION_SIGMA_PART * sorted(values)[len(values) // 2])
-    verdict: Verdict | None = judge(values, one["minimum"], one["maximum"], smallest)
-    empty: Row = {"median": None, "low": None, "high": None, "outside": False, "drift": "", "reaches": "", "reaches_in": None}
-    told = bool(verdict is not None and verdict.told and one["active"])
-    return {**one, "value": values[-1], **(verdict.as_json() if verdict is not None else empty), "told": told}
+    verdict = judge(values, one["minimum"], one["maximum"], smallest)
+    return {**one, "value": values[-1], **asdict(verdict), "told": verdict.told and one["active"]}
 
 
 def _urgency(one: Row) -> tuple[Any, ...]:
-    ahead = one["reaches_in"] if one["reaches_in"] is not None else 10**6
-    return (
-        not one["told"],
-        ahead,
-        not one["drift"],
-        one["kind"] == "duration",
-        *(str(one[key]) for key in ("name", "rig_id", "subject_id")),
-    )
+    names = [str(one[key]) for key in ("name", "rig_id", "subject_id")]
+    return (not one["told"], one["reaches_in"] or math.inf, not one["drift"], one["kind"] == "duration", *names)
 
 
 def _line(one: Row) -> str:

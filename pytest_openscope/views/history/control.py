@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 #: Values of one series that are looked at.
 LOOKED_AT = 58
@@ -37,28 +36,24 @@ class Verdict:
         reaches_in: in how many sessions at the pace of now.
     """
 
-    median: float
-    low: float
-    high: float
-    outside: bool
-    drift: str
-    reaches: str
-    reaches_in: int | None
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    outside: bool = False
+    drift: str = ""
+    reaches: str = ""
+    reaches_in: int | None = None
 
     @property
     def told(self) -> bool:
         """Whether somebody should look."""
         return self.outside or bool(self.drift) or bool(self.reaches)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the verdict as plain values."""
-        return asdict(self)
-
 
 def judge(
     values: Sequence[float], minimum: float | None = None, maximum: float | None = None, smallest_sigma: float = 0.0
-) -> Verdict | None:
-    """Judge a series, the oldest value first; None while it is too short.
+) -> Verdict:
+    """Judge a series, the oldest value first; the verdict is empty while it is too short.
 
     Args:
         minimum, maximum: the measurement's own limits.
@@ -66,7 +61,7 @@ def judge(
     """
     values = values[-LOOKED_AT:]
     if len(values) < LEAST_PAST + 1:
-        return None
+        return Verdict()
     can_drift = len(values) >= LEAST_FOR_DRIFT + RECENT
     recent = values[-RECENT:]
     past = values[:-RECENT] if can_drift else values[:-1]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import platform
-import re
 import shutil
+import sys
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...system import read_json, remove_file, replace_file, write_json
-from .finding import SETTLED_DAYS, Known, Search, Source, text_of
-from .reading import DRY_RUN, TABLES, Rows
+from ..pages import whole_text
+from .finding import SETTLED_DAYS, Search, Source
+from .reading import TABLES, Rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,9 +29,14 @@ _CONFIG: dict[str, Any] = {
     "autoload_known_extensions": False,
     "memory_limit": "2GB",
 }
-_FOLDERS = (
-    "path VARCHAR, source VARCHAR, stamp VARCHAR, kind VARCHAR, settled BOOLEAN, session_id BIGINT, date DATE, rig VARCHAR"
-)
+#: Its own tables: folders that were read, days of central directories that need no look, runs that changed a partition.
+_OWN = {
+    "folders": "path VARCHAR, source VARCHAR, stamp VARCHAR, kind VARCHAR, settled BOOLEAN, session_id BIGINT, date DATE, "
+    "rig VARCHAR",
+    "days": "source VARCHAR, date DATE",
+    "partitions": "date DATE, rig VARCHAR, run BIGINT",
+}
+_TELL_EVERY = 5000
 
 
 class HistoryError(Exception):
@@ -68,11 +73,8 @@ class Database:
             self.close()
             remedy = "give another one with --database, which reads all sessions"
             raise HistoryError(f"{self.path} was made by another version of pytest-openscope -> {remedy}")
-        for name, columns in TABLES.items():
-            run(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(f'{column} {kind}' for column, kind in columns.items())})")
-        run(f"CREATE TABLE IF NOT EXISTS folders ({_FOLDERS})")
-        run("CREATE TABLE IF NOT EXISTS days (source VARCHAR, date DATE)")
-        run("CREATE TABLE IF NOT EXISTS partitions (date DATE, rig VARCHAR, run BIGINT)")
+        for name, columns in {**_OWN, **TABLES}.items():
+            run(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         given = [str(_VERSION), uuid.uuid4().hex]
         run("INSERT OR IGNORE INTO facts VALUES ('version', $1), ('run', '0'), ('id', $2)", given)
 
@@ -81,52 +83,43 @@ class Database:
         found = self.connection.execute("SELECT value FROM facts WHERE name = $1", [name]).fetchone()
         return str(found[0]) if found else ""
 
-    def update(self, sources: Iterable[Source], today: date, full: bool, told: Callable[[int], None]) -> list[str]:
+    def update(self, sources: Iterable[Source], today: date, full: bool) -> list[str]:
         """Read what is new or has changed in the sources; return what could not be read.
 
         Each batch is a transaction: an end in the middle loses nothing that was read, and nothing is read twice.
 
         Args:
             full: look at sessions too that ended long ago.
-            told: called with the number of sessions read so far.
         """
         problems: list[str] = []
         count = 0
-        run = int(self.fact("run") or 0) + 1
+        run = int(self.fact("run")) + 1
         for source in sources:
-            search = Search(source, self._known(source, today, full), today)
+            search = self._search(source, today, full)
             for batch in search.changed():
                 self._take(source, batch, run)
+                if count // _TELL_EVERY < (count + len(batch)) // _TELL_EVERY:
+                    say(f"{count + len(batch)} sessions read")
                 count += len(batch)
-                told(count)
-            if search.listed:
-                days = [day.isoformat() for day in dict.fromkeys(search.listed)]
-                self.connection.execute(
-                    "DELETE FROM days WHERE source = $1 AND date IN (SELECT unnest($2::VARCHAR[])::DATE)",
-                    [
-                        source.name,
-                        days,
-                    ],
-                )
-                self.connection.execute("INSERT INTO days SELECT $1, unnest($2::VARCHAR[])::DATE", [source.name, days])
+            days = [(source.name, day) for day in search.listed]
+            self.connection.execute(
+                "DELETE FROM days WHERE source = $1 AND date IN (SELECT unnest($2::DATE[]))", [source.name, search.listed]
+            )
+            self._insert("days", days)
             problems += search.problems
         return problems
 
-    def _known(self, source: Source, today: date, full: bool) -> Known:
-        settled = "settled AND date < $2 AND NOT $3"
-        given = [source.name, today - timedelta(SETTLED_DAYS), full]
-        asked = self.connection.execute(f"SELECT path FROM folders WHERE source = $1 AND {settled}", given)
-        alone = {path for (path,) in asked.fetchall()}
-        asked = self.connection.execute(f"SELECT path, stamp FROM folders WHERE source = $1 AND NOT ({settled})", given)
-        stamps: dict[str, str] = dict(asked.fetchall())
-        if not source.central or full:
-            return Known(alone, stamps)
+    def _search(self, source: Source, today: date, full: bool) -> Search:
+        known = self.connection.execute(
+            "SELECT path, CASE WHEN settled AND date < $2 AND NOT $3 THEN NULL ELSE stamp END FROM folders WHERE source = $1",
+            [source.name, today - timedelta(SETTLED_DAYS), full],
+        ).fetchall()
         days = self.connection.execute(
-            "SELECT date FROM days WHERE source = $1 "
+            "SELECT date FROM days WHERE source = $1 AND NOT $2 "
             "AND date NOT IN (SELECT date FROM folders WHERE source = $1 AND NOT settled)",
-            [source.name],
-        )
-        return Known(alone, stamps, frozenset(day for (day,) in days.fetchall()))
+            [source.name, full],
+        ).fetchall()
+        return Search(source, dict(known), {day for (day,) in days}, today)
 
     def _take(self, source: Source, batch: Sequence[Rows], run: int) -> None:
         """Put a batch in the place of what was known of its folders, all of it or nothing."""
@@ -135,41 +128,32 @@ class Database:
         do = self.connection.execute
         do("BEGIN")
         try:
-            paths = [text_of(rows.place.path) for rows in batch]
+            paths = [whole_text(str(rows.place.path)) for rows in batch]
             before = do(
                 "SELECT DISTINCT session_id, date, rig FROM folders WHERE path IN (SELECT unnest($1::VARCHAR[]))", [paths]
             ).fetchall()
             do("DELETE FROM folders WHERE path IN (SELECT unnest($1::VARCHAR[]))", [paths])
-            # Of several copies of a session one that has ended is better, and then the one that changed last.
-            best: dict[int, Rows] = {}
-            for rows in batch:
-                other = best.get(rows.session_id)
-                if other is None or _rank(rows) >= _rank(other):
-                    best[rows.session_id] = rows
-            elsewhere = dict(
-                do(
-                    "SELECT session_id, max((settled, split_part(stamp, ':', 1))) FROM folders "
-                    "WHERE session_id IN (SELECT unnest($1::BIGINT[])) GROUP BY ALL",
-                    [[*best, *(number for number, _, _ in before)]],
-                ).fetchall()
-            )
-            taken = [
-                rows for number, rows in best.items() if number not in elsewhere or _rank(rows) >= tuple(elsewhere[number])
-            ]
-            gone = {rows.session_id for rows in taken} | {one for one, _, _ in before if one not in elsewhere}
-            for name in TABLES:
-                do(f"DELETE FROM {name} WHERE session_id IN (SELECT unnest($1::BIGINT[]))", [list(gone)])
-            for name, columns in TABLES.items():
-                values = [row for rows in taken if rows.kind != DRY_RUN for row in rows.tables[name]]
-                self._insert(name, list(columns.values()), values)
             folders = [
                 (path, source.name, rows.stamp, rows.kind, rows.settled, rows.session_id, rows.day, rows.rig)
                 for path, rows in zip(paths, batch, strict=True)
             ]
-            self._insert("folders", ["VARCHAR"] * 4 + ["BOOLEAN", "BIGINT", "DATE", "VARCHAR"], folders)
+            self._insert("folders", folders)
+            # Of several copies of a session one that has ended is better, and then the one that changed last.
+            best = dict(
+                do(
+                    "SELECT session_id, arg_max(path, (settled, split_part(stamp, ':', 1))) FROM folders "
+                    "WHERE session_id IN (SELECT unnest($1::BIGINT[])) GROUP BY ALL",
+                    [[*(rows.session_id for rows in batch), *(number for number, _, _ in before)]],
+                ).fetchall()
+            )
+            taken = [rows for path, rows in zip(paths, batch, strict=True) if best[rows.session_id] == path]
+            gone = {rows.session_id for rows in taken} | {number for number, _, _ in before if number not in best}
+            for name in TABLES:
+                do(f"DELETE FROM {name} WHERE session_id IN (SELECT unnest($1::BIGINT[]))", [list(gone)])
+                self._insert(name, [row for rows in taken for row in rows.tables.get(name, ())])
             # The places of before and of now, so that a partition that a session has left is written too.
             touched = {(day, rig) for _, day, rig in before} | {(rows.day, rows.rig) for rows in taken}
-            self._insert("partitions", ["DATE", "VARCHAR", "BIGINT"], [(day, rig, run) for day, rig in touched])
+            self._insert("partitions", [(day, rig, run) for day, rig in touched])
             do("INSERT OR REPLACE INTO facts VALUES ('run', $1)", [str(run)])
             do("COMMIT")
         except BaseException:
@@ -177,15 +161,17 @@ class Database:
                 do("ROLLBACK")
             raise
 
-    def _insert(self, table: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         # Whole columns at once: DuckDB takes single rows a hundred times slower.
         if rows:
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            taken = ", ".join(f"unnest(${number}::{kind}[])" for number, kind in enumerate(kinds, 1))
-            self.connection.execute(f"INSERT INTO {table} SELECT {taken}", columns)
+            kinds = self.connection.table(table).types
+            columns = ", ".join(f"unnest(${number}::{kind}[])" for number, kind in enumerate(kinds, 1))
+            self.connection.execute(
+                f"INSERT INTO {table} SELECT {columns}", [list(column) for column in zip(*rows, strict=True)]
+            )
 
-    def write_parquet(self, target: Path, sources: Sequence[Source], full: bool) -> int:
-        """Write the tables below ``target`` as ``TABLE/date=YYYY-MM-DD/rig=NAME/WRITER.parquet``; return the number of files.
+    def write_parquet(self, target: Path, sources: Sequence[Source], full: bool) -> None:
+        """Write the tables below ``target`` as ``TABLE/date=YYYY-MM-DD/rig=NAME/WRITER.parquet``.
 
         Only partitions that have changed since this database last wrote there are written, each file replaced at once.
 
@@ -193,70 +179,62 @@ class Database:
             OSError: the folder cannot be written.
         """
         names = sorted(source.name for source in sources)
-        made_by = "\x1f".join((platform.node(), os.fspath(self.path), *names))
+        made_by = "\x1f".join((platform.node(), str(self.path), *names))
         writer = hashlib.sha256(made_by.encode("utf-8", "backslashreplace")).hexdigest()[:8]
         target.mkdir(parents=True, exist_ok=True)
         mark = target / f"_history-{writer}.json"
         before = read_json(mark) or {}
-        since = before.get("run") if before.get("database") == self.fact("id") and not full else None
-        since = since if isinstance(since, int) else -1
+        since = before["run"] if before.get("database") == self.fact("id") and not full else -1
+        due = self.connection.execute("SELECT DISTINCT date, rig FROM partitions WHERE run > $1", [since]).fetchall()
         self.connection.execute(
-            "CREATE OR REPLACE TEMP TABLE due AS SELECT DISTINCT date, rig FROM partitions WHERE run > $1", [since]
+            "CREATE OR REPLACE TEMP TABLE due AS SELECT * FROM sessions "
+            "WHERE (date, rig) IN (SELECT (date, rig) FROM partitions WHERE run > $1) "
+            "AND session_id IN (SELECT session_id FROM folders WHERE source IN (SELECT unnest($2)))",
+            [since, names],
         )
-        run = int(self.fact("run") or 0)
         folder = target / f"_writing-{writer}"
         # One that was killed has left it.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         try:
-            count = sum(self._write_table(name, target, folder, writer, names) for name in TABLES)
+            for name in TABLES:
+                self._write_table(name, folder / name)
+                for day, rig in due:
+                    part = Path(name, f"date={day}", f"rig={rig}")
+                    _replace_files(folder / part, target / part, writer)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        write_json(mark, {"database": self.fact("id"), "run": run, "sources": names})
-        return count
+        write_json(mark, {"database": self.fact("id"), "run": int(self.fact("run")), "sources": names})
 
-    def _write_table(self, name: str, target: Path, folder: Path, writer: str, sources: Sequence[str]) -> int:
-        columns, join, order = (
-            "s.session_uuid, s.rig_id, s.rig, s.date, s.started, t.*",
-            f"JOIN {name} t USING (session_id)",
-            "",
-        )
+    def _write_table(self, name: str, folder: Path) -> None:
+        query = f"SELECT s.session_uuid, s.rig_id, s.rig, s.date, s.started, t.* FROM due s JOIN {name} t USING (session_id)"
         if name == "sessions":
-            columns, join = "s.*", ""
-        elif "position" in TABLES[name]:
-            order = ", position"
-        path = str(folder / name).replace("'", "''")
+            query = "SELECT * FROM due s"
+        order = "s.date, s.rig, s.started, s.session_id" + (", position" if "position" in TABLES[name] else "")
+        path = str(folder).replace("'", "''")
         # In order and by one thread, so that each partition is one file.
         self.connection.execute("SET threads = 1")
         try:
             self.connection.execute(
-                f"COPY (SELECT {columns} FROM sessions s {join} "
-                "WHERE (s.date, s.rig) IN (SELECT (date, rig) FROM due) AND s.session_id IN "
-                f"(SELECT session_id FROM folders WHERE source IN ({', '.join(_quoted(one) for one in sources)})) "
-                f"ORDER BY s.date, s.rig, s.started, s.session_id{order}) "
+                f"COPY ({query} ORDER BY {order}) "
                 f"TO '{path}' (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (date, rig), FILENAME_PATTERN 'part_{{i}}')"
             )
         finally:
             self.connection.execute("RESET threads")
-        written: set[Path] = set()
-        for file in sorted((folder / name).glob("*/*/*.parquet")):
-            part = int(re.sub(r"\D", "", file.stem) or 0)
-            place = target / name / file.parent.parent.name / file.parent.name
-            place.mkdir(parents=True, exist_ok=True)
-            written.add(place / (f"{writer}.parquet" if part == 0 else f"{writer}-{part}.parquet"))
-            replace_file(file, place / (f"{writer}.parquet" if part == 0 else f"{writer}-{part}.parquet"))
-        for day, rig in self.connection.execute("SELECT date, rig FROM due").fetchall():
-            place = target / name / f"date={day}" / f"rig={rig}"
-            for file in place.glob(f"{writer}*.parquet"):
-                if file not in written:
-                    remove_file(file)
-        shutil.rmtree(folder / name, ignore_errors=True)
-        return len(written)
 
 
-def _rank(rows: Rows) -> tuple[bool, str]:
-    return rows.settled, rows.stamp.partition(":")[0]
+def _replace_files(written: Path, place: Path, writer: str) -> None:
+    """Put the files that were written for a partition into its place, and remove those of this writer that are no more."""
+    kept = set()
+    for number, file in enumerate(sorted(written.glob("*.parquet"))):
+        place.mkdir(parents=True, exist_ok=True)
+        kept.add(place / (f"{writer}-{number}.parquet" if number else f"{writer}.parquet"))
+        replace_file(file, place / (f"{writer}-{number}.parquet" if number else f"{writer}.parquet"))
+    for file in place.glob(f"{writer}*.parquet"):
+        if file not in kept:
+            remove_file(file)
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def say(text: str) -> None:
+    """Tell somebody who waits."""
+    print(text, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -12,6 +11,7 @@ from multiprocessing import TimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+from ..pages import whole_text
 from .reading import Place, Rows, read_session
 
 #: What began longer ago than this and has ended is taken as it is known: only ``full`` looks at it again.
@@ -35,22 +35,7 @@ class Source:
     @property
     def name(self) -> str:
         """What the database calls it."""
-        return f"{'central' if self.central else 'root'}:{text_of(self.path)}"
-
-
-@dataclass
-class Known:
-    """What the database knows of a source.
-
-    Attributes:
-        settled: paths of the folders that are not to be looked at again.
-        stamps: path of each other folder with its stamp when it was read.
-        days: days of a central directory that are not to be listed again.
-    """
-
-    settled: Set[str] = frozenset()
-    stamps: Mapping[str, str] = field(default_factory=dict)
-    days: frozenset[date] = frozenset()
+        return f"{'central' if self.central else 'root'}:{whole_text(str(self.path))}"
 
 
 @dataclass
@@ -58,12 +43,15 @@ class Search:
     """One pass over a source.
 
     Attributes:
+        known: path of each folder that was read with its stamp at that time; None for one that is not to be looked at again.
+        read_days: days of a central directory that are not to be listed again.
         listed: days of a central directory whose sessions were all read.
         problems: what could not be read, for people.
     """
 
     source: Source
-    known: Known
+    known: Mapping[str, str | None]
+    read_days: Set[date]
     today: date
     listed: list[date] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -75,31 +63,30 @@ class Search:
         """Give what is new or has changed since it was known, some hundred sessions at a time."""
         places = self._places()
         found: list[Rows] = []
-        in_a_row, gone = 0, False
+        in_a_row = 0
         # Its threads do not keep the process from ending when the share never answers them.
         readers = ThreadPool(_READERS)
         try:
-            while not gone and (batch := readers.apply_async(lambda: list(islice(places, _BATCH))).get(_SILENCE_S)):
+            while in_a_row < _GONE_AFTER:
+                batch = readers.apply_async(lambda: list(islice(places, _BATCH))).get(_SILENCE_S)
+                if not batch:
+                    break
                 answers = readers.imap(self._read, batch)
                 for place in batch:
                     answer = answers.next(_SILENCE_S)
                     if isinstance(answer, Rows):
                         found.append(answer)
-                    if isinstance(answer, OSError):
+                    elif answer is not None:
                         self._cannot(answer, place.day)
-                        in_a_row += 1
-                    else:
-                        in_a_row = 0
-                gone = in_a_row >= _GONE_AFTER
-                if found:
-                    yield found
-                    found = []
-        except TimeoutError:
-            gone, self._first = True, f"no answer within {_SILENCE_S:g} s"
-            if found:
+                    in_a_row = in_a_row + 1 if isinstance(answer, OSError) else 0
                 yield found
+                found = []
+        except TimeoutError:
+            in_a_row, self._first = _GONE_AFTER, f"no answer within {_SILENCE_S:g} s"
+            yield found
         finally:
             readers.terminate()
+        gone = in_a_row >= _GONE_AFTER
         self.listed = [day for day in self.listed if day not in self._missed and not gone]
         if gone:
             self.problems.append(f"{self.source.path} went away while it was read ({self._first}); the rest is read next time")
@@ -110,7 +97,7 @@ class Search:
     def _read(self, place: Place) -> Rows | OSError | None:
         try:
             stamp = place.stamp()
-            if stamp is None or self.known.stamps.get(text_of(place.path)) == stamp:
+            if stamp is None or self.known.get(whole_text(str(place.path))) == stamp:
                 return None
             return read_session(place, stamp)
         except (FileNotFoundError, NotADirectoryError):
@@ -129,27 +116,30 @@ class Search:
     def _folders(self) -> Iterator[Place]:
         with os.scandir(self.source.path) as entries:
             for entry in entries:
-                # Of a hundred thousand nearly all are settled, and their names are text.
-                settled = entry.path in self.known.settled or whole_text(entry.path) in self.known.settled
-                if not settled and entry.is_dir():
+                if not self._is_settled(entry.path) and entry.is_dir():
                     yield Place(Path(entry.path))
 
     def _copies(self) -> Iterator[Place]:
-        for year in _numbered(_subfolders(self.source.path), 4):
-            for month in _numbered(self._below(year), 2):
-                for folder in _numbered(self._below(month), 2):
+        for year in _numbered(_subfolders(self.source.path)):
+            for month in _numbered(self._below(year)):
+                for folder in _numbered(self._below(month)):
                     try:
                         day = date(int(year.name), int(month.name), int(folder.name))
                     except ValueError:
                         continue
-                    if day in self.known.days:
-                        continue
-                    for rig in self._below(folder, day):
-                        for session in self._below(rig, day):
-                            if text_of(session) not in self.known.settled:
-                                yield Place(session, rig.name, day)
-                    if self.today - day > timedelta(SETTLED_DAYS):
-                        self.listed.append(day)
+                    if day not in self.read_days:
+                        yield from self._copies_of(day, folder)
+                        if self.today - day > timedelta(SETTLED_DAYS):
+                            self.listed.append(day)
+
+    def _copies_of(self, day: date, folder: Path) -> Iterator[Place]:
+        for rig in self._below(folder, day):
+            for session in self._below(rig, day):
+                if not self._is_settled(str(session)):
+                    yield Place(session, rig.name, day)
+
+    def _is_settled(self, path: str) -> bool:
+        return self.known.get(whole_text(path), "") is None
 
     def _below(self, folder: Path, day: date | None = None) -> list[Path]:
         """Return the folders in one; one that cannot be listed is told and passed over, unless the whole source is gone."""
@@ -167,18 +157,8 @@ class Search:
             self._missed.add(day)
 
 
-def text_of(path: Path) -> str:
-    """Return a path as text that every database takes."""
-    return whole_text(str(path))
-
-
-def whole_text(text: str) -> str:
-    """Return text without the lone surrogates that stand for the odd bytes of a name."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _numbered(folders: list[Path], digits: int) -> list[Path]:
-    return sorted(path for path in folders if re.fullmatch(rf"[0-9]{{{digits}}}", path.name))
+def _numbered(folders: list[Path]) -> list[Path]:
+    return sorted(path for path in folders if path.name.isdecimal())
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -4,80 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timezone
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ...issues import Sources, fingerprint_of, fingerprint_of_name
-from ...records import DEBUG_STATE, END_STATE, JOURNAL, METADATA, Failure, Outcome, failures_in
+from ...records import DEBUG_STATE, END_STATE, JOURNAL, METADATA, Failure, JournalReader, Outcome, failures_in
+from ..pages import whole_text
 
-#: Columns of the tables, in the order in which rows have them, with their types in DuckDB. Parquet files have the same.
-TABLES: dict[str, dict[str, str]] = {
-    "sessions": {
-        "session_id": "BIGINT",
-        "session_uuid": "VARCHAR",
-        "rig_id": "VARCHAR",
-        "rig": "VARCHAR",
-        "date": "DATE",
-        "subject_id": "VARCHAR",
-        "user_id": "VARCHAR",
-        "started": "TIMESTAMP",
-        "duration_s": "DOUBLE",
-        "outcome": "VARCHAR",
-        "exit_code": "BIGINT",
-        "version": "VARCHAR",
-        "mirror": "VARCHAR",
-        "continues": "VARCHAR",
-        "lost_records": "BIGINT",
-    },
-    "steps": {
-        "session_id": "BIGINT",
-        "position": "BIGINT",
-        "step": "VARCHAR",
-        "phase": "VARCHAR",
-        "kind": "VARCHAR",
-        "outcome": "VARCHAR",
-        "duration_s": "DOUBLE",
-        "attempts": "BIGINT",
-    },
-    "failures": {
-        "session_id": "BIGINT",
-        "position": "BIGINT",
-        "fingerprint": "VARCHAR",
-        "kind": "VARCHAR",
-        "outcome": "VARCHAR",
-        "phase": "VARCHAR",
-        "step": "VARCHAR",
-        "device": "VARCHAR",
-        "exception_type": "VARCHAR",
-        "message": "VARCHAR",
-        "issue_url": "VARCHAR",
-    },
-    "measurements": {
-        "session_id": "BIGINT",
-        "position": "BIGINT",
-        "measurement": "VARCHAR",
-        "value": "DOUBLE",
-        "text": "VARCHAR",
-        "unit": "VARCHAR",
-        "minimum": "DOUBLE",
-        "maximum": "DOUBLE",
-        "passed": "BOOLEAN",
-        "step": "VARCHAR",
-    },
-    "devices": {"session_id": "BIGINT", "device": "VARCHAR", "driver": "VARCHAR", "simulated": "VARCHAR"},
+#: Columns of the tables, in the order in which rows have them, as DuckDB declares them. Parquet files have the same.
+TABLES = {
+    "sessions": "session_id BIGINT, session_uuid VARCHAR, rig_id VARCHAR, rig VARCHAR, date DATE, subject_id VARCHAR, "
+    "user_id VARCHAR, started TIMESTAMP, duration_s DOUBLE, outcome VARCHAR, exit_code BIGINT, version VARCHAR, "
+    "mirror VARCHAR, continues VARCHAR, lost_records BIGINT",
+    "steps": "session_id BIGINT, position BIGINT, step VARCHAR, phase VARCHAR, kind VARCHAR, outcome VARCHAR, "
+    "duration_s DOUBLE, attempts BIGINT",
+    "failures": "session_id BIGINT, position BIGINT, fingerprint VARCHAR, kind VARCHAR, outcome VARCHAR, phase VARCHAR, "
+    "step VARCHAR, device VARCHAR, exception_type VARCHAR, message VARCHAR, issue_url VARCHAR",
+    "measurements": "session_id BIGINT, position BIGINT, measurement VARCHAR, value DOUBLE, text VARCHAR, unit VARCHAR, "
+    "minimum DOUBLE, maximum DOUBLE, passed BOOLEAN, step VARCHAR",
+    "devices": "session_id BIGINT, device VARCHAR, driver VARCHAR, simulated VARCHAR",
 }
 #: Outcomes of the history beside those of sessions: no end state (yet), one that cannot be read, one that tells none.
 UNFINISHED, DAMAGED, UNKNOWN = "unfinished", "damaged", "unknown"
 #: Kinds of folders: of what they hold, only a session's is in the tables.
 SESSION, DRY_RUN = "session", "dry run"
-_MOST_BYTES = 64_000_000
 _MOST_CHARS = 2000
-_JOURNAL_BYTES = 256_000
 _NAME = re.compile(r"_(\d{4})-(\d\d)-(\d\d)_(\d\d)-(\d\d)-(\d\d)(?!\d)")
 
 
@@ -94,19 +50,13 @@ class Place:
     rig: str = ""
     day: date | None = None
 
-    @property
-    def central(self) -> bool:
-        """Whether it is a copy in a central directory, which has no ``launcher_metadata``."""
-        return self.day is not None
-
     def files(self) -> tuple[Path, Path]:
-        """Return where the end state and the debug state are."""
-        if not self.central:
-            return self.path / METADATA / END_STATE, self.path / METADATA / DEBUG_STATE
+        """Return where the end state and the debug state are: a copy in a central directory has no ``launcher_metadata``."""
+        folder = self.path / METADATA if self.day is None else self.path
+        end, debug = folder / END_STATE, folder / DEBUG_STATE
         # Where the name was somebody else's already, the mirror counts its files.
-        if not (self.path / END_STATE).exists() and (self.path / _second(END_STATE)).exists():
-            return self.path / _second(END_STATE), self.path / _second(DEBUG_STATE)
-        return self.path / END_STATE, self.path / DEBUG_STATE
+        second = end.with_name(f"{end.stem}-2.json")
+        return (second, debug.with_name(f"{debug.stem}-2.json")) if not end.exists() and second.exists() else (end, debug)
 
     def stamp(self) -> str | None:
         """Return what changes whenever the session's states do; None where this is no session.
@@ -114,11 +64,14 @@ class Place:
         Raises:
             OSError: the folder cannot be looked at.
         """
-        end, debug = self.files()
-        stamps = [_stamp_of(end), _stamp_of(debug)]
-        if not any(stamps) and not ((self.path / METADATA).is_dir() if not self.central else _has_log(self.path)):
-            return None
-        return " ".join(stamps)
+        stamps = [_stamp_of(path) for path in self.files()]
+        if any(stamps):
+            return " ".join(stamps)
+        if self.day is None:
+            begun = (self.path / METADATA).is_dir()
+        else:
+            begun = any(fnmatch(one.name, "launcher*.log") for one in self.path.iterdir())
+        return " " if begun else None
 
 
 @dataclass
@@ -129,17 +82,17 @@ class Rows:
         place, stamp: the folder, and its :meth:`Place.stamp` when it was read.
         kind: ``session`` or ``dry run``.
         settled: it has ended for good; only a rescue or a continuation changes it later.
-        tables: rows by table, values in the order of :data:`TABLES`.
+        tables: rows by table, values in the order of :data:`TABLES`; none of a dry run.
     """
 
     place: Place
     stamp: str
-    kind: str = SESSION
-    session_id: int = 0
-    day: date = date(1970, 1, 1)
-    rig: str = ""
-    settled: bool = True
-    tables: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    kind: str
+    session_id: int
+    day: date
+    rig: str
+    settled: bool
+    tables: dict[str, list[tuple[Any, ...]]]
 
 
 def read_session(place: Place, stamp: str) -> Rows:
@@ -151,53 +104,55 @@ def read_session(place: Place, stamp: str) -> Rows:
     end_path, debug_path = place.files()
     end, damaged = _read(end_path)
     debug, _ = _read(debug_path)
-    journal = _journal(place) if not end else {}
-    known = {**journal, **end}
-    rows = Rows(place, stamp)
-    config = known.get("rig_config")
-    rig_id = _text(known.get("rig_id") or (config.get("rig_id") if isinstance(config, dict) else "")) or place.rig or UNKNOWN
-    started = _time(known.get("start_time") or known.get("started")) or _started_by_name(place)
-    stopped = _time(end.get("stop_time"))
-    uuid = _text(known.get("session_uuid")) or _text(place.path.name) or ""
+    # A session without an end state is told by the first event of its journal.
+    begun = (event for event in JournalReader(place.path / METADATA / JOURNAL).read() if event["event"] == "session")
+    known = end or next(begun, {})
+    rig_id = _text(known.get("rig_id") or _mapping(known.get("rig_config")).get("rig_id")) or place.rig or UNKNOWN
+    started = _started(known, place)
+    day, rig = started.date(), partition_name(rig_id)
+    uuid = _text(known.get("session_uuid")) or _label(place.path.name)
     outcome = _outcome(end, debug, damaged)
-    rows.settled = bool(end) and not damaged and outcome != UNFINISHED
-    rows.day, rows.rig = started.date(), partition_name(rig_id)
-    rows.session_id = session_id(rig_id, uuid, rows.day)
+    settled = outcome not in (UNFINISHED, DAMAGED)
     if known.get("dry_run") is True:
         # It may have the name of a real one.
-        rows.kind, rows.session_id = DRY_RUN, session_id(rig_id, f"{DRY_RUN}\x1f{uuid}", rows.day)
-        return rows
-    mirror, continues = _mapping(end.get("mirror")), _mapping(end.get("continues"))
+        return Rows(place, stamp, DRY_RUN, session_id(rig_id, f"{DRY_RUN}\x1f{uuid}", day), day, rig, settled, {})
+    number = session_id(rig_id, uuid, day)
+    subject_id, user_id = _text(known.get("subject_id")), _text(known.get("user_id"))
+    devices = _mapping(end.get("devices"))
+    duration_s, stopped = _number(end.get("duration_s")), _time(end.get("stop_time"))
+    if duration_s is None and stopped is not None:
+        # A session of an earlier version has its two times only.
+        duration_s = max(0.0, (stopped - started).total_seconds())
     session = (
-        rows.session_id,
+        number,
         uuid,
         rig_id,
-        rows.rig,
-        rows.day,
-        _text(known.get("subject_id")),
-        _text(known.get("user_id")),
+        rig,
+        day,
+        subject_id,
+        user_id,
         started.astimezone(timezone.utc).replace(tzinfo=None),
-        _duration_s(end, started, stopped),
+        duration_s,
         outcome,
         _integer(end.get("exit_code")),
         _text(end.get("version")),
-        _text(mirror.get("status")),
-        _text(continues.get("session_uuid")),
+        _text(_mapping(end.get("mirror")).get("status")),
+        _text(_mapping(end.get("continues")).get("session_uuid")),
         _integer(end.get("lost_records")) or 0,
     )
-    devices = _mapping(end.get("devices"))
-    rows.tables = {
+    private = [name for name in (uuid, rig_id, subject_id, user_id) if name]
+    tables = {
         "sessions": [session],
-        "steps": _steps(rows.session_id, end),
-        "failures": _failures(rows.session_id, end, debug, [uuid, rig_id, session[5], session[6]], journal, devices),
-        "measurements": _measurements(rows.session_id, end),
+        "steps": _steps(number, end),
+        "failures": _failures(number, end, debug, private, devices),
+        "measurements": _measurements(number, end),
         "devices": [
-            (rows.session_id, _text(name), _text(one.get("driver")), _text(one.get("simulated")))
+            (number, _text(name), _text(one.get("driver")), _text(one.get("simulated")))
             for name, one in devices.items()
             if isinstance(one, dict)
         ],
     }
-    return rows
+    return Rows(place, stamp, SESSION, number, day, rig, settled, tables)
 
 
 def session_id(rig_id: str, session_uuid: str, day: date) -> int:
@@ -235,56 +190,32 @@ def _outcome(end: Mapping[str, Any], debug: Mapping[str, Any], damaged: bool) ->
 def _steps(number: int, end: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     found = []
     for position, one in enumerate(_objects(end.get("steps"))):
-        attempts = one.get("attempts")
-        found.append(
-            (
-                number,
-                position,
-                _text(one.get("name")) or "",
-                _text(one.get("phase")) or "",
-                _text(one.get("kind")) or "test",
-                _text(one.get("outcome")) or "skipped",
-                _number(one.get("duration_s")),
-                (len(attempts) if isinstance(attempts, list) else 0) + 1,
-            )
-        )
+        names = (_label(one.get("name")), _label(one.get("phase")), _text(one.get("kind")) or "test")
+        outcome = _text(one.get("outcome")) or "skipped"
+        attempts = len(_objects(one.get("attempts"))) + 1
+        found.append((number, position, *names, outcome, _number(one.get("duration_s")), attempts))
     return found
 
 
 def _measurements(number: int, end: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     found = []
     for position, one in enumerate(_objects(end.get("measurements"))):
-        value, passed = one.get("value"), one.get("passed")
-        found.append(
-            (
-                number,
-                position,
-                _text(one.get("name")) or "",
-                _number(value),
-                None if _number(value) is not None else _text(value),
-                _text(one.get("unit")) or "",
-                _number(one.get("minimum")),
-                _number(one.get("maximum")),
-                passed if isinstance(passed, bool) else None,
-                _text(one.get("step")) or "",
-            )
-        )
+        value, passed = _number(one.get("value")), one.get("passed")
+        text = _text(one.get("value")) if value is None else None
+        limits = _number(one.get("minimum")), _number(one.get("maximum"))
+        judged = passed if isinstance(passed, bool) else None
+        named, unit, step = (_label(one.get(key)) for key in ("name", "unit", "step"))
+        found.append((number, position, named, value, text, unit, *limits, judged, step))
     return found
 
 
 def _failures(
-    number: int,
-    end: Mapping[str, Any],
-    debug: Mapping[str, Any],
-    names: Iterable[str | None],
-    journal: Mapping[str, Any],
-    devices: Mapping[str, Any],
+    number: int, end: Mapping[str, Any], debug: Mapping[str, Any], private: Sequence[str], devices: Mapping[str, Any]
 ) -> list[tuple[Any, ...]]:
     """Return the failures, each with its fingerprint: that of its report where one was made, else computed in the same way."""
     whole = _whole_failures(end, debug)
     reports = [one for one in _objects(_mapping(debug.get("github")).get("reports")) if isinstance(one.get("fingerprint"), str)]
-    private = [name for name in names if name]
-    sources = Sources(_text(_mapping(debug.get("platform")).get("python")) or "")
+    sources = Sources(_label(_mapping(debug.get("platform")).get("python")))
     prints = []
     for failure in whole:
         try:
@@ -294,22 +225,23 @@ def _failures(
             prints.append(fingerprint_of_name(f"{failure.kind} {failure.phase} {failure.step} {failure.exception_type}"))
     if len(reports) == 1 and len(set(prints)) == 1:
         # The session's own computer knew more: its sources, the names of the machine.
-        prints = [_text(reports[0]["fingerprint"]) or "" for _ in prints]
+        prints = [_label(reports[0]["fingerprint"])] * len(prints)
     urls = {str(one["fingerprint"]): _text(one.get("issue_url")) for one in reports}
     found = []
     for position, (failure, fingerprint) in enumerate(zip(whole, prints, strict=True)):
-        message, step = _text(failure.message) or "", _text(failure.step) or ""
+        kind, step, name, message = map(_label, (failure.kind, failure.step, failure.exception_type, failure.message))
+        phase, device = str(failure.phase or ""), _device_in(devices, message, step)
         found.append(
             (
                 number,
                 position,
                 fingerprint,
-                _text(failure.kind) or "",
+                kind,
                 str(failure.outcome),
-                str(failure.phase or ""),
+                phase,
                 step,
-                _device_in(devices, message, step),
-                _text(failure.exception_type) or "",
+                device,
+                name,
                 message,
                 urls.get(fingerprint),
             )
@@ -326,16 +258,13 @@ def _whole_failures(end: Mapping[str, Any], debug: Mapping[str, Any]) -> list[Fa
         # The launcher that came before.
         kind = _mapping(debug.get("crash_info")).get("exception_type")
         brief = [{"kind": "exception", "outcome": "failed", "message": debug["exception"], "exception_type": kind}]
-    found = []
     for one in brief:
-        texts = {key: _text(one.get(key)) or "" for key in ("kind", "outcome", "step", "exception_type", "message", "phase")}
+        texts = {key: _label(one.get(key)) for key in ("kind", "outcome", "step", "exception_type", "message", "phase")}
         try:
-            found.append(Failure.from_json(texts))
-        except (ValueError, KeyError):
-            failure = Failure(texts["kind"] or "exception", Outcome.ERROR, texts["message"], texts["exception_type"])
-            failure.step = texts["step"]
-            found.append(failure)
-    return found
+            whole.append(Failure.from_json(texts))
+        except ValueError:  # an outcome or a phase of another version
+            whole.append(Failure.from_json({**texts, "outcome": "error", "phase": ""}))
+    return whole
 
 
 def _device_in(devices: Mapping[str, Any], message: str, step: str) -> str | None:
@@ -354,55 +283,26 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
         OSError: it is there and cannot be read.
     """
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(_MOST_BYTES + 1)
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}, False
     try:
-        value = json.loads(data.decode("utf-8")) if len(data) <= _MOST_BYTES else None
+        value = json.loads(data)
     except (ValueError, RecursionError):
         value = None
     return (value, False) if isinstance(value, dict) else ({}, True)
 
 
-def _journal(place: Place) -> dict[str, Any]:
-    """Return what the journal of a session without an end state says of it."""
-    if place.central:
-        return {}
-    try:
-        with open(place.path / METADATA / JOURNAL, "rb") as stream:
-            lines = stream.read(_JOURNAL_BYTES).split(b"\n")
-    except OSError:
-        return {}
-    for line in lines:
-        try:
-            event = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(event, dict) and event.get("event") == "session":
-            return event
-    return {}
-
-
-def _started_by_name(place: Place) -> datetime:
-    """Return when a session began that does not tell it itself: by its name, its day, or its folder's age."""
-    match = _NAME.search(place.path.name)
-    if match:
-        try:
-            return datetime(*map(int, match.groups())).astimezone()  # type: ignore[arg-type]
-        except (ValueError, OverflowError, OSError):
-            pass
-    try:
-        changed = datetime.fromtimestamp(place.path.stat().st_mtime, timezone.utc).astimezone()
-    except (OSError, ValueError, OverflowError):
-        changed = datetime.fromtimestamp(0, timezone.utc)
-    if place.day is not None and place.day != changed.date():
-        return datetime(place.day.year, place.day.month, place.day.day, tzinfo=changed.tzinfo)
-    return changed
-
-
-def _second(name: str) -> str:
-    return name.replace(".json", "-2.json")
+def _started(known: Mapping[str, Any], place: Place) -> datetime:
+    """Return when a session began: as it tells itself, else by its folder's name, its day, or its folder's age."""
+    named = _NAME.search(place.path.name)
+    told = (
+        known.get("start_time") or known.get("started"),
+        named.expand(r"\1-\2-\3T\4:\5:\6") if named else None,
+        str(place.day),
+    )
+    times = [time for text in told if (time := _time(text)) is not None]
+    return times[0] if times else datetime.fromtimestamp(place.path.stat().st_mtime).astimezone()
 
 
 def _stamp_of(path: Path) -> str:
@@ -411,11 +311,6 @@ def _stamp_of(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     return f"{facts.st_mtime_ns}:{facts.st_size}"
-
-
-def _has_log(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.startswith("launcher") and entry.name.endswith(".log") for entry in entries)
 
 
 def _time(value: Any) -> datetime | None:
@@ -431,28 +326,16 @@ def _time(value: Any) -> datetime | None:
 
 def _text(value: Any) -> str | None:
     """Return a value as text that every database takes, cut at a length that nobody reads to the end."""
-    if value is None:
-        return None
-    text = value if isinstance(value, str) else str(value)
-    text = text[:_MOST_CHARS].replace("\0", "\\x00")
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return None if value is None else whole_text(str(value)[:_MOST_CHARS].replace("\0", "\\x00"))
+
+
+def _label(value: Any) -> str:
+    return _text(value) or ""
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if number - number == 0 else None
-
-
-def _duration_s(end: Mapping[str, Any], started: datetime, stopped: datetime | None) -> float | None:
-    """Return the measured duration; a session of an earlier version has its two times only."""
-    if (measured := _number(end.get("duration_s"))) is not None:
-        return measured
-    return max(0.0, (stopped - started).total_seconds()) if stopped is not None else None
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    return float(value) if good else None
 
 
 def _integer(value: Any) -> int | None:

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 from ...config import default_state_directory
 from ...system import FileLock, replace_file
 from .answers import HistoryAnswer, ask
-from .database import Database, HistoryError
+from .database import Database, HistoryError, say
 from .finding import Source
 
 #: A first pass over a slow share takes long; whoever waits is told so.
 WAIT_S = 600.0
 _TELL_AFTER_S = 1.0
-_TELL_EVERY = 5000
 #: What DuckDB says of files that are none of its own, cut short or overwritten.
 _DAMAGE = ("not a valid DuckDB", "orrupt", "checksum", "deserialize", "not read enough bytes", "INTERNAL Error")
-
-
-@dataclass(frozen=True)
-class HistoryRequest:
-    """What is asked.
-
-    Attributes:
-        sources: where sessions lie.
-        database: the file on this computer.
-        rigs, since: which sessions count; all without.
-        full: look again at sessions too that ended long ago.
-        parquet: folder that gets the tables, of all sessions of the sources.
-        wait_s: how long to wait for another history on the same database.
-    """
-
-    sources: tuple[Source, ...]
-    database: Path
-    rigs: tuple[str, ...] = ()
-    since: date | None = None
-    full: bool = False
-    parquet: Path | None = None
-    wait_s: float = WAIT_S
 
 
 def history_database(environ: Mapping[str, str] = os.environ) -> Path:
@@ -50,8 +26,22 @@ def history_database(environ: Mapping[str, str] = os.environ) -> Path:
     return default_state_directory("any", environ).parent / "history.duckdb"
 
 
-def answer_history(request: HistoryRequest) -> HistoryAnswer:
+def answer_history(
+    sources: Sequence[Source],
+    path: Path,
+    rigs: Sequence[str] = (),
+    since: date | None = None,
+    full: bool = False,
+    parquet: Path | None = None,
+) -> HistoryAnswer:
     """Bring the database up to date and ask it; what cannot be read stands in the answer's ``problems``.
+
+    Args:
+        sources: where sessions lie.
+        path: the database's file on this computer.
+        rigs, since: which sessions count; all without.
+        full: look again at sessions too that ended long ago.
+        parquet: folder that gets the tables, of all sessions of the sources.
 
     Raises:
         ImportError: DuckDB is not installed (extra ``history``).
@@ -59,27 +49,30 @@ def answer_history(request: HistoryRequest) -> HistoryAnswer:
     """
     import duckdb
 
-    path = request.database
-    lock = FileLock(path.with_name(path.name + ".lock"))
-    try:
-        if not lock.acquire(_TELL_AFTER_S):
-            _say(f"another history uses {path}; waiting for it (at most {request.wait_s:.0f} s)")
-            if not lock.acquire(request.wait_s):
-                raise HistoryError(f"{path} is in use by another history -> try again later, or give another --database")
-    except OSError as error:
-        raise HistoryError(f"{path} cannot be used: {error.strerror or error} -> give another place with --database") from error
-    with lock:
+    def answer() -> HistoryAnswer:
+        database = Database(path)
+        try:
+            problems = database.update(sources, date.today(), full)
+            found = ask(database, sources, rigs, since)
+            if parquet is not None:
+                database.write_parquet(parquet, sources, full)
+        finally:
+            database.close()
+        found.problems = problems
+        return found
+
+    with _alone(path):
         try:
             try:
-                return _answer(request)
+                return answer()
             except duckdb.Error as error:
-                if not _is_damage(error):
-                    raise
+                if not any(words in str(error) for words in _DAMAGE):
+                    raise  # a full disk, a lock, a newer DuckDB's file
                 kept = _set_aside(path)
-                answer = _answer(request)
+                again = answer()
                 problem = f"{path} was damaged ({_first_line(error)}); it is kept as {kept.name}, all sessions were read again"
-                answer.problems.insert(0, problem)
-                return answer
+                again.problems.insert(0, problem)
+                return again
         except (RuntimeError, duckdb.InterruptException) as error:
             # What DuckDB makes of a Ctrl-C within a query.
             if "nterrupted" in str(error):
@@ -91,25 +84,20 @@ def answer_history(request: HistoryRequest) -> HistoryAnswer:
             remedy = "close what has it open, look for room on the disk, or give another --database"
             raise HistoryError(f"{path}: {_first_line(error)} -> {remedy}") from error
         except OSError as error:
-            raise HistoryError(f"{error.filename or request.parquet}: {error.strerror or error}") from error
+            raise HistoryError(f"{error.filename or parquet}: {error.strerror or error}") from error
 
 
-def _answer(request: HistoryRequest) -> HistoryAnswer:
-    database = Database(request.database)
+def _alone(path: Path) -> FileLock:
+    """Return the lock on a database, once no other history has it."""
+    lock = FileLock(path.with_name(path.name + ".lock"))
     try:
-        problems = database.update(request.sources, date.today(), request.full, _Progress())
-        answer = ask(database, request.sources, request.rigs, request.since)
-        if request.parquet is not None:
-            database.write_parquet(request.parquet, request.sources, request.full)
-    finally:
-        database.close()
-    answer.problems = problems
-    return answer
-
-
-def _is_damage(error: Exception) -> bool:
-    """Tell whether the file itself is no good; a full disk, a lock or a newer DuckDB's file is something else."""
-    return any(words in str(error) for words in _DAMAGE)
+        if not lock.acquire(_TELL_AFTER_S):
+            say(f"another history uses {path}; waiting for it (at most {WAIT_S:.0f} s)")
+            if not lock.acquire(WAIT_S):
+                raise HistoryError(f"{path} is in use by another history -> try again later, or give another --database")
+    except OSError as error:
+        raise HistoryError(f"{path} cannot be used: {error.strerror or error} -> give another place with --database") from error
+    return lock
 
 
 def _set_aside(path: Path) -> Path:
@@ -117,28 +105,11 @@ def _set_aside(path: Path) -> Path:
     number = 1
     while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    replace_file(path, kept)
-    log = path.with_name(path.name + ".wal")
-    if log.exists():
-        replace_file(log, kept.with_name(kept.name + ".wal"))
+    for suffix in ("", ".wal"):
+        with contextlib.suppress(FileNotFoundError):
+            replace_file(path.with_name(path.name + suffix), kept.with_name(kept.name + suffix))
     return kept
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """Tells now and then how many sessions have been read; a first pass takes minutes."""
-
-    def __init__(self) -> None:
-        self._next = _TELL_EVERY
-
-    def __call__(self, count: int) -> None:
-        if count >= self._next:
-            _say(f"{count} sessions read")
-            self._next = count + _TELL_EVERY
+    return str(error).strip().partition("\n")[0]

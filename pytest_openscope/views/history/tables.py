@@ -18,6 +18,10 @@ _MOST = 15
 _MOST_WEEKS = 12
 _WHOLE = ("fingerprint", "last", "last failure", "week of", "median s", "95 % s", "control limits", "h between", "days between")
 
+#: A key that is its own title, or a title with a key or with what makes the value of a row.
+_Column = str | tuple[str, str | Callable[[Row], Any]]
+_COUNTS: tuple[_Column, ...] = ("sessions", "passed", "failed", "crashed")
+
 
 def history_tables(answer: HistoryAnswer, console: Console) -> None:
     """Print the answer."""
@@ -40,18 +44,11 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
         yield shown(f"  ! {line}")
     if len(answer.told) > _MOST:
         yield Text(f"  and {len(answer.told) - _MOST} more: --html or --json shows all")
+    last: _Column = ("last", lambda one: day(one["last"]))
     yield from _table(
         "Failures by fingerprint",
         answer.failures,
-        [
-            ("fingerprint", "fingerprint"),
-            ("failures", "failures"),
-            ("what", what),
-            ("step", "step"),
-            ("rigs", lambda one: ", ".join(one["rigs"])),
-            ("last", lambda one: day(one["last"])),
-            ("days between", lambda one: number(one["days_between"])),
-        ],
+        ["fingerprint", "failures", ("what", what), "step", ("rigs", lambda one: ", ".join(one["rigs"])), last, "days_between"],
     )
     yield from _table(
         "Rigs",
@@ -59,38 +56,19 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
         [
             ("rig", "rig_id"),
             *_COUNTS,
-            ("h between", lambda one: number(one["hours_between_failures"])),
-            ("days between", lambda one: number(one["days_between_failures"])),
-            ("sessions since", lambda one: one["sessions_since_failure"] if one["failed"] else "–"),
+            ("h between", "hours_between_failures"),
+            ("days between", "days_between_failures"),
+            ("sessions since", lambda one: one["sessions_since_failure"] if one["failed"] else None),
             ("last failure", lambda one: day(one["last_failure"])),
         ],
     )
     yield from _table("Weeks", answer.weeks[-_MOST_WEEKS:], [("week of", "week"), *_COUNTS], len(answer.weeks))
-    yield from _table(
-        "Steps",
-        answer.steps,
-        [
-            ("step", "step"),
-            ("phase", "phase"),
-            ("runs", "runs"),
-            ("failed", "failed"),
-            ("skipped", "skipped"),
-            ("repeated", "repeated"),
-            ("median s", lambda one: number(one["median_s"])),
-            ("95 % s", lambda one: number(one["percentile_95_s"])),
-        ],
-    )
+    times: list[_Column] = [("median s", "median_s"), ("95 % s", "percentile_95_s")]
+    yield from _table("Steps", answer.steps, ["step", "phase", "runs", "failed", "skipped", "repeated", *times])
     yield from _table(
         "Devices",
         answer.devices,
-        [
-            ("rig", "rig_id"),
-            ("device", "device"),
-            ("sessions", "sessions"),
-            ("simulated", "simulated"),
-            ("failed", "failed"),
-            ("failures that name it", "failures_that_name_it"),
-        ],
+        [("rig", "rig_id"), "device", "sessions", "simulated", "failed", "failures_that_name_it"],
     )
     yield from _table(
         "Measurements and durations against the median",
@@ -100,41 +78,39 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
             ("of", lambda one: one["rig_id"] if one["rig_id"] is not None else f"subject {one['subject_id']}"),
             ("what", lambda one: one["name"] if one["kind"] == "measurement" else f"duration of {one['name']}"),
             ("last", lambda one: f"{number(one['value'])} {one['unit']}"),
-            ("median", lambda one: number(one["median"])),
-            ("control limits", lambda one: f"{number(one['low'])} … {number(one['high'])}" if one["low"] is not None else "–"),
+            "median",
+            ("control limits", lambda one: f"{number(one['low'])} … {number(one['high'])}" if one["low"] is not None else None),
             ("values", lambda one: len(one["last_values"])),
         ],
     )
-
-
-#: Title of a column, and what it shows of a row: a key, or a function of the row.
-_Column = tuple[str, str | Callable[[Row], Any]]
-_COUNTS: list[_Column] = [(name, name) for name in ("sessions", "passed", "failed", "crashed")]
 
 
 def _table(title: str, rows: Sequence[Row], columns: Sequence[_Column], known: int = 0) -> Iterable[RenderableType]:
     if not rows:
         return
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    values = [[one[read] if isinstance(read, str) else read(one) for _, read in columns] for one in rows[:_MOST]]
-    for place, (name, _) in enumerate(columns):
-        numeric = all(isinstance(row[place], int) for row in values)
+    shown_rows = rows[:_MOST]
+    cells = []
+    for column in columns:
+        name, read = (column.replace("_", " "), column) if isinstance(column, str) else column
+        values = [one[read] if isinstance(read, str) else read(one) for one in shown_rows]
+        texts = [number(value) if value is None or isinstance(value, float) else str(value) for value in values]
+        cells.append(map(shown, texts))
+        numeric = all(isinstance(value, int) for value in values)
         # A number or a day is read at a glance or not at all: its column is never cut, the long texts beside it give way.
         whole = numeric or name in _WHOLE
-        long = whole and len(name) > max(len(str(row[place])) for row in values)
-        least = max(map(len, name.split()), default=0)
         table.add_column(
-            name.replace(" ", "\n", 1) if long else name,
+            name.replace(" ", "\n", 1) if whole and len(name) > max(map(len, texts)) else name,
             justify="right" if numeric else "left",
             overflow="fold",
             no_wrap=whole,
-            min_width=least,
+            min_width=max(map(len, name.split()), default=0),
         )
-    for row in values:
-        table.add_row(*(shown(str(value if value is not None else "–")) for value in row))
+    for row in zip(*cells, strict=True):
+        table.add_row(*row)
     yield Text()
     yield table
-    left = max(known, len(rows)) - len(values)
+    left = max(known, len(rows)) - len(shown_rows)
     if left:
         yield Text(f"and {left} more: --html or --json shows all")
 
