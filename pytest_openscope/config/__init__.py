@@ -2,6 +2,7 @@
 
 from .configuration import Configuration, Expanded, expand_rig, expand_section, reread
 from .fields import (
+    CHOICE,
     Finding,
     Flag,
     Id,
@@ -14,6 +15,7 @@ from .fields import (
     Texts,
     Values,
     check,
+    has_placeholder,
     key,
     keys_of,
     seconds,
@@ -45,6 +47,7 @@ from .yaml_rules import dump_yaml
 
 __all__ = [
     "ADAPTERS",
+    "CHOICE",
     "KNOWN_PARAMETERS",
     "AlertSettings",
     "ConfigRequest",
@@ -76,6 +79,7 @@ __all__ = [
     "expand_rig",
     "expand_section",
     "fill_tables",
+    "has_placeholder",
     "key",
     "keys_of",
     "load",

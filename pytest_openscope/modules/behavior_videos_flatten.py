@@ -13,7 +13,7 @@ from ..records import METADATA
 from ..system import native_path, patiently, write_json
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import Deadline, FlagText, ReadyMade, StepParameters
+from .parameters import Deadline, FlagText, StepParameters
 from .routing import as_written, read_entries
 
 _TYPE = "behavior_videos_flattened"
@@ -33,6 +33,11 @@ class BehaviorVideosFlatten(StepParameters):
     behavior_videos_copy_only: FlagText = key(False, "leave the originals where they are")
     behavior_videos_prune_empty: FlagText = key(True, "remove folders that are empty then")
     manifest_path: PathText | None = key(None, f"routing manifest; default: {METADATA}/routing_manifest.json")
+
+    def would(self) -> str:
+        verb = "copy" if self.behavior_videos_copy_only else "move"
+        where = self.behavior_videos_destination or self.behavior_videos_root
+        return f"{verb} the videos of all folders {self.behavior_videos_root} to {where}"
 
 
 def behavior_videos_flatten(context: ModuleContext, parameters: BehaviorVideosFlatten) -> list[Path]:
@@ -147,12 +152,3 @@ def _register(manifest: Path, written: dict[str, object], files: list[str]) -> N
     entry["files"] = sorted({*(entry.get("files") or []), *files})
     manifest.parent.mkdir(parents=True, exist_ok=True)
     write_json(manifest, written)
-
-
-def _would(parameters: BehaviorVideosFlatten) -> str:
-    verb = "copy" if parameters.behavior_videos_copy_only else "move"
-    where = parameters.behavior_videos_destination or parameters.behavior_videos_root
-    return f"{verb} the videos of all folders {parameters.behavior_videos_root} to {where}"
-
-
-STEPS = {"behavior_videos_flatten": ReadyMade(behavior_videos_flatten, _would, model=BehaviorVideosFlatten)}

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import PipelineEntry, keys_of, nearest
+from ..config import PipelineEntry, keys_of
 from ..records import Phase
 from .context import ModuleContext
 from .entries import run_step, simulates
-from .other_steps import OwnSteps
-from .parameters import ReadyMade, StepParameters
-from .ready_made import READY_MADE, find_step
+from .other_steps import OwnSteps, guess
+from .parameters import StepParameters
+from .ready_made import ReadyMade, find_step, known_names
 
 Maker = Callable[[PipelineEntry], ModuleContext]
 
@@ -50,22 +50,23 @@ class Steps:
         return f"<Steps: {', '.join(dir(self))}>"
 
     def __dir__(self) -> list[str]:
-        return sorted({*READY_MADE, *self._own.names()})
+        return sorted(known_names(self._own))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
         step = find_step(name, self._phase(), self._own)
         if step is None:
-            near = nearest(name, dir(self), 2)
-            raise AttributeError(f"there is no step {name!r}" + (f"; did you mean {near!r}?" if near else ""))
+            raise AttributeError(f"there is no step {name!r}; {guess(name, dir(self))}")
+        known = list(keys_of(step.model)) if isinstance(step, ReadyMade) else None
 
         def call(**parameters: Any) -> Any:
-            if isinstance(step, ReadyMade):
-                _refuse_mistakes(name, step, parameters)
+            for key in parameters:
+                if known is not None and key not in known:
+                    raise TypeError(f"{name}() has no parameter {key!r}; {guess(key, known)}")
             return self._run(name, parameters)
 
-        if isinstance(step, ReadyMade) and step.model is not None:
+        if isinstance(step, ReadyMade):
             call.__signature__ = _signature(step.model)  # type: ignore[attr-defined]
         call.__name__ = call.__qualname__ = name
         call.__doc__ = step.run.__doc__ if isinstance(step, ReadyMade) else f"A step of {step.origin}."
@@ -75,10 +76,8 @@ class Steps:
         given = {key: str(value) if isinstance(value, Path) else value for key, value in parameters.items()}
         entry = PipelineEntry(name, self._phase(), "launcher_module", name, self._expand(given), where=f"steps.{name}")
         context = self._make(entry)
-        simulated = simulates(entry, context) if context.dry_run else None
-        if simulated is None:
+        if not simulates(entry, context):
             return run_step(entry, context)
-        context.logger.info("dry run: would %s", simulated)
         self._on_simulated(name)
         return None
 
@@ -88,19 +87,6 @@ def _maker(folder: Path) -> Maker:
         return ModuleContext(dict(entry.parameters), folder, logger=logging.getLogger(f"pytest_openscope.modules.{entry.name}"))
 
     return make
-
-
-def _refuse_mistakes(name: str, step: ReadyMade, given: dict[str, Any]) -> None:
-    """Raise for an argument that a step does not have, as Python does for its functions."""
-    if step.model is not None:
-        known = list(keys_of(step.model))
-        for key in given:
-            if key not in known:
-                near = nearest(key, known, 2)
-                hint = f"did you mean {near!r}?" if near else f"it has: {', '.join(known)}"
-                raise TypeError(f"{name}() has no parameter {key!r}; {hint}")
-    elif step.problems is not None and (found := step.problems(given)):
-        raise TypeError(f"{name}(): " + "; ".join(f"{key}: {problem}" for key, problem in found))
 
 
 def _signature(model: type[StepParameters]) -> inspect.Signature:

@@ -19,7 +19,7 @@ from ..config import PathText, key, seconds
 from ..system import format_duration
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import Deadline, FlagText, NumberText, ReadyMade, SecondsText, StepParameters, within
+from .parameters import Deadline, FlagText, NumberText, SecondsText, StepParameters, within
 
 GIB = 1024**3
 MIB = 1024**2
@@ -74,6 +74,10 @@ class DiskSpaceCheck(StepParameters):
         """The folder as given; "" for the session folder."""
         return self.disk_space_check_path or self.path or ""
 
+    def would(self) -> str:
+        checked = f"check that {self.wanted_gb:g} GiB are free in {self.place or 'the session folder'}"
+        return checked if not self.wanted_mb_s else f"{checked} and that it takes {self.wanted_mb_s:,.0f} MiB/s"
+
 
 def disk_space_check(context: ModuleContext, parameters: DiskSpaceCheck) -> float:
     """Measure the free space, and with ``expected_gb`` the write speed, and compare them with what is wanted.
@@ -93,15 +97,6 @@ def disk_space_check(context: ModuleContext, parameters: DiskSpaceCheck) -> floa
     if measured and parameters.write_test_mb:
         _check_speed(context, parameters, folder)
     return free_gb
-
-
-def would(parameters: DiskSpaceCheck) -> str:
-    """Say what a dry run leaves out."""
-    checked = f"check that {parameters.wanted_gb:g} GiB are free in {parameters.place or 'the session folder'}"
-    return checked if not parameters.wanted_mb_s else f"{checked} and that it takes {parameters.wanted_mb_s:,.0f} MiB/s"
-
-
-STEPS = {"disk_space_check": ReadyMade(disk_space_check, would, model=DiskSpaceCheck)}
 
 
 def _wait_for_space(context: ModuleContext, parameters: DiskSpaceCheck, folder: Path) -> float:

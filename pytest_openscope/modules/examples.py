@@ -6,8 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-from .parameters import ReadyMade
-
 
 def run_pre_acquisition(param_file: str) -> int:
     """Read the parameter file and say for whom the step runs; 0 is success."""
@@ -21,9 +19,3 @@ def run_post_acquisition(param_file: str) -> int:
     parameters = json.loads(Path(param_file).read_text(encoding="utf-8"))
     logging.getLogger(__name__).info("example post-acquisition step for subject %s", parameters.get("subject_id"))
     return 0
-
-
-STEPS = {
-    "example_pre_acquisition_module": ReadyMade(run_pre_acquisition),
-    "example_post_acquisition_module": ReadyMade(run_post_acquisition),
-}

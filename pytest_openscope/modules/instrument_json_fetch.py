@@ -12,7 +12,7 @@ from ..config import PathText, Text, key, seconds
 from ..system import native_path, write_atomic
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import FlagText, ReadyMade, SecondsText, StepParameters, within
+from .parameters import FlagText, SecondsText, StepParameters, within
 
 
 class InstrumentJsonFetch(StepParameters):
@@ -28,6 +28,10 @@ class InstrumentJsonFetch(StepParameters):
     instrument_json_required: FlagText = key(True, "fail where there is none; false goes on with a warning")
     assume_yes: FlagText = key(False, "ask the operator nothing; a file that is there is replaced")
     timeout_s: SecondsText | None = seconds(60.0, "longest wait for the disk; the operator's answers take no time", 0.001)
+
+    def would(self) -> str:
+        source = self.instrument_json_source_path or self.instrument_json_source_root
+        return f"copy the newest {self.instrument_json_filename} of {source} into the session folder"
 
 
 def instrument_json_fetch(context: ModuleContext, parameters: InstrumentJsonFetch) -> Path | None:
@@ -140,13 +144,3 @@ def _may_replace(context: ModuleContext, parameters: InstrumentJsonFetch, target
         return context.confirm(f"Another {target.name} is in the session folder. Replace it?")
     except EOFError:
         raise ModuleFailed(f"another {target} is there, and nobody says whether to replace it (assume_yes does)") from None
-
-
-def _would(parameters: InstrumentJsonFetch) -> str:
-    return (
-        f"copy the newest {parameters.instrument_json_filename} of"
-        f" {parameters.instrument_json_source_path or parameters.instrument_json_source_root} into the session folder"
-    )
-
-
-STEPS = {"instrument_json_fetch": ReadyMade(instrument_json_fetch, _would, model=InstrumentJsonFetch)}

@@ -8,7 +8,7 @@ from ..config import Id, PathText, key, seconds
 from .context import ModuleContext
 from .failures import ModuleFailed
 from .metadata_service import Answer, ServiceParameters, as_text, ask_service, keep
-from .parameters import ReadyMade, SecondsText
+from .parameters import SecondsText
 
 
 class SubjectFetch(ServiceParameters):
@@ -24,6 +24,9 @@ class SubjectFetch(ServiceParameters):
     def subject(self) -> str:
         """The subject to ask for."""
         return self.metadata_subject_id or self.metadata_mouse_id or self.subject_id or self.mouse_id or ""
+
+    def would(self) -> str:
+        return f"ask {self.server} for the subject of {self.subject} and keep it in {self.metadata_subject_path}"
 
 
 class ProceduresFetch(SubjectFetch):
@@ -42,6 +45,9 @@ class ProceduresFetch(SubjectFetch):
         return (
             self.metadata_procedures_timeout if given else max(self.metadata_procedures_timeout, self.metadata_service_timeout)
         )
+
+    def would(self) -> str:
+        return f"ask {self.server} for the procedures of {self.subject} and keep it in {self.metadata_procedures_path}"
 
 
 def metadata_subject_fetch(context: ModuleContext, parameters: SubjectFetch) -> Any:
@@ -88,19 +94,3 @@ def _fetch(context: ModuleContext, parameters: SubjectFetch, kind: str, place: s
         keep(path, answer.content)
         context.logger.info("the service's answer on the %s of %s is in %s", kind, subject, path)
     return answer
-
-
-def _would(kind: str, parameters: SubjectFetch, place: str) -> str:
-    return f"ask {parameters.server} for the {kind} of {parameters.subject} and keep it in {place}"
-
-
-STEPS = {
-    "metadata_subject_fetch": ReadyMade(
-        metadata_subject_fetch, lambda given: _would("subject", given, given.metadata_subject_path), model=SubjectFetch
-    ),
-    "metadata_procedures_fetch": ReadyMade(
-        metadata_procedures_fetch,
-        lambda given: _would("procedures", given, given.metadata_procedures_path),
-        model=ProceduresFetch,
-    ),
-}

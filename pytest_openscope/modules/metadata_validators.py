@@ -11,7 +11,6 @@ from ..config import Id, PathText, Text, key
 from .context import ModuleContext
 from .failures import ModuleFailed
 from .metadata_service import ServiceParameters, as_text, ask_service, keep
-from .parameters import ReadyMade
 
 _ATTEMPTS = 5
 
@@ -47,6 +46,9 @@ class ProjectValidator(ServiceParameters):
         """The project as given; "" for none."""
         return self.metadata_project_name or self.project_name or (self.projects[0] if self.projects else "")
 
+    def would(self) -> str:
+        return f"look up project {self.project!r} at {self.server} and have the operator confirm it"
+
 
 class ProtocolValidator(ServiceParameters):
     """Parameters of ``metadata_protocol_validator``."""
@@ -62,6 +64,9 @@ class ProtocolValidator(ServiceParameters):
         """The protocols as given."""
         name = self.metadata_protocol_name or self.protocol_name
         return (name,) if name else self.protocol_id
+
+    def would(self) -> str:
+        return f"look up protocol {', '.join(self.protocols) or '(asked for)'} at {self.server}"
 
 
 def metadata_project_validator(context: ModuleContext, parameters: ProjectValidator) -> dict[str, Any]:
@@ -162,17 +167,3 @@ def _chosen(context: ModuleContext, parameters: ProjectValidator, project: str, 
     if project.lower() not in known:
         raise ModuleFailed(f"no project of the service in {_ATTEMPTS} answers; the last: {project!r}")
     return known[project.lower()]
-
-
-def _would_validate_project(parameters: ProjectValidator) -> str:
-    return f"look up project {parameters.project!r} at {parameters.server} and have the operator confirm it"
-
-
-def _would_validate_protocol(parameters: ProtocolValidator) -> str:
-    return f"look up protocol {', '.join(parameters.protocols) or '(asked for)'} at {parameters.server}"
-
-
-STEPS = {
-    "metadata_project_validator": ReadyMade(metadata_project_validator, _would_validate_project, model=ProjectValidator),
-    "metadata_protocol_validator": ReadyMade(metadata_protocol_validator, _would_validate_protocol, model=ProtocolValidator),
-}

@@ -11,12 +11,11 @@ from pydantic import BeforeValidator
 from ..config import Text, key
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import NumberText, ReadyMade, StepParameters
+from .parameters import NumberText, StepParameters
 
 FILE_NAME = "mouse_weight.csv"
 _HEAD = "timestamp,stage,weight_g\n"
 _ATTEMPTS = 5
-_QUESTION = {stage: f"Enter animal weight {when} the experiment [g]" for stage, when in (("pre", "before"), ("post", "after"))}
 
 
 def _as_text(value: Any) -> Any:
@@ -32,6 +31,9 @@ class MouseWeight(StepParameters):
     mouse_weight_minimum_g: NumberText = key(5.0, "lightest plausible animal", "g")
     mouse_weight_maximum_g: NumberText = key(100.0, "heaviest plausible animal", "g")
 
+    def would(self) -> str:
+        return "ask the operator for the animal's weight"
+
 
 def mouse_weight_pre_prompt(context: ModuleContext, parameters: MouseWeight) -> float:
     """Ask for the weight before the experiment, in g; record it as ``mouse_weight_pre`` and in ``mouse_weight.csv``.
@@ -39,7 +41,7 @@ def mouse_weight_pre_prompt(context: ModuleContext, parameters: MouseWeight) -> 
     Raises:
         ModuleFailed: nobody is there to answer, or none of five answers was plausible.
     """
-    return _ask_and_record(context, parameters, "pre")
+    return _ask_and_record(context, parameters, "pre", "before")
 
 
 def mouse_weight_post_prompt(context: ModuleContext, parameters: MouseWeight) -> float:
@@ -48,22 +50,12 @@ def mouse_weight_post_prompt(context: ModuleContext, parameters: MouseWeight) ->
     Raises:
         ModuleFailed: nobody is there to answer, or none of five answers was plausible.
     """
-    return _ask_and_record(context, parameters, "post")
+    return _ask_and_record(context, parameters, "post", "after")
 
 
-STEPS = {
-    "mouse_weight_pre_prompt": ReadyMade(
-        mouse_weight_pre_prompt, lambda _: f"ask the operator: {_QUESTION['pre']}", model=MouseWeight
-    ),
-    "mouse_weight_post_prompt": ReadyMade(
-        mouse_weight_post_prompt, lambda _: f"ask the operator: {_QUESTION['post']}", model=MouseWeight
-    ),
-}
-
-
-def _ask_and_record(context: ModuleContext, parameters: MouseWeight, stage: str) -> float:
+def _ask_and_record(context: ModuleContext, parameters: MouseWeight, stage: str, when: str) -> float:
     """Ask until the answer is plausible, and write it down."""
-    weight_g = _weight_g(context, parameters, _QUESTION[stage])
+    weight_g = _weight_g(context, parameters, f"Enter animal weight {when} the experiment [g]")
     path = context.session_folder / FILE_NAME
     with open(path, "a", encoding="utf-8", newline="") as stream:
         stream.write(("" if path.stat().st_size else _HEAD) + f"{datetime.now().isoformat()},{stage},{weight_g:g}\n")

@@ -26,7 +26,7 @@ from ..records import METADATA
 from ..system import command_line, create_time, read_json, same_process, split_command, write_json
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import FlagText, IntegerText, ReadyMade, StepParameters
+from .parameters import FlagText, IntegerText, StepParameters
 from .routing import add_entry, as_written
 
 _HEAD = ("# Experiment Notes", "# Created:", "# EditorPID:")
@@ -80,11 +80,18 @@ class NotesEditor(ExperimentNotes):
         """The editor and its arguments, without the file."""
         return [*(self.experiment_notes_editor_command or _default_editor()), *self.experiment_notes_editor_args]
 
+    def would(self) -> str:
+        made = f"create the notes file {self.experiment_notes_filename}"
+        return f"{made} and open it with {command_line(self.command)}" if self.experiment_notes_launch_editor else made
+
 
 class ClosingNotes(ExperimentNotes):
     """Parameters of ``experiment_notes_post_prompt``."""
 
     prompt: Text = key("Enter final experiment notes (optional)", "what the operator reads")
+
+    def would(self) -> str:
+        return f"ask the operator for closing notes and append them to {self.experiment_notes_filename}"
 
 
 class NotesFinalize(ExperimentNotes):
@@ -98,6 +105,10 @@ class NotesFinalize(ExperimentNotes):
     experiment_notes_preview: FlagText = key(True, "put the notes into the log")
     experiment_notes_preview_limit: IntegerText | None = key(None, "most of them in the log", "characters")
     manifest_path: PathText | None = key(None, "routing manifest that gets an entry of type notes")
+
+    def would(self) -> str:
+        asked = f"ask the operator ({self.experiment_notes_confirm_prompt})"
+        return f"{asked} and put the notes of {self.experiment_notes_filename} into the session"
 
 
 def experiment_notes_editor(context: ModuleContext, parameters: NotesEditor) -> Path:
@@ -177,29 +188,6 @@ def experiment_notes_finalize(context: ModuleContext, parameters: NotesFinalize)
         entry = {"type": "notes", "files": [as_written(path, context.session_folder)]}
         add_entry(context.path(parameters.manifest_path), entry)
     return text
-
-
-def _would_open(parameters: NotesEditor) -> str:
-    made = f"create the notes file {parameters.experiment_notes_filename}"
-    if not parameters.experiment_notes_launch_editor:
-        return made
-    return f"{made} and open it with {command_line(parameters.command)}"
-
-
-def _would_append(parameters: ClosingNotes) -> str:
-    return f"ask the operator for closing notes and append them to {parameters.experiment_notes_filename}"
-
-
-def _would_finalize(parameters: NotesFinalize) -> str:
-    asked = f"ask the operator ({parameters.experiment_notes_confirm_prompt})"
-    return f"{asked} and put the notes of {parameters.experiment_notes_filename} into the session"
-
-
-STEPS = {
-    "experiment_notes_editor": ReadyMade(experiment_notes_editor, _would_open, model=NotesEditor),
-    "experiment_notes_post_prompt": ReadyMade(experiment_notes_post_prompt, _would_append, model=ClosingNotes),
-    "experiment_notes_finalize": ReadyMade(experiment_notes_finalize, _would_finalize, model=NotesFinalize),
-}
 
 
 # The file

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from ..config import nearest
 from ..records import Phase
 from ..system import native_path
 from .failures import ModuleFailed
@@ -62,13 +63,13 @@ class OtherStep:
         if file is None:
             return f"there is no {self.place}"
         try:
-            names = defined_names(file)
+            names = _defined_names(file)
         except (SyntaxError, ValueError, OSError) as error:
             return f"{file} cannot be read as Python: {error}"
         wanted = self.candidates(phase)
         if names is None or any(name.partition(".")[0] in names for name in wanted):
             return ""
-        return f"{file} has no function {' or '.join(wanted)}"
+        return f"{file} has no function {' or '.join(wanted)}; {guess(wanted[0], sorted(names))}"
 
     def _file(self) -> Path | None:
         if isinstance(self.place, Path):
@@ -86,17 +87,15 @@ class OtherStep:
         """Import it and yield its function.
 
         Raises:
-            ModuleFailed: it is not there, or has no such function.
+            ModuleFailed: it has no such function.
             Exception: whatever it raises while it is imported.
         """
-        if problem := self.problem(phase):
-            raise ModuleFailed(f"{problem} ({self.origin})")
         if isinstance(self.place, Path):
             with scripts.running(self.place.resolve()) as module:
-                yield find_function(module, self.candidates(phase), str(self.place))
+                yield _function_of(module, self.candidates(phase), str(self.place))
         else:
-            module = importlib.import_module(self.place)
-            yield find_function(module, self.candidates(phase), self.place)
+            self._find_beside()
+            yield _function_of(importlib.import_module(self.place), self.candidates(phase), self.place)
 
 
 @dataclass(frozen=True)
@@ -154,22 +153,26 @@ def launcher_step(name: str, phase: Phase) -> OtherStep | None:
     return None
 
 
-def find_function(module: Any, candidates: list[str], where: str) -> Callable[..., Any]:
-    """Return the first of these functions that a module has.
-
-    Raises:
-        ModuleFailed: it has none of them.
-    """
+def _function_of(module: Any, candidates: list[str], where: str) -> Callable[..., Any]:
+    """Return the first of these functions that a module has."""
     for name in candidates:
         found: Any = module
         for part in name.split("."):
             found = getattr(found, part, None)
         if callable(found):
-            return found  # type: ignore[no-any-return]
+            function: Callable[..., Any] = found
+            return function
     raise ModuleFailed(f"{where} has no function {' or '.join(candidates)}")
 
 
-def defined_names(script: Path) -> set[str] | None:
+def guess(name: str, known: Iterable[str]) -> str:
+    """Return the hint to a name that nobody knows: the known one that it is a slip of, or all of them."""
+    known = list(known)
+    near = nearest(name, known, 2)
+    return f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def _defined_names(script: Path) -> set[str] | None:
     """Names that a script binds at its top level, or None when that cannot be told without running it."""
     names: set[str] = set()
     stack: list[ast.AST] = list(ast.parse(script.read_bytes(), os.fspath(script)).body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, ValidationError
@@ -15,8 +14,8 @@ from ..config import Seconds as _Seconds
 from ..system import awake_s
 from .failures import ModuleFailed, StepTimedOut
 
-#: Keys that the session itself adds; an entry may give them, as files of the launcher do.
-_OF_THE_SESSION = ("output_session_folder", "session_folder", "dry_run", "simulate_in_dry_run", "rig_id")
+#: Keys of the session, some of which it adds itself; an entry may give them, as files of the launcher do.
+_OF_OTHERS = (*KNOWN_PARAMETERS, "output_session_folder", "session_folder", "dry_run", "simulate_in_dry_run", "rig_id")
 _SLICE_S = 0.1
 
 ResultT = TypeVar("ResultT")
@@ -56,38 +55,21 @@ class StepParameters(Section):
         """Return what a run cannot do without and nobody gave: pairs of key and remedy."""
         return ()
 
-
-@dataclass(frozen=True)
-class ReadyMade:
-    """A step that comes with the package.
-
-    Attributes:
-        run: with a ``model``, called with the context and the parameters as the model has them; else by the module contract.
-        would: says what a dry run leaves out, of the model or of the parameters; None runs it there too.
-        problems: says what is wrong with an entry's own parameters, as pairs of key and problem; for steps without ``model``.
-        model: what its parameters may be.
-    """
-
-    run: Callable[..., Any]
-    would: Callable[[Any], str] | None = None
-    problems: Callable[[dict[str, Any]], list[tuple[str, str]]] | None = None
-    model: type[StepParameters] | None = None
-
-
-def collect(model: type[StepParameters], parameters: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a step is given: the entry's own parameters over those of the session; ``timeout_s`` is the entry's alone."""
-    shared = {name: parameters[name] for name in keys_of(model) if name in parameters and name != "timeout_s"}
-    return {**shared, **own}
+    def would(self) -> str:
+        """Say what a dry run leaves out."""
+        raise NotImplementedError
 
 
 def read_parameters(
     model: type[ParametersT], parameters: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[ParametersT, list[Finding]]:
-    """Return a step's parameters, with defaults where they are wrong, and what is wrong with them."""
-    given = collect(model, parameters, own)
-    not_ours = {name for name in given if name not in keys_of(model) and name in (*KNOWN_PARAMETERS, *_OF_THE_SESSION)}
-    section = {name: value for name, value in given.items() if name not in not_ours}
-    read, mistakes, _ = check(model, section, "", "")
+    """Return a step's parameters, with defaults where they are wrong, and what is wrong with them.
+
+    An entry's own parameters count before those of the session; ``timeout_s`` is the entry's alone.
+    """
+    shared = {name: parameters[name] for name in keys_of(model) if name in parameters and name != "timeout_s"}
+    mine = {name: value for name, value in own.items() if name in keys_of(model) or name not in _OF_OTHERS}
+    read, mistakes, _ = check(model, {**shared, **mine}, "", "")
     return read, [Finding(mistake.key.lstrip("."), mistake.problem, mistake.remedy) for mistake in mistakes]
 
 
@@ -107,7 +89,7 @@ def parameters_of(model: type[ParametersT], parameters: Mapping[str, Any], own: 
 
 def unused(model: type[StepParameters], own: Mapping[str, Any]) -> list[str]:
     """Return the entry's keys that the step does not have."""
-    return [name for name in own if name not in keys_of(model) and name not in (*KNOWN_PARAMETERS, *_OF_THE_SESSION)]
+    return [name for name in own if name not in keys_of(model) and name not in _OF_OTHERS]
 
 
 def limit_s(model: type[StepParameters], own: Mapping[str, Any]) -> float | None:

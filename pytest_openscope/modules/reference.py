@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config import fill_tables
 from .ready_made import READY_MADE
 
-TABLES = {name: step.model for name, step in READY_MADE.items() if step.model is not None}
+TABLES = {name: step.model for name, step in READY_MADE.items()}
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
+from .failures import ModuleFailed
+
 #: Folders that hold other people's code or none; a base name is not looked up in them.
 _SKIPPED = {".git", ".hg", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox"}
 
 
-class ScriptNotFound(Exception):  # noqa: N818 - named for what happened
+class ScriptNotFound(ModuleFailed):
     """A script is neither at its path nor, by its name, anywhere in the repository; the text says where it was sought."""
 
 
@@ -87,7 +89,7 @@ class ScriptImports:
             Exception: whatever the script raises while it is imported.
         """
         folder = script.parent
-        before_path, before_argv, before_cwd = list(sys.path), sys.argv, _working_directory()
+        before_path, before_argv, before_cwd = list(sys.path), sys.argv, Path.cwd()
         beside = _names_beside(folder)
         hidden = _take_out(
             name
@@ -110,8 +112,7 @@ class ScriptImports:
                 sys.path.remove(str(folder))
             sys.modules.update(hidden)
             sys.argv = before_argv
-            if before_cwd is not None and _working_directory() != before_cwd:
-                os.chdir(before_cwd)
+            os.chdir(before_cwd)
 
     def _load(self, script: Path) -> ModuleType:
         if script in self._scripts:
@@ -126,8 +127,10 @@ class ScriptImports:
         sys.modules[name] = module  # dataclasses and pickle look a class up by the name of its module
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             sys.modules.pop(name, None)
+            if isinstance(error, SystemExit):
+                raise ModuleFailed(f"{script} called sys.exit({error.code!r}) while it was imported") from error
             raise
         self._scripts[script] = module
         return module
@@ -135,13 +138,6 @@ class ScriptImports:
 
 def _take_out(names: Iterable[str]) -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in list(names)}
-
-
-def _working_directory() -> str | None:
-    try:
-        return os.getcwd()  # noqa: PTH109 - a Path would be made for nothing
-    except OSError:  # it was removed meanwhile
-        return None
 
 
 def _names_beside(folder: Path) -> set[str]:

@@ -15,40 +15,31 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .archiving.engine import Progress
 from .archiving.jobs import note_job, start_worker
-from .archiving.parameters import problems_of, read_parameters
+from .archiving.parameters import ArchiverParameters, read_parameters, settled
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import ReadyMade
 
 #: The log gets a line on the progress this often.
 _LOG_S = 10.0
 
 
-def would(parameters: dict[str, Any]) -> str:
-    """Say what a dry run leaves out."""
-    places = [str(parameters.get(key)) for key in ("network_dir", "backup_dir") if parameters.get(key)]
-    return f"archive {parameters.get('session_dir') or parameters.get('output_session_folder')} to {' and '.join(places)}"
-
-
-def run_post_acquisition(context: ModuleContext) -> None:
+def session_archiver(context: ModuleContext, parameters: ArchiverParameters) -> None:
     """Archive, and fail when anything is not archived.
 
     Raises:
         ModuleFailed: a parameter is wrong; files could not be archived, all of them named; or the time is up.
     """
     step = context.logger.name.removeprefix("pytest_openscope.modules").strip(".") or "session_archiver"
-    report = _archive(context.session_folder, context.full_parameters, step, context.logger, context.progress)
+    read = settled(parameters, context.session_folder, step)
+    report = _archive(context.session_folder, read, step, context.logger, context.progress)
     if report is not None:
         context.record("archived", round(report["bytes_copied"] / 1e9, 6), "GB")
-
-
-STEPS = {"session_archiver": ReadyMade(run_post_acquisition, would, problems_of)}
 
 
 def archive_session(
@@ -76,17 +67,17 @@ def archive_session(
     Raises:
         ModuleFailed: a parameter is wrong; files could not be archived, all of them named; or the time is up.
     """
-    return _archive(session_folder, parameters, step, logger or logging.getLogger(__name__), progress)
+    read = read_parameters(parameters, session_folder, step)
+    return _archive(session_folder, read, step, logger or logging.getLogger(__name__), progress)
 
 
 def _archive(
     session_folder: Path,
-    parameters: Mapping[str, Any],
+    read: ArchiverParameters,
     step: str,
     log: logging.Logger,
-    show: Callable[[float, float, str], object] = lambda *_: None,
+    show: Callable[[float, float, str], object],
 ) -> dict[str, Any] | None:
-    read = read_parameters(parameters, session_folder, step)
     if not read.folder.is_dir():
         raise ModuleFailed(f"there is no folder {read.folder} to archive")
     note_job(session_folder, step, read)

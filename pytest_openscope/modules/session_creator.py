@@ -21,7 +21,7 @@ from ..system import json_bytes, write_atomic
 from .context import ModuleContext
 from .failures import ModuleFailed
 from .metadata_validators import Ids
-from .parameters import FlagText, ReadyMade, StepParameters, within
+from .parameters import FlagText, StepParameters, within
 from .session_facts import SessionFacts
 
 ACQUISITION_FILE = "acquisition.json"
@@ -74,6 +74,14 @@ class SessionCreator(StepParameters):
         """Whether the schema's file is made."""
         return self.session_format == "acquisition" or (self.session_format == "auto" and schema_is_installed())
 
+    @property
+    def file_name(self) -> str:
+        """The file that is made."""
+        return ACQUISITION_FILE if self.makes_acquisition else SESSION_FILE
+
+    def would(self) -> str:
+        return f"describe the session in {self.file_name}"
+
 
 def session_creator(context: ModuleContext, parameters: SessionCreator) -> Path:
     """Describe the session from its folder, also long after it.
@@ -89,7 +97,7 @@ def session_creator(context: ModuleContext, parameters: SessionCreator) -> Path:
         ModuleFailed: it is no session's folder, or the schema does not accept the description; the file is not written then.
     """
     folder = context.path(parameters.output_session_folder or "")
-    path = folder / (ACQUISITION_FILE if parameters.makes_acquisition else SESSION_FILE)
+    path = folder / parameters.file_name
     if path.exists() and not parameters.force:
         context.logger.info("%s is there already and stays as it is (force replaces it)", path)
         return path
@@ -301,11 +309,3 @@ def _given_streams(facts: SessionFacts, parameters: SessionCreator) -> list[Any]
 
 def _decimal(value: float | None) -> str | None:
     return None if value is None else f"{value:g}"
-
-
-def _would(parameters: SessionCreator) -> str:
-    name = ACQUISITION_FILE if parameters.makes_acquisition else SESSION_FILE
-    return f"describe the session in {name}"
-
-
-STEPS = {"session_creator": ReadyMade(session_creator, _would, model=SessionCreator)}

@@ -12,7 +12,7 @@ from ..records import METADATA
 from ..system import json_bytes, read_json, write_atomic
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import ReadyMade, StepParameters, within
+from .parameters import StepParameters, within
 from .session_creator import ACQUISITION_FILE, SESSION_FILE, acquisition_json, schema_is_installed, validated
 from .session_facts import SessionFacts
 
@@ -26,6 +26,9 @@ class SessionEnhancerBonsai(StepParameters):
 
     output_session_folder: PathText | None = key(None, "the session's folder; default: this session's")
     script_path: PathText | None = key(None, "the workflow; default: the session's")
+
+    def would(self) -> str:
+        return f"add workflow {self.script_path or 'of the session'} to the session's description"
 
 
 def session_enhancer_bonsai(context: ModuleContext, parameters: SessionEnhancerBonsai) -> Path:
@@ -129,10 +132,3 @@ def _enhance_session(content: dict[str, Any], workflow: _Workflow) -> bytes:
     if content.get("session_type") in _VAGUE_TYPES:
         content["session_type"] = _TYPE
     return json_bytes(content)
-
-
-def _would(parameters: SessionEnhancerBonsai) -> str:
-    return f"add workflow {parameters.script_path or 'of the session'} to the session's description"
-
-
-STEPS = {"session_enhancer_bonsai": ReadyMade(session_enhancer_bonsai, _would, model=SessionEnhancerBonsai)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..config import Text, key
 from .context import ModuleContext
 from .failures import ModuleFailed
-from .parameters import FlagText, ReadyMade, StepParameters
+from .parameters import FlagText, StepParameters
 
 
 class WaitForUserInput(StepParameters):
@@ -13,6 +13,9 @@ class WaitForUserInput(StepParameters):
 
     prompt: Text = key("Confirm that the rig is ready, then press Enter to continue.", "what the operator reads")
     fail_if_no_input: FlagText = key(True, "fail where nobody can answer; false goes on with a warning")
+
+    def would(self) -> str:
+        return f"wait for the operator: {self.prompt}"
 
 
 def wait_for_user_input(context: ModuleContext, parameters: WaitForUserInput) -> str:
@@ -36,10 +39,3 @@ def wait_for_user_input(context: ModuleContext, parameters: WaitForUserInput) ->
         return ""
     context.logger.info("the operator goes on%s", f": {answer}" if answer else "")
     return answer
-
-
-STEPS = {
-    "wait_for_user_input": ReadyMade(
-        wait_for_user_input, lambda parameters: f"wait for the operator: {parameters.prompt}", model=WaitForUserInput
-    )
-}

@@ -15,7 +15,7 @@ from typing import Any
 from ..config import Text, key, seconds
 from .context import ModuleContext
 from .failures import ModuleFailed, StepTimedOut
-from .parameters import Deadline, IntegerText, ReadyMade, SecondsText, StepParameters
+from .parameters import Deadline, IntegerText, SecondsText, StepParameters
 
 MESSAGE = "pre_acquisition_ready"
 #: A wait of ZeroMQ's own cannot be interrupted on Windows.
@@ -47,6 +47,9 @@ class ReadyPublisher(ZmqReady):
     )
     timeout_s: SecondsText | None = seconds(60.0, "longest wait for zmq_ready_publisher_subscribers", 0.001)
 
+    def would(self) -> str:
+        return f"publish {self.zmq_ready_message!r} on {self.zmq_ready_publisher_address}"
+
 
 class ReadyWaiter(ZmqReady):
     """Parameters of ``zmq_ready_waiter``."""
@@ -59,6 +62,9 @@ class ReadyWaiter(ZmqReady):
     def wait_s(self) -> float:
         """Longest wait for the message."""
         return self.zmq_ready_waiter_timeout if self.timeout_s is None else self.timeout_s
+
+    def would(self) -> str:
+        return f"wait for {self.zmq_ready_message!r} on {self.zmq_ready_waiter_address}"
 
 
 def zmq_ready_publisher(context: ModuleContext, parameters: ReadyPublisher) -> int:
@@ -154,17 +160,3 @@ def _socket(kind: int, address: str, how: str, linger_ms: int = _LINGER_MS) -> I
             socket.close(linger=linger_ms)
     finally:
         own.term()
-
-
-def _would_publish(parameters: ReadyPublisher) -> str:
-    return f"publish {parameters.zmq_ready_message!r} on {parameters.zmq_ready_publisher_address}"
-
-
-def _would_wait(parameters: ReadyWaiter) -> str:
-    return f"wait for {parameters.zmq_ready_message!r} on {parameters.zmq_ready_waiter_address}"
-
-
-STEPS = {
-    "zmq_ready_publisher": ReadyMade(zmq_ready_publisher, _would_publish, model=ReadyPublisher),
-    "zmq_ready_waiter": ReadyMade(zmq_ready_waiter, _would_wait, model=ReadyWaiter),
-}

@@ -20,9 +20,10 @@ import psutil
 import pytest
 import xxhash
 
+from pytest_openscope.modules import parameters
 from pytest_openscope.modules.archiving import engine, small_files
 from pytest_openscope.modules.archiving.engine import Archiver, Progress, Report
-from pytest_openscope.modules.archiving.parameters import ArchiverParameters, problems_of, read_parameters
+from pytest_openscope.modules.archiving.parameters import ArchiverParameters, read_parameters
 from pytest_openscope.modules.archiving.sources import PARTIAL, Source
 from pytest_openscope.modules.archiving.targets import FolderTarget
 from pytest_openscope.modules.context import ModuleFailed
@@ -1030,20 +1031,23 @@ def test_stop_ends_helpers_too_and_the_rest_follows(helped: Bench, monkeypatch: 
 # -- parameters ---------------------------------------------------------------------------------------------------------------
 
 
+def problems_of(given: dict[str, Any]) -> dict[str, str]:
+    return {one.key: one.remedy for one in parameters.read_parameters(ArchiverParameters, {}, given)[1]}
+
+
 def test_every_mistake_is_named_at_once() -> None:
-    found = dict(problems_of({"netwrok_dir": "/x", "max_retries": -1, "checksum_algo": "md4", "when": "later", "rig": 1}))
+    found = problems_of({"netwrok_dir": "/x", "max_retries": -1, "checksum_algo": "md4", "when": "later", "rig": 1})
     assert set(found) == {"netwrok_dir", "max_retries", "checksum_algo", "when"}
-    assert found["netwrok_dir"] == "unknown key, did you mean network_dir?"
-    assert found["checksum_algo"] == "must be 'xxh3' or 'sha256', not 'md4'"
+    assert found["netwrok_dir"] == "did you mean network_dir?"
 
 
 def test_placeholders_are_no_mistakes() -> None:
-    assert problems_of({"network_dir": "{rig_param:archive}", "max_retries": "{retries}", "backup_dir": "$ARCHIVE/x"}) == []
+    assert problems_of({"network_dir": "{rig_param:archive}", "max_retries": "{retries}", "backup_dir": "$ARCHIVE/x"}) == {}
 
 
 def test_a_plain_secret_is_refused_a_variable_is_not() -> None:
-    assert problems_of({"network_storage_options": {"secret": "hunter2"}})[0][0] == "network_storage_options.secret"
-    assert problems_of({"network_storage_options": {"secret": "env:ARCHIVE_SECRET", "endpoint_url": "http://x"}}) == []
+    assert set(problems_of({"network_storage_options": {"secret": "hunter2"}})) == {"network_storage_options"}
+    assert problems_of({"network_storage_options": {"secret": "env:ARCHIVE_SECRET", "endpoint_url": "http://x"}}) == {}
 
 
 @pytest.mark.parametrize(

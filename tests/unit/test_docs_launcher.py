@@ -22,5 +22,4 @@ def test_the_keys_are_known() -> None:
 
 
 def test_every_ready_made_step_is_there() -> None:
-    examples = {"example_pre_acquisition_module", "example_post_acquisition_module"}
-    assert set(READY_MADE) - examples - set(names("Modules")) == set()
+    assert set(READY_MADE) - set(names("Modules")) == set()

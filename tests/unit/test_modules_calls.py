@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pytest_openscope.modules import ModuleContext, ModuleFailed, check_entries, run_entry
 from pytest_openscope.modules.calls import judge
 from pytest_openscope.modules.entries import simulates
-from pytest_openscope.modules.ready_made import READY_MADE
+from pytest_openscope.modules.ready_made import EXAMPLES, READY_MADE
 from pytest_openscope.modules.scripts import ScriptNotFound, find_script
 from pytest_openscope.records import Mistake
 from pytest_openscope.records.phases import OnFailure, Phase
@@ -498,12 +498,12 @@ def test_missing_modules_fail_a_real_run(bench: Bench) -> None:
             run_entry(entry, bench.context)
 
 
-@pytest.mark.parametrize("name", READY_MADE)
+@pytest.mark.parametrize("name", [*READY_MADE, *EXAMPLES])
 def test_every_ready_made_module_passes_a_dry_run(bench: Bench, name: str) -> None:
     bench.context.dry_run = True
     entry = FakeEntry(module_type="launcher_module", module_path=name)
     run_entry(entry, bench.context)
-    assert bool(simulates(entry, bench.context)) is not name.startswith("example")
+    assert simulates(entry, bench.context) is not name.startswith("example")
 
 
 def test_a_measurement_outside_its_limits_fails_the_step(bench: Bench) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_openscope import ModuleFailed, Steps
 from pytest_openscope.modules import check_entries
-from pytest_openscope.modules.ready_made import READY_MADE
+from pytest_openscope.modules.ready_made import EXAMPLES, READY_MADE
 
 schema = pytest.mark.skipif(importlib.util.find_spec("aind_data_schema") is None, reason="the extra aind is not installed")
 COMMIT = "c0d146fe17dea846e7e6b7e548050693fae87f36"
@@ -278,20 +278,20 @@ def test_an_acquisition_that_the_schema_does_not_accept_is_left_alone(folder: Pa
 
 def test_steps_are_functions_with_words_and_checked_arguments(tmp_path: Path) -> None:
     steps = Steps(tmp_path)
-    assert set(dir(steps)) == set(READY_MADE)
+    assert set(dir(steps)) == {*READY_MADE, *EXAMPLES}
     for name, step in READY_MADE.items():
         function = getattr(steps, name)
         assert (function.__name__, bool(function.__doc__)) == (name, True)
-        assert step.model is None or step.model.__doc__
+        assert step.model.__doc__
     assert steps.disk_space_check(required_free_gb=1e-6) > 0
     assert steps.mouse_weight_pre_prompt(mouse_weight_g=24.5) == 24.5
     with pytest.raises(
         TypeError, match=r"disk_space_check\(\) has no parameter 'required_free_g'; did you mean 'required_free_gb'"
     ):
         steps.disk_space_check(required_free_g=1)
-    with pytest.raises(TypeError, match="it has: timeout_s"):
+    with pytest.raises(TypeError, match="known: timeout_s"):
         steps.wait_for_user_input(nothing_like_it=1)
-    with pytest.raises(TypeError, match=r"session_archiver\(\): network_dri: unknown key, did you mean network_dir"):
+    with pytest.raises(TypeError, match=r"session_archiver\(\) has no parameter 'network_dri'; did you mean 'network_dir'"):
         steps.session_archiver(network_dri="x")
     assert inspect.signature(steps.disk_space_check).parameters["reserve_gb"].default == 5.0
     with pytest.raises(ModuleFailed, match="required_free_gb is missing"):

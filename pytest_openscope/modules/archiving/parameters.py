@@ -2,63 +2,64 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator
 
+from ...config import CHOICE, PathText, Texts, Values, key, seconds
 from ...log import is_secret_key
 from ...records import METADATA, safe_name
 from ...system import native_path
 from ..failures import ModuleFailed
+from ..parameters import FlagText, IntegerText, SecondsText, StepParameters, parameters_of
 
 
-class ArchiverParameters(BaseModel):
-    """What ``module_parameters`` of a ``session_archiver`` entry may hold; the launcher's keys mean what they meant there."""
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        is_secret = is_secret_key(name) or name in ("key", "secret", "username_password")
+        if is_secret and isinstance(value, str) and not value.startswith("env:"):
+            raise ValueError(f"{name}: a secret would be kept on disk; write env:NAME to read it from a variable")
+    return options
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
-    session_dir: str | None = Field(None, description="folder to archive; default: the session folder")
-    network_dir: str | None = Field(None, description="first target: a folder, or a URL such as s3://bucket/path")
-    backup_dir: str | None = Field(None, description="second target, like network_dir")
-    network_storage_options: dict[str, Any] = Field({}, description="options of a URL's file system; env:NAME reads a variable")
-    backup_storage_options: dict[str, Any] = Field({}, description="the same for backup_dir")
-    copy_to_network: bool = Field(True, description="make the first copy")
-    copy_to_backup: bool = Field(True, description="make the second copy")
-    manifest_path: str | None = Field(None, description=f"default {METADATA}/session_archiver_manifest.json")
-    routing_manifest: str | None = Field(None, description="its files are archived first")
-    checksum_algo: Literal["xxh3", "sha256"] = Field("xxh3", description="xxh3 (128 bits) or sha256")
-    include_patterns: tuple[str, ...] = Field(("*",), description="names or relative paths to archive, with * and ?")
-    exclude_patterns: tuple[str, ...] = Field((), description="names or relative paths to leave out")
-    dry_run: bool = Field(False, description="say what would be copied")
-    skip_completed: bool = Field(True, description="do not read again what an earlier run has verified and nobody changed")
-    max_retries: int = Field(2, ge=0, description="further attempts at a file that failed, after all others")
-    retry_delay_s: float = Field(2.0, ge=0, description="wait before the second attempt; doubled before each further one")
-    remove_originals: bool = Field(False, description="remove each original once both of its copies are verified")
-    remove_empty_dirs: bool = Field(False, description="remove empty folders of the session folder at the end")
-    when: Literal["step", "background"] = Field("step", description="copy in the step, or after the session has ended")
-    workers: int = Field(4, ge=1, le=64, description="files that are copied at one time")
-    timeout_s: float | None = Field(None, gt=0, description="the step waits so long; the rest is copied after the session")
+Storage = Annotated[Values, AfterValidator(_without_secrets)]
 
-    @field_validator("include_patterns", "exclude_patterns", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        """A text is a list of one, and no patterns at all are the default, as the launcher has it."""
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else value
 
-    @field_validator("include_patterns", mode="after")
-    @classmethod
-    def _all(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(pattern for pattern in value if pattern) or ("*",)
+class ArchiverParameters(StepParameters):
+    """Parameters of ``session_archiver``; the launcher's keys mean what they meant there."""
 
-    @field_validator("checksum_algo", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.strip().lower() if isinstance(value, str) else value
+    session_dir: PathText | None = key(None, "folder to archive; default: the session folder")
+    network_dir: PathText | None = key(None, "first target: a folder, or a URL such as s3://bucket/path")
+    backup_dir: PathText | None = key(None, "second target, like network_dir")
+    network_storage_options: Storage = key({}, "options of a URL's file system; env:NAME reads a variable")
+    backup_storage_options: Storage = key({}, "the same for backup_dir")
+    copy_to_network: FlagText = key(True, "make the first copy")
+    copy_to_backup: FlagText = key(True, "make the second copy")
+    manifest_path: PathText | None = key(
+        None,
+        "what lies verified where; default: launcher_metadata/session_archiver_manifest.json; "
+        "while files are copied, its lines are in ….jsonl beside it",
+    )
+    routing_manifest: PathText | None = key(None, "its files are archived first, in its order")
+    checksum_algo: Annotated[Literal["xxh3", "sha256"], CHOICE] = key("xxh3", "checksum; xxh3 has 128 bits")
+    include_patterns: Texts = key(("*",), "names or relative paths to archive, with * and ?")
+    exclude_patterns: Texts = key((), "names or relative paths to leave out")
+    dry_run: FlagText = key(False, "the log says what would be copied; nothing is touched")
+    skip_completed: FlagText = key(True, "false reads both sides again of what an earlier run has verified")
+    max_retries: IntegerText = key(2, "further attempts at a file that failed, after all others", "", 0)
+    retry_delay_s: SecondsText = seconds(2.0, "wait before the second attempt; doubled before each further one")
+    remove_originals: FlagText = key(False, "remove each original once both of its copies are verified")
+    remove_empty_dirs: FlagText = key(False, "remove empty folders of the session folder at the end")
+    when: Literal["step", "background"] = key("step", "copy in the step, or after the session has ended, when the rig is free")
+    workers: IntegerText = key(4, "files that are copied at one time", "", 1, 64)
+    timeout_s: SecondsText | None = seconds(None, "the step fails then; the copying goes on in the background", 0.001)
+
+    def would(self) -> str:
+        return f"archive {self.session_dir or 'the session folder'} to {' and '.join(self.targets().values())}"
 
     def targets(self) -> dict[str, str]:
         """Return the places that get a copy, by the names ``network`` and ``backup``."""
@@ -74,7 +75,7 @@ class ArchiverParameters(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """The folder to archive, once :func:`read_parameters` has seen to it."""
+        """The folder to archive, once :func:`settled` has seen to it."""
         return Path(self.session_dir or "")
 
     @property
@@ -88,38 +89,21 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def problems_of(given: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is wrong with an entry's own parameters, as pairs of key and problem; texts with placeholders pass."""
-    found: list[tuple[str, str]] = []
-    known = list(ArchiverParameters.model_fields)
-    for name in given:
-        if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.85)):
-            found.append((name, f"unknown key, did you mean {near[0]}?"))
-    settled = {name: value for name, value in given.items() if not (isinstance(value, str) and ("{" in value or "$" in value))}
-    try:
-        ArchiverParameters.model_validate({name: value for name, value in settled.items() if value is not None})
-    except ValidationError as error:
-        found += [(str(one["loc"][0]), _words(one)) for one in error.errors()]
-    for options in ("network_storage_options", "backup_storage_options"):
-        value = given.get(options)
-        for name, secret in value.items() if isinstance(value, Mapping) else ():
-            plain = isinstance(secret, str) and not secret.startswith("env:")
-            if plain and (is_secret_key(str(name)) or str(name) in ("key", "secret", "username_password")):
-                found.append((f"{options}.{name}", "a secret would be kept on disk; write env:NAME to read it from a variable"))
-    return found
-
-
 def read_parameters(given: Mapping[str, Any], session_folder: Path, step: str = "session_archiver") -> ArchiverParameters:
-    """Return the parameters with absolute paths; each step has a manifest of its own.
+    """Return what :func:`settled` makes of parameters as they are given.
 
     Raises:
         ModuleFailed: something is wrong or missing; all of it is named.
     """
-    names = ArchiverParameters.model_fields
-    found = problems_of({name: value for name, value in given.items() if name in names})
-    if found:
-        raise ModuleFailed("; ".join(f"{key}: {problem}" for key, problem in found))
-    read = ArchiverParameters.model_validate({k: v for k, v in given.items() if k in names and v is not None})
+    return settled(parameters_of(ArchiverParameters, {}, given), session_folder, step)
+
+
+def settled(read: ArchiverParameters, session_folder: Path, step: str) -> ArchiverParameters:
+    """Return the parameters with absolute paths; each step has a manifest of its own.
+
+    Raises:
+        ModuleFailed: something is missing, or a target cannot be one; all of it is named.
+    """
     problems = [
         f"{key} is missing (or set {switch} to false)"
         for key, switch, place in (
@@ -172,8 +156,3 @@ def _problems_of_places(written: Mapping[str, str], places: Mapping[str, str], f
 def _lies_in(place: str | Path, folder: Path) -> bool:
     parts, above = (PurePath(os.path.normcase(os.path.realpath(one))).parts for one in (place, folder))
     return parts[: len(above)] == above
-
-
-def _words(error: Any) -> str:
-    expected = error.get("ctx", {}).get("expected")
-    return f"must be {expected}, not {error['input']!r}" if expected else f"{error['msg']}, not {error['input']!r}"

@@ -106,14 +106,13 @@ def _walk(folder: str, prefix: str, found: Found) -> Iterator[tuple[str, os.DirE
 
 
 def _wanted(name: str, parameters: ArchiverParameters) -> bool:
-    if parameters.include_patterns == ("*",) and not parameters.exclude_patterns:
-        return True
     base = name.rpartition("/")[2]
 
     def fits(patterns: tuple[str, ...]) -> bool:
         return any(fnmatch(name, pattern) or fnmatch(base, pattern) for pattern in patterns)
 
-    return fits(parameters.include_patterns) and not fits(parameters.exclude_patterns)
+    # No patterns at all are the default, as the launcher has it.
+    return fits(tuple(filter(None, parameters.include_patterns)) or ("*",)) and not fits(parameters.exclude_patterns)
 
 
 def _routed(parameters: ArchiverParameters, found: Found) -> list[str]:
