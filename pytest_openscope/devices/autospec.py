@@ -15,6 +15,7 @@ import enum
 import fractions
 import inspect
 import pathlib
+import re
 import types
 import typing
 import uuid
@@ -28,20 +29,7 @@ from .driver_registry import LIFECYCLE
 from .surface import SPECIAL, Member, Surface, callable_signature, surface_of
 
 #: A call whose name tells of trouble answers False.
-_BAD_NEWS = [
-    "busy",
-    "moving",
-    "error",
-    "fault",
-    "alarm",
-    "warn",
-    "fail",
-    "timeout",
-    "overflow",
-    "dropped",
-    "interlock",
-    "tripped",
-]
+_BAD_NEWS = re.compile("busy|moving|error|fault|alarm|warn|fail|timeout|overflow|dropped|interlock|tripped", re.IGNORECASE)
 #: Beyond this a type holds itself.
 _DEPTH = 4
 #: What an object of a simple type, or of one derived from it, is made from.
@@ -250,7 +238,7 @@ def _plausible(device: Simulated, annotation: Any, name: str, depth: int = 0) ->
     if not isinstance(kind, type) or kind in (Any, type(None)):
         return None
     if kind is bool:
-        return not any(word in name.lower() for word in _BAD_NEWS)
+        return _BAD_NEWS.search(name) is None
     if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
         return _array(last)
     if issubclass(kind, enum.Enum):

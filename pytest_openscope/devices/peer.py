@@ -25,6 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..config import read_mapping
+from ..records import Mistake
+
 _KEYS = {"terminator", "encoding", "error", "dialogues", "properties", "unsolicited", "spec", "echo"}
 
 
@@ -47,7 +50,6 @@ class Script:
         self.error = content.get("error")
         self.echo = bool(content.get("echo", False))
         self.unsolicited = [(float(item["every_s"]), str(item["r"])) for item in content.get("unsolicited") or ()]
-        self.heard: list[str] = []
         self.values: dict[str, str] = {}
         self._lock = threading.Lock()
         self._rules: list[tuple[re.Pattern[str], Callable[[re.Match[str]], Any], float]] = []
@@ -65,19 +67,13 @@ class Script:
         """Read a script from a file, or take one that is written out.
 
         Raises:
-            ValueError: it is not YAML or not a script.
-            OSError: it cannot be read.
+            ValueError: it cannot be read, is not YAML, or not a script.
         """
         if isinstance(source, Mapping):
             return cls(source, "written out")
-        import yaml
-
-        try:
-            content = yaml.load(source.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{source.name}: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{source.name}: no mapping of dialogues and properties")
+        content = read_mapping(source, source.name, "script", [])
+        if isinstance(content, Mistake):
+            raise ValueError(str(content))
         return cls(content, source.name)
 
     def _add_property(self, key: str, entry: dict[str, Any]) -> None:
@@ -104,7 +100,6 @@ class Script:
     def answer(self, query: str) -> str | None:
         """Return the answer to one line, or None where the peer keeps silent."""
         with self._lock:
-            self.heard.append(query)
             matches = ((pattern.fullmatch(query), rule, delay_s) for pattern, rule, delay_s in self._rules)
             said = ((rule(match), delay_s) for match, rule, delay_s in matches if match)
             text, delay_s = next(said, (query if self.echo else self.error, 0.0))

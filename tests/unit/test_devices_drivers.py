@@ -70,7 +70,6 @@ class TestScript:
         ]
         expected = ["LICKSPOUT 1.0", "0", "1", "2", "2", None, "THR=20", "OK", "THR=30", "ERR", "ERR", "ERR"]
         assert [script.answer(text) for text in asked] == expected
-        assert script.heard == asked
 
     @pytest.mark.parametrize("content", [{"dialogs": []}, {"dialogues": [{"r": "x"}]}, {"dialogues": ["x"]}])
     def test_mistakes(self, content: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,11 @@ IoListener = Callable[[str, object], None]
 ScriptSource = Path | Mapping[str, Any] | None
 
 
-class Talker(ABC):
+class Talker:
     """A device that is asked in texts: sets how it proves that it is the right one.
 
-    A driver offers its own simulation by ``simulate``: it returns the options to use instead and what to close afterwards.
+    Each driver has a class method ``simulate(options, script)``, which returns the options that lead to an in-process peer, an
+    object to ``close`` afterwards (or None), and words for the operator.
     """
 
     def __init__(self, check_query: str | None, check_answer: str | None) -> None:
@@ -28,9 +28,9 @@ class Talker(ABC):
         self._check_answer = check_answer
         self._lock = threading.RLock()
 
-    @abstractmethod
     def query(self, text: str) -> str:
         """Send a text and return the answer."""
+        raise NotImplementedError
 
     def check(self) -> str:
         """Ask ``check_query`` and hold the answer against the regular expression ``check_answer``.
@@ -58,11 +58,6 @@ class Talker(ABC):
         if self.on_io is not None:
             self.on_io(direction, content)
 
-    @classmethod
-    @abstractmethod
-    def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
-        """Return options that lead to an in-process peer, an object to ``close``, and words for the operator."""
-
 
 class LineTalker(Talker):
     """A device that is told and answers in lines."""
@@ -71,17 +66,13 @@ class LineTalker(Talker):
         super().__init__(check_query, check_answer)
         self._safe_command = safe_command
 
-    @abstractmethod
     def write(self, text: str) -> None:
         """Send one line."""
+        raise NotImplementedError
 
-    @abstractmethod
     def read_line(self, timeout_s: float | None = None) -> str:
-        """Return the next line, without its end.
-
-        Raises:
-            TimeoutError: it did not come within ``timeout_s`` (default: the device's).
-        """
+        """Return the next line without its end, which comes within ``timeout_s`` (default: the device's)."""
+        raise NotImplementedError
 
     def query(self, text: str, timeout_s: float | None = None) -> str:
         """Send a line and return the next one that comes.

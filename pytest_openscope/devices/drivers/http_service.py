@@ -1,15 +1,12 @@
-"""``driver: http``: a device or program with an HTTP interface (standard library only)."""
+"""``driver: http``: a device or program with an HTTP interface."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from typing import Any
 
 from ..peer import Script
@@ -49,16 +46,6 @@ class HttpDevice(Talker):
         self._headers = dict(headers or {})
         self._token_env = token_env
         self._safe_path, self._safe_body = safe_path, safe_body
-        self._opener: Any = None
-
-    def open(self) -> None:
-        """Prepare; a connection is made for each request."""
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def close(self) -> None:
-        """Let go."""
-        if self._opener is not None:
-            self._opener.close()
 
     def get(self, path: str = "", **query: Any) -> Any:
         """Return the answer: parsed where it is JSON, else as text."""
@@ -82,35 +69,32 @@ class HttpDevice(Talker):
         return answer if isinstance(answer, str) else json.dumps(answer)
 
     def request(self, method: str, path: str = "", body: Any = None, query: dict[str, Any] | None = None) -> Any:
-        """Make one request.
+        """Make one request, over a connection of its own.
 
         Raises:
             TimeoutError: no answer in time.
             RuntimeError: the device answered with an error status; its text is in the message.
             OSError: no connection.
         """
+        import requests
+
         url = f"{self.url}/{path.lstrip('/')}" if path else self.url
-        if query:
-            url += "?" + urllib.parse.urlencode(query)
-        data = None if body is None else json.dumps(body).encode("utf-8")
-        headers = {**self._headers, **({"Content-Type": "application/json"} if data else {})}
+        headers = dict(self._headers)
         if self._token_env:
             headers["Authorization"] = f"Bearer {os.environ.get(self._token_env, '')}"
-        self._io("told", f"{method} {url}" + (f" {data.decode('utf-8')}" if data else ""))
-        request = urllib.request.Request(url, data=data, headers=headers, method=method)
-        try:
-            with self._opener.open(request, timeout=self.timeout_s) as answer:
-                text = answer.read().decode("utf-8", "replace")
-                kind = answer.headers.get_content_type()
-        except urllib.error.HTTPError as error:
-            detail = error.read(500).decode("utf-8", "replace")
-            raise RuntimeError(f"{method} {url} was answered {error.code} {error.reason}: {detail}") from error
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise TimeoutError(f"{method} {url}: no answer within {self.timeout_s:g} s") from error
-            raise
+        with requests.Session() as session:
+            session.trust_env = False
+            request = session.prepare_request(requests.Request(method, url, headers, json=body, params=query))
+            self._io("told", f"{method} {request.url}" + ("" if body is None else f" {json.dumps(body)}"))
+            try:
+                answer = session.send(request, timeout=self.timeout_s)
+            except requests.Timeout as error:
+                raise TimeoutError(f"{method} {request.url}: no answer within {self.timeout_s:g} s") from error
+        text = answer.content.decode("utf-8", "replace")
+        if not answer.ok:
+            raise RuntimeError(f"{method} {request.url} was answered {answer.status_code} {answer.reason}: {text[:500]}")
         self._io("answered", text)
-        return json.loads(text) if kind == "application/json" and text else text
+        return json.loads(text) if text and answer.headers.get("Content-Type", "").startswith("application/json") else text
 
     def safe_state(self) -> None:
         """Post ``safe_body`` to ``safe_path``, if one is declared."""
@@ -148,18 +132,14 @@ class _HttpPeer:
             def log_message(self, *_: object) -> None:
                 return
 
-        class Server(ThreadingHTTPServer):
-            def server_bind(self) -> None:
-                # HTTPServer would ask the network for this PC's name.
-                TCPServer.server_bind(self)
-                self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+        class Server(ThreadingTCPServer):
+            daemon_threads = True
 
             def handle_error(self, *_: object) -> None:
                 """A client that has given up waiting is no news."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(_END_S,), name=f"peer-{script.name}", daemon=True).start()
 
     def close(self) -> None:

@@ -133,8 +133,8 @@ class ZmqDevice(Talker):
 
 #: A ROUTER, unlike a REP, may leave a question unanswered and hear the next one.
 _COUNTERPART = {"req": "ROUTER", "sub": "PUB", "pub": "SUB", "push": "PULL", "pull": "PUSH", "dealer": "ROUTER", "pair": "PAIR"}
-#: How often the peer looks whether it shall end.
-_END_S = 0.02
+#: How often the peer looks whether it shall say something of itself, or end.
+_LOOK_MS = 20
 
 
 class _ZmqPeer:
@@ -147,39 +147,28 @@ class _ZmqPeer:
         self._socket.setsockopt(zmq.LINGER, 0)
         if kind == "pub":
             self._socket.setsockopt(zmq.SUBSCRIBE, b"")
-        if bind:
-            self.address = f"tcp://127.0.0.1:{self._socket.bind_to_random_port('tcp://127.0.0.1')}"
-        else:
-            self.address = f"tcp://127.0.0.1:{_free_port()}"
-            self._socket.connect(self.address)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        (self._socket.bind if bind else self._socket.connect)(self.address)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"peer-{script.name}", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        try:
-            self._play()
-        finally:
-            # An open socket would let the context's destructor wait for ever; sockets belong to one thread.
-            self._socket.close(0)
-            self._context.term()
-
-    def _play(self) -> None:
         import zmq
 
         hears, tells = self._kind not in ("sub", "pull"), self._kind in ("sub", "pull", "dealer", "pair")
-        due: list[list[Any]] = [
-            [time.monotonic() + every_s, every_s, text] for every_s, text in self._script.unsolicited if tells
-        ]
-        while not self._closed.is_set():
-            wait_s = min([_END_S, *(entry[0] - time.monotonic() for entry in due)])
-            if self._socket.poll(max(0.0, wait_s) * 1000, zmq.POLLIN if hears else 0):
-                self._hear()
-            for entry in due:
-                if time.monotonic() >= entry[0]:
-                    entry[0] += entry[1]
-                    with contextlib.suppress(zmq.Again):
-                        self._socket.send_string(entry[2], flags=zmq.NOBLOCK)
+        due = [(time.monotonic() + every_s, every_s, text) for every_s, text in self._script.unsolicited if tells]
+        # An open socket would let the context's destructor wait for ever; sockets belong to one thread.
+        with self._context, self._socket:
+            while not self._closed.is_set():
+                if self._socket.poll(_LOOK_MS, zmq.POLLIN if hears else 0):
+                    self._hear()
+                for place, (at, every_s, text) in enumerate(due):
+                    if time.monotonic() >= at:
+                        due[place] = (at + every_s, every_s, text)
+                        with contextlib.suppress(zmq.Again):
+                            self._socket.send_string(text, flags=zmq.NOBLOCK)
 
     def _hear(self) -> None:
         parts = self._socket.recv_multipart()
@@ -190,9 +179,3 @@ class _ZmqPeer:
     def close(self) -> None:
         self._closed.set()
         self._thread.join(1.0)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
