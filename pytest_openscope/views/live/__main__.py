@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...system import step_back
 
@@ -21,14 +20,12 @@ def main(args: Sequence[str]) -> int:
     from .server import LINGER_S, serve
 
     step_back()
-    serve(Path(given["folder"]), _socket(given), given["token"], float(given.get("linger_s") or LINGER_S))
-    return 0
-
-
-def _socket(given: dict[str, Any]) -> socket.socket:
     if sys.platform == "win32":
-        return socket.fromshare(bytes.fromhex(given["shared_socket"]))
-    return socket.socket(fileno=int(given["socket"]))
+        listening = socket.fromshare(bytes.fromhex(given["shared_socket"]))
+    else:
+        listening = socket.socket(fileno=given["socket"])
+    serve(Path(given["folder"]), listening, given["token"], given.get("linger_s", LINGER_S))
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 from ...log import LogFollower
 from ...records import JOURNAL, METADATA, RESCUE_JOURNAL, WITNESS_JOURNAL, JournalReader
 from ...system import is_alive
+from ..pages import whole_text
 
 #: What is kept for a browser that comes later.
 LOG_ROWS = 1000
@@ -35,7 +36,6 @@ class LiveSession:
 
     Attributes:
         status: ``running``, ``ending``, ``ended``, ``died`` (its process is gone without having ended it) or ``discarded``.
-        over: it has ended or died.
         stops: how often the page's stop button was pressed.
         pictures: names of the files that the page may show.
     """
@@ -45,17 +45,21 @@ class LiveSession:
         self.metadata = folder / METADATA
         self.status = "running"
         self.question: dict[str, Any] | None = None
-        self.answered: deque[dict[str, Any]] = deque(maxlen=20)
         self.pictures: set[str] = set()
         self.stops = 0
         self._facts: dict[str, Any] = {}
         self._outcome: dict[str, Any] = {}
         self._steps: list[dict[str, Any]] = []
-        self._failures: deque[str] = deque(maxlen=LAST)
-        self._notes: deque[str] = deque(maxlen=LAST)
-        self._measurements: deque[dict[str, Any]] = deque(maxlen=LAST)
+        #: By step and phase, the index of its last run.
+        self._last_run: dict[tuple[Any, Any], int] = {}
         self._acquisitions: list[str] = []
-        self._attachments: list[str] = []
+        self._kept: dict[str, deque[Any]] = {
+            "answered": deque(maxlen=20),
+            "failures": deque(maxlen=LAST),
+            "notes": deque(maxlen=LAST),
+            "measurements": deque(maxlen=LAST),
+            "attachments": deque(),
+        }
         self._readers = [JournalReader(self.metadata / name) for name in (JOURNAL, WITNESS_JOURNAL, RESCUE_JOURNAL)]
         self._log: LogFollower | None = None
         self._rows: deque[list[Any]] = deque(maxlen=LOG_ROWS)
@@ -77,12 +81,12 @@ class LiveSession:
 
     def read(self) -> list[Update]:
         """Take in what was written since the last call and return it."""
-        changed: dict[int, dict[str, Any]] = {}
+        changed: set[int] = set()
         for reader in self._readers:
             for event in reader.read():
                 self._take(event, changed)
         self._look_for_death()
-        updates: list[Update] = [("step", {"index": index, **step}) for index, step in changed.items()]
+        updates: list[Update] = [("step", {"index": index, **self._steps[index]}) for index in sorted(changed)]
         updates += self._read_log() + self._read_samples()
         if (session := self._session()) != self._told:
             updates.append(("session", session))
@@ -98,37 +102,30 @@ class LiveSession:
             "outcome": self._outcome,
             "stops": self.stops,
             "question": self.question,
-            "answered": list(self.answered),
-            "failures": list(self._failures),
-            "notes": list(self._notes),
-            "measurements": list(self._measurements),
             "acquisitions": list(self._acquisitions),
-            "attachments": [name for name in self._attachments if name in self.pictures],
+            **{name: list(values) for name, values in self._kept.items()},
+            "attachments": [name for name in self._kept["attachments"] if name in self.pictures],
         }
 
-    def _take(self, event: dict[str, Any], changed: dict[int, dict[str, Any]]) -> None:
+    def _take(self, event: dict[str, Any], changed: set[int]) -> None:
         kind = event["event"]
         if kind == "session":
             self._begin(event)
-        elif kind == "step_started":
-            step = {key: event.get(key) for key in ("step", "phase", "kind", "started")}
-            self._steps.append({**step, "outcome": None, "skipped": "", "attempts": 1})
-            changed[len(self._steps) - 1] = self._steps[-1]
-        elif kind in ("step_finished", "attempt_ended"):
-            self._end_step(event, changed)
+        elif kind in ("step_started", "step_finished", "attempt_ended"):
+            self._take_step(event, changed)
         elif kind == "kept":
-            self._keep(str(event.get("field")), event.get("values") or [])
+            self._keep(event["field"], event["values"])
         elif kind == "question":
             self.question = {key: value for key, value in event.items() if key not in ("event", "mono")}
-            if not self._allow(name := str(event.get("picture") or "")) and name:
+            if (name := event["picture"]) and not self._allow(name):
                 # No browser shows such a file.
-                self.question.update(picture="", text=f"{event.get('text')} (picture: {name})")
+                self.question.update(picture="", text=f"{event['text']} (picture: {name})")
         elif kind == "answered":
             self._close_question(event)
         elif kind == "acquisition_started":
-            self._acquisitions.append(str(event.get("name")))
-        elif kind == "acquisition_finished" and event.get("name") in self._acquisitions:
-            self._acquisitions.remove(str(event["name"]))
+            self._acquisitions.append(event["name"])
+        elif kind == "acquisition_finished" and event["name"] in self._acquisitions:
+            self._acquisitions.remove(event["name"])
         elif kind in ("ending", "discarded"):
             self.status = kind
         elif kind == "ended":
@@ -138,37 +135,36 @@ class LiveSession:
         elif kind == "died":
             self._die()
         elif kind == "death":
-            self._keep("failures", [event.get("failure")])
+            self._keep("failures", [event["failure"]])
 
     def _begin(self, event: dict[str, Any]) -> None:
         self._facts = {key: event.get(key) for key in _FACTS}
-        self._log = LogFollower(self.folder / str(event.get("session_log") or f"{METADATA}/launcher.log"))
-        if isinstance(event.get("pid"), int):
-            created = event.get("create_time")
-            self._process = event["pid"], created if isinstance(created, float) else None
+        self._log = LogFollower(self.folder / (event.get("session_log") or f"{METADATA}/launcher.log"))
+        self._process = event["pid"], event["create_time"]
 
-    def _end_step(self, event: dict[str, Any], changed: dict[int, dict[str, Any]]) -> None:
-        for index in range(len(self._steps) - 1, -1, -1):
-            step = self._steps[index]
-            if (step["step"], step["phase"]) == (event.get("step"), event.get("phase")):
-                if event["event"] == "attempt_ended":
-                    step["attempts"] += 1
-                else:
-                    step.update({key: event.get(key) for key in ("outcome", "skipped", "duration_s")}, ended=True)
-                changed[index] = step
-                return
+    def _take_step(self, event: dict[str, Any], changed: set[int]) -> None:
+        key = event["step"], event["phase"]
+        if event["event"] == "step_started":
+            self._last_run[key] = len(self._steps)
+            begun = {name: event.get(name) for name in ("step", "phase", "kind", "started")}
+            self._steps.append({**begun, "outcome": None, "skipped": "", "attempts": 1})
+        if (index := self._last_run.get(key)) is None:
+            return  # The line that told its beginning is damaged, or it never began.
+        changed.add(index)
+        if event["event"] == "attempt_ended":
+            self._steps[index]["attempts"] += 1
+        elif event["event"] == "step_finished":
+            ended = {name: event.get(name) for name in ("outcome", "skipped", "duration_s")}
+            self._steps[index].update(ended, ended=True)
 
     def _keep(self, field: str, values: list[Any]) -> None:
         if field == "failures":
-            self._failures += [f"{one.get('step') or ''}: {one.get('message')}" for one in values if isinstance(one, dict)]
-        elif field == "notes":
-            self._notes += map(str, values)
-        elif field == "measurements":
-            self._measurements += [one for one in values if isinstance(one, dict)]
+            values = [f"{one.get('step') or ''}: {one.get('message')}" for one in values]
         elif field == "attachments":
-            for name in map(str, values):
-                self._attachments.append(name)
+            for name in values:
                 self._allow(name)
+        if field in self._kept:
+            self._kept[field] += values
 
     def _allow(self, name: str) -> bool:
         if mimetypes.guess_type(name)[0] in _PICTURES:
@@ -176,11 +172,10 @@ class LiveSession:
         return name in self.pictures
 
     def _close_question(self, event: dict[str, Any]) -> None:
-        if self.question is not None and self.question.get("id") == event.get("id"):
+        if self.question is not None and self.question["id"] == event["id"]:
             question, self.question = self.question, None
-            self.answered.append(
-                {"id": event["id"], "question": question["text"], "answer": event.get("text"), "by": event.get("by")}
-            )
+            answer = {"id": event["id"], "question": question["text"], "answer": event["text"], "by": event["by"]}
+            self._kept["answered"].append(answer)
 
     def picture(self, name: str) -> tuple[Path, str] | None:
         """Return path and type of a picture that the session has named; None for anything else, or what lies outside of it."""
@@ -237,9 +232,7 @@ class LiveSession:
 
 
 def _shown(message: str) -> str:
-    """Return a message as the page takes it: lone surrogates (bytes that are no text) are no JSON for a browser."""
-    text = message[:MESSAGE_CHARS] + (" …" if len(message) > MESSAGE_CHARS else "")
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return whole_text(message[:MESSAGE_CHARS]) + (" …" if len(message) > MESSAGE_CHARS else "")
 
 
 def _sample(line: bytes) -> dict[str, Any] | None:

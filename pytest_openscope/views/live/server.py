@@ -12,7 +12,7 @@ import hmac
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...records import hand_over, json_safe
 from ..pages import source_hash
@@ -54,70 +55,46 @@ _HEADERS = {
 }
 
 
-class Client:
-    """One browser's queue; ``stale`` when it needs the whole state first."""
+class Browser(StreamingResponse):
+    """The stream of what happens (server-sent events) to one browser; ``stale`` when it needs the whole state first."""
 
-    def __init__(self) -> None:
+    def __init__(self, browsers: set[Browser]) -> None:
+        super().__init__(self._blocks(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self.stale = True
-        self.waiting = True
-        self._blocks: asyncio.Queue[bytes] = asyncio.Queue(_QUEUED_BLOCKS)
+        self._browsers = browsers
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue(_QUEUED_BLOCKS)
 
     def put(self, block: bytes) -> None:
         """Queue a block; a browser that is too slow loses what waits, and is stale."""
         try:
-            self._blocks.put_nowait(block)
+            self._queue.put_nowait(block)
         except asyncio.QueueFull:
             self.stale = True
-            while not self._blocks.empty():
-                self._blocks.get_nowait()
+            while not self._queue.empty():
+                self._queue.get_nowait()
 
-    async def next(self) -> bytes:
-        """Return what comes next, a comment when nothing does for a while."""
-        self.waiting = True
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the browser leaves or takes nothing any more."""
+
+        async def send_in_time(message: Message) -> None:
+            await asyncio.wait_for(send(message), _STUCK_S)
+
+        self._browsers.add(self)
         try:
-            return await asyncio.wait_for(self._blocks.get(), _KEEP_ALIVE_S)
-        except asyncio.TimeoutError:
-            return b": still here\n\n"
+            await super().__call__(scope, receive, send_in_time)
+        except (asyncio.TimeoutError, ClientDisconnect):
+            pass
         finally:
-            self.waiting = False
+            self._browsers.discard(self)
 
-
-class Hub:
-    """Reads the session for all browsers until nobody needs the page any more."""
-
-    def __init__(self, session: LiveSession, linger_s: float) -> None:
-        self.session = session
-        self.clients: set[Client] = set()
-        self._linger_s = linger_s
-        self._wanted_at = time.monotonic()
-        self._over_at: float | None = None
-
-    async def run(self) -> None:
-        """Return when the page is not needed any more."""
-        while not self._unneeded():
-            fresh = [one for one in self.clients if one.stale and one.waiting]
-            updates, whole = await run_in_threadpool(self._round, bool(fresh))
-            for client in list(self.clients):
-                if client in fresh:
-                    client.stale = False
-                    client.put(whole)
-                elif updates and not client.stale:
-                    client.put(updates)
-            await asyncio.sleep(TICK_S if self.clients else _IDLE_TICK_S)
-
-    def _round(self, with_snapshot: bool) -> tuple[bytes, bytes]:
-        updates = _encoded(self.session.read())
-        return updates, _encoded(self.session.snapshot()) if with_snapshot else b""
-
-    def _unneeded(self) -> bool:
-        now = time.monotonic()
-        if self.clients or not self.session.over:
-            self._wanted_at = now
-        if self.session.over and self._over_at is None:
-            self._over_at = now
-        gone = self.session.status == "discarded" or not self.session.metadata.is_dir()
-        long_over = self._over_at is not None and now - self._over_at > LINGER_WATCHED_S
-        return gone or long_over or now - self._wanted_at > self._linger_s
+    async def _blocks(self) -> AsyncIterator[bytes]:
+        yield b"retry: 1000\n\n"
+        while True:
+            try:
+                block = await asyncio.wait_for(self._queue.get(), _KEEP_ALIVE_S)
+            except asyncio.TimeoutError:
+                block = b": still here\n\n"
+            yield block
 
 
 def _encoded(updates: list[Update]) -> bytes:
@@ -131,103 +108,88 @@ def _json(data: Any) -> str:
         return json.dumps(json_safe(data))
 
 
-class Events:
-    """The stream of what happens (server-sent events) to one browser."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the browser leaves or takes nothing any more."""
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no", **_HEADERS}
-        raw = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()]
-        client = Client()
-        self._hub.clients.add(client)
-        talking = asyncio.ensure_future(self._talk(client, raw, send))
-        leaving = asyncio.ensure_future(_until_gone(receive))
-        try:
-            await asyncio.wait((talking, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._hub.clients.discard(client)
-            for task in (talking, leaving):
-                task.cancel()
-            await asyncio.gather(talking, leaving, return_exceptions=True)
-
-    async def _talk(self, client: Client, headers: list[tuple[bytes, bytes]], send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        block = b"retry: 1000\n\n"
-        while True:
-            await asyncio.wait_for(send({"type": "http.response.body", "body": block, "more_body": True}), _STUCK_S)
-            block = await client.next()
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
-
-
-class RequestRefusedError(Exception):
-    """A request that is not done; becomes an answer with ``code`` and the text."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
 class LivePage:
-    """The requests of the page."""
+    """The page of one session: reads the session for all browsers, and answers what they ask.
 
-    def __init__(self, hub: Hub, token: str, hosts: frozenset[str] | None) -> None:
-        self.hub = hub
-        self.session = hub.session
+    Args:
+        hosts: the only names by which the page may be asked for; any without.
+        linger_s: how long the page stays once the session is over and nobody looks.
+    """
+
+    def __init__(self, session: LiveSession, token: str, hosts: frozenset[str] | None, linger_s: float) -> None:
+        self.session = session
+        self.browsers: set[Browser] = set()
         self._token = token
         self._hosts = hosts
+        self._linger_s = linger_s
+        self._wanted_at = time.monotonic()
+        self._over_at: float | None = None
         self._html, self._policy = _page()
+
+    async def read_until_unneeded(self) -> None:
+        """Tell the browsers what happens; return when nobody needs the page any more."""
+        while not self._unneeded():
+            stale = [one for one in self.browsers if one.stale]
+            updates, whole = await run_in_threadpool(self._read, bool(stale))
+            for browser in list(self.browsers):
+                if browser in stale:
+                    browser.stale = False
+                    browser.put(whole)
+                elif updates and not browser.stale:
+                    browser.put(updates)
+            await asyncio.sleep(TICK_S if self.browsers else _IDLE_TICK_S)
+
+    def _read(self, with_snapshot: bool) -> tuple[bytes, bytes]:
+        updates = _encoded(self.session.read())
+        return updates, _encoded(self.session.snapshot()) if with_snapshot else b""
+
+    def _unneeded(self) -> bool:
+        now = time.monotonic()
+        if self.browsers or not self.session.over:
+            self._wanted_at = now
+        if self.session.over and self._over_at is None:
+            self._over_at = now
+        gone = self.session.status == "discarded" or not self.session.metadata.is_dir()
+        long_over = self._over_at is not None and now - self._over_at > LINGER_WATCHED_S
+        return gone or long_over or now - self._wanted_at > self._linger_s
 
     def app(self) -> ASGIApp:
         """Return the application."""
         routes = [
-            Route("/{token}/", self._guarded(self._show)),
-            Route("/{token}/events", self._guarded(self._events)),
-            Route("/{token}/picture/{name:path}", self._guarded(self._picture)),
+            Route("/{token}/", self._show),
+            Route("/{token}/events", self._events),
+            Route("/{token}/picture/{name:path}", self._picture),
             *(
-                Route(f"/{{token}}/{name}", self._guarded(partial(self._change, change)), methods=["POST"])
+                Route(f"/{{token}}/{name}", partial(self._change, change), methods=["POST"])
                 for name, change in (("note", self._note), ("answer", self._answer), ("stop", self._stop))
             ),
         ]
-        app = Starlette(routes=routes)
+        app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
         app.router.redirect_slashes = False
-        return app
 
-    def _guarded(self, handle: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Any]]:
-        async def guarded(request: Request) -> Any:
-            token = str(request.path_params["token"])
-            known = hmac.compare_digest(token.encode("utf-8"), self._token.encode("utf-8"))
-            if not known or (self._hosts is not None and request.url.hostname not in self._hosts):
-                return PlainTextResponse("not found", 404, _HEADERS)
-            try:
-                response = await handle(request)
-            except RequestRefusedError as refused:
-                response = JSONResponse({"problem": str(refused)}, refused.code)
-            if isinstance(response, Response):
-                for key, value in _HEADERS.items():
-                    response.headers[key] = value
-            return response
+        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+            answer = app if self._may_ask(Request(scope)) else PlainTextResponse("not found", 404)
+            await answer(scope, receive, send)
 
         return guarded
+
+    def _may_ask(self, request: Request) -> bool:
+        token = request.scope["path"].lstrip("/").partition("/")[0]
+        known = hmac.compare_digest(token.encode("utf-8"), self._token.encode("utf-8"))
+        return known and (self._hosts is None or request.url.hostname in self._hosts)
 
     async def _show(self, request: Request) -> Response:
         return HTMLResponse(self._html, headers={"Content-Security-Policy": self._policy})
 
-    async def _events(self, request: Request) -> Any:
-        if len(self.hub.clients) >= MAX_CLIENTS:
-            raise RequestRefusedError(503, f"{MAX_CLIENTS} browsers look already")
-        return Events(self.hub)
+    async def _events(self, request: Request) -> Response:
+        if len(self.browsers) >= MAX_CLIENTS:
+            raise HTTPException(503, f"{MAX_CLIENTS} browsers look already")
+        return Browser(self.browsers)
 
     async def _picture(self, request: Request) -> Response:
         found = await run_in_threadpool(self.session.picture, str(request.path_params["name"]))
         if found is None:
-            raise RequestRefusedError(404, "no such picture")
+            raise HTTPException(404, "no such picture")
         return FileResponse(found[0], media_type=found[1], headers={"Content-Security-Policy": "default-src 'none'; sandbox"})
 
     # -- what changes something --------------------------------------------------------------------------------------
@@ -240,13 +202,13 @@ class LivePage:
     async def _note(self, body: dict[str, Any]) -> None:
         text = _text(body, "text").strip()
         if not text:
-            raise RequestRefusedError(400, "the note is empty")
+            raise HTTPException(400, "the note is empty")
         await self._hand_over(type="note", text=text)
 
     async def _answer(self, body: dict[str, Any]) -> None:
         ident, text, question = _text(body, "question"), _text(body, "text"), self.session.question
         if question is None or question["id"] != ident:
-            raise RequestRefusedError(409, "the question has been answered already")
+            raise HTTPException(409, "the question has been answered already")
         if question.get("kind") == "lines":
             text = text.rstrip("\n") + "\n" if text.strip() else ""
         else:
@@ -257,31 +219,36 @@ class LivePage:
         """Stop once for each press that somebody meant: two browsers that press for the same reason are one Ctrl-C."""
         session = self.session
         if body.get("stops") != session.stops:
-            raise RequestRefusedError(409, "somebody has pressed it meanwhile")
+            raise HTTPException(409, "somebody has pressed it meanwhile")
         session.stops += 1
         try:
             await self._hand_over(type="stop")
-        except RequestRefusedError:
+        except HTTPException:
             session.stops -= 1
             raise
 
     async def _hand_over(self, **message: str) -> None:
         if self.session.over:
-            raise RequestRefusedError(409, "the session is over")
+            raise HTTPException(409, "the session is over")
         try:
             taken = await run_in_threadpool(hand_over, self.session.folder, _TAKEN_S, **message)
         except OSError as error:
-            raise RequestRefusedError(503, f"the session folder cannot be written: {error.strerror}") from None
+            raise HTTPException(503, f"the session folder cannot be written: {error.strerror}") from None
         if not taken:
-            raise RequestRefusedError(503, f"the session did not take it within {_TAKEN_S:g} s; its helper process may be gone")
+            raise HTTPException(503, f"the session did not take it within {_TAKEN_S:g} s; its helper process may be gone")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"problem": error.detail}, error.status_code, error.headers)
 
 
 def _refuse_other_origins(request: Request) -> None:
     """Let only the page itself change something: browsers name the origin of what they post."""
     if request.headers.get("origin") != f"http://{request.headers.get('host')}":
-        raise RequestRefusedError(403, "another origin may not do that")
+        raise HTTPException(403, "another origin may not do that")
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise RequestRefusedError(415, "JSON is expected")
+        raise HTTPException(415, "JSON is expected")
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -290,22 +257,22 @@ async def _body(request: Request) -> dict[str, Any]:
         async for block in request.stream():
             data += block
             if len(data) > MAX_BODY_BYTES:
-                raise RequestRefusedError(413, "that is too long")
+                raise HTTPException(413, "that is too long")
     except ClientDisconnect:
-        raise RequestRefusedError(400, "the request ended too early") from None
+        raise HTTPException(400, "the request ended too early") from None
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise RequestRefusedError(400, "a JSON object is expected")
+        raise HTTPException(400, "a JSON object is expected")
     return found
 
 
 def _text(body: dict[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS:
-        raise RequestRefusedError(400, f"{key}: a text of at most {MAX_TEXT_CHARS} characters is expected")
+        raise HTTPException(400, f"{key}: a text of at most {MAX_TEXT_CHARS} characters is expected")
     # What the session writes is UTF-8, which has no lone surrogates.
     return value.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\0", "")
 
@@ -323,14 +290,14 @@ def _page() -> tuple[str, str]:
 def serve(folder: Path, listening: socket.socket, token: str, linger_s: float = LINGER_S) -> None:
     """Serve a session on a socket that listens, until nobody needs its page any more."""
     host = listening.getsockname()[0]
-    hub = Hub(LiveSession(folder), linger_s)
-    page = LivePage(hub, token, _LOOPBACK if host in _LOOPBACK else None)
+    page = LivePage(LiveSession(folder), token, _LOOPBACK if host in _LOOPBACK else None, linger_s)
     config = uvicorn.Config(
         page.app(),
         log_level="error",
         access_log=False,
         lifespan="off",
         server_header=False,
+        headers=list(_HEADERS.items()),
         ws="none",
         http="h11",
         loop="asyncio",
@@ -340,18 +307,10 @@ def serve(folder: Path, listening: socket.socket, token: str, linger_s: float = 
     server = uvicorn.Server(config)
 
     async def until_unneeded() -> None:
-        reading = asyncio.ensure_future(_end_with(server, hub))
-        try:
-            await server.serve(sockets=[listening])
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+        reading = asyncio.ensure_future(page.read_until_unneeded())
+        await asyncio.wait((serving, reading), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
 
     asyncio.run(until_unneeded())
-
-
-async def _end_with(server: uvicorn.Server, hub: Hub) -> None:
-    try:
-        await hub.run()
-    finally:
-        server.should_exit = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import json
-import os
 import secrets
 import socket
 import subprocess
@@ -84,24 +83,17 @@ class LiveServer:
         with open(folder / METADATA / LIVE_LOG, "ab") as log:
             process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, **options)
         assert process.stdin is not None
-        given = {"folder": str(folder.absolute()), "token": self._token, **self._handed_to(process.pid), **more}
+        if sys.platform == "win32":
+            handed: dict[str, Any] = {"shared_socket": self._socket.share(process.pid).hex()}
+        else:
+            handed = {"socket": self._socket.fileno()}
+        given = {"folder": str(folder.absolute()), "token": self._token, **handed, **more}
         with process.stdin as stream:
             stream.write(json.dumps(given).encode("ascii") + b"\n")
         self.close()
 
-        def watch() -> None:
-            code = process.wait()
-            if os.getpid() == me:
-                on_end(code)
-
-        me = os.getpid()
-        threading.Thread(target=watch, name="openscope-live", daemon=True).start()
+        threading.Thread(target=lambda: on_end(process.wait()), name="openscope-live", daemon=True).start()
         return process.pid
-
-    def _handed_to(self, pid: int) -> dict[str, Any]:
-        if sys.platform == "win32":
-            return {"shared_socket": self._socket.share(pid).hex()}
-        return {"socket": self._socket.fileno()}
 
     def close(self) -> None:
         """Close this process's end."""
@@ -110,13 +102,7 @@ class LiveServer:
 
 def _folders_of(packages: tuple[str, ...]) -> list[str]:
     """Return the folders that the packages are installed in."""
-    found: list[str] = []
-    for name in packages:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            continue
-        origin = Path(spec.origin)
-        folder = str(origin.parents[1] if origin.name == "__init__.py" else origin.parent)
-        if folder not in found:
-            found.append(folder)
-    return found
+    specs = [importlib.util.find_spec(name) for name in packages]
+    files = [Path(spec.origin) for spec in specs if spec is not None and spec.origin is not None]
+    folders = [file.parents[1] if file.name == "__init__.py" else file.parent for file in files]
+    return list(dict.fromkeys(map(str, folders)))
