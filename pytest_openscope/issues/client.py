@@ -1,22 +1,24 @@
-"""GitHub through PyGithub's requester: one request, one answer, no retry, and every surprise has a name.
-
-PyGithub's objects complete themselves with further requests and take a 307 or a cut-off answer for success, so the raw
-requester is used: status, headers and JSON are checked here. PyGithub itself brings authentication, TLS and proxies.
-"""
+"""GitHub's REST API: one request, one answer, no retry, and every surprise has a name."""
 
 from __future__ import annotations
 
 import json
-import logging
+import socket
+import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlparse
+
+import requests
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 PER_PAGE = 100
 REASON_CHARS = 200
+Answer = TypeVar("Answer", dict[str, Any], list[Any])
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,7 @@ class Timing:
     """How long things may take and when they are tried again; all in seconds.
 
     Attributes:
-        attempt_s: hard limit of one report's dealings with the server; the worker process is killed then.
-        request_timeout_s: per socket operation; PyGithub takes whole seconds only.
+        request_timeout_s: per socket operation.
         write_pace_s: between two writes; GitHub asks for one second.
         settle_s: after a creation, when to look for a lower number (lists lag seconds, at times a minute).
         trust_s: age at which a list must show an issue; until then a lost answer is looked up, not repeated.
@@ -35,8 +36,7 @@ class Timing:
         give_up_s: age at which a report is dropped, after ``give_up_attempts`` in vain.
     """
 
-    attempt_s: float = 30.0
-    request_timeout_s: int = 10
+    request_timeout_s: float = 10.0
     write_pace_s: float = 1.0
     settle_s: tuple[float, ...] = (6.0, 25.0, 90.0)
     trust_s: float = 90.0
@@ -49,9 +49,17 @@ class Timing:
 
 
 class ServerError(Exception):
-    """No success; whether a write took place is unknown unless ``executed`` is False."""
+    """No success.
 
-    executed: bool | None = False
+    Attributes:
+        uncertain: a write may have taken place all the same.
+        wait_s: how long the server asks to be left alone; 0 where it does not say.
+    """
+
+    def __init__(self, message: str, uncertain: bool = False, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.uncertain = uncertain
+        self.wait_s = wait_s
 
 
 class RefusedError(ServerError):
@@ -62,184 +70,148 @@ class GoneError(RefusedError):
     """What was asked for does not exist or may not be seen (404, 410)."""
 
 
-class InvalidError(RefusedError):
-    """The server does not take the content (422)."""
-
-
 class TransientError(ServerError):
-    """No usable answer; ``wait_s`` is how long the server asks to be left alone, 0 where it does not say."""
-
-    def __init__(self, message: str, executed: bool | None = None, wait_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.executed = executed
-        self.wait_s = wait_s
+    """No usable answer now; a later attempt may get one."""
 
 
-class LimitedError(TransientError):
-    """The server asks to wait ``wait_s`` seconds, and did nothing."""
+class _OneServer(requests.Session):
+    """Sends the token to one server only."""
 
-    def __init__(self, message: str, wait_s: float) -> None:
-        super().__init__(message, False, wait_s)
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self.headers.update({"Accept": "application/vnd.github+json", "User-Agent": "pytest-openscope"})
+        self._token = token
+        # Not as a header: requests would put a password of ~/.netrc in its place.
+        self.auth = self._authorise
+
+    def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+        """Look at where a redirect leads, as requests does before it follows one."""
+        before, after = urlparse(response.request.url), urlparse(prepared_request.url)
+        if (before.scheme, before.netloc) != (after.scheme, after.netloc):
+            server = f"{after.scheme}://{after.netloc}"
+            raise RefusedError(f"{before.geturl()} redirects to another server, {server}; the token is not sent there")
 
 
 class Api:
     """One repository of one server with one token."""
 
-    def __init__(
-        self, api_base_url: str, repo: str, token: str, timing: Timing, clock: Callable[[], float] = time.time
-    ) -> None:
-        from github import Auth, Github
-
-        _quiet_pygithub()
+    def __init__(self, api_base_url: str, repo: str, token: str, timing: Timing) -> None:
         self.base_url = api_base_url.rstrip("/")
         self.repo = repo
         self.timing = timing
-        self._clock = clock
-        self._github = Github(
-            base_url=self.base_url,
-            auth=Auth.Token(token),
-            timeout=max(1, int(timing.request_timeout_s)),
-            retry=None,
-            lazy=True,
-            seconds_between_requests=None,
-            seconds_between_writes=timing.write_pace_s or None,
-            user_agent="pytest-openscope",
-        )
+        self._token = token
+        self._session = _OneServer(token)
+        self._next_write = 0.0
 
     def close(self) -> None:
         """Close the connections."""
-        self._github.close()
+        self._session.close()
 
-    def request(self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None) -> Any:
-        """Make one request; return the JSON value.
+    def request(
+        self, verb: str, path: str, kind: type[Answer], content: Mapping[str, Any] | None = None, **query: Any
+    ) -> Answer:
+        """Make one request; return the JSON value, a ``kind``. No ``content`` leaves with the token in it.
 
         Raises:
-            GoneError, InvalidError, RefusedError, LimitedError, TransientError: see there.
+            GoneError, RefusedError, TransientError: see there.
         """
-        status, _, text = self._exchange(verb, path, parameters, content)
-        if status >= 300:
-            raise TransientError(f"{status}: the repository has moved", executed=False)
-        return self._json(verb, text)
-
-    def _exchange(
-        self, verb: str, path: str, parameters: Mapping[str, Any] | None = None, content: Any = None
-    ) -> tuple[int, dict[str, str], str]:
-        """Return status, headers (lower-case names) and text of an answer that is no error, though it may be a redirect."""
-        import requests
-
+        data = None if content is None else json.dumps(content).replace(self._token, "***")
+        is_read = verb == "GET"
+        if not is_read:
+            time.sleep(max(0.0, self._next_write - time.monotonic()))
         try:
-            status, headers, text = self._github.requester.requestJson(
-                verb, path, dict(parameters) if parameters else None, None, content
+            # Of the requests that are redirected only a read may be repeated elsewhere: the repository was renamed.
+            answer = self._session.request(
+                verb,
+                self.base_url + path,
+                params=query,
+                data=data,
+                headers={"Content-Type": "application/json"},
+                timeout=self.timing.request_timeout_s,
+                allow_redirects=is_read,
             )
-        except requests.exceptions.RequestException as problem:
-            raise TransientError(self._unreached(problem), False if verb == "GET" else _executed(problem)) from problem
-        except (RuntimeError, AssertionError) as problem:
-            # PyGithub follows no redirect to another server.
-            raise RefusedError(f"{verb} {path}: {cause_in_words(problem)}") from problem
-        except (OSError, ValueError) as problem:
-            raise TransientError(f"{verb} {self.base_url}: {cause_in_words(problem)}") from problem
-        if status >= 400:
-            self._raise(status, headers, text)
-        return status, headers, text
-
-    def _unreached(self, problem: BaseException) -> str:
-        parts = urlparse(self.base_url)
-        server = parts.netloc.rpartition("@")[2] or self.base_url
-        what = "gave no answer" if _executed(problem) is None else "cannot be reached"
-        if proxy := _proxy_at_fault(problem, self.base_url):
-            return (
-                f"the proxy {proxy} (of this PC's settings), through which {server} is asked, {what}: {cause_in_words(problem)}"
-            )
-        return f"{server} {what}: {cause_in_words(problem)}"
-
-    def _json(self, verb: str, text: str) -> Any:
+        except requests.RequestException as problem:
+            raise self._no_answer(problem) from problem
+        finally:
+            if not is_read:
+                self._next_write = time.monotonic() + self.timing.write_pace_s
         try:
-            return json.loads(text) if text else None
-        except ValueError as problem:
-            raise TransientError(f"{verb}: the answer was cut off or is no JSON{self._enterprise_hint()}") from problem
+            value = answer.json()
+        except ValueError:
+            value = None
+        if answer.status_code >= 300:
+            raise self._no_success(answer, value if isinstance(value, dict) else {})
+        if not isinstance(value, kind):
+            text = f"{verb}: the answer was cut off or is not what GitHub sends{self._enterprise_hint()}"
+            raise TransientError(text, uncertain=True)
+        return value
+
+    def _no_answer(self, problem: requests.RequestException) -> TransientError:
+        text = str(problem)
+        never = ("NewConnectionError", "NameResolutionError", "Unable to connect to proxy")
+        unreached = isinstance(problem, requests.ConnectTimeout) or any(name in text for name in never)
+        what = "cannot be reached" if unreached else "gave no answer"
+        server = urlparse(self.base_url).netloc
+        if isinstance(problem, requests.exceptions.ProxyError):
+            proxy = requests.utils.select_proxy(self.base_url, requests.utils.get_environ_proxies(self.base_url)) or ""
+            host = urlparse(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+            server = f"the proxy {host} (of this PC's settings), through which {server} is asked,"
+        return TransientError(f"{server} {what}: {cause_in_words(problem)}", uncertain=not unreached)
+
+    def _no_success(self, answer: requests.Response, error: Mapping[str, Any]) -> ServerError:
+        status, headers = answer.status_code, answer.headers
+        said = f"{status} {shortened(str(error.get('message') or ''))}".strip()
+        if error.get("errors"):
+            said += f" {shortened(json.dumps(error['errors']))}"
+        if status < 400:
+            return TransientError(f"{status}: the repository has moved")
+        if status == 429 or (status == 403 and _is_limit(headers, said)):
+            return TransientError(f"the server asks to wait: {said}", wait_s=self._wait_s(headers))
+        if status == 408 or status >= 500:
+            wait_s = self._wait_s(headers) if "retry-after" in headers else 0.0
+            return TransientError(said, uncertain=True, wait_s=wait_s)
+        return GoneError(said) if status in (404, 410) else RefusedError(said)
+
+    def _wait_s(self, headers: Mapping[str, str]) -> float:
+        try:
+            if "retry-after" in headers:
+                wait_s = Retry().parse_retry_after(headers["retry-after"])
+            elif headers.get("x-ratelimit-remaining") == "0":
+                wait_s = float(headers["x-ratelimit-reset"]) - time.time()
+            else:
+                wait_s = 60.0
+        except (InvalidHeader, KeyError, ValueError):
+            wait_s = 60.0
+        return min(max(1.0, wait_s), self.timing.max_delay_s)
 
     def _enterprise_hint(self) -> str:
         """Say where GitHub Enterprise has its API when the address is that of its pages."""
         parts = urlparse(self.base_url)
-        if parts.path.strip("/") or (parts.hostname or "").startswith("api."):
+        if parts.path or (parts.hostname or "").startswith("api."):
             return ""
         return f" -> GitHub Enterprise has its API below /api/v3: set api_base_url to {self.base_url}/api/v3"
 
-    def _raise(self, status: int, headers: Mapping[str, str], text: str) -> None:
-        error = _error_in(text)
-        message = shortened(str(error.get("message") or ""))
-        said = f"{status} {message}".strip()
-        if status == 429 or (status == 403 and _is_limit(headers, message)):
-            raise LimitedError(said, self._wait_s(headers))
-        if status == 408 or status >= 500:
-            raise TransientError(said, wait_s=self._wait_s(headers) if headers.get("retry-after") else 0.0)
-        if status in (404, 410):
-            raise GoneError(said)
-        if status == 422:
-            raise InvalidError(said + (f" {shortened(json.dumps(error['errors']))}" if error.get("errors") else ""))
-        raise RefusedError(said)
-
-    def _wait_s(self, headers: Mapping[str, str]) -> float:
-        wait_s = 60.0
-        after, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
-        try:
-            if after:
-                wait_s = _seconds(after, self._clock())
-            elif headers.get("x-ratelimit-remaining") == "0" and reset:
-                wait_s = float(reset) - self._clock()
-        except ValueError:
-            wait_s = 60.0
-        return min(max(1.0, wait_s), self.timing.max_delay_s)
-
-    def get(self, path: str, **parameters: Any) -> Any:
-        """Return the JSON of a GET below the repository."""
-        return self.request("GET", f"/repos/{self.full_name}{path}", parameters)
-
-    def send(self, verb: str, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a write below the repository and return its JSON object.
-
-        Raises:
-            TransientError: also when the answer is no object.
-        """
-        value = self.request(verb, f"/repos/{self.full_name}{path}", None, dict(content))
-        if not isinstance(value, dict):
-            raise TransientError(f"{verb}: the answer is not an object")
-        return value
-
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """The repository's own data, asked for once; a renamed repository is followed on the same server only.
+        """The repository's own data, asked for once.
 
         Raises:
             RefusedError: not found, archived, or without issues.
         """
-        path = f"/repos/{self.repo}"
-        for _ in range(3):
-            try:
-                status, headers, text = self._exchange("GET", path)
-            except GoneError as problem:
-                text = f"{self.repo} does not exist, or the token may not see it ({problem})"
-                raise GoneError(text + self._enterprise_hint()) from problem
-            location = headers.get("location", "")
-            if status in (301, 302, 307, 308) and location:
-                path = self._same_server(location)
-                continue
-            value = self._json("GET", text)
-            if not isinstance(value, dict) or not isinstance(value.get("full_name"), str):
-                raise TransientError(f"GET: the answer does not describe a repository{self._enterprise_hint()}")
-            if value.get("archived"):
-                raise RefusedError(f"{value['full_name']} is archived")
-            if value.get("has_issues") is False:
-                raise RefusedError(f"{value['full_name']} has its issues turned off")
-            return value
-        raise RefusedError(f"{self.repo} redirects without end")
-
-    def _same_server(self, location: str) -> str:
-        target, own = urlparse(location), urlparse(self.base_url)
-        if target.netloc and (target.hostname, target.port) != (own.hostname, own.port):
-            raise RefusedError(f"{self.repo} redirects to another server, {target.hostname}; the token is not sent there")
-        prefix = own.path.rstrip("/")
-        return target.path[len(prefix) :] if prefix and target.path.startswith(prefix) else target.path
+        try:
+            value = self.request("GET", f"/repos/{self.repo}", dict)
+        except GoneError as problem:
+            text = f"{self.repo} does not exist, or the token may not see it ({problem})"
+            raise GoneError(text + self._enterprise_hint()) from problem
+        if value.get("archived"):
+            raise RefusedError(f"{value['full_name']} is archived")
+        if value.get("has_issues") is False:
+            raise RefusedError(f"{value['full_name']} has its issues turned off")
+        return value
 
     @property
     def full_name(self) -> str:
@@ -255,7 +227,7 @@ class Api:
     def may_push(self) -> bool:
         """True unless the server says that the token has no push right, without which it drops labels in silence."""
         rights = self.facts.get("permissions")
-        return not isinstance(rights, dict) or bool(rights.get("push") or rights.get("maintain") or rights.get("admin"))
+        return not rights or bool(rights.get("push") or rights.get("maintain") or rights.get("admin"))
 
     @cached_property
     def login(self) -> str:
@@ -265,140 +237,79 @@ class Api:
             RefusedError: the server does not accept the token.
         """
         try:
-            value = self.request("GET", "/user")
+            return str(self.request("GET", "/user", dict).get("login") or "")
         except RefusedError as problem:
             if str(problem).startswith("401"):
                 raise
-            value = None
-        return str(value.get("login") or "") if isinstance(value, dict) else ""
+            return ""
 
-    def label(self, name: str) -> Any:
+    def send(self, verb: str, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a write below the repository and return its JSON object."""
+        return self.request(verb, f"/repos/{self.full_name}{path}", dict, content)
+
+    def label(self, name: str) -> dict[str, Any]:
         """Return a label.
 
         Raises:
             GoneError: there is none of that name.
         """
-        return self.get(f"/labels/{quote(name, safe='')}")
+        return self.request("GET", f"/repos/{self.full_name}/labels/{quote(name, safe='')}", dict)
 
-    def issues(self, pages: int, **parameters: Any) -> tuple[list[dict[str, Any]], bool]:
-        """Return issues (no pull requests), newest first, and whether that is all of them.
+    def issues(self, pages: int, **query: Any) -> tuple[list[dict[str, Any]], bool]:
+        """Return issues (no pull requests), newest first, and whether that is all of them."""
+        found, whole = self._listed("/issues", pages, sort="created", direction="desc", **query)
+        return [item for item in found if "/pull/" not in item["html_url"]], whole
 
-        Raises:
-            TransientError: an answer is not a list of issues.
-        """
-        found: list[dict[str, Any]] = []
-        for page in range(1, pages + 1):
-            value = self.get("/issues", sort="created", direction="desc", per_page=PER_PAGE, page=page, **parameters)
-            if not isinstance(value, list) or not all(isinstance(item, dict) and "number" in item for item in value):
-                raise TransientError("GET issues: the answer is not a list of issues")
-            found += [item for item in value if "/pull/" not in str(item.get("html_url")) and "pull_request" not in item]
-            if len(value) < PER_PAGE:
-                return found, True
-        return found, False
+    def lists_nothing(self) -> bool:
+        """Tell whether the list of open issues and pull requests is empty."""
+        return not self._listed("/issues", 1, state="open")[0]
 
     def issue(self, number: int) -> dict[str, Any] | None:
         """Return an issue; None when it was deleted, or moved to another repository."""
         try:
-            value = self.get(f"/issues/{number}")
+            value = self.request("GET", f"/repos/{self.full_name}/issues/{number}", dict)
         except GoneError:
             return None
-        if not isinstance(value, dict) or "state" not in value:
-            raise TransientError("GET issue: the answer is not an issue")
-        return value if value.get("number") == number else None
+        return value if value["number"] == number else None
 
-    def comments(self, number: int, pages: int = 5) -> list[str]:
+    def comments(self, number: int) -> list[str]:
         """Return the texts of an issue's comments, oldest first, bounded."""
-        found: list[str] = []
+        return [str(item.get("body") or "") for item in self._listed(f"/issues/{number}/comments", 5)[0]]
+
+    def _listed(self, path: str, pages: int, **query: Any) -> tuple[list[dict[str, Any]], bool]:
+        found: list[dict[str, Any]] = []
         for page in range(1, pages + 1):
-            value = self.get(f"/issues/{number}/comments", per_page=PER_PAGE, page=page)
-            if not isinstance(value, list):
-                raise TransientError("GET comments: the answer is not a list")
-            found += [str(item.get("body") or "") for item in value if isinstance(item, dict)]
-            if len(value) < PER_PAGE:
-                break
-        return found
+            part = self.request("GET", f"/repos/{self.full_name}{path}", list, per_page=PER_PAGE, page=page, **query)
+            found += part
+            if len(part) < PER_PAGE:
+                return found, True
+        return found, False
 
 
-def _quiet_pygithub() -> None:
-    """PyGithub adds a stderr handler to its logger at import, which would write into the operator's terminal."""
-    logger = logging.getLogger("github")
-    for handler in list(logger.handlers):
-        if type(handler) is logging.StreamHandler:
-            logger.removeHandler(handler)
-
-
-def _proxy_at_fault(problem: BaseException, url: str) -> str:
-    """Return host and port of the proxy that failed; "" where it was none."""
-    import requests
-
-    if not isinstance(problem, requests.exceptions.ProxyError):
-        return ""
-    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
-    return urlparse(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
-
-
-def _executed(problem: BaseException) -> bool | None:
-    """A connection that never came about carried no request."""
-    import requests
-
-    text = str(problem)
-    never = ("NewConnectionError", "NameResolutionError", "Unable to connect to proxy")
-    refused = isinstance(problem, requests.exceptions.ConnectTimeout) or any(name in text for name in never)
-    return False if refused else None
-
-
-def _seconds(after: str, now: float) -> float:
-    """Return what ``Retry-After`` asks for: seconds, or a date.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return float(after)
-    except ValueError:
-        try:
-            return parsedate_to_datetime(after).timestamp() - now
-        except TypeError as problem:
-            # What Python 3.10's mail package raises.
-            raise ValueError(after) from problem
-
-
-def _error_in(text: str) -> dict[str, Any]:
-    """Return what an answer that says no tells about it."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _is_limit(headers: Mapping[str, str], message: str) -> bool:
+def _is_limit(headers: Mapping[str, str], said: str) -> bool:
     """Tell whether a 403 asks for patience only."""
-    said = message.lower()
-    return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or "rate limit" in said or "abuse" in said
+    text = said.lower()
+    return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or "rate limit" in text or "abuse" in text
+
+
+_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "name not resolved"),
+    (ConnectionRefusedError, "connection refused"),
+    (TimeoutError, "timed out"),
+    (ssl.SSLCertVerificationError, "its certificate is not accepted"),
+    (ConnectionError, "connection closed"),
+)
 
 
 def cause_in_words(problem: BaseException) -> str:
     """Say why there was no answer: by the innermost cause, since the exceptions around it quote addresses of objects."""
-    import socket
-    import ssl
-
-    known: tuple[tuple[type[BaseException], str], ...] = (
-        (socket.gaierror, "name not resolved"),
-        (ConnectionRefusedError, "connection refused"),
-        (TimeoutError, "timed out"),
-        (ssl.SSLCertVerificationError, "its certificate is not accepted"),
-        (ConnectionError, "connection closed"),
-    )
     chain = [problem]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
     for link in reversed(chain):
-        words = next((words for kind, words in known if isinstance(link, kind)), "")
-        if words:
-            return words
+        for kind, words in _CAUSES:
+            if isinstance(link, kind):
+                return words
     return shortened(f"{type(chain[-1]).__name__}: {chain[-1]}")
 
 

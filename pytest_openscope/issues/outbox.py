@@ -9,7 +9,6 @@ back into its session's folder.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -51,31 +50,26 @@ def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
     Raises:
         OSError: the state directory cannot be written.
     """
-    folder = Path(state_directory) / OUTBOX
-    make_private_folder(Path(state_directory))
+    folder = state_directory / OUTBOX
+    make_private_folder(state_directory)
     make_private_folder(folder)
     there = _file_of(folder, report)
     if there is not None:
         return there
-    path = folder / f"{_stamp(folder):021d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
+    # Later than any in the folder: a clock may stand still meanwhile, or go back.
+    before = [path.name.partition("-")[0] for path in folder.glob("*.json")]
+    stamp = max([time.time_ns(), *(int(text) + 1 for text in before if text.isdecimal())])
+    path = folder / f"{stamp:021d}-{report['fingerprint'].replace(':', '_')}-{report['id']}.json"
     write_json(path, report, private=True)
     for old in sorted(folder.glob("*.json"))[:-MAX_REPORTS]:
         remove_file(old)
     return path
 
 
-def _stamp(folder: Path) -> int:
-    """Return nanoseconds since the epoch, later than any in the folder: a clock may stand still meanwhile, or go back."""
-    told = (path.name.partition("-")[0] for path in folder.glob("*.json"))
-    return max([time.time_ns(), *(int(text.ljust(21, "0")) + 1 for text in told if text.isdecimal())])
-
-
 def is_known(state_directory: Path, report: Mapping[str, Any]) -> bool:
     """Tell whether a report was put into the outbox before, be it waiting, sent or refused."""
     # In this order: the ledger knows a report before its file is removed.
-    if _file_of(Path(state_directory) / OUTBOX, report) is not None:
-        return True
-    return Ledger(state_directory).knows(str(report["id"]))
+    return _file_of(state_directory / OUTBOX, report) is not None or Ledger(state_directory).knows(report["id"])
 
 
 def _file_of(folder: Path, report: Mapping[str, Any]) -> Path | None:
@@ -85,7 +79,7 @@ def _file_of(folder: Path, report: Mapping[str, Any]) -> Path | None:
 def list_reports(state_directory: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return the waiting reports, oldest first; a damaged file is set aside under another name."""
     found = []
-    for path in sorted((Path(state_directory) / OUTBOX).glob("*.json")):
+    for path in sorted((state_directory / OUTBOX).glob("*.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
             report["state"], report["settings"], report["fingerprint"], report["id"]
@@ -99,12 +93,8 @@ def list_reports(state_directory: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def waiting(state_directory: Path) -> bool:
-    """Tell cheaply whether anything lies in the outbox."""
-    try:
-        with os.scandir(Path(state_directory) / OUTBOX) as entries:
-            return any(entry.name.endswith(".json") and not entry.name.startswith(".") for entry in entries)
-    except OSError:
-        return False
+    """Tell whether anything lies in the outbox."""
+    return any((state_directory / OUTBOX).glob("*.json"))
 
 
 def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:
@@ -130,7 +120,7 @@ def drop(state_directory: Path, wanted: str) -> list[dict[str, Any]]:
 
 def lock_of(state_directory: Path) -> FileLock:
     """Return the lock of whoever sends or drops reports; the ledger is changed under it only."""
-    return FileLock(Path(state_directory) / OUTBOX / ".lock")
+    return FileLock(state_directory / OUTBOX / ".lock")
 
 
 def remove(path: Path, report: Mapping[str, Any], ledger: Ledger) -> None:
@@ -142,23 +132,19 @@ def remove(path: Path, report: Mapping[str, Any], ledger: Ledger) -> None:
 
 def due(report: Mapping[str, Any], ledger: Ledger) -> float:
     """Return when a report is tried next, in epoch seconds."""
-    base = str(report["settings"].get("api_base_url") or "")
-    return max(float(report["state"].get("next_try") or 0.0), ledger.not_before(base))
+    return max(float(report["state"]["next_try"]), ledger.not_before(report["settings"]["api_base_url"]))
 
 
-def postpone(
-    report: dict[str, Any], reason: str, timing: Timing, now: float, wait_s: float | None = None
-) -> dict[str, Any] | None:
+def postpone(report: dict[str, Any], reason: str, timing: Timing, now: float, wait_s: float = 0.0) -> dict[str, Any] | None:
     """Set when a report is tried again after a passing fault: after ``wait_s``, else after twice the time of the fault before.
 
     Return the answer for its session; one that has its issue already, and only settles, has nothing new to tell.
     """
     state = report["state"]
-    if wait_s is None:
-        attempts = int(state.get("attempts") or 0)
+    if not wait_s:
         first, longest = timing.retry_s
-        wait_s = min(longest, first * 2 ** min(attempts, 30))
-        state["attempts"] = attempts + 1
+        wait_s = min(longest, first * 2 ** min(state["attempts"], 30))
+        state["attempts"] += 1
     state.update(next_try=now + wait_s, reason=reason)
     return None if state.get("number") else result(report, "queued", reason=reason)
 
@@ -172,22 +158,17 @@ class Ledger:
     """The ledger of one rig; :meth:`save` after every change that must outlive the process."""
 
     def __init__(self, state_directory: Path) -> None:
-        self.path = Path(state_directory) / LEDGER
+        self.path = state_directory / LEDGER
         self.data: dict[str, Any] = {"version": 1, "repos": {}, "refused": [], "not_before": {}, "reports": []}
-        self._load()
-
-    def _load(self) -> None:
         if not self.path.exists():
             # Whoever only reads has no lock: one that comes into being now must not be taken for a damaged one.
             return
         data = read_json(self.path) or {}
-        if data.get("version") != 1:
-            with suppress(OSError):
-                replace_file(self.path, self.path.with_suffix(".damaged.json"))
+        if data.get("version") == 1:
+            self.data.update(data)
             return
-        for key, default in self.data.items():
-            if isinstance(data.get(key), type(default)):
-                self.data[key] = data[key]
+        with suppress(OSError):
+            replace_file(self.path, self.path.with_suffix(".damaged.json"))
 
     def save(self) -> None:
         """Write the file.
@@ -200,22 +181,20 @@ class Ledger:
 
     def repo(self, api_base_url: str, repo: str) -> dict[str, Any]:
         """Return what is remembered of a repository: ``fingerprints``, ``opened`` per day, ``anchor`` …"""
-        entry: dict[str, Any] = self.data["repos"].setdefault(f"{api_base_url.rstrip('/')} {repo.lower()}", {})
-        for key in ("fingerprints", "opened", "overflow"):
-            if not isinstance(entry.get(key), dict):
-                entry[key] = {}
+        new: dict[str, Any] = {"fingerprints": {}, "opened": {}, "overflow": {}}
+        entry: dict[str, Any] = self.data["repos"].setdefault(f"{api_base_url.rstrip('/')} {repo.lower()}", new)
         return entry
 
     def occurrence(self, repo: dict[str, Any], fingerprint: str, at: str, report_id: str) -> dict[str, Any]:
         """Count an occurrence, the same report only once, and return the fingerprint's entry."""
         known: dict[str, dict[str, Any]] = repo["fingerprints"]
         entry = known.setdefault(fingerprint, {"number": None, "url": None, "count": 0, "first_at": at, "comment_day": ""})
-        if not self.knows(report_id) or not entry.get("count"):
-            entry["count"] = int(entry.get("count") or 0) + 1
+        if not self.knows(report_id) or not entry["count"]:
+            entry["count"] += 1
             entry["last_at"] = at
             self.remember(report_id)
         while len(known) > MAX_FINGERPRINTS:
-            del known[min(known, key=lambda name: str(known[name].get("last_at") or ""))]
+            del known[min(known, key=lambda name: known[name]["last_at"])]
         return entry
 
     def knows(self, report_id: str) -> bool:
@@ -227,16 +206,12 @@ class Ledger:
         if not self.knows(report_id):
             self.data["reports"] = [*self.data["reports"], report_id][-MAX_REMEMBERED:]
 
-    def opened_on(self, repo: dict[str, Any], day: str) -> int:
-        """Return how many issues this rig opened on a day."""
-        return int(repo["opened"].get(day, 0))
-
     def count_opened(self, repo: dict[str, Any], day: str) -> None:
         """Count a new issue; days long gone are forgotten."""
-        repo["opened"][day] = self.opened_on(repo, day) + 1
-        for table in ("opened", "overflow"):
-            for old in sorted(repo[table])[:-KEEP_DAYS]:
-                del repo[table][old]
+        repo["opened"][day] = repo["opened"].get(day, 0) + 1
+        for table in (repo["opened"], repo["overflow"]):
+            for old in sorted(table)[:-KEEP_DAYS]:
+                del table[old]
 
     def refused(self, answer: dict[str, Any], at: str) -> None:
         """Remember a final refusal."""
@@ -244,10 +219,7 @@ class Ledger:
 
     def not_before(self, api_base_url: str) -> float:
         """Return the epoch time before which the server asked not to be called; 0 for none."""
-        try:
-            return float(self.data["not_before"].get(api_base_url.rstrip("/"), 0.0))
-        except (TypeError, ValueError):
-            return 0.0
+        return float(self.data["not_before"].get(api_base_url.rstrip("/"), 0.0))
 
     def delay(self, api_base_url: str, until: float) -> None:
         """Remember that the server must not be called before ``until`` (epoch seconds)."""
@@ -256,16 +228,15 @@ class Ledger:
 
 def result(report: Mapping[str, Any], status: str, **more: Any) -> dict[str, Any]:
     """Return the answer for one report, as sessions receive it."""
-    answer = {
+    return {
         "fingerprint": report["fingerprint"],
         "status": status,
         "issue_url": None,
         "issue_number": None,
         "reason": "",
-        "occurrence": report.get("state", {}).get("occurrence"),
+        "occurrence": report["state"].get("occurrence"),
+        **more,
     }
-    answer.update(more)
-    return answer
 
 
 def write_back(path: Path, answer: Mapping[str, Any]) -> bool:
@@ -276,14 +247,11 @@ def write_back(path: Path, answer: Mapping[str, Any]) -> bool:
     entry = {**answer, "reported_at": now_iso() if answer.get("issue_url") else None}
 
     def put(state: dict[str, Any]) -> None:
-        told = state.get("github")
-        github: dict[str, Any] = told if isinstance(told, dict) else {}
-        known = github.get("reports")
-        reports = [item for item in known if isinstance(item, dict)] if isinstance(known, list) else []
-        same = (position for position, item in enumerate(reports) if item.get("fingerprint") == answer["fingerprint"])
-        position = next(same, len(reports))
-        reports[position : position + 1] = [entry]
-        state["github"] = {**github, **reports[0], "reports": reports}
+        github = state.get("github") or {}
+        reports = {item["fingerprint"]: item for item in github.get("reports", [])}
+        reports[answer["fingerprint"]] = entry
+        told = list(reports.values())
+        state["github"] = {**github, **told[0], "reports": told}
 
     try:
         return update_json(path, put)

@@ -26,7 +26,7 @@ COUNT_CHARS = 200
 #: Shares of the whole body that the parts before the log may take.
 SHARES = {"traceback": 0.22, "stderr": 0.12, "stdout": 0.08, "faulthandler": 0.10, "config": 0.08, "versions": 0.06}
 #: Packages that explain failures of a session; the whole list would bury them.
-TELLING = ("pytest", "pytest-timeout", "PyYAML", "psutil", "PyGithub", "numpy", "pyserial", "pyzmq", "PyVISA", "ophyd-async")
+TELLING = ("pytest", "pytest-timeout", "PyYAML", "psutil", "requests", "numpy", "pyserial", "pyzmq", "PyVISA", "ophyd-async")
 
 _IN_TITLE = re.compile(rf"\[({FINGERPRINT.pattern})\]")
 _FINGERPRINT_LINE = re.compile(rf"^\W{{0,4}}Fingerprint:\W{{1,4}}({FINGERPRINT.pattern})\W{{0,4}}$")
@@ -232,13 +232,11 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def occurrence_comment(
-    *, rig: str, count: int, first_at: str, last_at: str, version_line: str, lead: str = "Seen again"
-) -> str:
-    """Return a comment on a later occurrence; the count is the rig's own."""
+def occurrence_comment(lead: str, rig: str, entry: Mapping[str, Any], version_line: str) -> str:
+    """Return a comment on a later occurrence; the counts in the ledger's ``entry`` are the rig's own."""
     return (
-        f"{lead} on rig {code(rig, 120)}: {times(count)} on this rig so far,"
-        f" first at {code(first_at, 60)}, last at {code(last_at, 60)}.\n\nVersion: {code(version_line)}\n"
+        f"{lead} on rig {code(rig, 120)}: {times(entry['count'])} on this rig so far,"
+        f" first at {code(entry['first_at'], 60)}, last at {code(entry['last_at'], 60)}.\n\nVersion: {code(version_line)}\n"
     )
 
 

@@ -14,13 +14,14 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ..config import GithubIssueSettings
-from .client import Api, GoneError, InvalidError, LimitedError, RefusedError, ServerError, Timing, TransientError
+from ..system import write_json
+from .client import Api, GoneError, RefusedError, ServerError, TransientError
 from .outbox import Ledger, day_of, keep_copy, result
 from .text import VERSION, code, fingerprints_in, occurrence_comment, times, versions_in, with_count
 
@@ -39,30 +40,16 @@ _DUPLICATE = re.compile(r"(?im)^\s*duplicate of (?:[\w.\-]+/[\w.\-]+)?#(\d+)|^\s
 
 
 class Tracker:
-    """What is done on the server about one report.
-
-    Args:
-        save: puts the changed report on disk; called before every write whose answer may be lost.
-        token: masked wherever it might stand.
-    """
+    """What is done on the server about one report, whose file is ``path``."""
 
     def __init__(
-        self,
-        api: Api,
-        ledger: Ledger,
-        report: dict[str, Any],
-        timing: Timing,
-        save: Callable[[], None],
-        token: str = "",
-        now: Callable[[], float] = time.time,
+        self, api: Api, ledger: Ledger, path: Path, report: dict[str, Any], now: Callable[[], float] = time.time
     ) -> None:
         self.api = api
         self.ledger = ledger
+        self.path = path
         self.report = report
         self.state: dict[str, Any] = report["state"]
-        self.timing = timing
-        self.save = save
-        self.token = token
         self.now = now
         self.settings = GithubIssueSettings.of(report["settings"])
         self.label = self.settings.labels[0] if self.settings.labels else ""
@@ -75,17 +62,21 @@ class Tracker:
         """Do what is due; return the answer for the session, if there is a new one, and whether the report is done with.
 
         Raises:
-            RefusedError, LimitedError, TransientError: from the server; the report says how far it came.
+            RefusedError, TransientError: from the server; the report says how far it came.
         """
         self._count()
         if self.state.get("number"):
-            answer, done = self._settle(int(self.state["number"]))
+            answer, done = self._settle(self.state["number"])
         else:
             answer = self._send()
             answer["reason"] = "; ".join(filter(None, [answer["reason"], *self.notes]))
             done = not self.state.get("number")
-        self.ledger.save()
         return answer, done
+
+    def _save(self) -> None:
+        """Put ledger and report on disk, as before every write whose answer may be lost."""
+        self.ledger.save()
+        write_json(self.path, self.report)
 
     def _count(self) -> None:
         """Count the occurrence, once; an entry that is gone from the ledger begins anew."""
@@ -97,8 +88,7 @@ class Tracker:
         self.entry = self.ledger.occurrence(self.remembered, report["fingerprint"], report["occurred_at"], report["id"])
         self.entry["number"] = self.entry["number"] or self.state.get("number")
         self.state["occurrence"] = self.entry["count"]
-        self.ledger.save()
-        self.save()
+        self._save()
 
     # -- a report without an issue of its own
 
@@ -132,14 +122,14 @@ class Tracker:
 
         One of the future was noted before the clock was set back: its time begins now.
         """
-        if float(pending[key]) > self.now():
+        if pending[key] > self.now():
             pending[key] = self.now()
-            self.save()
-        return self.now() >= float(pending[key]) + self.timing.trust_s
+            self._save()
+        return bool(self.now() >= pending[key] + self.api.timing.trust_s)
 
     def _find(self) -> dict[str, Any] | None:
         """Return the defect's issue: an open one if there is any, else the closed one that decides."""
-        known = self.api.issue(int(self.entry["number"])) if self.entry.get("number") else None
+        known = self.api.issue(self.entry["number"]) if self.entry["number"] else None
         if known is not None:
             known = self._follow(known)
             if known["state"] == "open":
@@ -155,9 +145,9 @@ class Tracker:
         return last or known
 
     def _again(self, issue: dict[str, Any]) -> dict[str, Any]:
-        number = int(issue["number"])
+        number = issue["number"]
         self.entry.update(number=number, url=issue["html_url"])
-        self.remembered["newest"] = max(number, int(self.remembered.get("newest") or 0))
+        self.remembered["newest"] = max(number, self.remembered.get("newest") or 0)
         if issue["state"] == "open":
             if self.state.get("reopened") == number:
                 return self._regression(issue)
@@ -168,16 +158,16 @@ class Tracker:
         if reason in ("not_planned", "duplicate"):
             said = "not planned" if reason == "not_planned" else "a duplicate"
             return self._answer("known", issue, f"#{number} was closed as {said}")
-        closed_at = _epoch(issue.get("closed_at"))
-        if closed_at is not None and (_epoch(self.report["occurred_at"]) or self.now()) <= closed_at:
+        closed_at = _epoch(issue["closed_at"])
+        if _epoch(self.report["occurred_at"]) <= closed_at:
             return self._answer("known", issue, f"it happened before #{number} was closed")
-        if issue.get("locked") or (closed_at is not None and self.now() - closed_at > REOPEN_DAYS * 86400):
+        if issue.get("locked") or self.now() - closed_at > REOPEN_DAYS * 86400:
             return self._create(issue)
         texts = [str(issue.get("body") or ""), *self.api.comments(number)]
         if any(self.report["version_line"] in versions_in(text) for text in texts):
             return self._answer("known", issue, f"#{number} is closed, and this version is reported there already")
         self.state["reopened"] = number
-        self.save()
+        self._save()
         self.api.send("PATCH", f"/issues/{number}", {"state": "open", "state_reason": "reopened"})
         return self._regression(issue)
 
@@ -187,11 +177,11 @@ class Tracker:
 
     def _create(self, old: dict[str, Any] | None = None) -> dict[str, Any]:
         report = self.report
-        if self.ledger.opened_on(self.remembered, day_of(self.now())) >= self.settings.max_new_issues_per_day:
+        if self.remembered["opened"].get(day_of(self.now()), 0) >= self.settings.max_new_issues_per_day:
             return self._overflow()
         sentence = f"{times(self.entry['count'])} on this rig so far"
         if old is not None:
-            sentence += f"; seen before as #{old['number']}, closed on {str(old.get('closed_at') or '')[:10]}"
+            sentence += f"; seen before as #{old['number']}, closed on {old['closed_at'][:10]}"
         text = report["body_public"] if self.api.is_public and report["body_public"] else report["body"]
         return self._created(self._post(report["title"], with_count(text, sentence)), report["fingerprint"])
 
@@ -201,12 +191,11 @@ class Tracker:
         if name != self.report["fingerprint"]:
             self.remembered["overflow"].setdefault(today, {"lines": []}).update(number=issue["number"], url=issue["html_url"])
             return self._answer("created", issue, "more new failures today than are reported singly")
-        self.state.update(number=issue["number"], created_at=now, checks=0, next_try=now + self.timing.settle_s[0])
+        self.state.update(number=issue["number"], created_at=now, checks=0, next_try=now + self.api.timing.settle_s[0])
         self.entry.update(number=issue["number"], url=issue["html_url"], comment_day=today)
         self.remembered["newest"] = issue["number"]
         self.ledger.count_opened(self.remembered, today)
-        self.ledger.save()
-        self.save()
+        self._save()
         return self._answer("created", issue)
 
     def _overflow(self) -> dict[str, Any]:
@@ -225,13 +214,13 @@ class Tracker:
             + f"\n\nVersion: {code(report['version_line'])}\n\nFingerprint: `{name}`\n\n{self._mark}\n"
         )
         self.state["overflow"] = name
-        issue = self.api.issue(int(table["number"])) if table.get("number") else None
+        issue = self.api.issue(table["number"]) if table.get("number") else None
         if issue is None:
             issue = next(iter(self._open_issues(name)), None)
         if issue is None:
             return self._created(self._post(title, text), name)
         self._keep(title, text)
-        self.api.send("PATCH", f"/issues/{issue['number']}", {"body": self._masked(text)})
+        self.api.send("PATCH", f"/issues/{issue['number']}", {"body": text})
         table.update(number=issue["number"], url=issue["html_url"])
         return self._answer("known", issue, "more new failures today than are reported singly")
 
@@ -239,29 +228,26 @@ class Tracker:
 
     def _settle(self, number: int) -> tuple[dict[str, Any] | None, bool]:
         """Look for lower numbers; return the canonical issue's answer if the own one had to go, and whether that is all."""
-        state, waits = self.state, self.timing.settle_s
+        state, timing = self.state, self.api.timing
         listed = self._open_issues(self.report["fingerprint"])
         lower = self._lower(listed, number)
         if lower is not None:
             return self._give_way(number, lower), True
         if self.label and not self.remembered.get("anchor") and not self.remembered.get("labels_dropped"):
             self._set_anchor(number)
-        state["checks"] = int(state.get("checks") or 0) + 1
-        if state["checks"] < len(waits):
-            state["next_try"] = max(float(state["created_at"]) + waits[state["checks"]], self.now() + 1.0)
+        state["checks"] += 1
+        if state["checks"] < len(timing.settle_s):
+            state["next_try"] = max(state["created_at"] + timing.settle_s[state["checks"]], self.now() + 1.0)
             return None, False
+        state["next_try"] = self.now() + timing.resettle_s
         seen = any(issue["number"] == number for issue in listed)
-        if seen or state["checks"] >= len(waits) + self.timing.resettle_times:
-            return None, True
-        own = self.api.issue(number)
-        state["next_try"] = self.now() + self.timing.resettle_s
-        return None, own is None or own["state"] != "open"
+        return None, seen or state["checks"] >= len(timing.settle_s) + timing.resettle_times
 
     def _lower(self, listed: list[dict[str, Any]], number: int) -> dict[str, Any] | None:
         """Return the lowest issue that is older than the own one and still open, asked for itself, since lists lag."""
-        numbers = [int(issue["number"]) for issue in listed if int(issue["number"]) < number]
+        numbers = [issue["number"] for issue in listed if issue["number"] < number]
         if self.state.get("duplicate_of"):
-            numbers.insert(0, int(self.state["duplicate_of"]))
+            numbers.insert(0, self.state["duplicate_of"])
         for candidate in numbers:
             issue = self.api.issue(candidate)
             if issue is not None and issue["state"] == "open" and not issue.get("locked"):
@@ -274,8 +260,8 @@ class Tracker:
         own = self.api.issue(number)
         if own is not None and own["state"] == "open":
             self._comment(number, f"Duplicate of #{lower['number']}\n")
-            # PyGithub's Issue.edit cannot name the other issue, which goes by its id, not its number.
-            content = {"state": "closed", "state_reason": "duplicate", "duplicate_issue_id": lower.get("id")}
+            # The other issue goes by its id, not its number.
+            content = {"state": "closed", "state_reason": "duplicate", "duplicate_issue_id": lower["id"]}
             try:
                 self.api.send("PATCH", f"/issues/{number}", content)
             except RefusedError:
@@ -302,21 +288,17 @@ class Tracker:
     def _keep(self, title: str, text: str) -> None:
         keep_copy(Path(self.report["sent_copy"]), title, text)
 
-    def _masked(self, text: str) -> str:
-        """Return a text without the token, the last guard before it is sent."""
-        return text.replace(self.token, "***") if self.token else text
-
     def _post_once(self, path: str, content: Mapping[str, Any], pending: dict[str, Any], key: str) -> dict[str, Any]:
         """Make a write that must not be made twice: the report on disk has its time in ``pending[key]`` before it begins.
 
         The time goes only when the write certainly did not take place; whoever finds it later must look the write up.
         """
         pending[key] = self.now()
-        self.save()
+        self._save()
         try:
             return self.api.send("POST", path, content)
         except ServerError as problem:
-            if problem.executed is False:
+            if not problem.uncertain:
                 del pending[key]
             raise
 
@@ -326,10 +308,10 @@ class Tracker:
         Raises:
             TransientError: the answer was lost; whether the issue exists must be looked up.
         """
-        title, text, wanted = self._masked(title), self._masked(text), list(self.settings.labels)
+        wanted = list(self.settings.labels)
         self._keep(title, text)
         issue = self._post_once("/issues", {"title": title, "body": text, "labels": wanted}, self.state, "posting_at")
-        if not isinstance(issue.get("number"), int):
+        if "number" not in issue:
             raise TransientError("POST issue: the answer is not an issue")
         missing = set(wanted) - _label_names(issue)
         if missing:
@@ -346,27 +328,18 @@ class Tracker:
                 return
             if not self._trusts(pending, str(number)):
                 raise TransientError(f"the answer to a comment on #{number} was lost; it is being looked up")
-        content = {"body": self._masked(f"{text}\n{self._mark}\n")}
+        content = {"body": f"{text}\n{self._mark}\n"}
         self._post_once(f"/issues/{number}/comments", content, pending, str(number))
 
     def _count_in_comment(self, issue: dict[str, Any], lead: str = "Seen again") -> bool:
         """Add the rig's count, unless this rig said something on this defect today or the issue is full of comments."""
         entry, today = self.entry, day_of(self.now())
-        if entry.get("comment_day") == today or int(entry.get("comments") or 0) >= self.settings.max_comments_per_issue:
+        own = entry.get("comments", 0)
+        if entry["comment_day"] == today or own >= self.settings.max_comments_per_issue or issue["comments"] >= MAX_COMMENTS:
             return False
-        if int(issue.get("comments") or 0) >= MAX_COMMENTS:
-            return False
-        text = occurrence_comment(
-            rig=self.report["rig"],
-            count=int(entry["count"]),
-            first_at=str(entry["first_at"]),
-            last_at=str(entry.get("last_at") or self.report["occurred_at"]),
-            version_line=self.report["version_line"],
-            lead=lead,
-        )
-        self._comment(int(issue["number"]), text)
-        entry["comment_day"] = today
-        entry["comments"] = int(entry.get("comments") or 0) + 1
+        text = occurrence_comment(lead, self.report["rig"], entry, self.report["version_line"])
+        self._comment(issue["number"], text)
+        entry.update(comment_day=today, comments=own + 1)
         self._keep(f"Comment on {issue['html_url']}", text)
         return True
 
@@ -377,17 +350,17 @@ class Tracker:
         refused = []
         for name in self.settings.labels:
             try:
-                label = self.api.label(name)
-                if name == self.label and isinstance(label, dict):
-                    match = _ANCHOR.search(str(label.get("description") or ""))
-                    self.remembered["anchor"] = int(match[1]) if match else self.remembered.get("anchor")
+                match = _ANCHOR.search(self.api.label(name).get("description") or "")
+                if name == self.label and match:
+                    self.remembered["anchor"] = int(match[1])
                 continue
             except GoneError:
                 content = {"name": name, "color": LABEL_COLOUR, "description": LABEL_TEXT}
             try:
                 self.api.send("POST", "/labels", content)
             except RefusedError as problem:
-                if not (isinstance(problem, InvalidError) and "already_exists" in str(problem)):
+                # Another rig may have made it meanwhile.
+                if "already_exists" not in str(problem):
                     refused.append(name)
         if refused:
             self.remembered["labels_dropped"] = True
@@ -395,14 +368,11 @@ class Tracker:
 
     def _set_anchor(self, number: int) -> None:
         """Write the number of the repository's first report into the label's description, where every rig can read it."""
-        self.remembered["anchor"] = number
         try:
             self.api.send("PATCH", f"/labels/{quote(self.label, safe='')}", {"description": f"{LABEL_TEXT}, first: #{number}"})
-        except LimitedError:
-            raise
-        except ServerError:
-            # A token without push right cannot; then only this rig knows the anchor.
-            return
+        except RefusedError:
+            pass  # a token without push right cannot; then only this rig knows the anchor
+        self.remembered["anchor"] = number
 
     # -- lists of issues
 
@@ -423,7 +393,7 @@ class Tracker:
         closed, closed_whole = self._listed("closed", CLOSED_PAGES)
         found = _matching(closed, self.report["fingerprint"])
         if not found and whole and closed_whole:
-            self._check_lists({int(issue["number"]) for issue in (*listed, *closed)})
+            self._check_lists({issue["number"] for issue in (*listed, *closed)})
         return found[::-1]
 
     def _listed(self, state: str, pages: int) -> tuple[Iterable[dict[str, Any]], bool]:
@@ -435,7 +405,7 @@ class Tracker:
             filters += [{"creator": self.api.login}] if self.api.login else []
         for filter_by in filters or [{}]:
             issues, all_of_them = self.api.issues(pages, state=state, **filter_by)
-            found.update({int(issue["number"]): issue for issue in issues})
+            found.update({issue["number"]: issue for issue in issues})
             whole = whole and all_of_them
         return found.values(), whole
 
@@ -443,21 +413,19 @@ class Tracker:
         """Raise TransientError if whole lists lack an issue that must be in them."""
         for key in ("anchor", "newest"):
             number = self.remembered.get(key)
-            if not number or int(number) in numbers:
+            if not number or number in numbers:
                 continue
-            issue = self.api.issue(int(number))
+            issue = self.api.issue(number)
             if issue is not None and self._belongs(issue):
                 raise TransientError(f"the list of issues lacks #{number}, which exists; it cannot be believed now")
             self.remembered[key] = None
-        has_open = int(self.api.facts.get("open_issues_count") or 0) > 0
-        if not numbers and has_open and self.api.get("/issues", state="open", per_page=1) == []:
+        if not numbers and self.api.facts["open_issues_count"] and self.api.lists_nothing():
             raise TransientError("the list of issues is empty although the repository has open ones; it cannot be believed now")
 
     def _belongs(self, issue: Mapping[str, Any]) -> bool:
         if self.label in _label_names(issue):
             return True
-        user = issue.get("user")
-        return bool(self.remembered.get("labels_dropped")) and isinstance(user, dict) and user.get("login") == self.api.login
+        return bool(self.remembered.get("labels_dropped")) and (issue["user"] or {}).get("login") == self.api.login
 
     def _follow(self, issue: dict[str, Any]) -> dict[str, Any]:
         """Return the issue that a closed duplicate stands for; itself when nobody says which."""
@@ -465,7 +433,7 @@ class Tracker:
         for _ in range(MAX_HOPS):
             if issue.get("state") != "closed" or issue.get("state_reason") != "duplicate":
                 return issue
-            texts = [str(issue.get("body") or ""), *self.api.comments(int(issue["number"]))]
+            texts = [str(issue.get("body") or ""), *self.api.comments(issue["number"])]
             match = next(filter(None, map(_DUPLICATE.search, reversed(texts))), None)
             number = int(match[1] or match[2]) if match else None
             target = self.api.issue(number) if number and number not in seen else None
@@ -477,17 +445,12 @@ class Tracker:
 
 
 def _label_names(issue: Mapping[str, Any]) -> set[str]:
-    labels = issue.get("labels")
-    return {str(item.get("name") if isinstance(item, dict) else item) for item in labels} if isinstance(labels, list) else set()
+    return {label["name"] for label in issue["labels"]}
 
 
 def _matching(issues: Iterable[dict[str, Any]], fingerprint: str) -> list[dict[str, Any]]:
     return sorted((issue for issue in issues if fingerprint in fingerprints_in(issue)), key=lambda issue: int(issue["number"]))
 
 
-def _epoch(text: Any) -> float | None:
-    try:
-        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+def _epoch(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -193,7 +193,8 @@ class FakeGithub(Outgoing):
             "archived": self.repo["archived"],
             "has_issues": self.repo["has_issues"],
             "open_issues_count": sum(
-                1 for issue in self.issues.values() if issue["state"] == "open" and issue["created"] <= horizon
+                issue["state"] == "open" and issue["created"] <= horizon and not issue.get("deleted")
+                for issue in self.issues.values()
             ),
             "permissions": {"admin": False, "push": push, "pull": True},
         }

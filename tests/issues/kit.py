@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pytest_openscope.config import GithubIssueSettings
 from pytest_openscope.issues import outbox, sending, worker
 from pytest_openscope.issues.client import Api, Timing
 from pytest_openscope.issues.privacy import Machine
@@ -42,7 +44,7 @@ LEAKY = (
     f"host ALLEN-RIG-417 and allen-rig-417.lab.example, token {TOKEN}, url https://jo:{PASSWORD}@share/x, "
     f"password={PASSWORD} Authorization: Bearer {TOKEN}\n"
 )
-FAST = Timing(write_pace_s=0.0, attempt_s=10.0, request_timeout_s=5)
+FAST = Timing(write_pace_s=0.0, request_timeout_s=5)
 
 
 def watch(server: Outgoing, names: bool = True) -> None:
@@ -120,7 +122,6 @@ class Rig:
         self.token: str | None = TOKEN
         self.sessions = 0
         self.timing = FAST
-        self._apis: dict[tuple[str, str], Api] = {}
 
     def session_folder(self) -> Path:
         self.sessions += 1
@@ -165,8 +166,10 @@ class Rig:
         return reports
 
     def drain(self, deadline_s: float = 5.0) -> sending.Drained:
-        def attempt(path: Path, token: str, limit_s: float) -> dict[str, Any] | None:
-            return worker.attempt(path, self.state, token, self.timing, self._apis, self.clock.now)
+        def attempt(path: Path, settings: GithubIssueSettings, token: str, limit_s: float) -> dict[str, Any] | None:
+            api = Api(settings.api_base_url, settings.repo, token, self.timing)
+            with closing(api):
+                return worker.attempt(path, api, self.clock.now)
 
         return sending.drain(
             self.state,
@@ -175,14 +178,9 @@ class Rig:
             self.answers.append,
             timing=self.timing,
             attempt=attempt,
-            clock=sending.Clock(self.clock.now, self.clock.sleep),
+            now=self.clock.now,
+            sleep=self.clock.sleep,
         )
-
-    def new_process(self) -> None:
-        """Forget what a process would: connections and the repository's facts."""
-        for api in self._apis.values():
-            api.close()
-        self._apis.clear()
 
     @property
     def status(self) -> str:

@@ -60,7 +60,7 @@ def test_a_creation_without_answer_is_looked_up_not_repeated(
     assert answer_of(report)["status"] == "queued"
     run_until_idle([rig], clock)
     assert len(github.issues) == 1
-    assert github.count("POST", ISSUES) == 1, "PyGithub's own retry would make eleven of one 502"
+    assert github.count("POST", ISSUES) == 1
     assert answer_of(report)["status"] == "created"
     assert answer_of(report)["issue_number"] == 1
 
@@ -136,7 +136,7 @@ def test_retry_after_delays_the_outbox(status: int, rig: Rig, github: FakeGithub
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_an_outage_that_names_its_end_is_waited_for(form: str, rig: Rig, github: FakeGithub, clock: SimClock) -> None:
-    after = "1800" if form == "seconds" else formatdate(clock.now() + 1800, usegmt=True)
+    after = "1800" if form == "seconds" else formatdate(time.time() + 1800, usegmt=True)
     github.fault(**CREATE, status=503, headers={"Retry-After": after}, after=True)
     rig.fail()
     rig.drain()
@@ -147,9 +147,7 @@ def test_an_outage_that_names_its_end_is_waited_for(form: str, rig: Rig, github:
     assert rig.status == "created"
 
 
-@pytest.mark.parametrize(
-    ("after", "wait_s"), [("soon", 60.0), ("-5", 1.0), ("nan", 1.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0)]
-)
+@pytest.mark.parametrize(("after", "wait_s"), [("soon", 60.0), ("0", 1.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0)])
 def test_any_retry_after_is_understood(after: str, wait_s: float, rig: Rig, github: FakeGithub, clock: SimClock) -> None:
     github.fault(**CREATE, status=429, headers={"Retry-After": after})
     rig.fail()
@@ -158,7 +156,7 @@ def test_any_retry_after_is_understood(after: str, wait_s: float, rig: Rig, gith
 
 
 def test_primary_rate_limit_waits_for_its_reset(rig: Rig, github: FakeGithub, clock: SimClock) -> None:
-    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(clock.now() + 1800))}
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(time.time() + 1800))}
     github.fault(path="/repos/lab/rigs$", status=403, headers=headers, content={"message": "API rate limit exceeded"})
     rig.fail()
     rig.drain()
@@ -327,7 +325,7 @@ def real(make_rig: Callable[..., Rig]) -> Iterator[tuple[FakeGithub, Callable[..
     server.close()
 
 
-QUICK = Timing(write_pace_s=0.0, attempt_s=20.0, settle_s=(0.2, 0.4), trust_s=1.0, retry_s=(0.3, 1.0))
+QUICK = Timing(write_pace_s=0.0, settle_s=(0.2, 0.4), trust_s=1.0, retry_s=(0.3, 1.0))
 
 
 def really_drain(rig: Rig, deadline_s: float, timing: Timing = QUICK, **more: Any) -> Drained:
@@ -489,11 +487,11 @@ def test_a_server_that_is_not_there_is_named_with_the_cause_in_words() -> None:
         unused.bind(("127.0.0.1", 0))
         server = f"127.0.0.1:{unused.getsockname()[1]}"
     api = Api(f"http://{server}", REPO, TOKEN, Timing(request_timeout_s=5))
-    for ask in (lambda: api.facts, lambda: api.request("GET", "/user")):
+    for ask in (lambda: api.facts, lambda: api.request("GET", "/user", dict)):
         with pytest.raises(TransientError) as caught:
             ask()
         assert str(caught.value) == f"{server} cannot be reached: connection refused"
-        assert caught.value.executed is False
+        assert not caught.value.uncertain
     api.close()
 
 
@@ -505,11 +503,11 @@ def test_a_dead_proxy_is_named_as_the_proxy(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(f"{scheme}_proxy", f"http://ada:hunter2@{proxy}")
         api = Api(f"{scheme}://api.github.example", REPO, TOKEN, Timing(request_timeout_s=5))
         with pytest.raises(TransientError) as caught:
-            api.request("GET", "/user")
+            api.request("GET", "/user", dict)
         told = str(caught.value)
         assert told.startswith(f"the proxy {proxy} (of this PC's settings), through which api.github.example is asked, ")
         assert told.endswith("cannot be reached: connection refused")
-        assert caught.value.executed is False
+        assert not caught.value.uncertain
         api.close()
 
 
@@ -527,7 +525,7 @@ def test_a_server_that_hangs_up_or_stays_silent_is_told_apart(github: FakeGithub
     for how, words in (("cut", "connection closed"), ("hang", "timed out")):
         github.fault(how=how, path="/user")
         with pytest.raises(TransientError) as caught:
-            api.request("GET", "/user")
+            api.request("GET", "/user", dict)
         assert words in str(caught.value) or "cut off" in str(caught.value)
         assert "object at" not in str(caught.value)
     api.close()

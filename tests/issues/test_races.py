@@ -85,7 +85,7 @@ def test_repeats_from_many_rigs_over_ten_days(
 def test_real_time_sixteen_senders_with_a_lagging_list(make_rig: Callable[..., Rig], clock: SimClock) -> None:
     server = FakeGithub(time.time)
     server.list_lag_s = 4.0
-    timing = Timing(write_pace_s=0.0, settle_s=(6.0, 12.0), trust_s=12.0, attempt_s=60.0)
+    timing = Timing(write_pace_s=0.0, settle_s=(6.0, 12.0), trust_s=12.0)
     try:
         rigs = [make_rig(f"rig-{number:02}", api_base_url=server.base_url, timeout_s=60.0) for number in range(16)]
         for rig in rigs:

@@ -135,7 +135,10 @@ def test_only_the_ledger_and_the_issue_itself_are_read_for_a_known_defect(
     github.requests.clear()
     rig.fail()
     rig.drain()
-    assert [(request.verb, request.path) for request in github.requests] == [("GET", "/repos/lab/rigs/issues/1")]
+    assert [(request.verb, request.path) for request in github.requests] == [
+        ("GET", "/repos/lab/rigs"),
+        ("GET", "/repos/lab/rigs/issues/1"),
+    ]
 
 
 @pytest.mark.parametrize("edited", ["title", "body"])
@@ -220,7 +223,6 @@ def test_long_closed_or_locked_gets_a_new_issue_with_a_link(case: str, rig: Rig,
     created(rig, clock)
     github.set_state(1, "closed", "completed", locked=case == "locked")
     clock.advance(31 * DAY if case == "old" else DAY)
-    rig.new_process()
     rig.fail(version="new")
     run_until_idle([rig], clock)
     assert rig.answers[-1]["status"] == "created"

@@ -182,6 +182,7 @@ def test_reproduction_offers_a_dry_run() -> None:
 
 
 def test_comment_tells_count_times_version() -> None:
-    comment = text.occurrence_comment(rig="rig-a", count=3, first_at="t1", last_at="t2", version_line="v 1")
+    entry = {"count": 3, "first_at": "t1", "last_at": "t2"}
+    comment = text.occurrence_comment("Seen again", "rig-a", entry, "v 1")
     assert "Seen again on rig `rig-a`: 3 times on this rig so far, first at `t1`, last at `t2`." in comment
     assert text.versions_in(comment) == {"v 1"}
