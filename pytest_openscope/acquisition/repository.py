@@ -29,7 +29,7 @@ Parameters = Mapping[str, Any]
 _DEFAULT = "main"
 _TIMEOUT_S = 600.0
 _HEX = re.compile(r"[0-9a-f]{7,64}")
-_FULL = (40, 64)
+_FULL_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 #: What no branch, tag or commit may hold (git-check-ref-format).
 _NO_REFERENCE = re.compile(r"^-|[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|/$|\.lock$|^$")
 _LISTED = 40
@@ -131,17 +131,16 @@ def repository_of(
         return None, []
     mistakes = []
     folder = repository_folder(parameters)
+    wanted = str(parameters.get("repository_commit_hash") or _DEFAULT).strip()
     if folder is None:
         remedy = "give the folder that holds, or gets, the repository's folder"
         mistakes.append(Mistake(where, "is missing: repository_url needs a place", remedy, "local_repository_path"))
-    wanted = str(parameters.get("repository_commit_hash") or _DEFAULT).strip()
     if _NO_REFERENCE.search(wanted):
         problem = f"{wanted!r} is no commit, tag or branch"
         mistakes.append(Mistake(where, problem, "give a full hash, or the name of a tag or branch", "repository_commit_hash"))
     if url.startswith("-"):
-        mistakes.append(
-            Mistake(where, f"{mask_text(url, secrets)!r} is no address of a repository", "mend it", "repository_url")
-        )
+        problem = f"{mask_text(url, secrets)!r} is no address of a repository"
+        mistakes.append(Mistake(where, problem, "mend it", "repository_url"))
     if mistakes or folder is None:
         return None, mistakes
     clean, user, password = _without_credentials(url)
@@ -152,7 +151,7 @@ def repository_of(
     found = Repository(
         clean,
         cwd / folder,
-        wanted.lower() if _HEX.fullmatch(wanted.lower()) and len(wanted) in _FULL else wanted,
+        wanted.lower() if _FULL_HASH.fullmatch(wanted.lower()) else wanted,
         _TIMEOUT_S if timeout_s is None else float(timeout_s),
         unquote(user),
         unquote(password),
@@ -190,7 +189,8 @@ def examine(repository: Repository, git: Git | None = None) -> WorkTree:
     folder = repository.folder
     try:
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-            _find_git(git, folder)
+            # Without git it could not be cloned.
+            git(next(parent for parent in folder.parents if parent.is_dir()), "version")
             return WorkTree()
     except OSError as error:
         raise _error("local_repository_path", f"{folder} cannot be read: {error.strerror or error}", "mend it") from error
@@ -210,13 +210,13 @@ def examine(repository: Repository, git: Git | None = None) -> WorkTree:
     commit = _known_here(git, folder, repository.wanted)
     origin = git.answers(folder, "config", "--get", "remote.origin.url") or ""
     pinned = commit is not None and commit.startswith(repository.wanted)
-    if origin and not _same(origin, repository.url) and not pinned:
+    if origin and _plain(origin) != _plain(repository.url) and not pinned:
         problem = f"{folder} is a clone of {git.mask(origin)}, not of {repository.url}"
         raise _error("local_repository_path", problem, _ELSEWHERE)
     return WorkTree(
         exists=True,
-        head=git.answers(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}"),
-        branch=git.answers(folder, "symbolic-ref", "--quiet", "--short", "HEAD"),
+        head=_commit(git, folder, "HEAD"),
+        branch=_branch(git, folder),
         commit=commit,
         changes=local_changes(git, folder),
         missing_submodules=_missing_submodules(git, folder),
@@ -230,26 +230,30 @@ def _error(key: str, problem: str, remedy: str) -> RepositoryError:
     return RepositoryError([Mistake("repository", problem, remedy, key)])
 
 
-def _find_git(git: Git, folder: Path) -> None:
-    place = next(parent for parent in folder.parents if parent.is_dir())
-    git(place, "version")
+def _commit(git: Git, folder: Path, name: str) -> str | None:
+    """Return the commit that a name stands for, if it is here."""
+    return git.answers(folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
+
+def _branch(git: Git, folder: Path) -> str | None:
+    return git.answers(folder, "symbolic-ref", "--quiet", "--short", "HEAD")
+
+
+def _submodules(git: Git, folder: Path) -> list[str]:
+    listed = git(folder, "ls-files", "--stage", "-z").split("\0")
+    return [entry.partition("\t")[2] for entry in listed if entry.startswith("160000 ")]
 
 
 def _known_here(git: Git, folder: Path, wanted: str) -> str | None:
     """Return the commit when it is here for sure: a branch is where its remote says, so it is not."""
-    if _HEX.fullmatch(wanted) and len(wanted) in _FULL:
-        return git.answers(folder, "rev-parse", "--verify", "--quiet", f"{wanted}^{{commit}}")
-    tag = git.answers(folder, "rev-parse", "--verify", "--quiet", f"refs/tags/{wanted}^{{commit}}")
+    if _FULL_HASH.fullmatch(wanted):
+        return _commit(git, folder, wanted)
+    tag = _commit(git, folder, f"refs/tags/{wanted}")
     if tag is not None or not _HEX.fullmatch(wanted.lower()):
         return tag
-    for place in ("refs/remotes/origin", "refs/heads"):
-        if git.answers(folder, "rev-parse", "--verify", "--quiet", f"{place}/{wanted}") is not None:
-            return None
-    return git.answers(folder, "rev-parse", "--verify", "--quiet", f"{wanted.lower()}^{{commit}}")
-
-
-def _same(one: str, other: str) -> bool:
-    return _plain(one) == _plain(other)
+    if any(_commit(git, folder, f"{place}/{wanted}") for place in ("refs/remotes/origin", "refs/heads")):
+        return None
+    return _commit(git, folder, wanted.lower())
 
 
 def _plain(url: str) -> str:
@@ -284,7 +288,8 @@ def local_changes(git: Git, folder: Path, timeout_s: float = 60.0) -> tuple[Chan
         if kind == "modified" and (folder / path / ".git").exists():
             inner = local_changes(git, folder / path, timeout_s)
             changes += [Change(one.kind, f"{_shown(path)}/{one.path}") for one in inner]
-            if _moved(git, folder, path):
+            recorded = git.answers(folder, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
+            if _commit(git, folder / path, "HEAD") != recorded:
                 changes.append(Change("other commit in submodule", _shown(path)))
             continue
         changes.append(Change(kind, _shown(path)))
@@ -304,11 +309,6 @@ def _is_old_submodule(place: Path, modules: Path) -> bool:
     return text.startswith("gitdir:") and (place / text[7:].strip()).resolve().is_relative_to(modules.resolve())
 
 
-def _moved(git: Git, folder: Path, path: str) -> bool:
-    recorded = git.answers(folder, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
-    return git.answers(folder / path, "rev-parse", "--verify", "--quiet", "HEAD") != recorded
-
-
 def _shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -320,32 +320,24 @@ def _missing_submodules(git: Git, folder: Path) -> tuple[str, ...]:
     return tuple(line[1:].split(" ", 1)[1] for line in listed.splitlines() if line.startswith("-"))
 
 
-def describe_changes(folder: Path, changes: Iterable[Change]) -> str:
-    """Return what a person must know of local changes, a file a line."""
-    lines = [f"\n    {change}" for change in changes]
-    more = f"\n    and {len(lines) - _LISTED} more (git status)" if len(lines) > _LISTED else ""
-    many = f"{len(lines)} local changes" if len(lines) > 1 else "a local change"
-    return f"{folder} has {many}, which no commit describes:{''.join(lines[:_LISTED])}{more}"
-
-
 def check_repository(repository: Repository, tree: WorkTree, allow_dirty: bool, where: str) -> list[Mistake]:
     """Return what keeps the session from checking its commit out, as far as that is known before it begins."""
     if not tree.changes:
         return []
     if not allow_dirty:
         remedy = "commit, stash or remove them, or give --allow-dirty, which leaves them and records them in the session folder"
-        problem = f"{describe_changes(repository.folder, tree.changes)}\n "
+        lines = [f"\n    {change}" for change in tree.changes]
+        many = f"{len(lines)} local changes" if len(lines) > 1 else "a local change"
+        more = f"\n    and {len(lines) - _LISTED} more (git status)" if len(lines) > _LISTED else ""
+        problem = f"{repository.folder} has {many}, which no commit describes:{''.join(lines[:_LISTED])}{more}\n "
         return [Mistake(where, problem, remedy, "local_repository_path")]
     if tree.commit is None or tree.head is None or tree.commit == tree.head:
         return []
     git = repository.git()
-    differs = {
-        _shown(path) for path in git(repository.folder, "diff", "--name-only", "-z", tree.head, tree.commit).split("\0") if path
-    }
-    hit = [change for change in tree.changes if change.path in differs]
-    if not hit:
+    differing = git(repository.folder, "diff", "--name-only", "-z", tree.head, tree.commit).split("\0")
+    names = ", ".join(str(change) for change in tree.changes if change.path in map(_shown, differing))
+    if not names:
         return []
-    names = ", ".join(str(change) for change in hit)
     problem = f"{repository.folder}: the checkout of {repository.wanted} would overwrite local changes: {names}"
     return [Mistake(where, problem, "commit or stash them", "local_repository_path")]
 
@@ -394,9 +386,8 @@ def check_out(
         RepositoryError: it cannot be done; nothing that was there is lost.
         GitFailed: git failed, took too long or was stopped.
     """
-    checkout = _Checkout(
-        repository, repository.git(say=say, stopped=stopped), allow_dirty, user or str(os.getpid()), say, announce, confirm
-    )
+    git = repository.git(say=say, stopped=stopped)
+    checkout = _Checkout(repository, git, allow_dirty, user or str(os.getpid()), say, announce, confirm)
     try:
         repository.folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(repository.folder.parent / f".{repository.folder.name}.openscope.lock")
@@ -417,20 +408,18 @@ def _acquire(lock: FileLock, timeout_s: float, stopped: Callable[[], bool]) -> b
     return True
 
 
+@dataclass
 class _Checkout:
-    def __init__(
-        self,
-        repository: Repository,
-        git: Git,
-        allow_dirty: bool,
-        user: str,
-        say: Callable[[str], None],
-        announce: Callable[[str], None],
-        confirm: Callable[[str], bool],
-    ) -> None:
-        self.repository, self.git, self.allow_dirty, self.user = repository, git, allow_dirty, user
-        self.say, self.announce, self.confirm = say, announce, confirm
-        self.folder = repository.folder
+    repository: Repository
+    git: Git
+    allow_dirty: bool
+    user: str
+    say: Callable[[str], None]
+    announce: Callable[[str], None]
+    confirm: Callable[[str], bool]
+
+    def __post_init__(self) -> None:
+        self.folder = self.repository.folder
         self.users = self.folder.parent / f".{self.folder.name}.openscope.in-use"
         self.done: list[str] = []
 
@@ -439,12 +428,14 @@ class _Checkout:
         if not tree.exists:
             commit = self._clone()
         else:
-            self._refuse(tree)
-            commit = tree.commit or self._fetch(tree)
+            mistakes = check_repository(self.repository, tree, self.allow_dirty, "repository")
+            if mistakes:
+                raise RepositoryError(mistakes)
+            commit = tree.commit or self._fetch()
             if tree.head != commit:
                 self._refuse_beside_others(commit)
                 self._move(tree, commit)
-            self._submodules(self.folder, tree.changes)
+            self._update_submodules(self.folder, tree.changes)
         head = self.git(self.folder, "rev-parse", "HEAD").strip()
         if head != commit:
             raise _error("repository_commit_hash", f"{self.folder} is at {head}, not at {commit}", "look at it with git status")
@@ -481,11 +472,6 @@ class _Checkout:
         self._tell(text)
         self.announce(text)
 
-    def _refuse(self, tree: WorkTree) -> None:
-        mistakes = check_repository(self.repository, tree, self.allow_dirty, "repository")
-        if mistakes:
-            raise RepositoryError(mistakes)
-
     def _clone(self) -> str:
         """Clone beside the final place, which then appears whole; what a killed clone left is removed."""
         repository, parent, stem = self.repository, self.folder.parent, f".{self.folder.name}.openscope-clone-"
@@ -497,11 +483,12 @@ class _Checkout:
         try:
             self._long(parent, "clone", "--no-checkout", "--progress", *_LONG_PATHS, "--", repository.url, place.name)
             commit = self._resolve(place)
-            branch = self.git.answers(place, "symbolic-ref", "--quiet", "--short", "HEAD")
-            at_branch = branch == repository.wanted and self.git.answers(place, "rev-parse", "HEAD") == commit
-            self._long(place, "checkout", *(("--quiet", branch or "") if at_branch else ("--detach", commit)))
-            self._submodules(place, ())
-            _rename(place, self.folder)
+            at_branch = _branch(self.git, place) == repository.wanted and _commit(self.git, place, "HEAD") == commit
+            self._long(place, "checkout", *(("--quiet", repository.wanted) if at_branch else ("--detach", commit)))
+            self._update_submodules(place, ())
+            with suppress(OSError):
+                self.folder.rmdir()  # an empty one may be there
+            patiently(partial(place.rename, self.folder))
         except BaseException:
             with suppress(OSError):
                 remove_tree(place)
@@ -509,20 +496,17 @@ class _Checkout:
         self._tell(f"checked out {commit} ({repository.wanted})")
         return commit
 
-    def _fetch(self, tree: WorkTree) -> str:
-        repository, folder = self.repository, self.folder
-        self._begin(f"fetching {repository.wanted} from {repository.url}")
-        url, wanted = repository.url, repository.wanted
+    def _fetch(self) -> str:
+        folder, url, wanted = self.folder, self.repository.url, self.repository.wanted
+        self._begin(f"fetching {wanted} from {url}")
         try:
             self._long(folder, "fetch", "--progress", "--", url, "+refs/heads/*:refs/remotes/origin/*")
             with suppress(RepositoryError):
                 return self._resolve(folder)
-            if _HEX.fullmatch(wanted):
-                with suppress(GitFailed):
-                    self._long(folder, "fetch", "--", url, wanted)
-            else:
-                with suppress(GitFailed):
-                    self._long(folder, "fetch", "--", url, f"refs/tags/{wanted}:refs/tags/{wanted}")
+            with suppress(GitFailed):
+                self._long(
+                    folder, "fetch", "--", url, wanted if _HEX.fullmatch(wanted) else f"refs/tags/{wanted}:refs/tags/{wanted}"
+                )
         except GitFailed as failure:
             if failure.kind in ("stopped", "missing"):
                 raise
@@ -532,7 +516,7 @@ class _Checkout:
     def _go_on_without(self, failure: GitFailed) -> str:
         """Return the commit of a branch as it is here, if the operator wants that; nothing falls back in silence."""
         wanted, git = self.repository.wanted, self.git
-        here = git.answers(self.folder, "rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{wanted}^{{commit}}")
+        here = _commit(git, self.folder, f"refs/remotes/origin/{wanted}")
         if here is None:
             raise failure
         date = git.answers(self.folder, "log", "-1", "--format=%cd, %s", "--date=iso", here)
@@ -550,12 +534,11 @@ class _Checkout:
             RepositoryError: the remote has nothing of that name.
         """
         wanted, git = self.repository.wanted, self.git
-        for reference in (
-            f"refs/remotes/origin/{wanted}",
-            f"refs/tags/{wanted}",
-            wanted if _HEX.fullmatch(wanted.lower()) else "",
-        ):
-            if reference and (found := git.answers(folder, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")):
+        references = [f"refs/remotes/origin/{wanted}", f"refs/tags/{wanted}"]
+        if _HEX.fullmatch(wanted.lower()):
+            references.append(wanted)
+        for reference in references:
+            if found := _commit(git, folder, reference):
                 return found
         listed = git(folder, "for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags", "refs/remotes/origin").splitlines()
         names = [name.removeprefix("origin/") for name in listed if name != "origin/HEAD"]
@@ -567,13 +550,14 @@ class _Checkout:
     def _move(self, tree: WorkTree, commit: str) -> None:
         git, folder, wanted = self.git, self.folder, self.repository.wanted
         self._keep_commits(folder, tree.branch)
-        local = git.answers(folder, "rev-parse", "--verify", "--quiet", f"refs/heads/{wanted}^{{commit}}")
-        remote = git.answers(folder, "rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{wanted}^{{commit}}")
-        behind = local is not None and remote == commit and _is_ancestor(git, folder, local, commit)
+        local = _commit(git, folder, f"refs/heads/{wanted}")
+        if local is not None and _commit(git, folder, f"refs/remotes/origin/{wanted}") != commit:
+            local = None
+        behind = local is not None and git.answers(folder, "merge-base", "--is-ancestor", local, commit) is not None
         if behind and tree.branch in (wanted, None):
             self._long(folder, "checkout", "--no-track", "-B", wanted, commit)
         else:
-            if local is not None and remote == commit:
+            if local is not None:
                 self.say(f"the local branch {wanted} is left as it is: {local}")
             self._long(folder, "checkout", "--detach", commit)
         self._tell(f"checked out {commit} ({wanted}); before it was {tree.head}{f' ({tree.branch})' if tree.branch else ''}")
@@ -581,27 +565,23 @@ class _Checkout:
     def _keep_commits(self, folder: Path, branch: str | None) -> None:
         """Give a branch to commits that nothing but HEAD holds: git would remove them some weeks after they are left."""
         git = self.git
-        head = git.answers(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        if branch is not None or head is None:
-            return
-        if git.answers(folder, "for-each-ref", "--count=1", "--contains", head, "--format=x"):
+        head = _commit(git, folder, "HEAD")
+        if branch or not head or git.answers(folder, "for-each-ref", "--count=1", "--contains", head, "--format=x"):
             return
         name = f"openscope-kept-{head[:12]}"
         git(folder, "branch", name, head)
         self._tell(f"{folder}: commit {head} was on no branch; it is kept as {name}")
 
-    def _submodules(self, folder: Path, changes: tuple[Change, ...]) -> None:
+    def _update_submodules(self, folder: Path, changes: tuple[Change, ...]) -> None:
         """Bring submodules to the commits that are recorded; those that somebody has changed stay as they are."""
         if not (folder / ".gitmodules").exists():
             return
-        listed = (self.git.answers(folder, "ls-files", "--stage", "-z") or "").split("\0")
-        paths = [entry.partition("\t")[2] for entry in listed if entry.startswith("160000 ")]
-        changed = [change.path for change in changes]
-        free = [path for path in paths if not any(one == _shown(path) or one.startswith(f"{_shown(path)}/") for one in changed)]
+        changed = [f"{change.path}/" for change in changes]
+        paths = _submodules(self.git, folder)
+        free = [path for path in paths if not any(one.startswith(f"{_shown(path)}/") for one in changed)]
         for path in free:
             if (folder / path / ".git").exists():
-                branch = self.git.answers(folder / path, "symbolic-ref", "--quiet", "--short", "HEAD")
-                self._keep_commits(folder / path, branch)
+                self._keep_commits(folder / path, _branch(self.git, folder / path))
         if free:
             self._long(folder, "submodule", "update", "--init", "--recursive", "--progress", "--", *free)
 
@@ -610,17 +590,6 @@ class _Checkout:
 
 
 _LONG_PATHS = ("--config", "core.longpaths=true") if sys.platform == "win32" else ()
-
-
-def _is_ancestor(git: Git, folder: Path, one: str, other: str) -> bool:
-    return git.answers(folder, "merge-base", "--is-ancestor", one, other) is not None
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename a folder; what is at its place may be an empty one."""
-    with suppress(OSError):
-        target.rmdir()
-    patiently(partial(source.rename, target))
 
 
 def changes_as_diff(repository: Repository) -> tuple[bytes, list[str]]:
@@ -648,9 +617,8 @@ def _diff(git: Git, folder: Path, prefix: str, timeout_s: float) -> tuple[bytes,
         # git says 1 for "they differ".
         arguments = ("diff", "--binary", "--no-color", "--no-ext-diff", *prefixes, "--no-index", "--", os.devnull, path)
         parts.append(git.output(folder, *arguments))
-    for entry in git(folder, "ls-files", "--stage", "-z").split("\0"):
-        path = entry.partition("\t")[2]
-        if entry.startswith("160000 ") and (folder / path / ".git").exists():
+    for path in _submodules(git, folder):
+        if (folder / path / ".git").exists():
             inner, more = _diff(git, folder / path, f"{prefix}{path}/", timeout_s)
             parts.append(os.fsdecode(inner))
             large += more
