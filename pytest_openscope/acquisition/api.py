@@ -104,7 +104,8 @@ class Acquisition:
             AcquisitionTimeout: it ran for too long.
         """
         __tracebackhide__ = True
-        return _finish(self._start(self._spec(command, timeout_s, cwd, env, name, settings)), check)
+        settings.update(timeout_s=timeout_s, cwd=cwd, env=env, name=name)
+        return _finish(self._start(self._spec(command, settings)), check)
 
     def start(
         self,
@@ -125,7 +126,8 @@ class Acquisition:
             AcquisitionFailed: see :meth:`run`, for the arguments too.
         """
         __tracebackhide__ = True
-        return self._start(self._spec(command, timeout_s, cwd, env, name, settings))
+        settings.update(timeout_s=timeout_s, cwd=cwd, env=env, name=name)
+        return self._start(self._spec(command, settings))
 
     #: The same, named for a block: ``with acquisition.running(command=[...]) as camera:``.
     running = start
@@ -196,14 +198,7 @@ class Acquisition:
             return described(given)
         settings = dict(given)
         background = settings.pop("background", False) is True
-        spec = self._spec(
-            settings.pop("command", ()),
-            settings.pop("timeout_s", None),
-            settings.pop("cwd", None),
-            settings.pop("env", None),
-            settings.pop("name", None),
-            settings,
-        )
+        spec = self._spec(settings.pop("command", ()), settings)
         return Member(Given(spec), spec.name, background)
 
     def _run_together(self, given: Sequence[Described | Member], stop_order: Sequence[str]) -> list[AcquisitionFacts | None]:
@@ -258,25 +253,18 @@ class Acquisition:
         for run in self.active:
             run.postpone(seconds)
 
-    def _spec(
-        self,
-        command: Command,
-        timeout_s: float | None,
-        cwd: str | os.PathLike[str] | None,
-        env: Mapping[str, str | None] | None,
-        name: str | None,
-        settings: Mapping[str, Any],
-    ) -> AcquisitionSpec:
+    def _spec(self, command: Command, settings: Mapping[str, Any]) -> AcquisitionSpec:
+        """Return the spec of a command; ``timeout_s``, ``cwd``, ``env`` and ``name`` of None count as not given."""
         parts = split_command(command)
-        own: dict[str, Any] = {"command": parts, **settings}
-        if timeout_s is not None:
-            own["timeout_s"] = timeout_s
-        if cwd is not None:
-            own["cwd"] = Path(cwd)
-        if env is not None:
-            own["env"] = {**self.defaults.env, **env}
-        own["name"] = name or name_of_command(parts) or self.defaults.name
-        return replace(self.defaults, **own)
+        own = dict(settings)
+        for key in ("timeout_s", "cwd", "env", "name"):
+            if own.get(key) is None:
+                own.pop(key, None)
+        if "cwd" in own:
+            own["cwd"] = Path(own["cwd"])
+        own["env"] = {**self.defaults.env, **own.get("env", {})}
+        own["name"] = own.get("name") or name_of_command(parts) or self.defaults.name
+        return replace(self.defaults, command=parts, **own)
 
     def _start(self, spec: AcquisitionSpec) -> AcquisitionRun:
         __tracebackhide__ = True

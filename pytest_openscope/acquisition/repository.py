@@ -616,7 +616,7 @@ def _diff(git: Git, folder: Path, prefix: str, timeout_s: float) -> tuple[bytes,
             continue
         # git says 1 for "they differ".
         arguments = ("diff", "--binary", "--no-color", "--no-ext-diff", *prefixes, "--no-index", "--", os.devnull, path)
-        parts.append(git.output(folder, *arguments))
+        parts.append(git(folder, *arguments, good=(0, 1)))
     for path in _submodules(git, folder):
         if (folder / path / ".git").exists():
             inner, more = _diff(git, folder / path, f"{prefix}{path}/", timeout_s)

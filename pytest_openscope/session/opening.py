@@ -20,7 +20,7 @@ from .. import LAUNCHER_FORMAT_VERSION, __version__
 from ..config import source_of
 from ..log import ExactMasker, mask_json, mask_text
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
-from ..system import create_time, keep_apart, remarks, write_atomic, write_holder
+from ..system import create_time, keep_apart, remarks, write_atomic, write_json
 from .as_run import keep_as_run
 from .continuing import link_back
 from .operator import say_at_once
@@ -170,7 +170,9 @@ def _create_folder(session: SessionState, root: Path) -> None:
     session.started, session.started_s = start, time.monotonic()
     if session.rig_lock is not None:
         facts = {"session_uuid": session.folder.name, "pid": os.getpid(), "host": socket.gethostname()}
-        write_holder(session.rig_lock.path.parent / "rig.holder.json", **facts, since=session.record.started)
+        # Best effort: the lock itself is the truth.
+        with contextlib.suppress(OSError):
+            write_json(session.rig_lock.path.parent / "rig.holder.json", {**facts, "since": session.record.started})
     try:
         expanded = configuration.expanded(session.folder.name, session.folder)
     except ConfigurationError as error:

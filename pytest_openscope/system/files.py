@@ -9,10 +9,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 
@@ -99,10 +99,19 @@ def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
     Raises:
         OSError: the disk is full or the folder is not writable; the old content stays and no temporary file is left.
     """
+    with _replacing(path, 0o600 if private else 0o666) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """Lend a temporary file that takes the path's place, whole and on the disk; an existing one's mode stays."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode & 0o777
     try:
-        with open(temporary, "wb", opener=partial(os.open, mode=_mode_of(path, 0o600 if private else 0o666))) as stream:
-            stream.write(data)
+        with open(temporary, "wb", opener=partial(os.open, mode=mode)) as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         replace_file(temporary, path)
@@ -110,13 +119,6 @@ def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
         with contextlib.suppress(OSError):
             remove_file(temporary)
         raise
-
-
-def _mode_of(path: Path, new: int) -> int:
-    try:
-        return path.stat().st_mode & 0o777
-    except OSError:
-        return new
 
 
 def json_bytes(value: Any, default: Callable[[Any], Any] = str) -> bytes:
@@ -206,18 +208,9 @@ def put_back(fd: int, path: Path) -> None:
     """
     if path.exists():
         raise FileExistsError(17, "another file has taken its place", str(path))
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(fd, "rb", closefd=False) as deleted, open(temporary, "wb") as stream:
-            deleted.seek(0)
-            shutil.copyfileobj(deleted, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        replace_file(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            remove_file(temporary)
-        raise
+    with open(fd, "rb", closefd=False) as deleted, _replacing(path, 0o666) as stream:
+        deleted.seek(0)
+        shutil.copyfileobj(deleted, stream)
 
 
 def count_lines(fd: int) -> int:

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from .process_tree import MARK_NAME, ProcessTree, StopPolicy
-from .processes import create_time
+from .processes import create_time, spawn_detached
 
 #: For what needs no network.
 GIT_TIMEOUT_S = 20.0
@@ -81,14 +81,14 @@ class Git:
     stopped: Callable[[], bool] = bool
     say: Callable[[str], None] | None = None
 
-    def __call__(self, folder: Path, *arguments: str, timeout_s: float = GIT_TIMEOUT_S) -> str:
+    def __call__(self, folder: Path, *arguments: str, timeout_s: float = GIT_TIMEOUT_S, good: Collection[int] = (0,)) -> str:
         """Return what git wrote to stdout.
 
         Raises:
-            GitFailed: it did not end well, and in time.
+            GitFailed: it did not end with one of the ``good`` exit codes, and in time.
         """
         returncode, output, said = self._run(folder, arguments, timeout_s)
-        if returncode:
+        if returncode not in good:
             words = "; ".join(_essence(said)) or f"it ended with exit code {returncode}"
             raise GitFailed(f"git {arguments[0]} failed: {words}", "failed", said)
         return output
@@ -102,22 +102,16 @@ class Git:
         returncode, output, _ = self._run(folder, arguments, GIT_TIMEOUT_S)
         return None if returncode else output.rstrip("\r\n")
 
-    def output(self, folder: Path, *arguments: str) -> str:
-        """Return stdout whatever the exit code: some commands say by it what they found.
-
-        Raises:
-            GitFailed: git is not there, or took too long.
-        """
-        return self._run(folder, arguments, GIT_TIMEOUT_S)[1]
-
     def _run(self, folder: Path, arguments: tuple[str, ...], timeout_s: float) -> tuple[int, str, str]:
         settings = [part for setting in (*_SETTINGS, *self.settings) for part in ("-c", setting)]
         # Files, not pipes: a program that git leaves behind can keep a pipe open.
         with tempfile.TemporaryDirectory(prefix="openscope-git-", ignore_cleanup_errors=True) as place:
             out, err = Path(place, "out"), Path(place, "err")
             with out.open("wb") as stdout, err.open("wb") as stderr:
+                streams = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
                 try:
-                    process = _spawn(["git", *settings, *arguments], folder, self._environment(), stdout, stderr)
+                    # No Ctrl-C of the terminal reaches it, and no program of its own finds a terminal to ask on.
+                    process = spawn_detached(["git", *settings, *arguments], cwd=folder, env=self._environment(), **streams)
                 except FileNotFoundError as error:
                     if not folder.is_dir():
                         raise GitFailed(f"{folder} does not exist", "failed") from error
@@ -156,18 +150,6 @@ class Git:
         # Empty programs that ask for passwords keep git from asking with any other.
         quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", "GCM_INTERACTIVE": "never"}
         return {**environment, **quiet, "GIT_OPTIONAL_LOCKS": "0", "LANGUAGE": "en", **self.environment}
-
-
-def _spawn(
-    command: list[str], folder: Path, environment: dict[str, str], stdout: IO[bytes], stderr: IO[bytes]
-) -> subprocess.Popen[bytes]:
-    """Start git where no Ctrl-C of the terminal reaches it and no program of its own finds a terminal to ask on."""
-    options: dict[str, Any] = {"cwd": folder, "env": environment, "stdin": subprocess.DEVNULL}
-    if sys.platform == "win32":
-        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    else:
-        options["start_new_session"] = True
-    return subprocess.Popen(command, stdout=stdout, stderr=stderr, **options)
 
 
 class _Follower:

@@ -7,9 +7,8 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from .files import patiently, write_json
+from .files import patiently
 
 if sys.platform == "win32":
     import msvcrt
@@ -94,23 +93,19 @@ class FileLock:
         if self._fd is not None:
             return True
         fd = patiently(partial(os.open, self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644))
-        taken = False
         try:
             if sys.platform == "win32":
-                taken = try_lock_byte(fd)
+                self._fd = fd if try_lock_byte(fd) else None
             else:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                taken = True
-        except BlockingIOError:
-            return False
-        finally:
-            if not taken:
-                os.close(fd)
-        if taken:
-            self._fd = fd
-            if sys.platform != "win32":
+                self._fd = fd
                 os.register_at_fork(after_in_child=self._forget)
-        return taken
+        except BlockingIOError:
+            pass
+        finally:
+            if self._fd is None:
+                os.close(fd)
+        return self.held
 
     def _forget(self) -> None:
         fd, self._fd = self._fd, None
@@ -130,11 +125,3 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def write_holder(path: Path, **facts: Any) -> None:
-    """Leave a note beside a lock that says who holds it; best effort, the lock itself is the truth."""
-    try:
-        write_json(path, facts)
-    except OSError:
-        return

@@ -1,21 +1,24 @@
-"""Touches disks, shares and servers from a process of its own, which may hang without holding up anybody.
-
-``python -m pytest_openscope.system.probe <name> <json arguments>`` prints one JSON object.
-"""
+"""Touches disks, shares and servers from a process of its own, which may hang without holding up anybody."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .files import remove_file
+from .processes import light_command
 from .surroundings import missing_drive
 
 _BLOCK_BYTES = 1 << 20
@@ -24,11 +27,8 @@ _FAREWELL_S = 0.5
 
 def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
     """Run a probe and return what it found; ``{"error": …}`` when it failed or did not come back in time."""
-    command = [sys.executable, "-m", "pytest_openscope.system.probe", name, json.dumps(arguments)]
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment)
+    command = light_command("pytest_openscope.system.probe", [name, json.dumps(arguments)])
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -38,10 +38,10 @@ def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         _give_up(process)
         raise
     try:
-        answer = json.loads(output)
+        found: dict[str, Any] = json.loads(output)
     except ValueError:
         return {"error": errors.decode("utf-8", "replace").strip()[-500:] or f"the probe ended with {process.returncode}"}
-    return answer if isinstance(answer, dict) else {"error": f"the probe printed {answer!r}"}
+    return found
 
 
 def _give_up(process: subprocess.Popen[bytes]) -> None:
@@ -58,51 +58,40 @@ def _give_up(process: subprocess.Popen[bytes]) -> None:
 
 def folder(path: str) -> dict[str, Any]:
     """Find out whether files can be created in a folder, which is created if need be."""
-    place = Path(path)
-    place.mkdir(parents=True, exist_ok=True)
-    file = place / f".openscope_probe_{uuid.uuid4().hex}"
-    try:
+    with _scratch_file(Path(path)) as file:
         file.write_bytes(b"x")
-    finally:
-        remove_file(file)
     return {}
 
 
 def disk(path: str, size_mb: int, seconds: float) -> dict[str, Any]:
     """Measure free space, write speed and the latency of a synced small write in a folder, which is created if need be."""
-    import shutil
-
-    place = Path(path)
-    place.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"free_gb": shutil.disk_usage(place).free / 1e9}
-    file = place / f".openscope_probe_{uuid.uuid4().hex}"
     block = os.urandom(_BLOCK_BYTES)
-    try:
-        facts["fsync_ms"] = _sync_ms(file)
-        started = time.perf_counter()
-        written = 0
-        with open(file, "wb", buffering=0) as stream:
-            while written < size_mb and time.perf_counter() - started < seconds:
-                stream.write(block)
-                written += 1
-            os.fsync(stream.fileno())
-        facts["write_mb_per_s"] = written * _BLOCK_BYTES / 1e6 / (time.perf_counter() - started)
-        facts["written_mb"] = written
-    finally:
-        remove_file(file)
-    return facts
-
-
-def _sync_ms(file: Path, repeats: int = 9) -> float:
-    """Return the median time of a small write with fsync."""
     times = []
-    with open(file, "wb", buffering=0) as stream:
-        for _ in range(repeats):
+    written = 0
+    with _scratch_file(Path(path)) as file, open(file, "wb", buffering=0) as stream:
+        free_gb = shutil.disk_usage(path).free / 1e9
+        for _ in range(9):
             started = time.perf_counter()
             stream.write(b"x" * 200)
             os.fsync(stream.fileno())
             times.append((time.perf_counter() - started) * 1000)
-    return sorted(times)[repeats // 2]
+        started = time.perf_counter()
+        while written < size_mb and time.perf_counter() - started < seconds:
+            stream.write(block)
+            written += 1
+        os.fsync(stream.fileno())
+        speed = written * _BLOCK_BYTES / 1e6 / (time.perf_counter() - started)
+    return {"free_gb": free_gb, "fsync_ms": statistics.median(times), "write_mb_per_s": speed, "written_mb": written}
+
+
+@contextlib.contextmanager
+def _scratch_file(folder: Path) -> Iterator[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f".openscope_probe_{uuid.uuid4().hex}"
+    try:
+        yield file
+    finally:
+        remove_file(file)
 
 
 def mirror(path: str) -> dict[str, Any]:
@@ -110,9 +99,8 @@ def mirror(path: str) -> dict[str, Any]:
     place = Path(path)
     if not place.is_dir():
         return {"error": missing_drive(place) or f"{place} does not exist or is not reachable"}
-    file = place / f".openscope_probe_{uuid.uuid4().hex}"
     times = []
-    try:
+    with _scratch_file(place) as file:
         for number in range(5):
             before = time.time()
             started = time.perf_counter()
@@ -122,21 +110,15 @@ def mirror(path: str) -> dict[str, Any]:
         stamp = file.stat().st_mtime
         if file.read_bytes() != b"4":
             return {"error": "what was written was not read back"}
-    finally:
-        remove_file(file)
     # Up to two seconds of rounding are usual (FAT, some NAS); within the write the clocks agree.
     skew_s = max(0.0, before - stamp, stamp - after)
-    return {"latency_ms": sorted(times)[2], "clock_skew_s": skew_s}
+    return {"latency_ms": statistics.median(times), "clock_skew_s": skew_s}
 
 
 def github(api_base_url: str, repo: str, token_env: str) -> dict[str, Any]:
     """Ask GitHub what the token may do with the repository; nothing is created."""
-    import urllib.error
-    import urllib.request
-
     headers = {"Accept": "application/vnd.github+json", "User-Agent": "pytest-openscope"}
-    token = os.environ.get(token_env, "")
-    headers["Authorization"] = f"Bearer {token}"
+    headers["Authorization"] = f"Bearer {os.environ.get(token_env, '')}"
     request = urllib.request.Request(f"{api_base_url.rstrip('/')}/repos/{repo}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -166,7 +148,3 @@ def main(arguments: list[str]) -> int:
         answer = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.write(json.dumps(answer))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from ctypes import wintypes
 from pathlib import Path, PurePath, PureWindowsPath
 
 import psutil
-
-if sys.platform == "win32":
-    import ctypes
-    from ctypes import wintypes
 
 _ONE_DRIVES = ("OneDriveCommercial", "OneDriveConsumer", "OneDrive")
 
@@ -32,7 +30,18 @@ def remarks(output_root: Path, state_directory: Path, environ: Mapping[str, str]
             f"this Python is the Microsoft Store's, which keeps its own AppData: no other Python sees {state_directory}, nor"
             " that this rig is in use -> install Python from python.org, or set state_directory to a folder elsewhere"
         )
-    return [*found, *_of_this_process()]
+    number = wintypes.DWORD()
+    if ctypes.windll.kernel32.ProcessIdToSessionId(os.getpid(), ctypes.byref(number)) and number.value == 0:
+        found.append(
+            "this is Windows' session 0 (a service, or a task that runs though nobody is logged on): nobody sees an"
+            " acquisition's windows, and shares have no drive letters -> let the task run only when the user is logged on"
+        )
+    if psutil.Process().nice() in (psutil.BELOW_NORMAL_PRIORITY_CLASS, psutil.IDLE_PRIORITY_CLASS):
+        found.append(
+            "this process has less than normal priority, and acquisitions inherit that (a scheduled task has it unless its"
+            " settings say otherwise) -> set the task's priority to 4"
+        )
+    return found
 
 
 def one_drive_of(path: PurePath, environ: Mapping[str, str]) -> str:
@@ -59,28 +68,3 @@ def missing_drive(path: PurePath) -> str:
 
 def _is_below(path: PurePath, root: str) -> bool:
     return bool(root) and PureWindowsPath(path).is_relative_to(PureWindowsPath(root))
-
-
-def _of_this_process() -> list[str]:
-    found: list[str] = []
-    if sys.platform == "win32":
-        if _windows_session() == 0:
-            found.append(
-                "this is Windows' session 0 (a service, or a task that runs though nobody is logged on): nobody sees an"
-                " acquisition's windows, and shares have no drive letters -> let the task run only when the user is logged on"
-            )
-        if psutil.Process().nice() in (psutil.BELOW_NORMAL_PRIORITY_CLASS, psutil.IDLE_PRIORITY_CLASS):
-            found.append(
-                "this process has less than normal priority, and acquisitions inherit that (a scheduled task has it unless its"
-                " settings say otherwise) -> set the task's priority to 4"
-            )
-    return found
-
-
-if sys.platform == "win32":
-
-    def _windows_session() -> int | None:
-        """Return the number of the log-on session; None where Windows does not tell."""
-        number = wintypes.DWORD()
-        told = ctypes.windll.kernel32.ProcessIdToSessionId(os.getpid(), ctypes.byref(number))
-        return number.value if told else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 if sys.platform == "win32":
@@ -30,10 +31,8 @@ def obeys_control_sequences(fd: int) -> bool:
             return False
     except OSError:
         return False
-    return sys.platform != "win32" or _switch_on(fd)
-
-
-def _switch_on(fd: int) -> bool:
+    if sys.platform != "win32":
+        return True
     virtual_terminal = 0x0004
     mode = _mode(fd)
     return mode is not None and bool(mode & virtual_terminal or _set_mode(fd, mode | virtual_terminal))
@@ -47,48 +46,35 @@ def switch_off_selection() -> Callable[[], None]:
     Source: Microsoft, "SetConsoleMode" (ENABLE_QUICK_EDIT_MODE).
     """
     quick_edit, extended = 0x0040, 0x0080
-    mode = _input_mode()
-    if mode is None or not mode & quick_edit or not _set_input_mode(mode & ~quick_edit | extended):
-        return lambda: None
+    with _console_input() as fd:
+        mode = _mode(fd)
+        if mode is None or not mode & quick_edit or not _set_mode(fd, mode & ~quick_edit | extended):
+            return lambda: None
 
     def undo() -> None:
-        _set_input_mode(mode | extended)
+        with _console_input() as fd:
+            _set_mode(fd, mode | extended)
 
     return undo
 
 
-def _input_mode() -> int | None:
-    """Return the mode of the console's input; None where this process has no console."""
-    fd = _open_input()
-    if fd is None:
-        return None
+@contextlib.contextmanager
+def _console_input() -> Iterator[int]:
+    """Open the console's input itself, since pytest's capture has taken stdin away; -1 where this process has no console."""
     try:
-        return _mode(fd)
-    finally:
-        os.close(fd)
-
-
-def _set_input_mode(mode: int) -> bool:
-    fd = _open_input()
-    if fd is None:
-        return False
-    try:
-        return _set_mode(fd, mode)
-    finally:
-        os.close(fd)
-
-
-def _open_input() -> int | None:
-    """Open the console's input itself: pytest's capture has taken stdin away."""
-    try:
-        return os.open("CONIN$", os.O_RDWR) if sys.platform == "win32" else None
+        fd = os.open("CONIN$", os.O_RDWR) if sys.platform == "win32" else -1
     except OSError:
-        return None
+        fd = -1
+    try:
+        yield fd
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _mode(fd: int) -> int | None:
     """Return the mode of a console's end; None for anything else, and on other systems."""
-    if sys.platform == "win32":
+    if sys.platform == "win32" and fd >= 0:
         mode = ctypes.c_ulong()
         if ctypes.windll.kernel32.GetConsoleMode(ctypes.c_void_p(msvcrt.get_osfhandle(fd)), ctypes.byref(mode)):
             return mode.value
@@ -96,7 +82,7 @@ def _mode(fd: int) -> int | None:
 
 
 def _set_mode(fd: int, mode: int) -> bool:
-    if sys.platform == "win32":
+    if sys.platform == "win32" and fd >= 0:
         handle = ctypes.c_void_p(msvcrt.get_osfhandle(fd))
         return bool(ctypes.windll.kernel32.SetConsoleMode(handle, ctypes.c_ulong(mode)))
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime, timezone
 
 #: Durations as people write them; a plain number is seconds.
@@ -39,7 +40,7 @@ def time_field(at: float) -> str:
 
 def now_iso() -> str:
     """Return the local time as ISO 8601 with microseconds and UTC offset."""
-    return datetime.now(timezone.utc).astimezone().isoformat(timespec="microseconds")
+    return time_field(time.time())
 
 
 def clock(second: int) -> tuple[int, str, str]:

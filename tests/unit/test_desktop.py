@@ -99,8 +99,8 @@ def test_windows_itself_asks_and_is_answered() -> None:
 def fake_console(monkeypatch: pytest.MonkeyPatch, mode: int | None) -> list[int]:
     """Let the console have a mode, None for no console; return the modes that it is given."""
     given: list[int] = []
-    monkeypatch.setattr(terminal, "_input_mode", lambda: given[-1] if given else mode)
-    monkeypatch.setattr(terminal, "_set_input_mode", lambda new: given.append(new) is None)
+    monkeypatch.setattr(terminal, "_mode", lambda fd: given[-1] if given else mode)
+    monkeypatch.setattr(terminal, "_set_mode", lambda fd, new: given.append(new) is None)
     return given
 
 
@@ -123,14 +123,16 @@ def test_what_selects_nothing_is_left_alone(monkeypatch: pytest.MonkeyPatch, mod
 CONSOLE = """
 import sys
 from pytest_openscope.system import terminal
-usual = terminal._input_mode()
-if usual is None:
-    sys.exit(3)
-terminal._set_input_mode(usual | 0x40 | 0x80)
-undo = terminal.switch_off_selection()
-during = terminal._input_mode()
-undo()
-open(sys.argv[1], "w").write(f"{bool(during & 0x40)} {bool(terminal._input_mode() & 0x40)}")
+with terminal._console_input() as fd:
+    usual = terminal._mode(fd)
+    if usual is None:
+        sys.exit(3)
+    terminal._set_mode(fd, usual | 0x40 | 0x80)
+    undo = terminal.switch_off_selection()
+    during = terminal._mode(fd)
+    undo()
+    after = terminal._mode(fd)
+open(sys.argv[1], "w").write(f"{bool(during & 0x40)} {bool(after & 0x40)}")
 """
 
 
