@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from rich.text import Text
 
 from pytest_openscope.log import SessionLog
 from pytest_openscope.views.terminal.content import Picture, Progress, Seen, clean, clock, plain_line, size
-from pytest_openscope.views.terminal.view import _columns
 
 FULL = Seen(
     title="mouse7_2026-01-01_00-00-00",
@@ -31,19 +28,6 @@ FULL = Seen(
     warnings=2,
     facts=["81 GB free", "mirror 1.2 MB behind"],
 )
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a console always has a size there")
-def test_a_terminal_without_a_size_has_80_columns() -> None:
-    import pty
-
-    fds = pty.openpty()
-    try:
-        assert os.get_terminal_size(fds[1]).columns == 0
-        assert _columns(fds[1]) == 80
-    finally:
-        for fd in fds:
-            os.close(fd)
 
 
 @pytest.mark.parametrize("width", [40, 59, 60, 80, 199, 200])

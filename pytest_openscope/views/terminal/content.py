@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 #: What stands for these signs where a terminal shows ASCII only.
 _PLAIN_SIGNS = str.maketrans({"─": "-", "█": "#", "░": ".", "·": "|", "▶": ">", "…": "~"})
@@ -38,15 +39,11 @@ class Progress:
         return passed_s * (1 - share) / share if share and passed_s > 0 else None
 
     def __str__(self) -> str:
-        if self.unit == "bytes":
-            done, total = size(self.done), "" if self.total is None else size(self.total)
-            unit = ""
-        else:
-            done, total = f"{self.done:,.10g}", "" if self.total is None else f"{self.total:,.10g}"
-            unit = f" {self.unit}" if self.unit else ""
-        text = f"{done} of {total}{unit}" if total else f"{done}{unit}"
-        share = self.share
-        return text if share is None else f"{100 * share:.0f} % ({text})"
+        number = size if self.unit == "bytes" else "{:,.10g}".format
+        text = number(self.done) if self.total is None else f"{number(self.done)} of {number(self.total)}"
+        if self.unit != "bytes":
+            text = f"{text} {self.unit}".rstrip()
+        return text if self.share is None else f"{100 * self.share:.0f} % ({text})"
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,7 @@ class Stopping:
     at: float
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A question that waits for the operator. ``since``: a monotonic clock."""
-
-    question: str
-    since: float
-
-
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """What there is to show at a moment; times in seconds."""
 
@@ -82,7 +71,7 @@ class Seen:
     stopping_s: float = 0.0
     errors: int = 0
     warnings: int = 0
-    facts: Sequence[str] = field(default_factory=tuple)
+    facts: Sequence[str] = ()
 
     @property
     def now(self) -> str:
@@ -146,102 +135,70 @@ class Picture:
 
     def lines(self, seen: Seen, width: int) -> list[str]:
         """Return the lines, none wider than ``width``."""
-        from rich.text import Text
-
-        console = self._console(width)
         rows: list[RenderableType] = [
-            self._rule(seen, width),
-            _row(Text(f"▶ {seen.now}", "bold cyan"), Text("" if seen.step_s is None else clock(seen.step_s), "bold")),
+            _rule(seen, width),
+            _row(Text(f"▶ {seen.now}", "bold cyan"), "" if seen.step_s is None else clock(seen.step_s)),
         ]
         if seen.progress is not None:
             rows.append(_bar(seen.progress, width))
         if seen.last_output is not None:
             source, line = seen.last_output
-            rows.append(_row(Text.assemble((f"  {source}: ", "dim"), line), Text("")))
+            rows.append(_row(Text.assemble((f"  {source}: ", "dim"), line)))
         counts = Text.assemble(
             ("  " + _count(seen.errors, "error"), "bold red" if seen.errors else ""),
             " · ",
             (_count(seen.warnings, "warning"), "yellow" if seen.warnings else ""),
             *(part for fact in seen.facts for part in (" · ", fact)),
         )
-        rows.append(_row(counts, Text("")))
+        rows.append(_row(counts))
         if seen.stopping:
-            rows += self._wrapped(console, f"!! {seen.stopping}", f"{clock(seen.stopping_s)} ago")
+            since = f"{clock(seen.stopping_s)} ago"
+            lines = textwrap.wrap(f"!! {seen.stopping}", width - len(since) - 1, max_lines=_MOST_LINES, placeholder=" …")
+            rows += [_row(Text(line, "bold yellow"), "" if number else since) for number, line in enumerate(lines)]
         if seen.waiting:
-            rows.append(
-                _row(
-                    Text(f">> ANSWER NEEDED: {seen.waiting}", "bold reverse"), Text(f"waiting {clock(seen.waiting_s)}", "bold")
-                )
-            )
-        with console.capture() as captured:
-            for row in rows:
-                console.print(row, soft_wrap=False)
-        text = captured.get().removesuffix("\n")
-        return (text.translate(_PLAIN_SIGNS) if self._ascii_only else text).split("\n")
+            rows.append(_row(Text(f">> ANSWER NEEDED: {seen.waiting}", "bold reverse"), f"waiting {clock(seen.waiting_s)}"))
+        return self._drawn(rows, width).split("\n")
 
     def prompt_line(self, text: str, width: int) -> str:
         """Return the line above a question, which rings the bell."""
-        from rich.text import Text
+        return "\a" + self._drawn([Text(text, "bold reverse", no_wrap=True, overflow="ellipsis")], width)
 
-        console = self._console(width)
-        with console.capture() as captured:
-            console.print(Text(text, "bold reverse", no_wrap=True, overflow="ellipsis"))
-        shown = captured.get().removesuffix("\n")
-        return "\a" + (shown.translate(_PLAIN_SIGNS) if self._ascii_only else shown)
-
-    def _console(self, width: int) -> Console:
-        from rich.console import Console
-
-        return Console(
+    def _drawn(self, rows: Iterable[RenderableType], width: int) -> str:
+        console = Console(
             file=io.StringIO(),
             width=width,
             force_terminal=True,
             color_system="standard" if self._colour else None,
             no_color=not self._colour,
             legacy_windows=False,
-            highlight=False,
-            markup=False,
-            emoji=False,
         )
-
-    def _rule(self, seen: Seen, width: int) -> RenderableType:
-        from rich.text import Text
-
-        end = f" session {clock(seen.session_s)} ──"
-        title = Text(f"── openscope · {seen.title} ", no_wrap=True)
-        title.truncate(width - len(end), overflow="ellipsis")
-        return Text(f"{title.plain}{'─' * (width - len(end) - title.cell_len)}{end}", "dim", no_wrap=True)
-
-    @staticmethod
-    def _wrapped(console: Console, text: str, right: str) -> list[RenderableType]:
-        from rich.text import Text
-
-        width = console.width - len(right) - 1
-        lines = list(Text(text, "bold yellow").wrap(console, width))
-        if len(lines) > _MOST_LINES:
-            lines = lines[:_MOST_LINES]
-            lines[-1].truncate(width - 1)
-            lines[-1].append("…")
-        return [_row(line, Text("" if number else right, "bold")) for number, line in enumerate(lines)]
+        with console.capture() as captured:
+            for row in rows:
+                console.print(row)
+        text = captured.get().removesuffix("\n")
+        return text.translate(_PLAIN_SIGNS) if self._ascii_only else text
 
 
-def _row(left: RenderableType, right: RenderableType) -> RenderableType:
-    from rich.table import Table
+def _rule(seen: Seen, width: int) -> Text:
+    end = f" session {clock(seen.session_s)} ──"
+    title = Text(f"── openscope · {seen.title} ", no_wrap=True)
+    title.truncate(width - len(end), overflow="ellipsis")
+    return Text(f"{title.plain}{'─' * (width - len(end) - title.cell_len)}{end}", "dim", no_wrap=True)
 
+
+def _row(left: Text, right: str = "") -> Table:
     row = Table.grid(expand=True, padding=(0, 1))
     row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    row.add_column(justify="right", no_wrap=True)
-    row.add_row(left, right)
+    row.add_column(justify="right", no_wrap=True, style="bold")
+    row.add_row(left, Text(right))
     return row
 
 
-def _bar(progress: Progress, width: int) -> RenderableType:
-    from rich.text import Text
-
+def _bar(progress: Progress, width: int) -> Table:
     left = progress.left_s
     text = f"{progress}{'' if left is None or progress.share == 1 else f', about {clock(left)} left'}"
     if progress.share is None:
-        return _row(Text(f"  {text}"), Text(""))
+        return _row(Text(f"  {text}"))
     columns = max(8, min(40, width - len(text) - 4))
     filled = int(progress.share * columns)
-    return _row(Text.assemble("  ", ("█" * filled, "green"), ("░" * (columns - filled), "dim"), f" {text}"), Text(""))
+    return _row(Text.assemble("  ", ("█" * filled, "green"), ("░" * (columns - filled), "dim"), f" {text}"))

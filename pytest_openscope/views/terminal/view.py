@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...records import SessionRecord, StepRecord
-from ...system import keep_apart, obeys_control_sequences
+from ...system import is_terminal, keep_apart, obeys_control_sequences
 from .area import Area
-from .content import Picture, Progress, Seen, Stopping, Waiting, clean, clock, plain_line, size
+from .content import Picture, Progress, Seen, Stopping, clean, clock, plain_line, size
 
 #: How often the area is drawn; what came in between is left out.
 DRAW_S = 0.5
@@ -64,20 +64,20 @@ class TerminalView:
         self._started = time.monotonic()
         #: Steps that have begun and not ended, the innermost last: a fixture runs within its step.
         self._running: list[tuple[StepRecord, float]] = []
-        self._waiting: Waiting | None = None
+        #: The question that waits for the operator, and since when.
         self._asked = ""
+        self._asked_at: float | None = None
         self._thread: threading.Thread | None = None
         self._wake, self._over = threading.Event(), threading.Event()
         self._broken = False
         self._free: tuple[float, str] = (float("-inf"), "")
         encoding = str(getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
         self._ascii_only = sys.platform != "win32" and encoding not in ("utf8", "utf")
-        self._somebody_looks = _is_terminal(sys.stdout)
+        self._somebody_looks = is_terminal(sys.stdout)
         self._is_terminal = self._somebody_looks and not os.environ.get("CI") and obeys_control_sequences(fd)
         no_colour = os.environ.get("NO_COLOR") or getattr(config.option, "color", "auto") == "no"
         self._picture = Picture(self._is_terminal and not no_colour, self._ascii_only)
-        quiet = config.option.verbose < 0
-        self._plain_steps = not self._is_terminal and not quiet
+        self._plain_steps = not self._is_terminal and config.option.verbose >= 0
 
     # -- what the session calls ----------------------------------------------------------------------------------------
 
@@ -106,16 +106,18 @@ class TerminalView:
     def step_begins(self, step: StepRecord) -> None:
         """A step, or a fixture within one, has begun."""
         self._running.append((step, time.monotonic()))
-        if self._plain_steps and not self._broken and self._session is not None:
-            self._guarded("telling of a step", lambda: self._say(f"{_place(step)} begins"))
+        self._tell(f"{_place(step)} begins")
 
     def step_ended(self, step: StepRecord) -> None:
         """A step has ended; a second call does nothing."""
-        if not any(one is step for one, _ in self._running):
-            return
-        self._running = [entry for entry in self._running if entry[0] is not step]
+        running = [entry for entry in self._running if entry[0] is not step]
+        if len(running) < len(self._running):
+            self._running = running
+            self._tell(_ending(step))
+
+    def _tell(self, text: str) -> None:
         if self._plain_steps and not self._broken and self._session is not None:
-            self._guarded("telling of a step", lambda: self._say(_ending(step)))
+            self._guarded("telling of a step", lambda: self._say(text))
 
     @contextmanager
     def waiting(self, question: str, announced: bool = True) -> Iterator[None]:
@@ -127,7 +129,7 @@ class TerminalView:
         """
         if announced:
             self._asked = clean(question)
-        self._waiting = Waiting(self._asked, time.monotonic())
+        self._asked_at = time.monotonic()
         only_now = self._thread is None and not self._over.is_set()
         if announced:
             self._guarded("announcing a question", self._announce)
@@ -137,7 +139,7 @@ class TerminalView:
         try:
             yield
         finally:
-            self._waiting = None
+            self._asked_at = None
             self._wake.set()
             if only_now and self._session is None:
                 self.end()
@@ -184,33 +186,24 @@ class TerminalView:
 
     def _look(self) -> Seen:
         """Return what there is to show now."""
-        now, session = time.monotonic(), self._session
-        waiting = self._waiting
-        asked = {"waiting": waiting.question, "waiting_s": now - waiting.since} if waiting is not None else {}
+        now, session, asked_at = time.monotonic(), self._session, self._asked_at
+        seen = Seen(session_s=now - self._started)
+        if asked_at is not None:
+            seen.waiting, seen.waiting_s = self._asked, now - asked_at
         if session is None:
-            return Seen("no session yet", doing="asking what it needs", session_s=now - self._started, **asked)  # type: ignore[arg-type]
-        running = self._running[-1:]
-        step, step_s = (_place(running[0][0]), now - running[0][1]) if running else ("", None)
-        stopping, output = session.stopping, session.last_output
-        return Seen(
-            title=clean(session.record.session_uuid) + (" (dry run)" if session.record.dry_run else ""),
-            step=clean(step),
-            step_s=step_s,
-            session_s=now - self._started,
-            doing=session.doing,
-            last_output=(clean(output[0]), self._shown(output[1])) if output is not None else None,
-            progress=session.progress,
-            stopping=stopping.text if stopping is not None else "",
-            stopping_s=now - stopping.at if stopping is not None else 0.0,
-            errors=session.log.errors,
-            warnings=session.log.warnings,
-            facts=self._facts(session, now),
-            **asked,  # type: ignore[arg-type]
-        )
-
-    def _shown(self, line: bytes) -> str:
-        text = line[-2000:].decode("utf-8", "replace")
-        return clean(self._session.log.masked(text) if self._session is not None else text)
+            seen.title, seen.doing = "no session yet", "asking what it needs"
+            return seen
+        seen.title = clean(session.record.session_uuid) + (" (dry run)" if session.record.dry_run else "")
+        seen.doing, seen.progress = session.doing, session.progress
+        for step, begun in self._running[-1:]:
+            seen.step, seen.step_s = clean(_place(step)), now - begun
+        if (stopping := session.stopping) is not None:
+            seen.stopping, seen.stopping_s = stopping.text, now - stopping.at
+        if (output := session.last_output) is not None:
+            seen.last_output = clean(output[0]), clean(session.log.masked(output[1][-2000:].decode("utf-8", "replace")))
+        seen.errors, seen.warnings = session.log.errors, session.log.warnings
+        seen.facts = self._facts(session, now)
+        return seen
 
     def _facts(self, session: Watched, now: float) -> list[str]:
         if now - self._free[0] > _DISK_S:
@@ -229,7 +222,9 @@ class TerminalView:
             return
         at = datetime.now().strftime("%H:%M:%S")
         who = clean(_place(self._running[-1][0])) if self._running else "the session"
-        line = self._picture.prompt_line(f">> ANSWER NEEDED at {at}: {who} waits", max(20, _columns(self._fd) - 1))
+        line = self._picture.prompt_line(
+            f">> ANSWER NEEDED at {at}: {who} waits", max(20, shutil.get_terminal_size().columns - 1)
+        )
         # Capture is suspended while somebody is asked, and this is no output of the step.
         stream.write(f"{line}\n")
         stream.flush()
@@ -243,7 +238,7 @@ class TerminalView:
             reporter.write_line(line)
             reporter.flush()
             return
-        begun = reporter._tw.width_of_current_line > 0 or self._waiting is not None
+        begun = reporter._tw.width_of_current_line > 0 or self._asked_at is not None
         reporter.currentfspath, reporter._tw._current_line = None, ""
         line = f"{chr(10) * begun}{line}\n"
         stream = getattr(reporter._tw, "_file", None)
@@ -260,20 +255,6 @@ class TerminalView:
         manager = self._config.pluginmanager.getplugin("capturemanager")
         capture = getattr(manager, "_global_capturing", None)
         return capture is not None and getattr(capture, "_state", None) == "started"
-
-
-def _is_terminal(stream: Any) -> bool:
-    try:
-        return bool(stream.isatty())
-    except (AttributeError, ValueError, OSError):
-        return False
-
-
-def _columns(fd: int) -> int:
-    try:
-        return os.get_terminal_size(fd).columns or 80  # a terminal that nobody has given a size says 0
-    except OSError:
-        return 80
 
 
 def _place(step: StepRecord) -> str:
