@@ -314,7 +314,7 @@ def _holder(port: int) -> str:
 
 def check_safe_command(name: str, devices: Any) -> CheckResult | None:
     """Return a failure where what makes a device safe once the experiment process has died is missing."""
-    missing = devices.missing_for_safety(name)
+    missing = devices.specs[name].missing_for_safety(devices.rig_dir, program_too=not devices.dry_run)
     if not missing:
         return None
     text = f"its safe_state_command cannot be run: {missing}; the device was not opened"

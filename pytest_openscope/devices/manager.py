@@ -6,13 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..system import Latch
 from .answers import Answers
-from .calls import Call, Watch, make_in_turn, make_side_by_side
+from .calls import Call, Watch
 from .driver_registry import did_you_mean, load
 from .event_loop import EventLoopThread
 from .failures import DeviceFailure, DevicesFailed
@@ -25,6 +24,8 @@ from .spec import DeviceSpec
 
 #: For all devices together, which are read side by side: until then none is made safe.
 _READ_STATES_S = 2.0
+#: What a call gets that begins after the deadline of all: most devices are safe within milliseconds.
+_MOMENT_S = 0.25
 
 
 class Devices(Mapping[str, Any]):
@@ -171,7 +172,11 @@ class Devices(Mapping[str, Any]):
         """Return ``read_state()`` of the open devices, or those named; a failed one gives ``{"error": …}``. Never raises."""
         asked = {name: opened for name, opened in list(self._open.items()) if names is None or name in names}
         calls = {name: Call(f"{name}.read_state", opened.read_state, deadline_s) for name, opened in asked.items()}
-        make_side_by_side(list(calls.values()), deadline_s)
+        deadline = time.monotonic() + deadline_s
+        for call in calls.values():
+            call.start()
+        for call in calls.values():
+            call.wait(deadline - time.monotonic())
         return {
             name: call.result if call.error is None else {"error": f"{type(call.error).__name__}: {call.error}"}
             for name, call in calls.items()
@@ -181,10 +186,6 @@ class Devices(Mapping[str, Any]):
     def unsafe(self) -> list[str]:
         """After :meth:`close_all` one text for each device that neither its driver nor its command made safe."""
         return self._safety.unsafe()
-
-    def missing_for_safety(self, name: str) -> str:
-        """Say what the device's ``safe_state_command`` lacks ("" for nothing); a dry run runs no program."""
-        return self.specs[name].missing_for_safety(self.rig_dir, program_too=not self.dry_run)
 
     def close(self, name: str) -> None:
         """Make one device safe and close it; where its driver cannot make it safe, its command will at the session's end.
@@ -233,22 +234,17 @@ class Devices(Mapping[str, Any]):
             DevicesFailed: lists every one that did not open.
         """
         failures = []
-        for in_main_thread, group in groupby(specs, key=lambda spec: spec.open_in_main_thread):
-            calls = {spec.name: self._opening(spec) for spec in group}
-            if in_main_thread:
-                for call in calls.values():
-                    call.make()
-                    if call.error is not None and not isinstance(call.error, Exception):
-                        break  # An interrupt: those after it stay closed.
+        for spec in specs:
+            call = self._opening(spec)
+            if spec.open_in_main_thread:
+                call.make()
             else:
-                make_in_turn(list(calls.values()))
-            for name, call in calls.items():
-                error = call.error
-                if isinstance(error, Exception):
-                    self._log.error("%s did not open: %s: %s", name, type(error).__name__, error)
-                    failures.append(DeviceFailure(self.specs[name], error))
-                elif error is not None:
-                    raise error
+                call.run()
+            if isinstance(call.error, Exception):
+                self._log.error("%s did not open: %s: %s", spec.name, type(call.error).__name__, call.error)
+                failures.append(DeviceFailure(spec, call.error))
+            elif call.error is not None:
+                raise call.error  # An interrupt: those after it stay closed.
         opened = [spec.name for spec in specs if spec.name in self._open]
         if opened and self._on_open is not None:
             self._on_open(opened)
@@ -332,10 +328,10 @@ class Devices(Mapping[str, Any]):
 
     def _end(self, opened: Sequence[OpenDevice], what: str, deadline: float) -> list[str]:
         """Do one thing with each device, in this order, and return what went wrong."""
-        calls = [self._call(one, what, deadline) for one in opened]
-        make_in_turn(calls)
         problems = []
-        for one, call in zip(opened, calls, strict=True):
+        for one in opened:
+            call = self._call(one, what, deadline)
+            call.run()
             if call.error is not None:
                 text = f"{what} of {one.spec.name} failed: {type(call.error).__name__}: {call.error}"
                 self._log.error("%s", text, exc_info=call.error)
@@ -345,4 +341,6 @@ class Devices(Mapping[str, Any]):
     def _call(self, opened: OpenDevice, what: str, deadline: float | None = None) -> Call:
         """Return the call of one of a driver's own methods (``check``, ``safe_state``, ``close``) within the device's time."""
         limit_s = getattr(opened.spec, f"{what}_timeout_s")
-        return Call(f"{opened.spec.name}.{what}", getattr(opened, what), limit_s, deadline=deadline, watch=self._watch)
+        if deadline is not None:
+            limit_s = max(_MOMENT_S, min(limit_s, deadline - time.monotonic()))
+        return Call(f"{opened.spec.name}.{what}", getattr(opened, what), limit_s, watch=self._watch)

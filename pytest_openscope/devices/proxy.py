@@ -10,14 +10,13 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..system import Latch
 from .answers import Answers
-from .calls import Watch
+from .calls import Watch, watched
 from .faults import Fault
 from .surface import SPECIAL, Surface
 
@@ -80,23 +79,10 @@ class Hooks:
         return self._logged(call, result) if inspect.iscoroutine(result) else result
 
     def _result(self, method: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with self._limited(method):
+        watch = None if self.call_timeout_s is None else self.watch
+        with watched(watch, f"{self.name}.{method}", self.call_timeout_s or 0.0):
             self.strike(method)
             return self.answers.answer(method) if method in self.answers else function(*args, **kwargs)
-
-    @contextmanager
-    def _limited(self, method: str) -> Iterator[None]:
-        """End a call that takes too long: its step is interrupted, or the process ended where a C call holds Python's lock."""
-        limit_s, watch = self.call_timeout_s, self.watch
-        if limit_s is None or watch is None:
-            yield
-            return
-        key = f"{self.name}.{method}"
-        watch.arm(key, limit_s, f"timeout: {key} did not return within {limit_s:g} s")
-        try:
-            yield
-        finally:
-            watch.cancel(key)
 
     async def _logged(self, call: str, coroutine: Any) -> Any:
         result = await coroutine

@@ -10,13 +10,12 @@ import inspect
 import os
 import shutil
 import sys
-import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ..config import Device, check, keys_of
 from ..records import ConfigurationError, Mistake
@@ -110,30 +109,23 @@ def build_specs(raw: Mapping[str, Any]) -> dict[str, DeviceSpec]:
     return {spec.name: spec for spec in specs if spec is not None}
 
 
-def check_specs(raw: Any, rig_dir: Path, dry_run: bool, where: str = "rig file") -> list[Mistake]:
-    """Return all mistakes of the section. Drivers are imported, as opening would do; nothing is constructed or opened."""
-    if not isinstance(raw, Mapping):
-        return [Mistake(where, f"a mapping of names to devices is expected, not {raw!r}", "", "devices")]
+def check_specs(
+    raw: Mapping[str, Any], rig_dir: Path, dry_run: bool, where: str = "rig file", *, safe_commands: bool = False
+) -> list[Mistake]:
+    """Return all mistakes of the section. Drivers are imported, as opening would do; nothing is constructed or opened.
+
+    With ``safe_commands`` also commands that could not make their device safe: the program is missing, or the script beside the
+    rig file. A dry run, whose machine has no programs of the rig, is told of the script only.
+    """
     mistakes: list[Mistake] = []
     note = _noting(mistakes, where)
+    remedy = "install it, or correct the path: nothing else makes the device safe once the experiment has died"
     for name, entry in raw.items():
         spec = _read_spec(str(name), entry, note)
         if spec is not None:
             _check_driver(spec, rig_dir, dry_run, note)
-    return mistakes
-
-
-def check_safe_commands(raw: Mapping[str, Any], rig_dir: Path, dry_run: bool, where: str = "rig file") -> list[Mistake]:
-    """Return the commands that could not make their device safe: the program is missing, or the script beside the rig file.
-
-    A dry run, whose machine has no programs of the rig, is told of the script only.
-    """
-    mistakes: list[Mistake] = []
-    remedy = "install it, or correct the path: nothing else makes the device safe once the experiment has died"
-    for name, entry in raw.items():
-        spec = _read_spec(str(name), entry, lambda *_: None)
-        if spec is not None and (problem := spec.missing_for_safety(rig_dir, program_too=not dry_run)):
-            mistakes.append(Mistake(where, problem, remedy, f"devices.{name}.safe_state_command"))
+            if safe_commands and (problem := spec.missing_for_safety(rig_dir, program_too=not dry_run)):
+                note(f"devices.{name}.safe_state_command", problem, remedy)
     return mistakes
 
 
@@ -260,8 +252,11 @@ def _check_params(spec: DeviceSpec, driver: Any, place: str, note: Note) -> None
         if key not in named and not free:
             remedy = did_you_mean(key, [*named, *(KEYS if spec.ready_made else ())]) or f"it knows {', '.join(named)}"
             note(f"{section}.{key}", f"{spec.driver} has no option {key!r}", remedy)
-        elif key in hints and not _is_of(value, hints[key]):
-            note(f"{section}.{key}", f"{value!r} is not {_words(hints[key])}")
+            continue
+        try:
+            TypeAdapter(hints.get(key, Any)).validate_python(value, strict=True)
+        except ValidationError as error:
+            note(f"{section}.{key}", f"{value!r} is not {error.errors()[0]['msg'].removeprefix('Input should be ')}")
     for key, item in named.items():
         if item.default is inspect.Parameter.empty and key not in spec.params:
             note(f"{section}.{key}", f"{spec.driver} needs {key!r}", f"add {key}: to the device")
@@ -271,22 +266,6 @@ def _check_params(spec: DeviceSpec, driver: Any, place: str, note: Note) -> None
 def _hints(driver: Any) -> dict[str, Any]:
     """Return the types of a ready-made driver's options; a rig may have many devices of one driver."""
     return typing.get_type_hints(driver.__init__)
-
-
-def _choices(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    kinds = tuple(typing.get_origin(choice) or choice for choice in _choices(hint))
-    if isinstance(value, bool):
-        return bool in kinds or Any in kinds
-    return Any in kinds or isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
-
-
-def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "empty"}
-    return " or ".join(names.get(choice, str(choice)) for choice in _choices(hint))
 
 
 def _check_methods(spec: DeviceSpec, driver: Any, place: str, note: Note) -> None:

@@ -354,13 +354,12 @@ def _check_parts(
         mistakes += check_code(configuration, options.allow_dirty or options.resume_session is not None, unknown, warnings)
     if configuration.rig.devices and options.resume_session is None:
         from ..config import expand_rig
-        from ..devices import check_safe_commands, check_specs
+        from ..devices import check_specs
 
         rig_file, rig = configuration.rig_file, expand_rig(configuration.rig, configuration.expander())
-        mistakes += check_specs(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
-        if not options.validate_rig:
-            # A validation finds it, device by device.
-            mistakes += check_safe_commands(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name)
+        # A validation finds what a safe-state command lacks, device by device.
+        safe_commands = not options.validate_rig
+        mistakes += check_specs(rig.devices, rig_file.parent, configuration.dry_run, rig_file.name, safe_commands=safe_commands)
     settings = configuration.settings
     if settings.alerts is not None or settings.otel is not None:
         from ..config import source_of

@@ -1,15 +1,14 @@
-"""Calls that hang, in lists: each is made once, in order, and none waits for one that does not come back."""
+"""Calls that hang: each is made once, and none waits for one that does not come back."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pytest_openscope.devices.calls import Call, make_in_turn, make_side_by_side
+from pytest_openscope.devices.calls import Call
 
 
 class Desk:
@@ -48,14 +47,16 @@ def desk() -> Desk:
 
 def test_all_are_made_in_order(desk: Desk) -> None:
     calls = [desk.call(name) for name in "abcdef"]
-    make_in_turn(calls)
+    for call in calls:
+        call.run()
     assert desk.made == list("abcdef")
     assert [call.result for call in calls] == [f"done {name}" for name in "abcdef"]
 
 
 def test_one_that_hangs_is_left_and_the_rest_is_made_once(desk: Desk) -> None:
     calls = [desk.call("a"), desk.call("b", hangs=True, limit_s=0.05), desk.call("c"), desk.call("d")]
-    make_in_turn(calls)
+    for call in calls:
+        call.run()
     assert desk.made == list("abcd")
     assert [call.ended for call in calls] == [True, False, True, True]
     assert str(calls[1].error) == "b did not return within 0.05 s"
@@ -71,7 +72,8 @@ def test_errors_stay_with_their_call(desk: Desk) -> None:
         raise OSError("no")
 
     calls = [Call("a", fails, 1.0), desk.call("b")]
-    make_in_turn(calls)
+    for call in calls:
+        call.run()
     assert isinstance(calls[0].error, OSError)
     assert calls[1].error is None
     with pytest.raises(OSError, match="no"):
@@ -91,7 +93,7 @@ def test_a_result_is_kept_in_time_or_late_never_both() -> None:
         assert (number in kept) != left
 
 
-def test_an_interrupt_leaves_the_running_call_and_those_after_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_the_running_call(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
 
     def hangs() -> str:
@@ -99,7 +101,7 @@ def test_an_interrupt_leaves_the_running_call_and_those_after_it(desk: Desk, mon
         return desk.function("a", hangs=True)()
 
     late = threading.Event()
-    calls = [Call("a", hangs, 20.0, late=lambda _: late.set()), desk.call("b")]
+    call = Call("a", hangs, 20.0, late=lambda _: late.set())
     original = threading.Event.wait
 
     def interrupted(event: threading.Event, timeout: float | None = None) -> bool:
@@ -110,26 +112,7 @@ def test_an_interrupt_leaves_the_running_call_and_those_after_it(desk: Desk, mon
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            make_in_turn(calls)
+            call.run()
     desk.release()
     assert late.wait(10)
-    assert desk.made == ["a"]
-    assert not calls[0].ended
-
-
-def test_side_by_side_none_waits_for_a_slow_one(desk: Desk) -> None:
-    calls = [desk.call("a"), desk.call("b", hangs=True), desk.call("c", hangs=True), desk.call("d")]
-    started = time.monotonic()
-    make_side_by_side(calls, 0.8)
-    assert time.monotonic() - started < 5
-    assert sorted(desk.made) == list("abcd")
-    assert [call.ended for call in calls] == [True, False, False, True]
-    assert str(calls[2].error) == "c did not return within 0.8 s"
-    desk.release()
-
-
-def test_side_by_side_all_are_made(desk: Desk) -> None:
-    calls = [desk.call(name) for name in "abc"]
-    make_side_by_side(calls, 10.0)
-    assert [call.result for call in calls] == ["done a", "done b", "done c"]
-    make_side_by_side([], 10.0)
+    assert not call.ended

@@ -88,8 +88,8 @@ def test_right_section_has_no_mistakes(rig_dir: Path) -> None:
         ({**CAMERA, "mock": "lab_specs:Mock"}, ["has no 'Mock'"]),
         ({**CAMERA, "mock": "lab_specs:MockCamera"}, ["takes neither the device's params nor nothing"]),
         ({"driver": "serial", "port": "COM3", "baut": 9600}, ["no option 'baut'", "did you mean 'baud'"]),
-        ({"driver": "serial", "port": "COM3", "baud": "fast"}, ["'fast' is not a whole number"]),
-        ({"driver": "serial", "port": "COM3", "timeout_s": True}, ["is not a number"]),
+        ({"driver": "serial", "port": "COM3", "baud": "fast"}, ["'fast' is not a valid integer"]),
+        ({"driver": "serial", "port": "COM3", "timeout_s": True}, ["True is not a valid number"]),
         ({"driver": "serial"}, ["needs 'port'"]),
     ],
 )
@@ -101,7 +101,6 @@ def test_mistakes_name_key_and_remedy(entry: Any, words: list[str], rig_dir: Pat
 def test_all_mistakes_at_once(rig_dir: Path) -> None:
     raw = {"a": {"driver": "nope"}, "b.c": CAMERA, "d": {**CAMERA, "open": "x", "log_io": 3}}
     assert len(mistakes(raw, rig_dir)) == 4
-    assert len(mistakes([1], rig_dir)) == 1
     with pytest.raises(ConfigurationError):
         build_specs(raw)
 
