@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -204,7 +204,7 @@ def typed(given: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigurationError: one does not fit; placeholders may still be in them.
     """
-    settings, mistakes, _ = check(Settings, given, "parameters", "")
+    settings, mistakes = check(Settings, given, "parameters", "")
     if mistakes:
-        raise ConfigurationError([replace(one, key=one.key.lstrip(".")) for one in mistakes])
+        raise ConfigurationError(mistakes)
     return settings

@@ -62,7 +62,7 @@ def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:
     from ..config import Readiness, check, expand_section
 
     section = expand_section(Readiness, configuration.rig.readiness, configuration.expander())
-    values, mistakes, _ = check(Readiness, section, configuration.rig.path.name, "readiness")
+    values, mistakes = check(Readiness, section, configuration.rig.path.name, "readiness")
     return dict(values), [str(mistake) for mistake in mistakes]
 
 

@@ -68,7 +68,7 @@ class RigChecks:
         self.dry_run: bool = configuration.dry_run
         self.session_uuid = session_uuid
         section = reread(Requirements, configuration.rig.requirements or {}, rig.requirements or {})
-        read, mistakes, _ = check(Requirements, section, rig.path.name, "requirements")
+        read, mistakes = check(Requirements, section, rig.path.name, "requirements")
         self.requirements: dict[str, Any] = dict(read)
         self.mistakes = tuple(str(mistake) for mistake in mistakes)
         self._measured: dict[str, list[CheckResult]] = {}

@@ -281,9 +281,10 @@ class SettingsReading:
     def _github(self, block: dict[str, Any]) -> GithubIssueSettings | None:
         written = expand_section(GithubIssueSettings, block, self.expander)
         where = source_of(self.sources, "github_issue")
-        read, mistakes, notices = check(GithubIssueSettings, written, where, "github_issue", unknown="notice")
+        read, mistakes = check(GithubIssueSettings, written, where, "github_issue")
         self.mistakes += [dataclasses.replace(one, where=source_of(self.sources, one.key, where)) for one in mistakes]
-        self.notices += notices
+        odd = written.keys() - keys_of(GithubIssueSettings) - {one.key.removeprefix("github_issue.") for one in mistakes}
+        self.notices += [f"{where}: github_issue.{name}: unknown option, not used" for name in sorted(odd)]
         if not mistakes and read.enabled and not read.repo:
             self.mistakes.append(Mistake(where, "is missing", "write e.g. my-lab/my-experiments", "github_issue.repo"))
         return read
@@ -298,7 +299,7 @@ class SettingsReading:
         if isinstance(written.get("to"), str):
             # As a list: a text with a placeholder that nothing replaced would not be looked at.
             written["to"] = [written["to"]]
-        read, mistakes, _ = check(model, written, where, name, unknown="mistake")
+        read, mistakes = check(model, written, where, name, strict=True)
         self.mistakes += [dataclasses.replace(one, where=source_of(self.sources, one.key, where)) for one in mistakes]
         needed = "endpoint" if name == "otel" else "to"
         if not getattr(read, needed) and not any(one.key == f"{name}.{needed}" for one in mistakes):

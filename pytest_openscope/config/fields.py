@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 
 from ..log import REFERENCE, is_secret_key, mask_text
@@ -18,7 +18,6 @@ from ..system import parse_duration_s
 from .files import kind_of
 from .suggest import nearest
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 CONTROL_REMEDY = "write `\\\\` or `/` between folders"
 _SHOWN_CHARS = 60
 
@@ -31,12 +30,8 @@ class Wrong(ValueError):  # noqa: N818 - not an error of the program
         self.problem, self.remedy = problem, remedy
 
 
-class Unfit(ValueError):  # noqa: N818 - not an error of the program
-    """A value is of another type than the one expected; the value itself is told where the key is known."""
-
-    def __init__(self, expected: str, remedy: str = "") -> None:
-        super().__init__(expected)
-        self.expected, self.remedy = expected, remedy
+class Unfit(Wrong):
+    """A value is of another type than the one expected, which ``problem`` names; the value is told where the key is known."""
 
 
 def show(value: Any, path: str = "") -> str:
@@ -60,14 +55,14 @@ def has_placeholder(value: Any) -> bool:
 
 def control_characters(path: str) -> str:
     """Say which control characters a path holds ("" for none): in quotes ``\\n`` and ``\\t`` are no folders."""
-    names = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+    names = {"\0": "NUL", "\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
     found = dict.fromkeys(names.get(char, f"0x{ord(char):02X}") for char in path if ord(char) < 32 or ord(char) == 127)
     if not found:
         return ""
     return f"{show(path)} holds a control character ({', '.join(found)})"
 
 
-# The types. Each reader takes what a file, an option or the environment says and raises Wrong or Unfit.
+# The types. A reader takes what a file, an option or the environment says and raises Wrong or Unfit.
 
 
 @dataclass(frozen=True)
@@ -81,103 +76,39 @@ class Kind:
 def _read_id(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise Unfit("a name or number", "write one name or number")
-    return _without_nul(value if isinstance(value, str) else str(value)).strip()
-
-
-def _read_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Unfit("text", _quotes(value) or "write one text in quotes")
-    return _without_nul(value)
+    return str(value).strip()
 
 
 def _read_path(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Unfit("a path", _quotes(value) or "write one path, e.g. 'D:/data'")
-    if not value.strip():
-        raise Unfit("a path", "give one or remove the key")
-    if odd := control_characters(_without_nul(value)):
+    if not isinstance(value, str) or not value.strip():
+        raise Unfit("a path", "write one path, e.g. 'D:/data'")
+    if odd := control_characters(value):
         raise Wrong(odd, CONTROL_REMEDY)
     return value
 
 
-def _without_nul(value: str) -> str:
-    if "\0" in value:
-        raise Wrong("holds a NUL character", "remove it")
-    return value
-
-
-def _quotes(value: Any) -> str:
-    return "put it in quotes" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
-
-
-def _read_integer(value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        quoted = isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value)
-        raise Unfit("a whole number", "remove the quotes" if quoted else "write a whole number")
-    return value
-
-
-def _read_number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        quoted = isinstance(value, str) and re.fullmatch(r"\s*-?[\d.]+\s*", value)
-        raise Unfit("a number", "remove the quotes" if quoted else "")
-    return float(value)
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _read_seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise Unfit("a number of seconds", "write one, or 500ms, 2s, 10m, 24h, 7d")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
     try:
-        return parse_duration_s(value) if isinstance(value, str) else float(value)
+        return parse_duration_s(value)
     except ValueError:
-        raise Unfit("a number of seconds", "write seconds without quotes, or 500ms, 2s, 10m, 24h, 7d") from None
+        raise Unfit("a number of seconds", "write seconds, or 500ms, 2s, 10m, 24h, 7d") from None
 
 
-def _read_flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        remedy = "write true or false"
-        if isinstance(value, str) and value.strip().lower() in ("yes", "no", "on", "off", "true", "false"):
-            remedy = f"write {str(value.strip().lower() in ('yes', 'on', 'true')).lower()} without quotes"
-        raise Unfit("true or false", remedy)
-    return value
-
-
-def _read_level(value: Any) -> str:
+def _read_level(value: Any) -> Any:
     word = value.strip().upper() if isinstance(value, str) else value
-    word = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(word, word) if isinstance(word, str) else word
-    if not isinstance(word, str) or word not in LEVELS:
-        raise Wrong(f"{show(value)} is none of {', '.join(LEVELS)}", did_you_mean(word, LEVELS) or "use one of them")
-    return word
+    return {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(word, word) if isinstance(word, str) else word
 
 
-def _read_levels(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise Unfit("a mapping of logger names to levels", "write {logger.name: DEBUG}")
-    return {str(name): _read_level(level) for name, level in value.items()}
-
-
-def _read_references(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise Unfit("a mapping of names to modules", "write {name: package.module:function} or {name: steps/name.py}")
-    for name, reference in value.items():
-        if not isinstance(reference, str) or not reference.strip():
-            problem = f"{name!r} is {show(reference)}, which names no module"
-            raise Wrong(problem, "write package.module:function, or the path of a Python file")
-    return {str(name): reference.strip() for name, reference in value.items()}
-
-
-def _read_mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Unfit("a mapping", "write 'name: value' pairs")
-    return value
-
-
-def _read_list(value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise Unfit("a list", "put it in square brackets")
-    return tuple(value)
+def _read_reference(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Wrong(f"{show(value)} names no module", "write package.module:function, or the path of a Python file")
+    return value.strip()
 
 
 def _read_texts(value: Any) -> tuple[str, ...]:
@@ -206,22 +137,22 @@ _TEXT_OR_NUMBER = {"type": ["string", "number"]}
 _ONE_OR_MORE = {"anyOf": [{"type": "array", "items": {"type": ["string", "number", "boolean"]}}, _TEXT_OR_NUMBER]}
 
 Id = Annotated[str, BeforeValidator(_read_id), WithJsonSchema(_TEXT_OR_NUMBER), Kind("id", "name or number")]
-Text = Annotated[str, BeforeValidator(_read_text), Kind("text")]
+Text = Annotated[str, Strict(), Kind("text")]
 PathText = Annotated[str, BeforeValidator(_read_path), Kind("path")]
-Integer = Annotated[int, BeforeValidator(_read_integer), Kind("integer", "whole number")]
-Number = Annotated[float, BeforeValidator(_read_number), Kind("number")]
+Integer = Annotated[int, Strict(), BeforeValidator(_whole), Kind("integer", "whole number")]
+Number = Annotated[float, Strict(), Kind("number")]
 Seconds = Annotated[
     float,
     BeforeValidator(_read_seconds),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
     Kind("duration", "seconds, or text such as `10m`"),
 ]
-Flag = Annotated[bool, BeforeValidator(_read_flag), Kind("flag", "true/false")]
-Level = Annotated[str, BeforeValidator(_read_level), WithJsonSchema({"enum": list(LEVELS)}), Kind("level", "log level")]
-Levels = Annotated[dict[str, str], BeforeValidator(_read_levels), Kind("levels", "logger name: log level")]
-References = Annotated[dict[str, str], BeforeValidator(_read_references), Kind("references", "name: module")]
-Values = Annotated[dict[str, Any], BeforeValidator(_read_mapping), Kind("mapping")]
-List = Annotated[tuple[Any, ...], BeforeValidator(_read_list), Kind("list")]
+Flag = Annotated[bool, Strict(), Kind("flag", "true/false")]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_read_level)]
+Levels = Annotated[dict[str, Level], Kind("levels", "logger name: log level")]
+References = Annotated[dict[str, Annotated[str, BeforeValidator(_read_reference)]], Kind("references", "name: module")]
+Values = Annotated[dict[str, Any], Kind("mapping")]
+List = Annotated[tuple[Any, ...], Kind("list")]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_read_texts), WithJsonSchema(_ONE_OR_MORE), Kind("texts", "list of texts")]
 Command = Annotated[
     tuple[str, ...] | str, BeforeValidator(_read_command), WithJsonSchema(_ONE_OR_MORE), Kind("command", "list (or text)")
@@ -230,7 +161,7 @@ Command = Annotated[
 CHOICE = BeforeValidator(_read_choice)
 AS_TEXTS = BeforeValidator(_read_texts)
 #: Kinds whose texts are never read as numbers or flags.
-TEXT_KINDS = ("id", "text", "path", "choice", "level", "duration", "")
+TEXT_KINDS = ("id", "text", "path", "choice", "duration", "")
 
 
 def key(default: Any, doc: str, unit: str = "", minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -262,22 +193,23 @@ def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
 
 
-def kinds_of(field: FieldInfo) -> list[Kind]:
-    """Return the kinds of a key's value."""
-    found = [one for one in field.metadata if isinstance(one, Kind)]
-    todo = [field.annotation]
-    while todo:
-        annotation = todo.pop()
-        if typing.get_origin(annotation) is Annotated:
-            found += [one for one in typing.get_args(annotation)[1:] if isinstance(one, Kind)]
-        elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
-            todo += typing.get_args(annotation)
-    return found or ([Kind("choice")] if choices_of(field.annotation) else [])
+def marks_of(annotation: Any) -> Iterator[Any]:
+    """Yield what a type is annotated with, at any depth."""
+    yield from getattr(annotation, "__metadata__", ())
+    for inner in typing.get_args(annotation):
+        yield from marks_of(inner)
+
+
+def kind_of_key(field: FieldInfo) -> Kind:
+    """Return the kind of a key's value; one without a name may be anything."""
+    marks = (*field.metadata, *marks_of(field.annotation))
+    default = Kind("choice" if choices_of(field.annotation) else "")
+    return next((mark for mark in marks if isinstance(mark, Kind)), default)
 
 
 def choices_of(annotation: Any) -> list[str]:
     """Return the words that a type allows, in their order; none for a type that is no choice."""
-    if typing.get_origin(annotation) is typing.Literal:
+    if typing.get_origin(annotation) is Literal:
         return list(typing.get_args(annotation))
     return [choice for inner in typing.get_args(annotation) for choice in choices_of(inner)]
 
@@ -290,8 +222,7 @@ def limits_of(field: FieldInfo) -> dict[str, float]:
 def kind_name(model: type[BaseModel], name: str) -> str:
     """Return the name of a key's kind, "" for a key that the model does not know, or of any kind."""
     field = keys_of(model).get(name)
-    kinds = kinds_of(field) if field is not None else []
-    return kinds[0].name if kinds else ""
+    return kind_of_key(field).name if field is not None else ""
 
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
@@ -301,43 +232,34 @@ def did_you_mean(word: Any, known: Iterable[str]) -> str:
 
 
 def check(
-    model: type[SectionT],
-    section: Mapping[str, Any],
-    where: str,
-    path: str,
-    *,
-    unknown: str = "allowed",
-) -> tuple[SectionT, list[Mistake], list[str]]:
+    model: type[SectionT], section: Mapping[str, Any], where: str, path: str, *, strict: bool = False
+) -> tuple[SectionT, list[Mistake]]:
     """Check one mapping of a file against its model.
 
     Args:
         model: what it may hold.
         section: the mapping as the file has it.
         where: the file, for mistakes.
-        path: dotted key of the mapping.
-        unknown: what an unknown key without a near match is: ``mistake``, ``notice`` or ``allowed``.
+        path: dotted key of the mapping, "" for the top level.
+        strict: every unknown key is a mistake, not only one that is near a known one.
 
     Returns:
-        the typed section (defaults where a value is wrong; texts with placeholders as they stand), mistakes, notices.
+        the typed section (defaults where a value is wrong; texts with placeholders as they stand), and mistakes.
     """
     known = keys_of(model)
+    prefix = f"{path}." if path else ""
     mistakes: list[Mistake] = []
-    notices: list[str] = []
     for name in section:
         if name in known:
             continue
         if near := nearest(name, known):
-            mistakes.append(Mistake(where, "unknown key", f"did you mean {near}?", f"{path}.{name}"))
-        elif unknown == "mistake":
-            mistakes.append(Mistake(where, "unknown key", f"the keys here are {', '.join(known)}", f"{path}.{name}"))
-        elif unknown == "notice":
-            notices.append(f"{where}: {path}.{name}: unknown option, not used")
+            mistakes.append(Mistake(where, "unknown key", f"did you mean {near}?", prefix + name))
+        elif strict:
+            mistakes.append(Mistake(where, "unknown key", f"the keys here are {', '.join(known)}", prefix + name))
     later = {name: value for name, value in section.items() if name in known and has_placeholder(value)}
-    values = {name: value for name, value in section.items() if name in known and name not in later}
-    read, wrong = validate(model, values)
-    mistakes += [Mistake(where, one.problem, one.remedy, f"{path}.{one.key}") for one in wrong]
-    names = {field.alias or name: name for name, field in model.model_fields.items()}
-    return read.model_copy(update={names[name]: value for name, value in later.items()}), mistakes, notices
+    read, wrong = validate(model, {name: value for name, value in section.items() if name in known and name not in later})
+    mistakes += [Mistake(where, one.problem, one.remedy, prefix + one.key) for one in wrong]
+    return read.model_copy(update=later), mistakes
 
 
 @dataclass(frozen=True)
@@ -356,9 +278,7 @@ def validate(model: type[SectionT], values: Mapping[str, Any]) -> tuple[SectionT
     except ValidationError as error:
         findings = explain(model, error)
         wrong = {finding.key.split(".")[0] for finding in findings}
-        names = {field.alias or name: name for name, field in model.model_fields.items()}
-        good = {name: value for name, value in values.items() if name not in wrong and names.get(name) not in wrong}
-        return model.model_validate(good), findings
+        return model.model_validate({name: value for name, value in values.items() if name not in wrong}), findings
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> list[Finding]:
@@ -378,20 +298,16 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[Finding]:
 def _field_at(model: type[BaseModel], place: Sequence[str]) -> FieldInfo | None:
     """Return the declaration that an error's place lies in, as deep as there are models."""
     field: FieldInfo | None = None
+    here: type[BaseModel] | None = model
     for part in place:
-        here = {**model.model_fields, **{one.alias: one for one in model.model_fields.values() if one.alias}}
-        if part not in here:
-            return field
-        field = here[part]
-        inner = [one for one in (field.annotation, *typing.get_args(field.annotation)) if _is_model(one)]
-        if not inner:
-            return field
-        model = inner[0]
+        fields = here.model_fields if here is not None else {}
+        if part not in fields:
+            return next((one for one in fields.values() if one.alias == part), field)
+        field = fields[part]
+        kinds = (field.annotation, *typing.get_args(field.annotation))
+        classes = (one for one in kinds if inspect.isclass(one) and not typing.get_args(one))
+        here = next((one for one in classes if issubclass(one, BaseModel)), None)
     return field
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and not typing.get_args(annotation) and issubclass(annotation, BaseModel)
 
 
 _EXPECTED = {
@@ -413,49 +329,49 @@ _EXPECTED = {
 }
 
 
+_LIMITS = {
+    "ge": ("too small: at least", "larger"),
+    "gt": ("too small: more than", "larger"),
+    "le": ("too large: at most", "smaller"),
+    "lt": ("too large: less than", "smaller"),
+}
+_FLAGS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+
+
 def _words(error: Mapping[str, Any], field: FieldInfo | None, path: str) -> tuple[str, str]:
     """Return problem and remedy of one of pydantic's errors."""
     kind, value, context = str(error["type"]), error["input"], error.get("ctx") or {}
     cause = context.get("error")
     extra = field.json_schema_extra if field is not None else None
     unit = f" {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
+    if isinstance(cause, Unfit):
+        return f"{cause.problem} expected, not {_got(value, path)}", cause.remedy
     if isinstance(cause, Wrong):
         return cause.problem, cause.remedy
-    if isinstance(cause, Unfit):
-        return f"{cause.expected} expected, not {_got(value, path)}", cause.remedy or f"write a number{unit and f' of{unit}'}"
     if kind in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         words = ", ".join(choices) or str(context.get("expected"))
         if not isinstance(value, str):
             return f"one of {words} expected, not {_got(value, path)}", "use one of them"
-        return f"{show(value, path)} is none of {words}", did_you_mean(value.lower(), choices) or "use one of them"
+        return f"{show(value, path)} is none of {words}", did_you_mean(value, choices) or "use one of them"
     if kind == "missing":
         return "is missing", "give it a value"
     if kind == "extra_forbidden":
         return "unknown key", "remove it, or correct its name"
-    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        return _limit_words(context, field, value, unit)
+    if limit := next((name for name in context if name in _LIMITS), ""):
+        words, other = _LIMITS[limit]
+        exact = f"{context[limit]:g}" if isinstance(context[limit], (int, float)) else str(context[limit])
+        return f"{show(value)} is {words} {exact}{unit}", f"give a {other} one"
     expected, remedy = _EXPECTED.get(re.sub(r"_(type|parsing|from_float|from_date_parsing)$", "", kind), ("", ""))
     if expected:
+        word = value.strip().lower() if isinstance(value, str) else ""
+        if expected == "true or false" and word in _FLAGS:
+            remedy = f"write {_FLAGS[word]} without quotes"
+        elif expected in ("a number", "a whole number"):
+            remedy = "remove the quotes" if re.fullmatch(r"-?[\d.]+", word) else f"{remedy}{unit and f' of{unit}'}"
         return f"{expected} expected, not {_got(value, path)}", remedy
     message = str(cause) if cause is not None else str(error["msg"])
     return mask_text(message[:1].lower() + message[1:]), "correct the value"
-
-
-def _limit_words(context: Mapping[str, Any], field: FieldInfo | None, value: Any, unit: str) -> tuple[str, str]:
-    limits = limits_of(field) if field is not None else {}
-    shown = show(value)
-    if limits.get("ge") is not None and limits.get("le") is not None:
-        return f"{shown} is not within {limits['ge']:g} to {limits['le']:g}{unit}", "give a number within them"
-    name, limit = next(iter((name, limit) for name, limit in context.items() if name in ("ge", "gt", "le", "lt")))
-    exact = f"{limit:g}" if isinstance(limit, (int, float)) else str(limit)
-    words = {
-        "ge": "too small: at least",
-        "gt": "too small: more than",
-        "le": "too large: at most",
-        "lt": "too large: less than",
-    }
-    return f"{shown} is {words[name]} {exact}{unit}", f"give a {'larger' if name[0] == 'g' else 'smaller'} one"
 
 
 def _got(value: Any, path: str) -> str:

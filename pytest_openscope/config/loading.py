@@ -368,19 +368,17 @@ class _Loading:
 
     # The checks of what came together.
 
-    def _check(self, model: type[Section], section: Any, path: str, unknown: str) -> Any:
+    def _check(self, model: type[Section], section: Any, path: str, strict: bool = False) -> Any:
         """Check one block of the rig; each mistake names what set its value."""
         where = source_of(self.rig_sources, path, self.rig_where) if path else self.rig_where
-        read, mistakes, _ = check(model, section, where, path, unknown=unknown)
-        for one in mistakes:
-            key = one.key.removeprefix(".")
-            self.mistakes.append(dataclasses.replace(one, key=key, where=source_of(self.rig_sources, key, where)))
+        read, mistakes = check(model, section, where, path, strict=strict)
+        self.mistakes += [dataclasses.replace(one, where=source_of(self.rig_sources, one.key, where)) for one in mistakes]
         return read
 
     def _check_rig_keys(self) -> RigFile:
-        read: RigFile = self._check(RigFile, self.rig_keys, "", "allowed")
-        self._check(Requirements, read.requirements, "requirements", "mistake")
-        self._check(Readiness, read.readiness, "readiness", "mistake")
+        read: RigFile = self._check(RigFile, self.rig_keys, "")
+        self._check(Requirements, read.requirements, "requirements", strict=True)
+        self._check(Readiness, read.readiness, "readiness", strict=True)
         for name, options in read.devices.items():
             self._check_device(name, options)
         return read
@@ -396,7 +394,7 @@ class _Loading:
             self.wrong(where, path, f"a mapping expected, not {kind_of(options)}", remedy)
             return
         before = len(self.mistakes)
-        self._check(Device, options, path, "allowed")
+        self._check(Device, options, path)
         found = self.mistakes[before:]
         if not options.get("driver") and not any("driver" in one.remedy or "driver" in one.key for one in found):
             self.wrong(where, f"{path}.driver", "is missing", 'name the driver: "module:Class" or a ready-made one')

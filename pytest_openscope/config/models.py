@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 from typing_extensions import TypeVar
 
 from ..log import mask_text
@@ -57,12 +57,29 @@ Policy = Literal["continue", "abort", "prompt"]
 PhaseName = Literal["exception", "pre_acquisition", "post_acquisition"]
 
 
+def _server_address(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?", value):
+        problem = f"{show(mask_text(value))} is no address of a server without user and password"
+        raise Wrong(problem, "write e.g. http://collector:4318 or https://github.example.org/api/v3")
+    return value.rstrip("/")
+
+
+def _name_of_a_variable(value: str) -> str:
+    if not value.replace("_", "a").isalnum() or mask_text(value) != value:
+        raise Wrong("is no name of an environment variable", "give the variable's name, not the token that it holds")
+    return value
+
+
+Address = Annotated[Text, AfterValidator(_server_address)]
+Variable = Annotated[Text, AfterValidator(_name_of_a_variable)]
+
+
 class GithubIssueSettings(Section):
     """The ``github_issue`` block; the token itself is never here, only the name of its environment variable."""
 
     enabled: Flag = key(False, "report failures")
     repo: Text = key("", "owner/name of the repository that gets the issues")
-    token_env: Text = key("GITHUB_ISSUE_TOKEN", "environment variable that holds the access token")
+    token_env: Variable = key("GITHUB_ISSUE_TOKEN", "environment variable that holds the access token")
     labels: Texts = key(("auto-report",), "labels of new issues; the first one finds them again")
     report_on: Annotated[tuple[PhaseName, ...], AS_TEXTS] = key(
         ("exception", "pre_acquisition", "post_acquisition"), "which failures are reported"
@@ -73,7 +90,7 @@ class GithubIssueSettings(Section):
     sanitize_launcher_log: Flag = key(False, "mask subject and user in the log too")
     include_subject_user: Flag = key(False, "name subject and user")
     include_rig_config: Flag = key(False, "add the rig configuration (secrets masked)")
-    api_base_url: Text = key("https://api.github.com", "address of the GitHub API")
+    api_base_url: Address = key("https://api.github.com", "address of the GitHub API")
     max_body_chars: Integer = key(60_000, "longest issue text", "characters", 1000, GITHUB_BODY_CHARS)
     report_dry_runs: Flag = key(False, "report failures of dry runs too")
     max_new_issues_per_day: Integer = key(10, "new issues of one rig in a day; the rest is summed up in one", minimum=1)
@@ -88,21 +105,6 @@ class GithubIssueSettings(Section):
     def _owner_and_name(cls, value: str) -> str:
         if value and not re.fullmatch(r"[\w.\-]+/[\w.\-]+", value):
             raise Wrong(f"{show(value)} is no owner/name", "write e.g. my-lab/my-experiments")
-        return value
-
-    @field_validator("token_env")
-    @classmethod
-    def _name_of_a_variable(cls, value: str) -> str:
-        if not value.replace("_", "a").isalnum() or mask_text(value) != value:
-            raise Wrong("is no name of an environment variable", "give the variable's name, not the token")
-        return value
-
-    @field_validator("api_base_url")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?", value):
-            problem = f"{show(mask_text(value))} is no address of a server without user and password"
-            raise Wrong(problem, "write e.g. https://github.example.org/api/v3")
         return value
 
     @field_validator("labels")
@@ -132,8 +134,8 @@ class GithubIssueSettings(Section):
 class OtelSettings(Section):
     """The ``otel`` block; what a collector asks for as a password is never here, only the name of its environment variable."""
 
-    endpoint: Text = key("", "address of the collector; /v1/logs, /v1/traces and /v1/metrics are added")
-    headers_env: Text = key(
+    endpoint: Address = key("", "address of the collector; /v1/logs, /v1/traces and /v1/metrics are added")
+    headers_env: Variable = key(
         "OTEL_EXPORTER_OTLP_HEADERS", "environment variable that holds the request's headers: name=value,name=value"
     )
     signals: Annotated[tuple[Literal["logs", "traces", "metrics"], ...], AS_TEXTS] = key(
@@ -143,21 +145,6 @@ class OtelSettings(Section):
     dry_runs: Flag = key(False, "send what dry runs write too")
     timeout_s: Seconds = seconds(10.0, "longest attempt to send one batch", 0.1)
     finish_s: Seconds = seconds(60.0, "how long the helper process goes on sending after the session")
-
-    @field_validator("endpoint")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?", value):
-            problem = f"{show(mask_text(value))} is no address of a server without user and password"
-            raise Wrong(problem, "write e.g. http://collector:4318")
-        return value.rstrip("/")
-
-    @field_validator("headers_env")
-    @classmethod
-    def _name_of_a_variable(cls, value: str) -> str:
-        if not value.replace("_", "a").isalnum():
-            raise Wrong("is no name of an environment variable", "give the variable's name, not the headers")
-        return value
 
 
 def _read_addresses(value: Any) -> tuple[str, ...]:

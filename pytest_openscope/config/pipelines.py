@@ -71,7 +71,7 @@ def check_acquisitions(parameters: Mapping[str, Any], sources: Mapping[str, str]
 
 
 def _check_acquisition(entry: dict[str, Any], parameters: Mapping[str, Any], where: str, path: str) -> list[Mistake]:
-    _, mistakes, _ = check(AcquisitionEntry, entry, where, path)
+    _, mistakes = check(AcquisitionEntry, entry, where, path)
     misspelt = {mistake.key for mistake in mistakes}
     for key in entry:
         if key in PARAMETERS and key not in ACQUISITION_KEYS and f"{path}.{key}" not in misspelt:
@@ -92,7 +92,7 @@ def _read_entry(
     else:
         mistakes.append(Mistake(where, f"a module name or an object expected, not {kind_of(raw)}", 'write "name" or {…}', path))
         return None
-    entry, found, _ = check(Entry, written, where, path)
+    entry, found = check(Entry, written, where, path)
     module_type: str = entry.module_type
     module_path = entry.module_path or ""
     if entry.type is not None:

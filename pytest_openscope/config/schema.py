@@ -2,102 +2,97 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from .fields import keys_of, limits_of
+from .fields import Section, keys_of, limits_of
 from .models import (
     ACQUISITION_KEYS,
     FLAT_GITHUB,
     PIPELINES,
     AcquisitionEntry,
-    AlertSettings,
     Device,
     Entry,
-    GithubIssueSettings,
-    OtelSettings,
     Readiness,
     Requirements,
     RigFile,
     Settings,
 )
 
-#: Blocks of the parameters, by the name of their model.
-_BLOCKS: dict[str, type[BaseModel]] = {one.__name__: one for one in (GithubIssueSettings, OtelSettings, AlertSettings)}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLACEHOLDER = {"type": "string", "pattern": r"\{[^{}]+\}|\$\w|\$\{|%\w+%", "description": "a placeholder"}
 
 
 def rig_schema(rig_model: type[BaseModel] | None = None) -> dict[str, Any]:
     """Return the schema of a rig file; ``values`` is described by the lab's own model where there is one."""
-    schema = _schema(RigFile, Settings)
-    properties = schema["properties"]
+    definitions = _definitions(RigFile, Settings, Device, Requirements, Readiness)
+    parameters = definitions["Settings"]["properties"]
     for name in PIPELINES:
-        del properties[name]
-    properties["devices"] = _or_null({"type": "object", "additionalProperties": _reference(schema, Device)})
-    properties["requirements"] = _or_null(_reference(schema, Requirements))
-    properties["readiness"] = _or_null(_reference(schema, Readiness))
-    defaults = _reference(schema, Settings, "Parameters")
-    for name in PIPELINES:
-        del schema["$defs"]["Parameters"]["properties"][name]
-    properties["parameters"] = _or_null(defaults)
+        del parameters[name]
+    properties = {**definitions.pop("RigFile")["properties"], **parameters, **_flat(definitions)}
+    properties["devices"] = _or_null({"type": "object", "additionalProperties": _reference("Device")})
+    properties["requirements"] = _or_null(_reference("Requirements"))
+    properties["readiness"] = _or_null(_reference("Readiness"))
+    properties["parameters"] = _or_null(_reference("Settings"))
     if rig_model is not None:
-        properties["values"] = _reference(schema, rig_model, "Values", ours=False)
-    return _complete(schema, "Rig file of pytest-openscope")
+        definitions["Values"] = rig_model.model_json_schema()
+        definitions.update(definitions["Values"].pop("$defs", {}))
+        properties["values"] = _reference("Values")
+    return _complete("Rig file of pytest-openscope", properties, definitions)
 
 
 def parameters_schema(parameters_model: type[BaseModel] | None = None) -> dict[str, Any]:
     """Return the schema of a parameter file; the experiment's own model adds its keys where there is one."""
-    schema = _schema(Settings)
-    properties = schema["properties"]
+    definitions = _definitions(Settings, Entry, AcquisitionEntry)
+    properties = {**definitions.pop("Settings")["properties"], **_flat(definitions)}
     properties["rig_id"] = {"type": ["string", "number", "null"], "description": "not used: the rig file's counts"}
-    entry = _reference(schema, Entry)
+    entry = {"anyOf": [{"type": "string", "description": "name of a ready-made module"}, _reference("Entry")]}
     for name in PIPELINES:
-        doc = properties[name].get("description", "")
-        items = {"anyOf": [{"type": "string", "description": "name of a ready-made module"}, entry]}
-        properties[name] = {"type": ["array", "null"], "description": doc, "items": items}
-    acquisition = _own_schema(AcquisitionEntry)["properties"]
-    schema["$defs"]["Acquisition"] = {"type": "object", "properties": {name: acquisition[name] for name in ACQUISITION_KEYS}}
-    doc = properties["acquisitions"].get("description", "")
-    several = {"type": "array", "items": {"$ref": "#/$defs/Acquisition"}}
-    properties["acquisitions"] = {**_or_null(several), "description": doc}
+        properties[name].update(anyOf=[{"type": "array", "items": entry}, {"type": "null"}])
+    acquisition = definitions["AcquisitionEntry"]
+    acquisition["properties"] = {name: acquisition["properties"][name] for name in ACQUISITION_KEYS}
+    several = {"type": "array", "items": _reference("AcquisitionEntry")}
+    properties["acquisitions"].update(anyOf=[several, {"type": "null"}])
     if parameters_model is not None:
-        own = copy.deepcopy(parameters_model.model_json_schema())
-        schema["$defs"].update(own.pop("$defs", {}))
-        properties.update({name: value for name, value in own.get("properties", {}).items() if name not in properties})
-    return _complete(schema, "Parameter file of pytest-openscope")
+        own = parameters_model.model_json_schema()
+        definitions.update(own.pop("$defs", {}))
+        properties = {**own.get("properties", {}), **properties}
+    return _complete("Parameter file of pytest-openscope", properties, definitions)
 
 
-def _schema(*models: type[BaseModel]) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object", "properties": {}, "$defs": {}}
-    for model in models:
-        own = _own_schema(model)
-        schema["$defs"].update(own.pop("$defs", {}))
-        schema["properties"].update(own["properties"])
-    block = schema["$defs"].get("GithubIssueSettings", {}).get("properties", {})
-    for name, option in FLAT_GITHUB.items():
-        schema["properties"][name] = {**block.get(option, {}), "deprecated": True}
-    return schema
+class _Generator(GenerateJsonSchema):
+    """In our own sections a value may be null (the default) or a placeholder, and limits hold for every way to write it."""
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """Return the schema of one model."""
+        made = super().model_schema(schema)
+        if issubclass(schema["cls"], Section):
+            known = keys_of(schema["cls"])
+            made["properties"] = {
+                name: _limited(_or_null(value, placeholder=True), limits_of(known[name]))
+                for name, value in made["properties"].items()
+                if name in known
+            }
+        return made
 
 
-def _own_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the schema of one of our models: a value may be null (the default) or a placeholder."""
-    schema = copy.deepcopy(model.model_json_schema())
-    inner = schema.pop("$defs", {})
-    for name in inner:
-        if name in _BLOCKS:
-            inner[name] = _own_schema(_BLOCKS[name])
-    known = keys_of(model)
-    schema["properties"] = {
-        name: _limited(_or_null(value, placeholder=True), limits_of(known[name]))
-        for name, value in schema["properties"].items()
-        if name in known
-    }
-    schema.pop("required", None)
-    return {**schema, "$defs": inner} if inner else schema
+def _definitions(*models: type[BaseModel]) -> dict[str, Any]:
+    _, schema = models_json_schema([(model, "validation") for model in models], schema_generator=_Generator)
+    definitions: dict[str, Any] = schema["$defs"]
+    return definitions
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _flat(definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the older spellings of the options of ``github_issue``."""
+    block = definitions["GithubIssueSettings"]["properties"]
+    return {name: {**block[option], "deprecated": True} for name, option in FLAT_GITHUB.items()}
 
 
 def _or_null(value: Mapping[str, Any], placeholder: bool = False) -> dict[str, Any]:
@@ -114,19 +109,10 @@ def _or_null(value: Mapping[str, Any], placeholder: bool = False) -> dict[str, A
 
 def _limited(value: dict[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
     names = {"ge": "minimum", "le": "maximum"}
-    for choice in value.get("anyOf", ()):
-        if choice.get("type") in ("number", "integer"):
-            choice.update({names[name]: limit for name, limit in limits.items()})
-    return value
+    more = {names[name]: limit for name, limit in limits.items()}
+    choices = [{**one, **more} if one.get("type") in ("number", "integer") else one for one in value.get("anyOf", ())]
+    return {**value, "anyOf": choices} if choices else value
 
 
-def _reference(schema: dict[str, Any], model: type[BaseModel], name: str = "", ours: bool = True) -> dict[str, Any]:
-    """Put a model's schema among the definitions and return the reference to it."""
-    own = _own_schema(model) if ours else copy.deepcopy(model.model_json_schema())
-    schema["$defs"].update(own.pop("$defs", {}))
-    schema["$defs"][name or model.__name__] = own
-    return {"$ref": f"#/$defs/{name or model.__name__}"}
-
-
-def _complete(schema: dict[str, Any], title: str) -> dict[str, Any]:
-    return {"$schema": DIALECT, "title": title, **schema}
+def _complete(title: str, properties: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    return {"$schema": DIALECT, "title": title, "type": "object", "properties": properties, "$defs": definitions}

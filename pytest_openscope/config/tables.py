@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from .fields import choices_of, keys_of, kinds_of, limits_of
+from .fields import choices_of, keys_of, kind_of_key, limits_of
 
 
 def fill_tables(page: str, tables: Mapping[str, type[BaseModel]]) -> str:
@@ -33,9 +33,10 @@ def table(model: type[BaseModel]) -> str:
 
 
 def _kind(field: FieldInfo) -> str:
-    kinds = kinds_of(field)
-    words = (kinds[0].words or kinds[0].name) if kinds else "mapping" if "Settings" in str(field.annotation) else "anything"
-    if choices := ", ".join(f"`{choice}`" for choice in choices_of(field.annotation)):
+    kind = kind_of_key(field)
+    words = kind.words or kind.name or ("mapping" if "Settings" in str(field.annotation) else "anything")
+    choices = ", ".join(f"`{choice}`" for choice in choices_of(field.annotation))
+    if choices and not kind.words:
         words = f"list of {choices}" if isinstance(field.default, tuple) else choices
     limits = limits_of(field)
     if "ge" in limits and "le" in limits:

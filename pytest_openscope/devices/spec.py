@@ -141,7 +141,7 @@ def _read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
         return None
     if not name or any(char in name for char in ".=*?[ ") or name == "acquisition":
         note(place, "a device's name holds letters, digits and _ (acquisition is taken)", "rename it")
-    device, mistakes, _ = check(Device, {key: value for key, value in entry.items() if key not in _OF_DRIVERS}, "", place)
+    device, mistakes = check(Device, {key: value for key, value in entry.items() if key not in _OF_DRIVERS}, "", place)
     for mistake in mistakes:
         note(mistake.key, mistake.problem, mistake.remedy)
     driver = entry["driver"].strip()

@@ -69,8 +69,8 @@ def read_parameters(
     """
     shared = {name: parameters[name] for name in keys_of(model) if name in parameters and name != "timeout_s"}
     mine = {name: value for name, value in own.items() if name in keys_of(model) or name not in _OF_OTHERS}
-    read, mistakes, _ = check(model, {**shared, **mine}, "", "")
-    return read, [Finding(mistake.key.lstrip("."), mistake.problem, mistake.remedy) for mistake in mistakes]
+    read, mistakes = check(model, {**shared, **mine}, "", "")
+    return read, [Finding(mistake.key, mistake.problem, mistake.remedy) for mistake in mistakes]
 
 
 def parameters_of(model: type[ParametersT], parameters: Mapping[str, Any], own: Mapping[str, Any]) -> ParametersT:
