@@ -266,7 +266,3 @@ def main(args: Sequence[str]) -> int:
         reporter.send(crash=traceback.format_exc()[-3000:])
         return 3
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

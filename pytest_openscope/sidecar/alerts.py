@@ -113,7 +113,7 @@ class Alerts:
 
     def _first_failure(self) -> list[str]:
         if self.view.death is not None:
-            return [str(self.view.death.get("message") or "")]
+            return [self.view.death.message]
         failures = [one for field, values in self.view.kept if field == "failures" for one in values]
         if not failures:
             return []

@@ -20,7 +20,7 @@ from typing import Any
 from ..log import ExactMasker, LogWriter
 from ..mirror import MirrorJob, MirrorStatus, MirrorSupervisor
 from ..records import END_STATE, METADATA, Journal, take
-from ..system import command_line, create_time, is_alive, spawn_detached, update_json
+from ..system import command_line, create_time, spawn_detached, update_json
 from .alerts import Alerts
 from .link import SIDECAR_LOG, Link
 from .notes import mark_unfinished, unmark
@@ -226,10 +226,6 @@ class Helpers:
         status = mirror.status()
         self.link.send(type="mirror_lag", bytes_behind=status.bytes_behind, reason=status.reason)
 
-    def known_processes(self) -> list[tuple[int, float]]:
-        """Return pid and start time of each process seen alive in an acquisition's tree."""
-        return self.sampler.known_processes() if self.sampler is not None else []
-
     def stop_samples(self) -> None:
         """Complete ``resource_usage.json``."""
         if self.sampler is not None:
@@ -267,9 +263,8 @@ class Helpers:
             self.say("ERROR", f"not run after the crash: {steps}: {problem}; to run them: {command}")
 
     def _acquisition_goes_on(self) -> bool:
-        running = (one for one in self.view.acquisitions.values() if one.finished is None and one.pid)
         leave = self.view.value("on_crash", "stop") == "leave" and self.view.same_boot
-        return leave and any(is_alive(one.pid, one.create_time) for one in running)
+        return leave and any(one.finished is None and one.lives for one in self.view.acquisitions.values())
 
     def conclude(self) -> None:
         """See mirror and reports through, and take the note away when nothing is owed; say ``done`` in between."""

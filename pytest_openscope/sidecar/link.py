@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,8 +22,6 @@ from ..records import METADATA, Journal
 from ..system import lent_watch, light_command, lines_of, spawn_detached
 
 SIDECAR_LOG = "sidecar.log"
-#: How often a sidecar that cannot start or dies is started again.
-RESTARTS = 1
 #: Messages kept for an experiment process that does not read; the oldest go first.
 _MAX_QUEUED = 1000
 
@@ -32,7 +29,7 @@ _MAX_QUEUED = 1000
 def _spawn(folder: Path, stdout: int, *options: str, **more: Any) -> subprocess.Popen[bytes]:
     arguments = ["--folder", str(folder.absolute()), *options]
     with open(folder / METADATA / SIDECAR_LOG, "ab") as log:
-        command = light_command("pytest_openscope.sidecar.__main__", arguments)
+        command = light_command("pytest_openscope.sidecar.loop", arguments)
         return spawn_detached(command, stdin=subprocess.PIPE, stdout=stdout, stderr=log, **more)
 
 
@@ -91,47 +88,38 @@ class SidecarClient:
         secrets: Iterable[str] = (),
         alert_urls: Iterable[str] = (),
         terminal_fd: int | None = None,
-        start: bool = True,
     ) -> None:
         self.folder = folder
         self.on_message = on_message
         self.pid: int | None = None
-        self.memory_mb: float | None = None
-        self.ready_after_s: float | None = None
-        self.restarts = 0
+        self.restarted = False
         self.gave_up = ""
         self.mirror: dict[str, Any] | None = None
         self.reports_left: int | None = None
         self._greeting = {"secrets": list(secrets), "alert_urls": list(alert_urls)}
         self._terminal_fd = terminal_fd
-        self._started_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._input: int | None = None
         self._input_id: tuple[int, int] | None = None
         self._leaving = False
-        self._ready, self._done = threading.Event(), threading.Event()
+        self._done = threading.Event()
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
-        if start:
-            self.start()
+        self._start()
         journal.nudge = self.nudge
 
-    def start(self) -> bool:
-        """Start the sidecar; False when the system cannot create the process even at the second attempt."""
-        while True:
-            self._started_at = time.monotonic()
-            try:
-                with lent_watch() as (handle, more):
-                    options = () if handle is None else ("--watch", str(handle))
-                    process = _spawn(self.folder, subprocess.PIPE, *options, **more)
-            except OSError as error:
-                if not self._may_restart(f"it cannot be started: {error}"):
-                    return False
-                continue
-            self._process, self.pid = process, process.pid
-            threading.Thread(target=self._converse, args=(process,), name="openscope-sidecar", daemon=True).start()
-            return True
+    def _start(self) -> None:
+        """Start the sidecar, again where the system cannot create the process at first."""
+        try:
+            with lent_watch() as (handle, more):
+                options = () if handle is None else ("--watch", str(handle))
+                process = _spawn(self.folder, subprocess.PIPE, *options, **more)
+        except OSError as error:
+            self._start_again(f"it cannot be started: {error}")
+            return
+        self._process, self.pid = process, process.pid
+        threading.Thread(target=self._converse, args=(process,), name="openscope-sidecar", daemon=True).start()
 
     def _converse(self, process: subprocess.Popen[bytes]) -> None:
         """Greet the sidecar, hand on what it says, and see to it when it dies."""
@@ -148,8 +136,7 @@ class SidecarClient:
         if self._leaving or self._done.is_set():
             return
         self._close_input()
-        if self._may_restart(f"it ended unexpectedly with code {code}"):
-            self.start()
+        self._start_again(f"it ended unexpectedly with code {code}")
 
     def _handle(self, line: bytes) -> None:
         try:
@@ -158,9 +145,7 @@ class SidecarClient:
             return  # Something that a library printed there.
         kind = message["type"]
         if kind == "ready":
-            self.memory_mb, self.pid = message["memory_mb"], message["pid"]
-            self.ready_after_s = time.monotonic() - self._started_at
-            self._ready.set()
+            self.pid = message["pid"]
         elif kind == "mirror":
             self.mirror = message
         elif kind == "reports":
@@ -174,19 +159,18 @@ class SidecarClient:
         with contextlib.suppress(Exception):
             self.on_message(message)
 
-    def _may_restart(self, reason: str) -> bool:
+    def _start_again(self, reason: str) -> None:
+        """Start a second sidecar; a third one would hardly do better."""
         if self._leaving:
-            return False
-        if self.restarts >= RESTARTS:
+            return
+        if self.restarted:
             self.gave_up = reason
-            self._ready.set()
             self._done.set()
             self._tell({"type": "gave_up", "reason": reason})
-            return False
-        self.restarts += 1
-        self._ready.clear()
+            return
+        self.restarted = True
         self._tell({"type": "restarted", "reason": reason})
-        return True
+        self._start()
 
     def _open_nudges(self, fd: int) -> None:
         _set_nonblocking(fd)
@@ -204,10 +188,6 @@ class SidecarClient:
             facts = os.fstat(fd)
             if (facts.st_dev, facts.st_ino) == self._input_id:
                 os.write(fd, b"\n")
-
-    def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until the sidecar holds its lock and watches this process."""
-        return self._ready.wait(timeout_s) and not self.gave_up
 
     def wait_done(self, timeout_s: float) -> bool:
         """After the journal's ``ended``: wait until the sidecar has nothing more to say; False when the time is up."""
@@ -280,12 +260,6 @@ class Link:
         self._work, self._idle = threading.Event(), threading.Event()
         self._idle.set()
         self._closed = False
-
-    def open(self) -> None:
-        """Begin to listen and to talk; a terminal (a sidecar started by hand) has nothing to say."""
-        if os.isatty(0):
-            self._greeted.set()
-            return
         threading.Thread(target=self._listen, name="nudges", daemon=True).start()
         threading.Thread(target=self._talk, name="messages", daemon=True).start()
 

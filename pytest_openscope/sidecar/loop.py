@@ -3,10 +3,13 @@
 It follows the session's journal, watches the experiment process, ends it when a step's deadline has passed, and finishes the
 session when it died. Mirror, resource samples and reports are helpers that it starts after it is ready. Until the session has
 told where its packages lie, nothing but this package and the standard library can be imported.
+
+``main([--folder SESSION_FOLDER, --finish | --watch HANDLE])`` runs one.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -14,14 +17,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..records import METADATA, WITNESS_JOURNAL, Journal
-from ..system import FileLock, ProcessWatch, awake_s, boot_id, create_time, go_last, in_a_job, is_stopped, memory_mb
+from ..system import FileLock, ProcessWatch, awake_s, boot_id, create_time, go_last, in_a_job, is_stopped
 from .helpers import Helpers
 from .link import Link
 from .reconstruct import FAULT_LOG, SessionView
-from .witness import finish_session
+from .witness import Witness
 
 TICK_S = 0.2
 #: How long the ``session`` event and the greeting may take.
@@ -51,13 +55,11 @@ class PatientStderr(io.TextIOBase):
         return len(text)
 
 
-def detach(watch: int | None = None) -> None:
+def _detach(watch: int | None) -> None:
     """Let nothing meant for the experiment reach this process: signals of its terminal, its open files (``watch`` apart)."""
-    names = ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGBREAK", "SIGPIPE")
-    for name in names:
-        number = getattr(signal, name, None)
-        if number is not None:
-            signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGBREAK", "SIGPIPE"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if sys.platform != "win32":
         if os.getsid(0) != os.getpid():
             os.setsid()
@@ -74,7 +76,7 @@ class Sidecar:
     journal: Journal
     helpers: Helpers
 
-    def __init__(self, folder: Path, finish: bool = False, lent_watch: int | None = None) -> None:
+    def __init__(self, folder: Path, finish: bool, lent_watch: int | None) -> None:
         self.folder = folder
         self._lent_watch = lent_watch
         self.finish_only = finish
@@ -98,7 +100,6 @@ class Sidecar:
             return 3
         self.journal = Journal(taken.path)
         self.helpers = Helpers(self.view, self.journal, self.link, self.dead)
-        self.link.open()
         if not self._wait_for_session():
             print(f"no session event in {self.view.path}", file=sys.stderr)
             return 4
@@ -111,7 +112,7 @@ class Sidecar:
         facts = {"pid": os.getpid(), "create_time": create_time(os.getpid()), "finish": self.finish_only}
         self.journal.write("sidecar_started", **facts, boot=boot_id())
         held = self.rig_lock is None or self.rig_lock.held
-        self.link.send(type="ready", pid=os.getpid(), memory_mb=round(memory_mb(), 1), lock=held)
+        self.link.send(type="ready", pid=os.getpid(), lock=held)
         self._wait_for_greeting()
         if not self.finish_only and in_a_job():
             self.helpers.say("WARNING", _KEPT_IN_JOB, terminal=True)
@@ -122,11 +123,12 @@ class Sidecar:
 
     def _wait_for_session(self) -> bool:
         deadline = time.monotonic() + START_S
-        self.view.read()
-        while self.view.session is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        while time.monotonic() < deadline:
             self.view.read()
-        return self.view.session is not None
+            if self.view.session is not None:
+                return True
+            time.sleep(0.01)
+        return False
 
     def _take_rig(self) -> None:
         state = self.view.state_directory
@@ -230,12 +232,23 @@ class Sidecar:
         self.journal.close()
 
     def _witness(self) -> None:
-        finish_session(
-            self.view,
-            self.journal,
+        sampler = self.helpers.sampler
+        Witness(self.view, self.journal, self.helpers.secrets).finish(
             exit_code=self.watch.exit_code() if self.watch is not None else None,
-            secrets=self.helpers.secrets,
-            known=self.helpers.known_processes(),
+            known=sampler.known_processes() if sampler is not None else (),
             terminal=str(self.link.greeting.get("terminal") or ""),
         )
         self.view.read()
+
+
+def main(args: Sequence[str]) -> int:
+    """Run a sidecar; ``--finish`` takes a session whose experiment process is known to be gone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--finish", action="store_true")
+    parser.add_argument("--watch", type=int, help="handle that the experiment process has lent to itself")
+    options = parser.parse_args(args)
+    folder = options.folder.absolute()
+    sys.stderr = PatientStderr()
+    _detach(options.watch)
+    return Sidecar(folder, options.finish, options.watch).run()

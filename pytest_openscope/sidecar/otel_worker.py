@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
 import traceback
@@ -226,7 +225,3 @@ def main(args: Sequence[str]) -> int:
     except Exception:
         report(crash=traceback.format_exc()[-3000:])
     return 3
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

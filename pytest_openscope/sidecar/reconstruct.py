@@ -62,15 +62,14 @@ class AcquisitionView:
 
     def __init__(self, started: dict[str, Any]) -> None:
         self.started = started
-        self.name = str(started.get("name") or "acquisition")
+        self.name = str(started["name"])
         self.marks: dict[str, dict[str, Any]] = {}
         self.finished: dict[str, Any] | None = None
 
     @property
     def pid(self) -> int:
         """The main process; 0 when it is not known."""
-        value = self.started.get("pid")
-        return value if isinstance(value, int) else 0
+        return int(self.started.get("pid") or 0)
 
     @property
     def is_call(self) -> bool:
@@ -80,7 +79,12 @@ class AcquisitionView:
     @property
     def create_time(self) -> float | None:
         """The start time by which it is known."""
-        return _seconds(self.started.get("create_time"))
+        return self.started.get("create_time")
+
+    @property
+    def lives(self) -> bool:
+        """Tell whether the main process is known and lives."""
+        return self.pid > 0 and is_alive(self.pid, self.create_time)
 
 
 class SessionView:
@@ -93,7 +97,7 @@ class SessionView:
         acquisition_begun: the body of an acquisition step has started.
         discarded: it was a mistake of its command line, told and taken back: nothing is to be left of it.
         finished: nothing is owed to anybody, its mirror included.
-        died: the first ``died`` event; ``death`` the failure that describes it, as JSON.
+        died: the first ``died`` event; ``death`` the failure that describes it.
         running: the ``step_started`` event of the step that runs, else None; ``last_step`` stays after its end.
         question: the ``waiting`` event of a question that the operator has not answered yet, else None.
         deadline: the last ``deadline`` event whose ``kill_at`` is set, else None.
@@ -123,7 +127,7 @@ class SessionView:
         #: Packed: it is needed at the end only, and holds the last lines of every program that ran.
         self._kept: list[tuple[str, bytes]] = []
         self.died: dict[str, Any] | None = None
-        self.death: dict[str, Any] | None = None
+        self.death: Failure | None = None
         self.after_crash: list[str] = []
         self.rescue: dict[str, Any] = {}
         self.acquisition_begun = False
@@ -189,7 +193,7 @@ class SessionView:
     @property
     def process(self) -> tuple[int, float | None]:
         """Pid and start time of the experiment process."""
-        return process_of(self.session or {})
+        return self.value("pid", 0), self.value("create_time")
 
     @property
     def same_boot(self) -> bool:
@@ -199,17 +203,6 @@ class SessionView:
     def is_of_this_boot(self, event: dict[str, Any]) -> bool:
         """Tell whether an event's monotonic time can be compared with those of today."""
         return boot_is_same(float(event.get("mono") or 0.0), str(event.get("at") or ""), self.boot)
-
-    @property
-    def death_failure(self) -> Failure:
-        """The death as a failure.
-
-        Raises:
-            ValueError: the process has not died, or nobody has described its death yet.
-        """
-        if self.death is None:
-            raise ValueError(f"{self.uuid}: there is no description of a death")
-        return Failure.from_json(dict(self.death))
 
     @property
     def rescue_failed(self) -> bool:
@@ -232,7 +225,7 @@ class SessionView:
         self.finished = False
 
     def _on_step_started(self, event: dict[str, Any]) -> None:
-        self.running = self.last_step = dict(event)
+        self.running = self.last_step = {**event, "phase": Phase(event["phase"])}
         self.steps.append(self.running)
 
     def _on_step_resumed(self, event: dict[str, Any]) -> None:
@@ -255,10 +248,12 @@ class SessionView:
         self.question = None
 
     def _on_deadline(self, event: dict[str, Any]) -> None:
-        self.deadline = event if isinstance(event.get("kill_at"), (int, float)) else None
+        self.deadline = event if event["kill_at"] is not None else None
 
     def _on_acquisition_started(self, event: dict[str, Any]) -> None:
-        self.acquisitions[str(event["name"])] = AcquisitionView(event)
+        acquisition = AcquisitionView(event)
+        if acquisition.pid >= 0:
+            self.acquisitions[acquisition.name] = acquisition
 
     _on_acquisition_starting = _on_acquisition_started
 
@@ -298,7 +293,7 @@ class SessionView:
             self._kept.append((_DEATH, _packed(())))
 
     def _on_death(self, event: dict[str, Any]) -> None:
-        self.death = dict(event["failure"])
+        self.death = Failure.from_json(event["failure"])
 
     def _on_witness_line(self, event: dict[str, Any]) -> None:
         self.said[str(event["key"])] = int(event["log_size"])
@@ -311,30 +306,16 @@ def _packed(values: Iterable[Any]) -> bytes:
     return zlib.compress(json.dumps(list(values)).encode("ascii"), 1)
 
 
-def _seconds(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def process_of(session: dict[str, Any]) -> tuple[int, float | None]:
-    """Return pid and start time of the experiment process that a ``session`` event names; pid 0 when it names none."""
-    return int(session.get("pid") or 0), _seconds(session.get("create_time"))
-
-
 def is_running(session: dict[str, Any]) -> bool:
     """Tell whether the experiment process that a ``session`` event names lives."""
-    return is_alive(*process_of(session))
+    return is_alive(session.get("pid"), session.get("create_time"))
 
 
 def running_sessions(state_directories: Iterable[Path]) -> list[SessionView]:
     """Return the sessions of these rigs that run on this computer now."""
-    found: dict[Path, SessionView] = {}
-    for state in state_directories:
-        for _, facts in notes(state / UNFINISHED):
-            folder = Path(str(facts.get("session_folder") or ""))
-            view = SessionView.of(folder)
-            if view.session is not None and view.ended is None and is_running(view.session):
-                found[folder] = view
-    return list(found.values())
+    noted = [facts for state in state_directories for _, facts in notes(state / UNFINISHED)]
+    views = [SessionView.of(Path(str(facts.get("session_folder") or ""))) for facts in noted]
+    return [view for view in views if view.session is not None and view.ended is None and is_running(view.session)]
 
 
 # -- why the process died ------------------------------------------------------------------------------------------------
@@ -348,7 +329,7 @@ def failure_of_death(view: SessionView, exit_code: int | None) -> Failure:
     step = view.running or {}
     faults = _fault_text(view.folder)
     place: dict[str, Any] = {
-        "phase": _phase(step.get("phase")),
+        "phase": step.get("phase"),
         "step": str(step.get("step") or ""),
         "nodeid": str(step.get("nodeid") or ""),
         "at": now_iso(),
@@ -415,13 +396,6 @@ def _where(view: SessionView) -> str:
     return " before the first step"
 
 
-def _phase(value: object) -> Phase | None:
-    try:
-        return Phase(str(value))
-    except ValueError:
-        return None
-
-
 # -- what the session would have written ---------------------------------------------------------------------------------
 
 
@@ -442,7 +416,7 @@ def record_of(
         readiness_override=view.value("readiness_override"),
         continues=view.value("continues"),
     )
-    record.steps = [step for event in view.steps if (step := _step(view, event, death)) is not None]
+    record.steps = [_step(view, event, death) for event in view.steps]
     for field, values in view.kept:
         # A field of another version is passed over.
         with contextlib.suppress(AttributeError, TypeError, ValueError, KeyError):
@@ -458,26 +432,24 @@ def record_of(
     return record
 
 
-def _step(view: SessionView, event: dict[str, Any], death: Failure) -> StepRecord | None:
-    try:
-        step = StepRecord(str(event["step"]), str(event.get("nodeid") or ""), Phase(event["phase"]))
-        step.on_failure = OnFailure(event.get("on_failure") or OnFailure.ABORT)
-    except (KeyError, ValueError):
-        return None
-    step.kind, step.started = str(event.get("kind") or "test"), str(event.get("started") or event.get("at") or "")
-    step.attempts = list(event.get("attempts") or [])
+def _step(view: SessionView, event: dict[str, Any], death: Failure) -> StepRecord:
+    step = StepRecord(
+        str(event["step"]),
+        str(event.get("nodeid") or ""),
+        event["phase"],
+        OnFailure(event.get("on_failure") or OnFailure.ABORT),
+        str(event.get("kind") or "test"),
+        started=str(event.get("started") or event.get("at") or ""),
+        attempts=list(event.get("attempts") or []),
+    )
     if "outcome" in event:
+        step.outcome = Outcome(event["outcome"]) if event["outcome"] else None
         step.skipped = str(event.get("skipped") or "")
         step.duration_s = float(event.get("duration_s") or 0.0)
-        try:
-            step.outcome = Outcome(event["outcome"]) if event["outcome"] else None
-        except ValueError:
-            step.skipped = step.skipped or str(event["outcome"])
-        return step
-    # It was running: a step, and perhaps the fixture that it was being torn down with.
-    step.outcome = death.outcome
-    if view.died:
-        step.duration_s = max(0.0, _between(view, event, view.died) or 0.0)
+    else:
+        # It was running: a step, and perhaps the fixture that it was being torn down with.
+        step.outcome = death.outcome
+        step.duration_s = max(0.0, _between(view, event, view.died) or 0.0) if view.died else 0.0
     return step
 
 

@@ -20,7 +20,7 @@ from .link import start_finisher
 from .notes import UNFINISHED, mark_unfinished, notes, unmark
 from .reconstruct import SessionView, is_running
 from .samples import RESOURCE_USAGE, repair
-from .witness import finish_session
+from .witness import Witness
 
 #: Copies of earlier sessions that are brought up to date at one time, a process each; more wait for the next session.
 REFRESHED_AT_ONCE = 8
@@ -130,7 +130,7 @@ def finish_dead(view: SessionView, secrets: Iterable[str] = ()) -> bool | None:
         found_ended = view.ended is not None
         if not found_ended:
             with contextlib.closing(Journal(taken.path)) as journal:
-                finish_session(view, journal, secrets=secrets, recovered=True)
+                Witness(view, journal, secrets, recovered=True).finish()
         repair(view.folder / METADATA / RESOURCE_USAGE)
         return found_ended
     finally:

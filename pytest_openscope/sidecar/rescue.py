@@ -116,7 +116,8 @@ def add_to_states(view: SessionView, secrets: Iterable[str], problem: str = "") 
         OSError: one of them cannot be written.
     """
     secrets = frozenset(secrets)
-    record = record_of(view, view.death_failure, None, {}, ())
+    assert view.death is not None
+    record = record_of(view, view.death, None, {}, ())
     fresh = end_state(record, secrets=secrets)
     rescued = _rescued(view)
     worst = Outcome.PASSED

@@ -41,7 +41,6 @@ from ..system import (
     StopPolicy,
     command_line,
     find_main,
-    is_alive,
     now_iso,
     read_json,
     remove_file,
@@ -69,39 +68,17 @@ _TAIL_LINES = 1000
 _CLOCK_BACK_S = 0.02
 
 
-def finish_session(
-    view: SessionView,
-    journal: Journal,
-    *,
-    exit_code: int | None = None,
-    secrets: Iterable[str] = (),
-    known: Iterable[tuple[int, float]] = (),
-    terminal: str = "",
-    recovered: bool = False,
-) -> Failure:
-    """Stop what still runs, bring the log to its end and write the states; the session's ``ended`` is in ``journal`` then.
-
-    The caller holds the lock of the witness's journal, and the experiment process is gone for good.
+class Witness:
+    """One attempt at finishing one session, whose experiment process is gone for good.
 
     Args:
         view: the session's journal, read to its end.
-        journal: the witness's own journal.
-        exit_code: of the experiment process, a signal negative; None when nobody knows.
+        journal: the witness's own journal, whose lock the caller holds.
         secrets: exact values to mask.
-        known: pid and start time of processes seen in an acquisition's tree.
-        terminal: device on which to tell the operator, empty for none.
         recovered: True when this happens long after the death.
-
-    Returns:
-        The failure that describes the death.
     """
-    return Witness(view, journal, secrets, recovered).finish(exit_code, known, terminal)
 
-
-class Witness:
-    """One attempt at finishing one session."""
-
-    def __init__(self, view: SessionView, journal: Journal, secrets: Iterable[str], recovered: bool) -> None:
+    def __init__(self, view: SessionView, journal: Journal, secrets: Iterable[str], recovered: bool = False) -> None:
         self.view, self.journal, self.recovered = view, journal, recovered
         self.secrets = frozenset(secrets)
         self.mask = ExactMasker(self.secrets)
@@ -110,8 +87,14 @@ class Witness:
         self.stops: dict[str, Any] = {}
         self.log: LogWriter | None = None
 
-    def finish(self, exit_code: int | None, known: Iterable[tuple[int, float]], terminal: str) -> Failure:
-        """See :func:`finish_session`."""
+    def finish(self, exit_code: int | None = None, known: Iterable[tuple[int, float]] = (), terminal: str = "") -> None:
+        """Stop what still runs, bring the log to its end and write the states; the session's ``ended`` is in the journal then.
+
+        Args:
+            exit_code: of the experiment process, a signal negative; None when nobody knows.
+            known: pid and start time of processes seen in an acquisition's tree.
+            terminal: device on which to tell the operator, empty for none.
+        """
         view = self.view
         if view.died is None:
             stopped = self._last_sign() if self.recovered else now_iso()
@@ -123,7 +106,8 @@ class Witness:
             described = failure_of_death(view, exit_code).as_json()
             self.journal.write("death", failure=mask_json(json_safe(described), self.mask))
             view.read()
-        failure = view.death_failure
+        failure = view.death
+        assert failure is not None
         self._guard("looking for unannounced processes", self._find_unannounced)
         stopping: list[threading.Thread] = []
         self._guard("stopping the acquisition", lambda: stopping.extend(self._begin_to_stop(list(known))))
@@ -138,7 +122,6 @@ class Witness:
         self._write_end(failure, exit_code)
         if terminal:
             self._guard("telling the operator", lambda: self._tell_operator(terminal, failure))
-        return failure
 
     def _guard(self, what: str, action: Callable[[], object]) -> bool:
         try:
@@ -174,8 +157,12 @@ class Witness:
                 return
         self.journal.write("witness_line", key=key, log_size=log.size)
         self.view.said[key] = log.size
-        step = self.view.running or {}
-        log.record(level, logger, self.mask(text), str(step.get("phase") or ""), str(step.get("step") or ""))
+        log.record(level, logger, self.mask(text), *self._place)
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        step = self.view.running or {"phase": "", "step": ""}
+        return step["phase"], step["step"]
 
     def _story(self, failure: Failure) -> str:
         who = "A later session on this rig" if self.recovered else "The sidecar"
@@ -218,8 +205,8 @@ class Witness:
         threads = []
         for acquisition in self.view.acquisitions.values():
             if acquisition.finished is None and acquisition.pid > 0:
-                what, stop = f"stopping {acquisition.name}", partial(self._stop, acquisition, known)
-                threads.append(threading.Thread(target=self._guard, args=(what, stop), name=what, daemon=True))
+                action = (f"stopping {acquisition.name}", partial(self._stop, acquisition, known))
+                threads.append(threading.Thread(target=self._guard, args=action, daemon=True))
                 threads[-1].start()
         return threads
 
@@ -236,13 +223,12 @@ class Witness:
             session_mark=str(self.view.value("session_folder", self.view.folder)),
             name=acquisition.name,
         )
-        report = tree.stop(self._policy)
-        stopped, survivors = list(report.stopped), list(report.survivors)
-        for pid, started in known:
-            rest = ProcessTree(pid, started).stop(self._policy)
-            stopped += rest.stopped
-            survivors += rest.survivors
-        self.stops[acquisition.name] = {"stopped": stopped, "survivors": survivors, "request": report.request}
+        reports = [tree.stop(self._policy), *(ProcessTree(pid, started).stop(self._policy) for pid, started in known)]
+        self.stops[acquisition.name] = {
+            "stopped": [name for report in reports for name in report.stopped],
+            "survivors": [name for report in reports for name in report.survivors],
+            "request": reports[0].request,
+        }
 
     def _tell_stop(self, acquisition: AcquisitionView) -> None:
         name, found = acquisition.name, self.stops.get(acquisition.name)
@@ -250,16 +236,13 @@ class Witness:
             return
         if acquisition.is_call and self.view.same_boot:
             what = command_line([str(part) for part in acquisition.started.get("command") or ()])
-            self.say(
-                f"left {name}",
-                "WARNING",
-                f"{name}: what the session called may go on, and nobody can stop it from here: {what}",
-            )
+            text = f"{name}: what the session called may go on, and nobody can stop it from here: {what}"
+            self.say(f"left {name}", "WARNING", text)
         if acquisition.pid <= 0:
             return
         if found is None:
             if self.view.same_boot and self.view.value("on_crash", "stop") == "leave":
-                state = "goes on" if is_alive(acquisition.pid, acquisition.create_time) else "is gone"
+                state = "goes on" if acquisition.lives else "is gone"
                 self.say(f"left {name}", "WARNING", f"{name} (pid {acquisition.pid}) {state}: on_crash is leave")
             return
         if found["survivors"]:
@@ -313,7 +296,6 @@ class Witness:
         log = self.log
         if log is None:
             return
-        step = self.view.running or {}
         for stream in ("stdout", "stderr"):
             relative = acquisition.started.get(stream)
             if not relative:
@@ -325,7 +307,7 @@ class Witness:
             for entry in read_log(log.path, start=start):
                 if entry.logger in loggers:
                     logger, count = entry.logger, count + 1
-            text = head("INFO", str(step.get("phase") or ""), str(step.get("step") or ""), logger)
+            text = head("INFO", *self._place, logger)
             for lines in replay(self.view.folder / str(relative), int(mark.get("raw_from") or 0), count):
                 log.write(encode_batch(time_field(time.time()), text, lines, self.mask if self.mask else None), len(lines))
 

@@ -58,16 +58,11 @@ class Fake:
             **spec.get("session", {}),
         }
         self.journal.write("session", **fields)
+        if not spec.get("sidecar", True):
+            SidecarClient._start = lambda client: None
         self.client = SidecarClient(
-            self.journal,
-            folder,
-            self.on_message,
-            secrets=["s3cr3t-value"],
-            alert_urls=spec.get("alert_urls", ()),
-            start=False,
+            self.journal, folder, self.on_message, secrets=["s3cr3t-value"], alert_urls=spec.get("alert_urls", ())
         )
-        if spec.get("sidecar", True):
-            self.client.start()
 
     def on_message(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
@@ -81,11 +76,15 @@ class Fake:
     # -- actions -----------------------------------------------------------------------------------------------------
 
     def do_ready(self) -> None:
-        assert self.client.wait_ready(60.0), self.client.gave_up
+        until_s = time.monotonic() + 60.0
+        while sum(message["type"] == "ready" for message in list(self.messages)) <= self.client.restarted:
+            assert not self.client.gave_up
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
 
     def do_tell(self, **more: Any) -> None:
-        facts = {"pid": self.client.pid, "gave_up": self.client.gave_up, "restarts": self.client.restarts, **more}
-        print(json.dumps({**facts, "memory_mb": self.client.memory_mb, "ready_after_s": self.client.ready_after_s}), flush=True)
+        facts = {"pid": self.client.pid, "gave_up": self.client.gave_up, "restarted": self.client.restarted, **more}
+        print(json.dumps(facts), flush=True)
 
     def do_log(self, text: str, count: int = 1) -> None:
         for number in range(count):

@@ -23,7 +23,7 @@ from pytest_openscope.records.journal import JOURNAL, Journal
 from pytest_openscope.sidecar.notes import mark_unfinished
 from pytest_openscope.sidecar.reconstruct import SessionView
 from pytest_openscope.sidecar.recovery import recover
-from pytest_openscope.sidecar.witness import finish_session
+from pytest_openscope.sidecar.witness import Witness
 
 CAMERA = "import time\nfor n in range(5): print('frame', n, flush=True)\ntime.sleep(60)"
 STEP = ["step", "acquisition", "video"]
@@ -140,11 +140,11 @@ def test_a_damaged_note_does_not_keep_the_others(start: Start, tmp_path: Path) -
     run.wait()
     broken = tmp_path / "data" / "broken"
     broken.mkdir()
-    note = {"host": socket.gethostname(), "pid": "not a number", "create_time": None}
+    note = {"host": socket.gethostname(), "pid": None, "create_time": None, "state_directory": 5}
     mark_unfinished(state_of(run), "broken", broken, session=note)
     mark_unfinished(state_of(run), "s1", run.folder)
     lines = recover(state_of(run))
-    assert any(line.startswith("session broken could not be recovered: ValueError") for line in lines)
+    assert any(line.startswith("session broken could not be recovered: TypeError") for line in lines)
     assert any("session s1 had no ending" in line for line in lines)
     run.wait_gone()
 
@@ -187,7 +187,7 @@ def test_a_witness_that_is_killed_is_repeated_without_doubling(tmp_path: Path, s
     witness_path = folder / METADATA / "witness.jsonl"
     view = SessionView.of(folder)
     try:
-        finish_session(view, Journal(witness_path), exit_code=KILLED)
+        Witness(view, Journal(witness_path), ()).finish(KILLED)
     except Interrupted:
         pass
     monkeypatch.setattr(LogWriter, "write", real_log)
@@ -195,7 +195,7 @@ def test_a_witness_that_is_killed_is_repeated_without_doubling(tmp_path: Path, s
     run = Run.__new__(Run)
     run.folder, run.metadata = folder, folder / METADATA
     if run.view.ended is None:
-        finish_session(run.view, Journal(witness_path), recovered=True)
+        Witness(run.view, Journal(witness_path), (), recovered=True).finish()
     lines = [entry.message for entry in run.entries() if entry.logger == "acquisition.camera.stdout"]
     assert lines == [f"line {number}" for number in range(10)]
     assert len(run.messages("pytest_openscope.session")) == 2
@@ -214,7 +214,7 @@ def test_a_damaged_journal_still_gives_an_ending(tmp_path: Path) -> None:
     journal.write("kept", field="failures", values=[{"outcome": "nonsense"}])
     (folder / METADATA / "end_state.json").write_text('{"experiment_data": [1], "lost_records": "many", "notes": 5}')
     view = SessionView.of(folder)
-    finish_session(view, Journal(folder / METADATA / "witness.jsonl"), exit_code=KILLED)
+    Witness(view, Journal(folder / METADATA / "witness.jsonl"), ()).finish(KILLED)
     assert json.loads((folder / METADATA / "end_state.json").read_text())["outcome"] == "crashed"
     assert json.loads((folder / METADATA / "debug_state.json").read_text())["failure"]["message"].startswith(
         ("the experiment process was ended by SIGKILL", "the experiment process ended with exit code 9")
@@ -229,7 +229,7 @@ def test_the_operator_is_told_on_the_terminal(tmp_path: Path) -> None:
     journal.write("session", session_uuid="s1", started="2026-01-01T10:00:00+00:00", pid=1)
     view = SessionView.of(folder)
     controller, terminal = os.openpty()
-    finish_session(view, Journal(folder / METADATA / "witness.jsonl"), exit_code=-11, terminal=os.ttyname(terminal))
+    Witness(view, Journal(folder / METADATA / "witness.jsonl"), ()).finish(-11, terminal=os.ttyname(terminal))
     shown = os.read(controller, 4096).decode()
     os.close(controller)
     os.close(terminal)
