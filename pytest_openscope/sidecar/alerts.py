@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..records import Journal, Mistake, Outcome
-from ..system import light_command, spawn_detached
+from ..system import format_duration, light_command, spawn_detached
 from .reconstruct import SessionView
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Alerts:
     """Watches one session, and has each alert sent once.
 
     Args:
-        urls: the addresses; without any nothing is sent.
+        urls: the addresses.
         say: gets level, text, logger and whether the operator should see it.
     """
 
@@ -72,23 +72,19 @@ class Alerts:
     ) -> None:
         self.view, self.journal, self.say = view, journal, say
         self._urls, self._secrets = list(urls), frozenset(secrets)
-        settings = view.value("alerts") or {}
-        self._on = frozenset(settings.get("on") or ()) if self._urls else frozenset()
-        self._after_s = float(settings.get("after_s") or 600.0)
-        self._names_people = bool(settings.get("include_subject_user"))
+        self._settings: dict[str, Any] = view.value("alerts")
         self._begun: set[str] = set()
         self._threads: list[threading.Thread] = []
 
     def look(self) -> None:
         """See whether a question has waited long enough; called about every 0.2 s, never waits."""
         question = self.view.question
-        if question is None or "waiting" not in self._on or self.view.died is not None:
+        if question is None or "waiting" not in self._settings["on"] or self.view.died is not None:
             return
-        waited_s = time.monotonic() - float(question["mono"])
-        if waited_s >= self._after_s:
-            since = str(question.get("at") or "")[11:19]
-            lines = [f"Waits since {since}, for {_in_words(waited_s)}: {question.get('text')}"]
-            self._send(f"waiting {question.get('at')}", "a question waits for an answer", lines)
+        waited_s = time.monotonic() - question["mono"]
+        if waited_s >= self._settings["after_s"]:
+            lines = [f"Waits since {question['at'][11:19]}, for {format_duration(waited_s)}: {question['text']}"]
+            self._send(f"waiting {question['at']}", "a question waits for an answer", lines)
 
     def session_over(self) -> None:
         """Tell how the session has ended, where that is worth telling."""
@@ -102,7 +98,7 @@ class Alerts:
             what, headline = "failed", f"the session ended as {outcome}"
         else:
             return
-        if what in self._on:
+        if what in self._settings["on"]:
             self._send(what, headline, [*self._first_failure(), f"Session folder: {self.view.folder}"])
 
     def wait(self) -> None:
@@ -128,8 +124,8 @@ class Alerts:
         from ..issues import Machine, Privacy
 
         view = self.view
-        subject, user = (None, None) if self._names_people else (view.value("subject_id"), view.value("user_id"))
-        privacy = Privacy(secrets=[*self._secrets, *self._urls], subject_id=subject, user_id=user, machine=Machine())
+        people = {} if self._settings["include_subject_user"] else {key: view.value(key) for key in ("subject_id", "user_id")}
+        privacy = Privacy(secrets=[*self._secrets, *self._urls], machine=Machine(), **people)
         dry = " (dry run)" if view.value("dry_run") else ""
         title = privacy.private(f"{view.value('rig_id', '')}: {headline}{dry}")
         body = privacy.private("\n".join([f"Session {view.uuid} on {view.value('host', '')}", *lines]))
@@ -181,7 +177,3 @@ class Alerts:
             else:
                 missing.pop(number, None)
         return missing
-
-
-def _in_words(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"

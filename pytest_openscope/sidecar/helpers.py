@@ -32,11 +32,10 @@ from .samples import RESOURCE_USAGE, ResourceSampler
 
 LOGGER = "pytest_openscope.sidecar"
 ISSUES_LOGGER = "pytest_openscope.issues"
-MIRROR_FINISH_S = 600.0
-RESOURCE_INTERVAL_S = 5.0
+_MIRROR_FINISH_S = 600.0
 #: The copies of the states, which tell of the mirror itself, are brought up to date for so long.
 _REFRESH_S = 10.0
-_FINISH_TICK_S = 0.02
+_FINISH_TICK_S = 0.05
 _TELL_S = 0.5
 #: How often a running session hears how far its mirror is behind.
 _LAG_S = 2.0
@@ -44,8 +43,6 @@ _LAG_S = 2.0
 REPORTS_S = 120.0
 _REPORTS_SPARE_S = 10.0
 _REPORTS_TICK_S = 0.2
-#: A mirror whose supervision fails so often is given up.
-_MAX_FAULTS = 3
 
 
 class Helpers:
@@ -66,7 +63,6 @@ class Helpers:
         self._reports: threading.Thread | None = None
         self._held: list[tuple[str, str, str]] | None = None
         self._logged = threading.Event()
-        self._faults = 0
         self._lag_told = float("-inf")
         self._last: dict[str, Any] = {"status": "off", "bytes_behind": 0, "reason": ""}
 
@@ -115,16 +111,13 @@ class Helpers:
         self._otel_begun = finish_only
         self.guard("noting the unfinished session", self._mark)
         self.guard("starting the alerts", self._start_alerts)
-        if self.view.collected or finish_only:
-            self.guard("starting the mirror", self._start_mirror)
         if not finish_only:
             self.guard("starting the resource samples", self._start_samples)
             self.guard("starting earlier reports", self._start_old_reports)
             self.guard("going on with earlier archives", self._go_on_with_archives)
 
     def _mark(self) -> None:
-        if self.view.state_directory is not None:
-            mark_unfinished(self.view.state_directory, self.view.uuid, self.view.folder, self.view.value("mirror_directory"))
+        mark_unfinished(self.view.state_directory, self.view.uuid, self.view.folder, self.view.value("mirror_directory"))
 
     def _start_alerts(self) -> None:
         urls = [str(url) for url in self.link.greeting.get("alert_urls") or ()]
@@ -132,8 +125,8 @@ class Helpers:
             self.alerts = Alerts(self.view, self.journal, urls, self.secrets, self.say)
 
     def _start_mirror(self) -> None:
-        view, directory, state = self.view, self.view.value("mirror_directory"), self.view.state_directory
-        if not directory or state is None or self.mirror is not None:
+        view, directory = self.view, self.view.value("mirror_directory")
+        if not directory or self.mirror is not None:
             return
         job = MirrorJob(
             log_path=str(view.log_path),
@@ -141,7 +134,7 @@ class Helpers:
             rig_id=str(view.value("rig_id", "")),
             session_uuid=view.uuid,
             started=str(view.value("started", "")),
-            state_directory=str(state),
+            state_directory=str(view.state_directory),
         )
         self.mirror = MirrorSupervisor(job, self.say)
 
@@ -150,24 +143,21 @@ class Helpers:
         view = self.view
         if not self._otel_begun and (view.collected or view.ended is not None):
             self._otel_begun = True
-            if view.value("otel") and view.state_directory is not None and SENT not in view.done:
+            if view.value("otel") and SENT not in view.done:
                 self.otel = OtelSupervisor(view, self.journal, self.say)
         if self.otel is not None:
             self.otel.tick()
 
     def _start_samples(self) -> None:
         view = self.view
-        pid, started = view.process
         self.sampler = ResourceSampler(
             view.folder / METADATA / RESOURCE_USAGE,
-            pid,
-            started,
-            float(view.value("resource_interval_s", RESOURCE_INTERVAL_S)),
-            str(view.value("resource_disk", view.folder)),
+            *view.process,
+            float(view.value("resource_interval_s", 5.0)),
+            str(view.folder),
             self.say,
             low_disk_gb=float(view.value("low_disk_gb", 5.0)),
             low_memory_percent=float(view.value("low_memory_percent", 95.0)),
-            summary_s=float(view.value("resource_summary_s", 300.0)),
         )
         for acquisition in view.acquisitions.values():
             if acquisition.finished is None and acquisition.pid:
@@ -193,38 +183,27 @@ class Helpers:
                 self.link.send(**message)
 
     def _sample(self, events: Iterable[dict[str, Any]]) -> None:
-        sampler = self.sampler
-        if sampler is None:
+        if self.sampler is None:
             return
         for event in events:
             if event["event"] == "acquisition_started" and event.get("pid"):
-                acquisition = self.view.acquisitions[str(event["name"])]
-                sampler.acquisition_started(acquisition.name, acquisition.pid, acquisition.create_time)
+                self.sampler.acquisition_started(event["name"], event["pid"], event["create_time"])
             elif event["event"] == "acquisition_finished":
-                sampler.acquisition_finished(str(event["name"]))
+                self.sampler.acquisition_finished(event["name"])
 
     def _tick(self) -> None:
         """See to the mirror's worker; never touches the share itself."""
         if self.view.collected:
             # Not before: what a mistyped command line began is taken back, and nothing of it may be in the mirror.
             self._start_mirror()
-        if self.mirror is None or self._faults >= _MAX_FAULTS:
+        if self.mirror is None:
             return
-        try:
-            self.mirror.tick()
-            self._tell_lag(self.mirror)
-        except Exception:
-            self._faults += 1
-            raise
-
-    def _tell_lag(self, mirror: MirrorSupervisor) -> None:
-        """Let the experiment's terminal show how far the copy is behind, while it runs."""
+        self.mirror.tick()
         now = time.monotonic()
-        if self.dead.is_set() or self.view.ended is not None or now - self._lag_told < _LAG_S:
-            return
-        self._lag_told = now
-        status = mirror.status()
-        self.link.send(type="mirror_lag", bytes_behind=status.bytes_behind, reason=status.reason)
+        if not self.dead.is_set() and self.view.ended is None and now - self._lag_told >= _LAG_S:
+            self._lag_told = now
+            status = self.mirror.status()
+            self.link.send(type="mirror_lag", bytes_behind=status.bytes_behind, reason=status.reason)
 
     def stop_samples(self) -> None:
         """Complete ``resource_usage.json``."""
@@ -244,8 +223,9 @@ class Helpers:
         if view.discarded or not is_owed(view):
             return
         if self._acquisition_goes_on():
-            text = "the rest of post-acquisition waits for 'resume', since the acquisition goes on (on_crash: leave)"
-            self.say("WARNING", text)
+            self.say(
+                "WARNING", "the rest of post-acquisition waits for 'resume', since the acquisition goes on (on_crash: leave)"
+            )
             return
         self._held = []
         try:
@@ -288,44 +268,41 @@ class Helpers:
     def _finish_mirror(self) -> None:
         """Bring the mirror to its end within ``mirror_finish_s``, telling the session how it stands meanwhile."""
         self._start_mirror()
-        mirror = self.mirror
-        if mirror is not None:
-            mirror.finish_soon()
-            limit_s = float(self.view.value("mirror_finish_s", MIRROR_FINISH_S))
-            self._note(mirror, self._settle(mirror, limit_s, partial(self._still_pending, mirror)))
+        if self.mirror is not None:
+            limit_s = float(self.view.value("mirror_finish_s", _MIRROR_FINISH_S))
+            self._note(self._settle(self.mirror, limit_s, self._still_pending), self.mirror.sha256)
         self.link.send(type="mirror", **self._last)
 
     def _settle(self, mirror: MirrorSupervisor, limit_s: float, tell: Callable[[MirrorStatus], None]) -> MirrorStatus:
+        mirror.finish_soon()
         start = told = time.monotonic()
-        while time.monotonic() - start < limit_s and self._faults < _MAX_FAULTS:
+        while (now := time.monotonic()) - start < limit_s:
             self.guard("supervising the mirror", self._tick)
             status = mirror.status()
             if status.status == "verified":
                 break
-            if time.monotonic() - told > _TELL_S:
-                told = time.monotonic()
+            if now - told > _TELL_S:
+                told = now
                 tell(status)
-            time.sleep(_FINISH_TICK_S if told - start < limit_s / 10 else 10 * _FINISH_TICK_S)
+            time.sleep(_FINISH_TICK_S)
         return mirror.status()
 
-    def _still_pending(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
+    def _still_pending(self, status: MirrorStatus) -> None:
         """Say it on the pipe, and once per reason in ``end_state.json``, which may stand like that for minutes."""
         self.link.send(type="mirror", **asdict(status))
         if status.reason != self._last["reason"] or status.bytes_behind > self._last["bytes_behind"]:
-            self.guard("noting the mirror's status", partial(self._note, mirror, status))
+            self.guard("noting the mirror's status", partial(self._note, status))
 
-    def _note(self, mirror: MirrorSupervisor, status: MirrorStatus) -> None:
+    def _note(self, status: MirrorStatus, sha256: str = "") -> None:
         """Write the mirror's status into ``end_state.json``."""
-        self._last = asdict(status) | ({"sha256": mirror.sha256} if mirror.sha256 else {})
+        self._last = asdict(status) | ({"sha256": sha256} if sha256 else {})
         update_json(self.view.folder / METADATA / END_STATE, lambda state: state.update(mirror=self._last))
 
     def _start_old_reports(self) -> None:
         """Send what earlier sessions left; the drain at the end waits for this one."""
-        if self.view.state_directory is None or not wanted(self.view):
-            return
         from ..issues import waiting
 
-        if waiting(self.view.state_directory):
+        if wanted(self.view) and waiting(self.view.state_directory):
             self._in_thread("sending earlier reports", lambda: send_waiting(self.view, self.secrets, REPORTS_S))
 
     def _in_thread(self, what: str, action: Callable[[], object]) -> threading.Thread:
@@ -341,12 +318,11 @@ class Helpers:
                 return
             self._reports.join(REPORTS_S)
         if wanted(self.view):
-            self._reports = self._in_thread("sending reports", self._drain)
+            told = (self._tell_answer, self._tell_left)
+            send = partial(send_reports, self.view, self.journal, self.secrets, REPORTS_S, *told)
+            self._reports = self._in_thread("sending reports", send)
         else:
             self._tell_left(0)
-
-    def _drain(self) -> None:
-        send_reports(self.view, self.journal, self.secrets, REPORTS_S, self._tell_answer, self._tell_left)
 
     def _tell_answer(self, answer: dict[str, Any]) -> None:
         status, url, reason = answer.get("status"), answer.get("issue_url"), answer.get("reason")
@@ -361,22 +337,19 @@ class Helpers:
     def _wait_for_reports(self) -> None:
         """Give the reports a bounded time; what is left stays in the outbox. A line on them goes into the mirror as well."""
         deadline = time.monotonic() + REPORTS_S + _REPORTS_SPARE_S
-        waiting = True
-        while waiting:
-            if self._reports is not None:
-                self._reports.join(_REPORTS_TICK_S)
-            waiting = self._reports is not None and self._reports.is_alive() and time.monotonic() < deadline
-            if self._logged.is_set() and self._last["status"] != "pending":
+        waiting = self._reports is not None
+        while waiting and self._reports is not None:
+            self._reports.join(_REPORTS_TICK_S)
+            waiting = self._reports.is_alive() and time.monotonic() < deadline
+            if self._logged.is_set() and self._last["status"] == "verified":
                 self._logged.clear()
-                if self.mirror is not None:
-                    self.guard("mirroring the line on the report", self._finish_mirror)
+                self.guard("mirroring the line on the report", self._finish_mirror)
 
     def _close(self) -> None:
         """Bring the copied states up to date, end the worker, and take the note away when nothing is owed."""
         settled = self._last["status"] != "pending"
         if self.mirror is not None:
             if settled:
-                self.mirror.finish_soon()
                 self._settle(self.mirror, _REFRESH_S, lambda _: None)
             self.mirror.stop()
         # An ending that could not be written is owed to the next session on this rig.
@@ -387,7 +360,7 @@ class Helpers:
     def _go_on_with_archives(self) -> None:
         """Let earlier sessions' archives be finished, by processes of low priority."""
         state = self.view.state_directory
-        if state is None or not (state / "archives").is_dir() or self.view.value("dry_run"):
+        if not (state / "archives").is_dir() or self.view.value("dry_run"):
             return
         from ..modules import go_on_with_archives
 
@@ -413,5 +386,4 @@ class Helpers:
         process.returncode = 0  # it outlives this process; Popen's finalizer would warn that it does
 
     def _unmark(self) -> None:
-        if self.view.state_directory is not None:
-            unmark(self.view.state_directory, self.view.uuid)
+        unmark(self.view.state_directory, self.view.uuid)

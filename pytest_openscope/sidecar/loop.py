@@ -131,10 +131,9 @@ class Sidecar:
         return False
 
     def _take_rig(self) -> None:
-        state = self.view.state_directory
-        if self.view.value("dry_run") or state is None or self.finish_only:
+        if self.view.value("dry_run") or self.finish_only:
             return
-        self.rig_lock = FileLock(state / "rig.sidecar.lock")
+        self.rig_lock = FileLock(self.view.state_directory / "rig.sidecar.lock")
         self.helpers.guard("taking the rig's lock", self.rig_lock.acquire)
 
     def _await_death(self, watch: ProcessWatch) -> None:

@@ -67,7 +67,6 @@ class OtelSupervisor:
     """
 
     def __init__(self, view: SessionView, journal: Journal, say: Callable[[str, str, str, bool], None]) -> None:
-        assert view.state_directory is not None
         self.view, self.journal, self.say = view, journal, say
         self._settings: dict[str, Any] = view.value("otel")
         self._note = note_of(view.state_directory, view.uuid)

@@ -6,12 +6,10 @@ Every id is made from the session alone, so that a batch that is sent a second t
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
@@ -46,7 +44,6 @@ _SEVERITIES = {
 }
 #: Answers that refuse the data itself; every other one, and none, is an outage.
 _REFUSALS = (400, 413, 422)
-_MOST_SAMPLES = 100
 
 
 class OutageError(Exception):
@@ -210,34 +207,6 @@ def _values(sample: dict[str, Any]) -> list[tuple[str, str, float, dict[str, str
         found.append(("system.filesystem.utilization", "1", system["disk"]["percent"] / 100, {}))
         found.append(("openscope.disk.free", "GBy", system["disk"]["free_gb"], {}))
     return found
-
-
-def samples_of(path: Path, start: int) -> list[tuple[dict[str, Any], int]]:
-    """Return some whole samples of ``resource_usage.json`` from byte ``start`` on, each with the byte behind its line."""
-    found: list[tuple[dict[str, Any], int]] = []
-    if not path.exists():
-        return found
-    with open(path, "rb") as stream:
-        offset = stream.seek(start)
-        for line in stream:
-            offset += len(line)
-            text = line.strip().rstrip(b",")
-            # What a power cut left is no sample; the line that the sampler is writing is read when it is whole.
-            if text.startswith(b"{") and line.endswith(b"\n") and (sample := _sample(text)) is not None:
-                found.append((sample, offset))
-            if len(found) == _MOST_SAMPLES:
-                break
-    return found
-
-
-def _sample(text: bytes) -> dict[str, Any] | None:
-    try:
-        sample = json.loads(text)
-        _values(sample)
-        _seconds(str(sample["timestamp"]))
-    except (ValueError, KeyError, TypeError):
-        return None
-    return sample if isinstance(sample, dict) else None
 
 
 class Collector:

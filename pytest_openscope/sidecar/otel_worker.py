@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from ..records import METADATA
 from ..system import FileLock, Retry, lines_of, read_json, step_back, write_json
 from .notes import notes
 from .otel import forget, note_of
-from .otel_export import Collector, OutageError, SessionData, Spans, samples_of
+from .otel_export import Collector, OutageError, SessionData, Spans
 from .reconstruct import SessionView
-from .samples import RESOURCE_USAGE
+from .samples import RESOURCE_USAGE, read_samples
 
 _POLL_S = 0.5
 #: How often other sessions' notes are looked for.
@@ -101,7 +102,7 @@ class Stream:
         return count
 
     def _send_metrics(self, collector: Collector, data: SessionData, complete: bool) -> int:
-        found = samples_of(self.folder / METADATA / RESOURCE_USAGE, self.state["samples"])
+        found = list(islice(read_samples(self.folder / METADATA / RESOURCE_USAGE, self.state["samples"]), 100))
         if not found:
             return 0
         count = collector.send("metrics", [sample for sample, _ in found], data.metrics)
@@ -128,7 +129,6 @@ class Worker:
     def __init__(self, job: dict[str, Any]) -> None:
         self.settings = job["otel"]
         view = SessionView.of(Path(job["session_folder"]))
-        assert view.state_directory is not None
         self.own_note = note_of(view.state_directory, view.uuid)
         self.collector = Collector(self.settings, lambda text: report(warn=text), lambda: report(alive=True))
         self.wake = threading.Event()

@@ -36,6 +36,7 @@ from ..records import (
 )
 from ..system import is_alive, now_iso, read_json, write_json
 from .notes import UNFINISHED, notes
+from .samples import RESOURCE_USAGE, read_samples
 
 FAULT_LOG = "faulthandler.log"
 MAX_FAULT_BYTES = 100_000
@@ -185,10 +186,9 @@ class SessionView:
         return self.folder / str(self.value("session_log", f"{METADATA}/launcher.log"))
 
     @property
-    def state_directory(self) -> Path | None:
-        """Where the rig keeps what outlives its sessions."""
-        found = self.value("state_directory")
-        return Path(found) if found else None
+    def state_directory(self) -> Path:
+        """Where the rig keeps what outlives its sessions; known with :attr:`session`."""
+        return Path(self.value("state_directory"))
 
     @property
     def process(self) -> tuple[int, float | None]:
@@ -495,10 +495,11 @@ def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, 
     Raises:
         OSError: the disk is full or the folder is gone.
     """
-    try:
+    lines: list[str] = []
+    samples: list[Any] = []
+    with contextlib.suppress(OSError):
         lines = last_lines(view.log_path, LAST_LOG_LINES)
-    except OSError:
-        lines = []
+        samples = [sample for sample, _ in read_samples(view.folder / METADATA / RESOURCE_USAGE)][-LAST_SAMPLES:]
     path = view.folder / METADATA / DEBUG_STATE
     state = debug_state(
         session_uuid=record.session_uuid,
@@ -512,7 +513,7 @@ def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, 
         },
         last_log_lines=lines,
         parameters=read_json(view.folder / METADATA / "processed_parameters.json"),
-        resource_samples=_last_samples(view),
+        resource_samples=samples,
         secrets=secrets,
         rig_id=record.rig_id,
         subject_id=record.subject_id,
@@ -527,12 +528,3 @@ def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, 
     if isinstance(before.get("github"), dict):
         state["github"] = before["github"]
     write_json(path, state)
-
-
-def _last_samples(view: SessionView) -> list[Any]:
-    """Return the newest resource samples, none when the file is missing or damaged."""
-    try:
-        samples = json.loads((view.folder / METADATA / "resource_usage.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return samples[-LAST_SAMPLES:] if isinstance(samples, list) else []

@@ -93,9 +93,9 @@ def _complete_journal(folder: Path, session: object) -> None:
 
 def _is_ours(view: SessionView, state_directory: Path | None) -> bool:
     """Tell whether this rig, on this computer, ran the session."""
-    own = view.state_directory
-    if view.session is None or own is None or view.value("host", socket.gethostname()) != socket.gethostname():
+    if view.session is None or view.value("host", socket.gethostname()) != socket.gethostname():
         return False
+    own = view.state_directory
     if state_directory is not None:
         return own.resolve() == state_directory.resolve()
     return own.is_dir()
@@ -150,5 +150,4 @@ def reopen(view: SessionView) -> None:
                 journal.write("reopened")
         finally:
             taken.release()
-    if view.state_directory is not None:
-        mark_unfinished(view.state_directory, view.uuid, view.folder, view.value("mirror_directory"))
+    mark_unfinished(view.state_directory, view.uuid, view.folder, view.value("mirror_directory"))

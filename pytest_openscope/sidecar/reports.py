@@ -50,36 +50,31 @@ def queue_reports(view: SessionView, journal: Journal, secrets: Iterable[str]) -
     state, directory = read_json(path), view.state_directory
     settings = GithubIssueSettings.of(view.value("report"))
     part = f"{QUEUED} after the crash's" if view.rescue_failed else QUEUED
-    if state is None or directory is None or part in view.done or missing_token(settings, os.environ):
+    if state is None or part in view.done or missing_token(settings, os.environ):
         return []
     facts, rig = dict(view.session or {}), view.value("rig_config")
     reports = build_report(state, settings, facts=facts, session_folder=view.folder, secrets=frozenset(secrets), rig_config=rig)
-    answers = [result(report, "queued", reason=NOT_SENT) for report in reports]
-    new = [position for position, report in enumerate(reports) if not is_known(directory, report)]
-    for position, answer in enumerate(answers):
-        if position in new:
+    answers = {report["fingerprint"]: result(report, "queued", reason=NOT_SENT) for report in reports}
+    told = {item.get("fingerprint"): item for item in _reports_in(state)}
+    new = [report for report in reports if not is_known(directory, report)]
+    for fingerprint, answer in answers.items():
+        if any(report["fingerprint"] == fingerprint for report in new):
             write_back(path, answer)
-        else:
-            answers[position] = _told_before(state, answer)
+        elif fingerprint in told:
+            answers[fingerprint] = {key: told[fingerprint].get(key) for key in answer}
     # From here on another session's sidecar may send them and write into the same file.
-    for position in new:
+    for report in new:
         try:
-            enqueue(directory, reports[position])
+            enqueue(directory, report)
         except OSError as error:
-            answers[position] = result(reports[position], "refused", reason=f"the outbox cannot be written: {error}")
-            write_back(path, answers[position])
+            answer = answers[report["fingerprint"]] = result(report, "refused", reason=f"the outbox cannot be written: {error}")
+            write_back(path, answer)
     journal.write("witness_done", part=part)
-    return answers
+    return list(answers.values())
 
 
 def _reports_in(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return ((state or {}).get("github") or {}).get("reports") or []
-
-
-def _told_before(state: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``debug_state.json`` says of a report already; ``answer`` where it says nothing."""
-    found = next((item for item in _reports_in(state) if item.get("fingerprint") == answer["fingerprint"]), answer)
-    return {key: found.get(key) for key in answer}
 
 
 def send_reports(
@@ -151,8 +146,6 @@ def send_waiting(view: SessionView, secrets: Iterable[str], limit_s: float) -> N
     """Send what the rig's outbox holds; copies of earlier sessions in the central mirror follow the answers."""
     from ..issues import drain
 
-    if view.state_directory is None:
-        return
     late = LateAnswers(secrets, own=view.folder)
     try:
         drain(view.state_directory, limit_s, on_written=late.written)
@@ -182,11 +175,11 @@ class LateAnswers:
         if folder == self.own or answer.get("status") == "queued":
             return
         view = SessionView.of(folder)
-        state, mirror = view.state_directory, view.value("mirror_directory")
-        if state is None or not mirror or not view.finished:
+        mirror = view.value("mirror_directory")
+        if not mirror or not view.finished:
             return
         try:
-            mark_unfinished(state, view.uuid, folder, mirror)
+            mark_unfinished(view.state_directory, view.uuid, folder, mirror)
         except OSError as error:
             print(f"{folder.name}: the note on its mirror cannot be written: {error}", file=sys.stderr)
         if folder.name not in self.started:

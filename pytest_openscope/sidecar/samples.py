@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..system import age_s, now_iso, same_process, start_of, write_atomic
 
 RESOURCE_USAGE = "resource_usage.json"
 LOGGER = "pytest_openscope.resources"
+#: How often the session log gets a summary.
 SUMMARY_S = 300.0
 _END = b"\n]\n"
 #: Sizes are decimal, as everywhere else where MB and GB are written.
@@ -64,47 +65,39 @@ def _ends_well(path: Path) -> bool:
         return stream.read() == _END
 
 
+def read_samples(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the whole samples from byte ``start`` on, each with the byte behind its line; none where there is no file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not path.exists():
+        return
+    with open(path, "rb") as stream:
+        offset = stream.seek(start)
+        for line in stream:
+            offset += len(line)
+            text = line.strip(b"\0 \r\n").rstrip(b",")
+            # Of a line that a power cut tore, and of the one that is being written now, there is no whole sample.
+            if text.startswith(b"{") and line.endswith(b"\n"):
+                with contextlib.suppress(ValueError):
+                    yield json.loads(text), offset
+
+
 def repair(path: Path) -> bool:
     """Make a torn file a valid array of its whole samples again; True when there was something to mend.
 
     Raises:
         OSError: the file cannot be written.
     """
-    if not path.exists() or _is_json(data := path.read_bytes()):
-        return False
-    lines = [line.strip(b"\0 \r").rstrip(b",") for line in data.split(b"\n")]
-    whole = [line for line in lines if line.startswith(b"{") and _is_json(line)]
-    write_atomic(path, b"[" + (b"\n" + b",\n".join(whole) if whole else b"") + _END)
-    return True
-
-
-def _is_json(data: bytes) -> bool:
     try:
-        json.loads(data)
-    except ValueError:
+        if path.exists():
+            json.loads(path.read_bytes())
         return False
+    except ValueError:
+        lines = ["\n" + json.dumps(sample) for sample, _ in read_samples(path)]
+    write_atomic(path, b"[" + ",".join(lines).encode("ascii") + _END)
     return True
-
-
-def io_rates(
-    folder: str, before: tuple[float, dict[str, Any]] | None
-) -> tuple[dict[str, dict[str, float]], str, tuple[float, dict[str, Any]]]:
-    """Return rates per disk since ``before``, the name of the folder's disk, and the counters for the next call.
-
-    Rates are in MB/s (10**6 bytes), empty at the first call. The name is empty where the system does not tell it.
-    """
-    now, counters = time.monotonic(), psutil.disk_io_counters(perdisk=True) or {}
-    rates: dict[str, dict[str, float]] = {}
-    if before is not None:
-        passed_s = max(now - before[0], 1e-3)
-        for name, counter in counters.items():
-            last = before[1].get(name)
-            if last is not None and not name.startswith(("loop", "ram")):
-                rates[name] = {
-                    "read_mb_per_s": round(max(0, counter.read_bytes - last.read_bytes) / passed_s / _MB, 3),
-                    "write_mb_per_s": round(max(0, counter.write_bytes - last.write_bytes) / passed_s / _MB, 3),
-                }
-    return rates, disk_of(folder, counters), (now, counters)
 
 
 def disk_of(folder: str, counters: dict[str, Any]) -> str:
@@ -195,10 +188,9 @@ class ResourceSampler:
         *,
         low_disk_gb: float = 5.0,
         low_memory_percent: float = 95.0,
-        summary_s: float = SUMMARY_S,
     ) -> None:
         self.path, self.disk, self.say = path, disk, say
-        self.interval_s, self.summary_s = max(0.1, interval_s), summary_s
+        self.interval_s = interval_s
         self.low_disk_gb, self.low_memory_percent = low_disk_gb, low_memory_percent
         self.failed = ""
         self._experiment = Tree(pid, started, descendants=False)
@@ -206,7 +198,8 @@ class ResourceSampler:
         self._wake, self._stop = threading.Event(), threading.Event()
         self._warned: set[str] = set()
         self._period = Period()
-        self._io: tuple[float, dict[str, Any]] | None = None
+        #: When the disks were looked at, and what they had read and written by then.
+        self._io: tuple[float, dict[str, Any]] = (0.0, {})
         self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
 
     def start(self) -> None:
@@ -241,7 +234,7 @@ class ResourceSampler:
         return found
 
     def _run(self) -> None:
-        summary_at = time.monotonic() + self.summary_s
+        summary_at = time.monotonic() + SUMMARY_S
         while not self._stop.is_set():
             self._wake.clear()
             try:
@@ -254,7 +247,7 @@ class ResourceSampler:
                     self.say("WARNING", f"no resource sample: {text}", LOGGER, False)
                 self.failed = text
             if time.monotonic() >= summary_at:
-                summary_at = time.monotonic() + self.summary_s
+                summary_at = time.monotonic() + SUMMARY_S
                 self._summarise(self._period)
                 self._period = Period()
             self._wake.wait(self.interval_s)
@@ -269,12 +262,12 @@ class ResourceSampler:
         found = [look for look, _ in runs if look]
         acquisition = {key: round(sum(one[key] for one in found), 1) for key in found[0]} if found else None
         memory, usage = psutil.virtual_memory(), psutil.disk_usage(self.disk)
-        rates, session_disk, self._io = io_rates(self.disk, self._io)
+        rates = self._io_rates()
         disk = {
             "percent": usage.percent,
             "free_gb": round(usage.free / _GB, 3),
             "total_gb": round(usage.total / _GB, 3),
-            **rates.get(session_disk, {}),
+            **rates.get(disk_of(self.disk, self._io[1]), {}),
         }
         sample = {
             "timestamp": now_iso(),
@@ -296,6 +289,18 @@ class ResourceSampler:
         for look, period in runs:
             period.add(experiment, look, disk["free_gb"])
         self._judge(disk["free_gb"], memory.percent)
+
+    def _io_rates(self) -> dict[str, dict[str, float]]:
+        """Return in MB/s what each disk has read and written since the last look; empty at the first."""
+        (before_s, before), now_s, counters = self._io, time.monotonic(), psutil.disk_io_counters(perdisk=True) or {}
+        self._io = (now_s, counters)
+        rates = {}
+        for name, now in counters.items():
+            if name in before and not name.startswith(("loop", "ram")):
+                read, written = now.read_bytes - before[name].read_bytes, now.write_bytes - before[name].write_bytes
+                per_s = 1.0 / max(now_s - before_s, 1e-3) / _MB
+                rates[name] = {"read_mb_per_s": round(read * per_s, 3), "write_mb_per_s": round(written * per_s, 3)}
+        return rates
 
     def _judge(self, free_gb: float, memory_percent: float) -> None:
         disk = f"only {free_gb:.1f} GB are free on the session's disk (limit {self.low_disk_gb:g} GB)"

@@ -342,11 +342,10 @@ class Witness:
 
     def _leave_note(self, outcome: Outcome) -> None:
         """Let the next session on this rig tell its people of this one, and of what may still be on."""
-        state = self.view.state_directory
-        if state is None or self.view.value("dry_run"):
+        if self.view.value("dry_run"):
             return
         see = self.view.folder / METADATA / SAFE_STATE_LOG if self.unsafe else self.view.folder
-        mark_crashed(state, self.view.uuid, str(outcome), self.unsafe, see)
+        mark_crashed(self.view.state_directory, self.view.uuid, str(outcome), self.unsafe, see)
 
     def _write_end_state(self, record: SessionRecord) -> None:
         path = self.view.folder / METADATA / END_STATE

@@ -184,10 +184,11 @@ def test_the_only_disk_is_the_sessions_disk(tmp_path: Path) -> None:
     assert disk_of(str(tmp_path / "missing"), {"a": None, "b": None}) == ""
 
 
-def test_a_summary_is_said_every_so_often(tmp_path: Path) -> None:
+def test_a_summary_is_said_every_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[Any, ...]] = []
     arguments = (os.getpid(), None, 0.1, str(tmp_path), lambda *a: said.append(a))
-    sampler = ResourceSampler(tmp_path / "r.json", *arguments, low_disk_gb=0, low_memory_percent=101, summary_s=0.3)
+    monkeypatch.setattr("pytest_openscope.sidecar.samples.SUMMARY_S", 0.3)
+    sampler = ResourceSampler(tmp_path / "r.json", *arguments, low_disk_gb=0, low_memory_percent=101)
     sampler.start()
     try:
         deadline = time.monotonic() + 20
