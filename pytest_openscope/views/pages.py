@@ -1,4 +1,4 @@
-"""What pages share: templates that escape everything, texts that are UTF-8, the hashes that a page's own scripts run by."""
+"""What pages and terminal share: templates that escape everything, hashes of scripts, pictures, texts that are UTF-8, sizes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Undefined
+
+#: Types of the files that browsers show as pictures.
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/svg+xml")
 
 
 def template_environment(folder: Path, undefined: type[Undefined]) -> Environment:
@@ -31,3 +34,11 @@ def source_hash(text: str) -> str:
 def whole_text(text: str) -> str:
     """Return text without the lone surrogates that stand for odd bytes, which neither UTF-8 nor a database holds."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in the unit in which it reads best."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count:.0f} bytes"

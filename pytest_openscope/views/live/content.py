@@ -13,7 +13,7 @@ from typing import Any
 from ...log import LogFollower
 from ...records import JOURNAL, METADATA, RESCUE_JOURNAL, WITNESS_JOURNAL, JournalReader
 from ...system import is_alive
-from ..pages import whole_text
+from ..pages import PICTURES, whole_text
 
 #: What is kept for a browser that comes later.
 LOG_ROWS = 1000
@@ -25,7 +25,6 @@ MESSAGE_CHARS = 4000
 LOG_BYTES = 256 * 1024
 _SAMPLE_BYTES = 512 * 1024
 _ALIVE_S = 1.0
-_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/svg+xml")
 _FACTS = ("session_uuid", "subject_id", "user_id", "rig_id", "host", "started", "dry_run")
 
 Update = tuple[str, Any]
@@ -167,7 +166,7 @@ class LiveSession:
             self._kept[field] += values
 
     def _allow(self, name: str) -> bool:
-        if mimetypes.guess_type(name)[0] in _PICTURES:
+        if mimetypes.guess_type(name)[0] in PICTURES:
             self.pictures.add(name)
         return name in self.pictures
 

@@ -6,14 +6,17 @@ import base64
 import json
 import mimetypes
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import datetime
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ...log import read_log
 from ...records import DEBUG_STATE, END_STATE, METADATA
 from ...system import read_json
+from ..pages import PICTURES, whole_text
 
 #: More records than a browser should hold: the first and the last ones are shown, the rest is in the file.
 MAX_RECORDS = 500_000
@@ -21,49 +24,9 @@ _FIRST_RECORDS = 50_000
 #: Larger pictures are linked, not shown.
 MAX_PICTURE_BYTES = 5_000_000
 MAX_PICTURES_BYTES = 30_000_000
-_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml", "image/bmp")
 #: Sessions of the rig that a measurement is held against, and folders that are looked through for them.
 HISTORY = 20
 _LOOKED_THROUGH = 300
-
-
-@dataclass
-class Log:
-    """The session log in columns, as the page takes it: names once, records by their index.
-
-    ``left_out`` counts the records in the middle that are in the file only.
-    """
-
-    start: float = 0.0
-    levels: list[str] = field(default_factory=list)
-    phases: list[str] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)
-    loggers: list[str] = field(default_factory=list)
-    rows: list[list[Any]] = field(default_factory=lambda: [[], [], [], [], [], []])
-    left_out: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return columns ``t`` (ms since ``start``), ``l``, ``p``, ``s``, ``g`` (indices) and ``m`` (messages)."""
-        names = {"levels": self.levels, "phases": self.phases, "steps": self.steps, "loggers": self.loggers}
-        return {"start": self.start, **names, **dict(zip("tlpsgm", self.rows, strict=True)), "left_out": self.left_out}
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A file of the session: ``picture`` is a ``data:`` URL where it is one that can be shown, else empty."""
-
-    name: str
-    size_bytes: int | None
-    picture: str = ""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One value with what set it."""
-
-    name: str
-    value: str
-    source: str
 
 
 class SessionFiles:
@@ -76,8 +39,8 @@ class SessionFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.metadata = folder / METADATA
-        self.end: dict[str, Any] = read_json(self.metadata / END_STATE) or {}
-        self.debug: dict[str, Any] = read_json(self.metadata / DEBUG_STATE) or {}
+        self.end = self._object(END_STATE)
+        self.debug = self._object(DEBUG_STATE)
 
     def list_in(self, name: str) -> list[dict[str, Any]]:
         """Return the objects of a JSON file that holds a list of them."""
@@ -93,76 +56,74 @@ class SessionFiles:
 
     def changes(self) -> list[str]:
         """Return what had changed on the rig since its last good session, a line each."""
-        found = (read_json(self.metadata / "changes_since_last_good.json") or {}).get("lines")
-        return [str(line) for line in found] if isinstance(found, list) else []
+        return [str(line) for line in self._object("changes_since_last_good.json").get("lines") or ()]
 
-    def parameters(self) -> list[Parameter]:
-        """Return the merged, expanded parameters, nested ones by dotted key."""
-        values = (
-            read_json(self.metadata / "processed_parameters.json") or read_json(self.metadata / "input_parameters.json") or {}
-        )
-        sources = (read_json(self.metadata / "command_line_arguments.json") or {}).get("value_sources") or {}
-        return [Parameter(name, value, _source(sources, name)) for name, value in _leaves(values, "")]
+    def parameters(self) -> list[dict[str, str]]:
+        """Return ``name``, ``value`` and ``source`` of the merged, expanded parameters, nested ones by dotted key."""
+        values = self._object("processed_parameters.json") or self._object("input_parameters.json")
+        sources = self._object("command_line_arguments.json").get("value_sources") or {}
+        return [{"name": name, "value": value, "source": _source(sources, name)} for name, value in _leaves(values, "")]
 
-    def attachments(self) -> list[Attachment]:
-        """Return the attached files, pictures with their content as long as there is room."""
+    def attachments(self) -> list[dict[str, Any]]:
+        """Return ``name`` and ``size_bytes`` of the attached files; pictures with a ``data:`` URL as long as there is room."""
         room, found = MAX_PICTURES_BYTES, []
         for name in self.end.get("attachments") or ():
             path = self.folder / str(name)
-            try:
-                size = path.stat().st_size
+            one: dict[str, Any] = {"name": str(name), "size_bytes": None}
+            with suppress(OSError):
+                one["size_bytes"] = size = path.stat().st_size
                 kind = mimetypes.guess_type(path.name)[0] or ""
-                picture = ""
-                if kind in _PICTURES and size <= min(MAX_PICTURE_BYTES, room):
-                    picture = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+                if kind in PICTURES and size <= min(MAX_PICTURE_BYTES, room):
+                    one["picture"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
                     room -= size
-                found.append(Attachment(str(name), size, picture))
-            except OSError:
-                found.append(Attachment(str(name), None))
+            found.append(one)
         return found
 
-    def log(self) -> Log:
-        """Return the session log; empty when there is none."""
-        log = Log()
+    def log(self) -> dict[str, Any]:
+        """Return the session log in columns: ``t`` (ms since ``start``) and ``m`` (messages) of the records.
+
+        ``l``, ``p``, ``s`` and ``g`` are indices into ``levels``, ``phases``, ``steps`` and ``loggers``; ``left_out`` counts
+        the records in the middle that are in the file only. All is empty when there is no log.
+        """
         names: dict[str, dict[str, int]] = {"levels": {}, "phases": {}, "steps": {}, "loggers": {}}
-        relative = (read_json(self.metadata / "command_line_arguments.json") or {}).get("session_log")
-        path = self.folder / str(relative) if relative else self.metadata / "launcher.log"
-        try:
-            for entry in read_log(path):
-                at = entry.timestamp.timestamp()
-                log.start = log.start or at
+        rows: list[tuple[Any, ...]] = []
+        relative = self._object("command_line_arguments.json").get("session_log")
+        with suppress(OSError):
+            for entry in read_log(self.folder / relative if relative else self.metadata / "launcher.log"):
                 texts = (entry.level, entry.phase, entry.step, entry.logger)
-                row = [round((at - log.start) * 1000, 1)]
-                row += [known.setdefault(text, len(known)) for known, text in zip(names.values(), texts, strict=True)]
-                for column, value in zip(log.rows, [*row, _whole_text(entry.message)], strict=True):
-                    column.append(value)
-        except OSError:
-            pass
-        for name, known in names.items():
-            setattr(log, name, list(known))
-        if (surplus := len(log.rows[0]) - MAX_RECORDS) > 0:
-            for column in log.rows:
-                del column[_FIRST_RECORDS : _FIRST_RECORDS + surplus]
-            log.left_out = surplus
-        return log
+                indices = [known.setdefault(text, len(known)) for known, text in zip(names.values(), texts, strict=True)]
+                rows.append((entry.timestamp.timestamp(), *indices, whole_text(entry.message)))
+        start = rows[0][0] if rows else 0.0
+        left_out = max(0, len(rows) - MAX_RECORDS)
+        del rows[_FIRST_RECORDS : _FIRST_RECORDS + left_out]
+        times, *columns = zip(*rows, strict=True) if rows else [()] * 6
+        return {
+            "start": start,
+            "left_out": left_out,
+            "t": [round((at - start) * 1000, 1) for at in times],
+            **dict(zip("lpsgm", columns, strict=True)),
+            **{name: list(known) for name, known in names.items()},
+        }
 
     def earlier_measurements(self) -> dict[str, list[float]]:
         """Return, by name, what the rig's last sessions measured, oldest first; dry runs are left out."""
         rig, start = self.end.get("rig_id"), str(self.end.get("start_time") or "")
-        sessions: list[tuple[str, dict[str, Any]]] = []
-        for state in _neighbours(self.folder):
-            began = str(state.get("start_time") or "")
-            if state.get("rig_id") == rig and not state.get("dry_run") and began < start:
-                sessions.append((began, state))
-                if len(sessions) == HISTORY:
-                    break
+        sessions = (
+            (str(state.get("start_time") or ""), state.get("measurements") or ())
+            for state in _neighbours(self.folder)
+            if state.get("rig_id") == rig and not state.get("dry_run")
+        )
         found: dict[str, list[float]] = {}
-        for _, state in sorted(sessions, key=lambda one: one[0]):
-            for measurement in state.get("measurements") or ():
+        last = islice((one for one in sessions if one[0] < start), HISTORY)
+        for _, measurements in sorted(last, key=itemgetter(0)):
+            for measurement in measurements:
                 value = measurement.get("value")
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
                     found.setdefault(str(measurement.get("name")), []).append(value)
         return found
+
+    def _object(self, name: str) -> dict[str, Any]:
+        return read_json(self.metadata / name) or {}
 
 
 def _neighbours(folder: Path) -> Iterator[dict[str, Any]]:
@@ -189,11 +150,6 @@ def time_of(text: Any) -> datetime | None:
         return datetime.fromisoformat(str(text))
     except ValueError:
         return None
-
-
-def _whole_text(message: str) -> str:
-    """Return a message without the lone surrogates that stand for a program's odd bytes, which no UTF-8 page can hold."""
-    return message.encode("utf-8", "backslashreplace").decode("utf-8") if not message.isascii() else message
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:

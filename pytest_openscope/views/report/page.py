@@ -13,7 +13,7 @@ from typing import Any
 
 from ... import __version__
 from ...system import command_line, write_atomic
-from ..pages import source_hash, template_environment
+from ..pages import size, source_hash, template_environment
 from .content import SessionFiles, time_of
 from .plots import plots_of
 
@@ -47,10 +47,10 @@ def page_of(files: SessionFiles) -> str:
     environment = template_environment(_TEMPLATE, jinja2.ChainableUndefined)
     # In bokeh's data a reference stands behind what it refers to.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.filters.update(duration=_duration, number=_number, size=_size)
-    plots = plots_of(files, "plots")
-    drawing = Resources(mode="inline", components=["bokeh"]).js_raw if plots is not None else []
-    scripts = [*drawing, _text("report.js")]
+    environment.filters.update(duration=_duration, number=_number, size=size)
+    plots = plots_of(files)
+    scripts = Resources(mode="inline", components=["bokeh"]).js_raw if plots is not None else []
+    scripts = [*scripts, _text("report.js")]
     log = files.log()
     return environment.get_template("report.html").render(
         end=files.end,
@@ -66,9 +66,9 @@ def page_of(files: SessionFiles) -> str:
         parameters=files.parameters(),
         revisions=files.list_in("git_revisions.json"),
         changes=files.changes(),
-        records=len(log.rows[0]),
+        records=len(log["m"]),
         log=log,
-        log_data=base64.b64encode(gzip.compress(json.dumps(log.as_json()).encode("utf-8"), 6, mtime=0)).decode("ascii"),
+        log_data=base64.b64encode(gzip.compress(json.dumps(log).encode("utf-8"), 6, mtime=0)).decode("ascii"),
         style=_text("report.css"),
         scripts=scripts,
         script_hashes=[source_hash(script) for script in scripts],
@@ -94,11 +94,12 @@ def advice(end: Mapping[str, Any], rig: str = "RIG", folder: str = "SESSION_FOLD
     if outcome and outcome != "passed" and not end.get("dry_run"):
         command = command_line(["pytest", "--rig-config", rig, "--continue-session", "last"])
         said.append(f"When the cause is mended, go on with the same animal: {command}")
-    if (problem := (end.get("rescued") or {}).get("problem")) is not None and problem:
+    rescued = end.get("rescued") or {}
+    if rescued.get("problem"):
         command = command_line(["python", "-m", "pytest_openscope", "resume", folder])
-        said.append(f"Some of post-acquisition has not run ({problem}): {command}")
-    elif end.get("rescued"):
-        said.append(f"Post-acquisition was run after the crash: {', '.join(end['rescued'].get('steps') or ())}.")
+        said.append(f"Some of post-acquisition has not run ({rescued['problem']}): {command}")
+    elif rescued:
+        said.append(f"Post-acquisition was run after the crash: {', '.join(rescued.get('steps') or ())}.")
     mirror = end.get("mirror") or {}
     if mirror.get("status") == "pending":
         said.append("The central copy of the log is not complete; it goes on by itself, at the latest with the next session.")
@@ -126,11 +127,9 @@ def _sparkline(before: list[float], value: Any) -> str:
         return ""
     values = [*before, value]
     low, high = min(values), max(values)
-    step = 100 / (len(values) - 1)
-    return " ".join(
-        f"{number * step:.1f},{18 - 16 * ((one - low) / (high - low) if high > low else 0.5):.1f}"
-        for number, one in enumerate(values)
-    )
+    step = 100 / len(before)
+    heights = [(one - low) / (high - low) if high > low else 0.5 for one in values]
+    return " ".join(f"{number * step:.1f},{18 - 16 * height:.1f}" for number, height in enumerate(heights))
 
 
 def _session_duration_s(files: SessionFiles) -> float | None:
@@ -156,9 +155,3 @@ def _duration(seconds: Any) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _size(size_bytes: int | None) -> str:
-    if size_bytes is None:
-        return "missing"
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"

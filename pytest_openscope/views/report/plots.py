@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from .content import SessionFiles, time_of
@@ -17,15 +19,11 @@ _MOST_POINTS = 4000
 _AXIS_PX = 35
 
 
-def plots_of(files: SessionFiles, place: str) -> dict[str, Any] | None:
-    """Return all plots as bokeh's script takes them, one below the other, zoomed together; None when there is nothing to draw.
-
-    Args:
-        place: id of the element of the page that gets them.
-    """
+def plots_of(files: SessionFiles) -> dict[str, Any] | None:
+    """Return all plots as bokeh's script takes them, one below the other, zoomed together; None without any."""
     from bokeh.embed import json_item
     from bokeh.layouts import gridplot
-    from bokeh.models import DataRange1d, Range1d
+    from bokeh.models import Range1d
 
     steps = [step for step in files.end.get("steps") or () if time_of(step.get("started")) is not None]
     samples = _thinned(files.samples())
@@ -34,43 +32,28 @@ def plots_of(files: SessionFiles, place: str) -> dict[str, Any] | None:
     if not (steps or samples):
         return None
     margin = max((max(times) - min(times)) * 0.02, timedelta(seconds=0.5))
-    shown: DataRange1d | Range1d = Range1d(start=min(times) - margin, end=max(times) + margin)
+    shown = Range1d(start=min(times) - margin, end=max(times) + margin)
     figures = [_steps(steps, shown)] if steps else []
     if samples:
         at = [_local(one["timestamp"]) for one in samples]
         begun = [_local(step["started"]) for step in steps if step.get("kind") != "fixture"]
-        for title, unit, lines in _RESOURCES:
-            drawn = [(name, [_number(read, one) for one in samples]) for name, read in lines]
-            figures.append(_lines(title, unit, at, drawn, begun, shown))
+        for title, unit, places in _RESOURCES:
+            lines = {name: [_number(one, keys) for one in samples] for name, keys in places.items()}
+            figures.append(_lines(title, unit, at, lines, begun, shown))
     for figure in figures[:-1]:
         # One time axis for all, and one set of tools.
         figure.xaxis.visible = False
     figures[-1].height += _AXIS_PX
     options: Any = {"merge_tools": True, "toolbar_options": {"logo": None}}
     plots = gridplot(figures, ncols=1, sizing_mode="stretch_width", toolbar_location="right", **options)
-    made: Any = json_item(plots, place)  # type: ignore[arg-type]
-    return dict(made)
+    return dict(json_item(plots))
 
 
-_Read = Callable[[dict[str, Any]], Any]
-_RESOURCES: tuple[tuple[str, str, tuple[tuple[str, _Read], ...]], ...] = (
-    (
-        "CPU",
-        "% of one core",
-        (
-            ("experiment", lambda one: one["launcher"]["cpu_percent"]),
-            ("acquisition", lambda one: one["acquisition"]["cpu_percent"]),
-        ),
-    ),
-    (
-        "Memory",
-        "MB",
-        (
-            ("experiment", lambda one: one["launcher"]["memory_mb"]),
-            ("acquisition", lambda one: one["acquisition"]["memory_mb"]),
-        ),
-    ),
-    ("Free disk", "GB", (("session's disk", lambda one: one["system"]["disk"]["free_gb"]),)),
+#: Title and unit of a plot, and where a sample has the values of its lines.
+_RESOURCES: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
+    ("CPU", "% of one core", {"experiment": ("launcher", "cpu_percent"), "acquisition": ("acquisition", "cpu_percent")}),
+    ("Memory", "MB", {"experiment": ("launcher", "memory_mb"), "acquisition": ("acquisition", "memory_mb")}),
+    ("Free disk", "GB", {"session's disk": ("system", "disk", "free_gb")}),
 )
 
 
@@ -103,14 +86,14 @@ def _lines(
     title: str,
     unit: str,
     at: Sequence[datetime],
-    lines: Sequence[tuple[str, Sequence[float]]],
+    lines: Mapping[str, Sequence[float]],
     bounds: Sequence[datetime],
     shown: Any,
 ) -> Any:
     from bokeh.models import ColumnDataSource, VSpan
 
     figure = _figure(f"{title} ({unit})", shown, height=150)
-    for (name, values), color in zip(lines, _LINES, strict=False):
+    for (name, values), color in zip(lines.items(), _LINES, strict=False):
         source = ColumnDataSource({"at": at, "value": values, "name": [name] * len(values)})
         dash = "solid" if color == _LINES[0] else "dashed"
         figure.line("at", "value", source=source, line_color=color, line_width=2, line_dash=dash, legend_label=name)
@@ -149,10 +132,10 @@ def _thinned(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return samples[:: len(samples) // _MOST_POINTS + 1]
 
 
-def _number(read: _Read, sample: dict[str, Any]) -> float:
+def _number(sample: Any, keys: Sequence[str]) -> float:
     """Return one value of a sample; no number where it has none, which leaves a gap in the line."""
     try:
-        return float(read(sample))
+        return float(reduce(getitem, keys, sample))
     except (KeyError, TypeError, ValueError):
         return float("nan")
 

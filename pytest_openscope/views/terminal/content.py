@@ -11,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..pages import size
+
 #: What stands for these signs where a terminal shows ASCII only.
 _PLAIN_SIGNS = str.maketrans({"─": "-", "█": "#", "░": ".", "·": "|", "▶": ">", "…": "~"})
 #: A message on what Ctrl-C has set in motion takes at most so many lines.
@@ -108,14 +110,6 @@ def clock(seconds: float) -> str:
     """Return a duration as ``0:03:12``."""
     minutes, rest = divmod(int(max(0.0, seconds)), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes in the unit in which it reads best."""
-    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= limit:
-            return f"{count / limit:.3g} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def _count(number: int, what: str) -> str:

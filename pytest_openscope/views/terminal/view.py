@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 from ...records import SessionRecord, StepRecord
 from ...system import is_terminal, keep_apart, obeys_control_sequences
+from ..pages import size
 from .area import Area
-from .content import Picture, Progress, Seen, Stopping, clean, clock, plain_line, size
+from .content import Picture, Progress, Seen, Stopping, clean, clock, plain_line
 
 #: How often the area is drawn; what came in between is left out.
 DRAW_S = 0.5
