@@ -18,7 +18,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from ..records import AcquisitionFacts, ChainedException, Failure
+from ..records import AcquisitionFacts, ChainedException, Failure, noted_fingerprint
 from .text import FINGERPRINT, VERSION, clean
 
 #: Innermost distinct own functions per exception; deeper callers say who asked, not what broke.
@@ -32,7 +32,6 @@ _INLINED = {"<listcomp>", "<dictcomp>", "<setcomp>"}
 _IN_INLINED = re.compile(r"<(?:list|dict|set)comp>\.")
 _FAULT_FRAME = re.compile(r'^\s+File "(?P<file>.+?)", line (?P<line>\d+) in (?P<function>.+?)\s*$')
 _FATAL = re.compile(r"^(?:Fatal Python error|Windows fatal exception): .*$", re.MULTILINE)
-_NOTE = re.compile(r"(?i)^\s*fingerprint\s*[:=]\s*(?P<text>\S.*?)\s*$")
 _PYTHON = re.compile(r"(?i)^(?:python|pythonw|py|pypy)[\d.]*$")
 _SCRIPT = re.compile(r"(?i)\.(?:py|pyw|bonsai|m|bat|cmd|ps1|sh|exe|jar)$")
 _SIGNALS = {
@@ -92,7 +91,7 @@ def fingerprint_of(failure: Failure, private: Iterable[str] = (), sources: Sourc
     ``private`` are this session's own names (subject, user, rig, host); messages are compared without them. ``sources`` know
     what the frames do not tell.
     """
-    given = given_fingerprint(failure)
+    given = failure.fingerprint.strip() or noted_fingerprint(failure.chain)
     if given:
         return fingerprint_of_name(given)
     names, sources = tuple(private), sources or Sources()
@@ -118,19 +117,6 @@ def fingerprint_of_name(text: str) -> str:
     """
     name = " ".join(clean(text).split())
     return name.lower() if FINGERPRINT.fullmatch(name.lower()) else _hash(["given", name])
-
-
-def given_fingerprint(failure: Failure) -> str:
-    """Return the name that the user gave, by hook or by a note ``fingerprint: …`` of an exception; else ""."""
-    if failure.fingerprint.strip():
-        return failure.fingerprint.strip()
-    for link in reversed(failure.chain):
-        for note in link.notes:
-            for line in str(note).splitlines():
-                match = _NOTE.match(line)
-                if match:
-                    return match["text"]
-    return ""
 
 
 def _hash(parts: Iterable[str]) -> str:

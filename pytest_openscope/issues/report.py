@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +16,13 @@ from ..config import GithubIssueSettings
 from ..records import METADATA, Failure, Outcome, Phase, failures_in
 from ..system import command_line, now_iso
 from .fingerprint import Sources, fingerprint_of
-from .privacy import Machine, Privacy
+from .privacy import Privacy
 from .text import IssueContext, body, clean, first_line, plain, title
 
 #: Bytes read at each end of a log, per character of the body.
 LOG_READ_FACTOR = 4
 #: What is dropped at an edge that was cut within a line, so that half a secret cannot stay.
 EDGE_CHARS = 4096
-
-
-@dataclass(frozen=True)
-class SessionFacts:
-    """The session as far as a report needs it; ``pid`` and ``mono`` are those of its first event in the journal."""
-
-    session_uuid: str = ""
-    subject_id: str | None = None
-    user_id: str | None = None
-    rig_id: str = ""
-    dry_run: bool = False
-    command_line: tuple[str, ...] = ()
-    code_versions: tuple[str, ...] = ()
-    machine: Machine = field(default_factory=Machine.here)
-    pid: int | None = None
-    mono: float | None = None
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> SessionFacts:
-        """Take the facts from the journal's ``session`` event, a ``SessionRecord`` as dict, or the like."""
-        known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}
-        line = known.get("command_line", ())
-        known["command_line"] = (line,) if isinstance(line, str) else tuple(map(str, line))
-        known["code_versions"] = tuple(map(str, known.get("code_versions", ())))
-        for name in ("subject_id", "user_id"):
-            known[name] = None if known.get(name) is None else str(known[name])
-        return cls(**known)
 
 
 def missing_token(settings: GithubIssueSettings, environ: Mapping[str, str]) -> str:
@@ -78,9 +51,9 @@ def is_reportable(failure: Failure, settings: GithubIssueSettings) -> bool:
 
 def build_report(
     debug_state: Mapping[str, Any],
-    settings: Any,
+    settings: GithubIssueSettings | Mapping[str, Any],
     *,
-    facts: SessionFacts | Mapping[str, Any],
+    facts: Mapping[str, Any],
     session_folder: Path,
     secrets: Iterable[str] = (),
     rig_config: Mapping[str, Any] | None = None,
@@ -89,44 +62,42 @@ def build_report(
     """Return one report per distinct reportable failure of a session, ready for :func:`.outbox.enqueue`.
 
     Args:
-        settings: ``GithubIssueSettings``, :class:`GithubIssueSettings` or their JSON form.
+        facts: the journal's ``session`` event.
         secrets: exact values that must not leave the rig; the token is added.
         rig_config: the rig's values, sent only if ``include_rig_config``.
     """
     settings = GithubIssueSettings.of(settings)
-    if not isinstance(facts, SessionFacts):
-        facts = SessionFacts.from_mapping(facts)
-    if not settings.enabled or not settings.repo or (facts.dry_run and not settings.report_dry_runs):
+    dry_run = bool(facts.get("dry_run"))
+    if not settings.enabled or not settings.repo or (dry_run and not settings.report_dry_runs):
         return []
+    people = {"Session": facts.get("session_uuid"), "Subject": facts.get("subject_id"), "User": facts.get("user_id")}
     privacy = Privacy(
         secrets=secrets,
         token=environ.get(settings.token_env, ""),
-        subject_id=facts.subject_id,
-        user_id=facts.user_id,
-        session_uuid=facts.session_uuid,
-        machine=facts.machine,
+        session_uuid=people["Session"],
+        subject_id=people["Subject"],
+        user_id=people["User"],
     )
     shows_people = settings.include_subject_user
     mask = privacy.always if shows_people else privacy.private
-    people = {"Session": facts.session_uuid, "Subject": facts.subject_id, "User": facts.user_id}
-    platform = _mapping(debug_state, "platform")
+    platform = debug_state.get("platform") or {}
     shared = IssueContext(
         fingerprint="",
         report_id="",
-        rig=mask(privacy.rig_name(facts.rig_id)),
+        rig=mask(privacy.rig_name(facts["rig_id"])),
         occurred_at=str(debug_state.get("timestamp") or now_iso()),
-        version_line=version_of(session_folder, facts, mask),
+        version_line=version_of(session_folder, mask),
         mask=mask,
         max_chars=settings.body_chars,
         max_output_lines=settings.max_output_lines,
-        versions=_mapping(debug_state, "versions"),
+        versions=debug_state.get("versions") or {},
         platform=platform,
-        command=mask(command_text(facts.command_line)),
+        command=mask(command_line(facts.get("command_line") or ())),
         rig_config=privacy.mapping(rig_config, private=not shows_people) if settings.include_rig_config else None,
         people=tuple((key, privacy.always(value)) for key, value in people.items() if value and shows_people),
-        dry_run=facts.dry_run,
+        dry_run=dry_run,
     )
-    names = [*people.values(), facts.rig_id, *facts.machine.hosts, *facts.machine.user_names]
+    names = [*people.values(), facts["rig_id"], *privacy.machine.hosts, *privacy.machine.user_names]
     private, sources = tuple(filter(None, names)), Sources(platform.get("python", ""))
     log = _log_excerpts(session_folder, settings, privacy) if settings.include_launcher_log else ("", "", "")
     reports: dict[str, dict[str, Any]] = {}
@@ -135,7 +106,7 @@ def build_report(
         if name and name not in reports:
             report_id, occurred_at = report_id_of(facts, settings, name), failure.at or shared.occurred_at
             context = replace(shared, fingerprint=name, report_id=report_id, occurred_at=occurred_at)
-            reports[name] = _report(failure, context, log, settings, Path(session_folder) / METADATA)
+            reports[name] = _report(failure, context, log, settings, session_folder / METADATA)
     return list(reports.values())
 
 
@@ -165,50 +136,38 @@ def _report(
     }
 
 
-def report_id_of(facts: SessionFacts, settings: GithubIssueSettings, name: str) -> str:
+def report_id_of(facts: Mapping[str, Any], settings: GithubIssueSettings, name: str) -> str:
     """Return the id of a session's report on one defect: the same whoever makes it and however often, so it counts once.
 
     It is public, and nobody can find the session's name by trying: the monotonic clock of a start is not to be guessed.
     """
-    if facts.mono is None:
+    if "mono" not in facts:
         return uuid.uuid4().hex[:12]
-    parts = [facts.session_uuid, facts.rig_id, str(facts.pid), repr(facts.mono), settings.api_base_url, settings.repo, name]
+    parts = [facts["session_uuid"], facts["rig_id"], str(facts["pid"]), repr(facts["mono"])]
+    parts += [settings.api_base_url, settings.repo, name]
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
-def _mapping(state: Mapping[str, Any], key: str) -> dict[str, str]:
-    value = state.get(key)
-    return {str(name): str(item) for name, item in value.items()} if isinstance(value, Mapping) else {}
-
-
-def command_text(command: tuple[str, ...]) -> str:
-    """Return a command line that the rig's shell takes; one that is a single text already stays as it is."""
-    if len(command) == 1:
-        return command[0]
-    return command_line(command)
-
-
-def version_of(session_folder: Path, facts: SessionFacts, mask: Any) -> str:
+def version_of(session_folder: Path, mask: Callable[[str], str]) -> str:
     """Return one line that changes whenever the code does: this package's version, and the commits in use.
 
     A failure of a version that an issue knows already is no regression.
     """
-    found = [f"pytest-openscope {__version__}", *facts.code_versions]
     try:
-        revisions = json.loads((Path(session_folder) / METADATA / "git_revisions.json").read_text(encoding="utf-8"))
+        revisions = json.loads((session_folder / METADATA / "git_revisions.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         revisions = []
-    for revision in revisions if isinstance(revisions, list) else []:
-        if isinstance(revision, Mapping) and revision.get("name") not in (None, "pytest-openscope", "pytest_openscope"):
-            mark = str(revision.get("commit") or "")[:12] or str(revision.get("package_version") or "")
-            if mark:
-                found.append(f"{revision['name']} {mark}")
-    return clean(str(mask(", ".join(dict.fromkeys(found))))).replace("`", "'").replace("\n", " ")[:280]
+    found = [f"pytest-openscope {__version__}"]
+    for revision in revisions:
+        mark = (revision.get("commit") or "")[:12] or revision.get("package_version")
+        if mark and revision["name"] != "pytest-openscope":
+            found.append(f"{revision['name']} {mark}")
+    return clean(mask(", ".join(dict.fromkeys(found)))).replace("`", "'").replace("\n", " ")[:280]
 
 
 def _log_excerpts(session_folder: Path, settings: GithubIssueSettings, privacy: Privacy) -> tuple[str, str, str]:
     """Return the excerpt for a private repository, the one for a public one, and how it was made."""
-    raw = read_ends(Path(session_folder) / METADATA / "launcher.log", settings.body_chars * LOG_READ_FACTOR)
+    raw = read_ends(session_folder / METADATA / "launcher.log", settings.body_chars * LOG_READ_FACTOR)
     note = "whole, as far as it fits"
     if settings.launcher_log_mode == "tail":
         lines = raw.rstrip("\n").split("\n")

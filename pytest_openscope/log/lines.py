@@ -11,11 +11,13 @@ Imports neither :mod:`logging` nor anything else that costs start-up time: the s
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from ..system import time_field
@@ -251,41 +253,27 @@ class LogFollower:
         left_out: bytes that were passed over because more had come than the reader wanted.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.left_out = 0
-        self._reader = _Reader(None)
         self._offset = 0
-        self._rest = b""
 
     def read(self, limit_bytes: int) -> list[LogEntry]:
         """Return the records that came since the last call, of more than ``limit_bytes`` the last ones; none without a file."""
         try:
-            with open(self.path, "rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-                if (surplus := size - self._offset - limit_bytes) > 0 or size < self._offset:
-                    # Somebody emptied it, or the reader cannot keep up: a part of a line is dropped as damaged.
-                    self.left_out += max(0, surplus)
-                    self._offset = max(0, size - limit_bytes)
-                    self._reader, self._rest = _Reader(None), b""
-                stream.seek(self._offset)
-                data = stream.read(limit_bytes)
+            size = self.path.stat().st_size
+            if (surplus := size - self._offset - limit_bytes) > 0 or size < self._offset:
+                # Somebody emptied it, or the reader cannot keep up: a part of a line is dropped as damaged.
+                self.left_out += max(0, surplus)
+                self._offset = max(0, size - limit_bytes)
+            found, self._offset = read_next(self.path, self._offset, most_bytes=limit_bytes)
         except OSError:
             return []
-        *lines, rest = (self._rest + data).split(b"\n")
-        at = self._offset - len(self._rest)
-        self._offset, self._rest = self._offset + len(data), rest
-        found = []
-        for line in lines:
-            entry = self._reader.feed(at, line + b"\n")
-            at += len(line) + 1
-            if entry is not None:
-                found.append(entry)
-        return found
+        return [one for one in found if isinstance(one, LogEntry)]
 
 
 def read_next(
-    path: str | os.PathLike[str], start: int, *, most: int = 1000, most_bytes: int = 256 * 1024, complete: bool = False
+    path: str | os.PathLike[str], start: int, *, most: float = math.inf, most_bytes: int = 256 * 1024, complete: bool = False
 ) -> tuple[list[LogEntry | Damage], int]:
     """Return some records from byte ``start`` on, with what is none in between, and the byte at which the next ones begin.
 

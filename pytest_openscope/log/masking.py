@@ -7,13 +7,15 @@ key) cost a regular expression and serve files and reports. Both leave ``***`` b
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote, quote_plus
 
-from .secret_shapes import MASK, OPTION, SIGNS, STEMS, is_password_option, patterns, url_credentials, url_token
+from .secret_shapes import MASK, OPTION, PATTERNS, SIGNS, STEMS, URL_CREDENTIALS, URL_TOKEN, is_password_option
 
 #: Shorter values are no secrets worth the damage: masking ``abc`` would tear words apart everywhere.
 MIN_SECRET_CHARS = 4
@@ -113,12 +115,12 @@ def _secrets_in_text(text: str, secret: bool, environ: Mapping[str, str]) -> Ite
             if secret or is_secret_key(name):
                 yield content
     if "://" in expanded:
-        for match in url_credentials().finditer(expanded):
+        for match in URL_CREDENTIALS.finditer(expanded):
             if match[3]:
                 yield match[3]
             if _mask_patterns(match[2]) != match[2]:
                 yield match[2]
-        for match in url_token().finditer(expanded):
+        for match in URL_TOKEN.finditer(expanded):
             yield match[2]
     if secret and REFERENCE.sub("", expanded).strip():
         yield expanded
@@ -203,9 +205,6 @@ def _spellings(secret: str) -> Iterator[str]:
         yield secret.strip()
     if secret.isalnum() and secret.isascii():
         return
-    import json
-    from urllib.parse import quote, quote_plus
-
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
     yield repr(secret)[1:-1]
@@ -213,26 +212,20 @@ def _spellings(secret: str) -> Iterator[str]:
     yield from (quote(data, safe=""), quote(data), quote_plus(data))
 
 
-@lru_cache(maxsize=1)
-def _key_and_value() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    key = r"""(?<![\w.])(?<!\w-)(?P<key>[A-Za-z_][\w.\-]{1,79})(?P<join>\\?["']?\s{0,8}(?:=(?!=)|:(?!//))\s{0,8})"""
-    value = r""""(?:[^"\\\n]|\\.){0,8192}"|'(?:[^'\\\n]|\\.){0,8192}'|\\"[^"\\\n]{0,8192}|[^\s,;&"'<>|]{1,8192}"""
-    return re.compile(key), re.compile(value)
-
-
+_KEY = re.compile(r"""(?<![\w.])(?<!\w-)(?P<key>[A-Za-z_][\w.\-]{1,79})\\?["']?\s{0,8}(?:=(?!=)|:(?!//))\s{0,8}""")
+_VALUE = re.compile(r""""(?:[^"\\\n]|\\.){0,8192}"|'(?:[^'\\\n]|\\.){0,8192}'|\\"[^"\\\n]{0,8192}|[^\s,;&"'<>|]{1,8192}""")
 _QUOTES = ('"', "'", '\\"')
 _PLAIN_VALUES = _set("none null true false str int bytes bool any optional string missing unset \\") | {MASK}
 
 
 def _mask_key_values(text: str) -> str:
     """Hide the values of secret-looking keys; what stands behind a harmless key (``url: /x?token=…``) is looked at as well."""
-    key_pattern, value_pattern = _key_and_value()
     parts: list[str] = []
     kept, position = 0, 0
-    while (match := key_pattern.search(text, position)) is not None:
+    while (match := _KEY.search(text, position)) is not None:
         position = match.end()
         secret = is_secret_key(match["key"].rpartition(".")[2] or match["key"])
-        found = value_pattern.match(text, position) if secret or text.startswith(_QUOTES, position) else None
+        found = _VALUE.match(text, position) if secret or text.startswith(_QUOTES, position) else None
         if found is None:
             continue
         parts += [text[kept:position], _mask_value_text(found[0], secret)]
@@ -266,7 +259,7 @@ def mask_text(text: str, secrets: Iterable[str] | ExactMasker = ()) -> str:
 def _mask_patterns(text: str) -> str:
     if not SIGNS.search(text):
         return text
-    for pattern, replacement in patterns():
+    for pattern, replacement in PATTERNS:
         text = pattern.sub(replacement, text)
     text = OPTION.sub(_mask_option, text)
     if re.search(STEMS, text):

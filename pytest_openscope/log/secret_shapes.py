@@ -7,7 +7,6 @@ rules, GitHub's list of secret scanning patterns). Every repetition is bounded, 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 MASK = "***"
 _BEFORE, _AFTER = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
@@ -74,32 +73,24 @@ OPTION = re.compile(
 )
 
 
-@lru_cache(maxsize=1)
-def url_credentials() -> re.Pattern[str]:
-    """``scheme://user:password@``; the password is group 3."""
-    return re.compile(r"""(?<![\w+.\-])([A-Za-z][A-Za-z0-9+.\-]{0,30}://)([^\s/:@?#"'<>\\]{0,256}):([^\s/"'<>\\]{1,1024})@""")
-
-
-@lru_cache(maxsize=1)
-def url_token() -> re.Pattern[str]:
-    """``scheme://token@``: a name without password that is as long as a token, group 2."""
-    return re.compile(r"""([A-Za-z][A-Za-z0-9+.\-]{0,30}://)([\w\-.~%]{20,512})@""")
-
-
-@lru_cache(maxsize=1)
-def patterns() -> list[tuple[re.Pattern[str], str]]:
-    """Return the patterns with their replacements."""
-    return [
-        (re.compile(_PRIVATE_KEY), "PRIVATE KEY " + MASK),
-        (url_credentials(), r"\1\2:" + MASK + "@"),
-        *((re.compile(shape), r"\1" + MASK) for shape in WEBHOOKS.values()),
-        (url_token(), r"\1" + MASK + "@"),
-        (re.compile(rf"""(?i)([?&](?:{URL_PARAMETERS})=)[^&\s"'<>\\]{{6,4096}}"""), r"\1" + MASK),
-        (re.compile(f"{_BEFORE}(?:{'|'.join(TOKENS.values())}){_AFTER}"), MASK),
-        (re.compile(r"(?<![\w\-])eyJ[\w\-]{4,4096}\.[\w\-]{4,8192}(?:\.[\w\-]{0,4096})?"), MASK),
-        (re.compile(_AUTHORIZATION), r"\1" + MASK),
-        (re.compile(r"(?i)\b(bearer\s{1,8})[\w.~+/\-]{12,4096}=*"), r"\1" + MASK),
-    ]
+#: ``scheme://user:password@``; the password is group 3.
+URL_CREDENTIALS = re.compile(
+    r"""(?<![\w+.\-])([A-Za-z][A-Za-z0-9+.\-]{0,30}://)([^\s/:@?#"'<>\\]{0,256}):([^\s/"'<>\\]{1,1024})@"""
+)
+#: ``scheme://token@``: a name without password that is as long as a token, group 2.
+URL_TOKEN = re.compile(r"""([A-Za-z][A-Za-z0-9+.\-]{0,30}://)([\w\-.~%]{20,512})@""")
+#: Patterns and their replacements.
+PATTERNS = [
+    (re.compile(_PRIVATE_KEY), "PRIVATE KEY " + MASK),
+    (URL_CREDENTIALS, r"\1\2:" + MASK + "@"),
+    *((re.compile(shape), r"\1" + MASK) for shape in WEBHOOKS.values()),
+    (URL_TOKEN, r"\1" + MASK + "@"),
+    (re.compile(rf"""(?i)([?&](?:{URL_PARAMETERS})=)[^&\s"'<>\\]{{6,4096}}"""), r"\1" + MASK),
+    (re.compile(f"{_BEFORE}(?:{'|'.join(TOKENS.values())}){_AFTER}"), MASK),
+    (re.compile(r"(?<![\w\-])eyJ[\w\-]{4,4096}\.[\w\-]{4,8192}(?:\.[\w\-]{0,4096})?"), MASK),
+    (re.compile(_AUTHORIZATION), r"\1" + MASK),
+    (re.compile(r"(?i)\b(bearer\s{1,8})[\w.~+/\-]{12,4096}=*"), r"\1" + MASK),
+]
 
 
 #: No text without one of these stems has a secret-looking key or option.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .as_run import AsRun, file_today, read_as_run
-from .failures import ConfigurationError, Mistake, failure_from_exception
+from .failures import ConfigurationError, Mistake, failure_from_exception, noted_fingerprint
 from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
 from .inbox import hand_over, take
 from .journal import JOURNAL, RESCUE_JOURNAL, WITNESS_JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
@@ -63,6 +63,7 @@ __all__ = [
     "is_reserved",
     "json_safe",
     "name_problem",
+    "noted_fingerprint",
     "package_revisions",
     "read_as_run",
     "safe_name",

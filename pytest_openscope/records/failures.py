@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from reprlib import Repr
 from types import TracebackType
 from typing import Any
 
+from ..log import is_secret_key
 from ..system import now_iso
 from .phases import Outcome, Phase
 from .record import AcquisitionFacts, ChainedException, Failure
@@ -21,7 +24,7 @@ MAX_TRACEBACK_CHARS = 200_000
 MAX_LOCALS_FRAMES = 10
 MAX_VALUE_CHARS = 500
 _TEST_RUNNER = frozenset({"_pytest", "pluggy", "pytest_openscope"})
-_FINGERPRINT_NOTE = re.compile(r"\s*fingerprint\s*[:=]\s*(\S.*)", re.IGNORECASE)
+_FINGERPRINT_NOTE = re.compile(r"(?i)^\s*fingerprint\s*[:=]\s*(?P<text>\S.*?)\s*$")
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,13 @@ def failure_from_exception(
     when: str = "",
     show_locals: bool = False,
     acquisition: AcquisitionFacts | None = None,
-    fingerprint_notes: bool = True,
 ) -> Failure:
     """Describe an exception without keeping it, its frames or its locals alive; never raises because of what it contains.
 
     Args:
         show_locals: also keep the local variables of the innermost frames, bounded and masked by name.
-        fingerprint_notes: take the fingerprint from a note ``fingerprint: text`` of any exception in the chain.
     """
     chain = _chain(exc)
-    own = [note for link in reversed(chain) for note in link.notes] if fingerprint_notes else []
-    given = next((match.group(1).strip() for note in own if (match := _FINGERPRINT_NOTE.match(note))), "")
     return Failure(
         kind=kind,
         outcome=outcome,
@@ -89,8 +88,17 @@ def failure_from_exception(
         chain=chain,
         locals=_locals(exc) if show_locals else [],
         acquisition=acquisition,
-        fingerprint=given,
+        fingerprint=noted_fingerprint(chain),
     )
+
+
+def noted_fingerprint(chain: list[ChainedException]) -> str:
+    """Return what a note ``fingerprint: text`` of an exception says, of several the last exception's; else ""."""
+    for link in reversed(chain):
+        for line in "\n".join(link.notes).splitlines():
+            if match := _FINGERPRINT_NOTE.match(line):
+                return match["text"]
+    return ""
 
 
 def _chain(exc: BaseException) -> list[ChainedException]:
@@ -172,25 +180,25 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
-def _own_part(traceback: TracebackType | None) -> TracebackType | None:
+def _own_part(start: TracebackType | None) -> TracebackType | None:
     """Skip the leading frames of the test runner; all of them stay when nothing else is there."""
-    current = traceback
+    current = start
     while current is not None:
         module = str(current.tb_frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] not in _TEST_RUNNER:
             return current
         current = current.tb_next
-    return traceback
+    return start
 
 
-def _walk(traceback: TracebackType | None) -> Iterable[TracebackType]:
-    while traceback is not None:
-        yield traceback
-        traceback = traceback.tb_next
+def _walk(current: TracebackType | None) -> Iterable[TracebackType]:
+    while current is not None:
+        yield current
+        current = current.tb_next
 
 
-def _frames(traceback: TracebackType | None) -> list[dict[str, Any]]:
-    steps = list(_walk(_own_part(traceback)))
+def _frames(start: TracebackType | None) -> list[dict[str, Any]]:
+    steps = list(_walk(_own_part(start)))
     omitted = len(steps) - 2 * MAX_FRAMES_EACH_END
     if omitted > 0:
         steps = steps[:MAX_FRAMES_EACH_END] + steps[-MAX_FRAMES_EACH_END:]
@@ -210,8 +218,6 @@ def _frames(traceback: TracebackType | None) -> list[dict[str, Any]]:
 
 
 def _traceback_text(exc: BaseException) -> str:
-    import traceback
-
     try:
         text = "".join(traceback.format_exception(type(exc), exc, _own_part(exc.__traceback__)))
     except Exception as error:
@@ -231,8 +237,6 @@ def _locals(exc: BaseException) -> list[dict[str, Any]]:
 
 
 def _value(name: str, value: Any) -> str:
-    from ..log import is_secret_key
-
     if is_secret_key(name):
         return "***"
     if isinstance(value, (str, bytes)) and len(value) > 4 * MAX_VALUE_CHARS:
@@ -243,8 +247,6 @@ def _value(name: str, value: Any) -> str:
 
 
 def _bounded_repr(value: Any) -> str:
-    from reprlib import Repr
-
     short = Repr()
     short.maxdict = short.maxlist = short.maxtuple = short.maxset = short.maxfrozenset = short.maxdeque = 20
     short.maxstring = short.maxother = short.maxlong = MAX_VALUE_CHARS

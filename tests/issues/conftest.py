@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_openscope.issues.privacy import Machine
+
 from .fake_github import FakeGithub
-from .kit import Rig, SimClock, watch
+from .kit import MACHINE, Rig, SimClock, watch
 from .outgoing import Outgoing
 
 
@@ -36,6 +38,11 @@ def make_rig(github: FakeGithub, clock: SimClock, tmp_path: Path) -> Callable[..
 @pytest.fixture
 def rig(make_rig: Callable[..., Rig]) -> Rig:
     return make_rig()
+
+
+@pytest.fixture(autouse=True)
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "here", lambda: MACHINE)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from pytest_openscope.config import GithubIssueSettings
 from pytest_openscope.issues import outbox, sending, worker
 from pytest_openscope.issues.client import Api, Timing
 from pytest_openscope.issues.privacy import Machine
-from pytest_openscope.issues.report import SessionFacts, build_report
+from pytest_openscope.issues.report import build_report
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure
@@ -138,20 +138,20 @@ class Rig:
             item.at = item.at or self.clock.iso()
         state = {"failure": found[0].as_json(), "other_failures": [item.as_json() for item in found[1:]]}
         write_json(folder / METADATA / "debug_state.json", state)
+        name, _, commit = version.partition(" ")
+        write_json(folder / METADATA / "git_revisions.json", [{"name": name, "commit": commit or "1"}] if version else [])
         values: dict[str, Any] = {
             "session_uuid": SESSION,
             "subject_id": SUBJECT,
             "user_id": USER,
             "rig_id": self.name,
             "command_line": ("pytest", "--rig-config", "/home/jqualm/rig.yaml", "--subject-id", SUBJECT),
-            "code_versions": (version,) if version else (),
-            "machine": MACHINE,
             **facts,
         }
         return build_report(
             state,
             self.settings,
-            facts=SessionFacts(**values),
+            facts=values,
             session_folder=folder,
             secrets={PASSWORD},
             rig_config={"camera": {"password": PASSWORD, "path": "/home/jqualm/x"}},

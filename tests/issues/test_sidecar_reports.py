@@ -18,7 +18,7 @@ from pytest_openscope.sidecar.reports import LateAnswers, queue_reports, send_re
 from pytest_openscope.system.files import read_json, write_json
 
 from .fake_github import REPO, FakeGithub
-from .kit import MACHINE, PASSWORD, SESSION, SUBJECT, TOKEN_ENV, USER, Rig, failure
+from .kit import PASSWORD, SESSION, SUBJECT, TOKEN_ENV, USER, Rig, failure
 from .outgoing import TOKEN
 
 
@@ -54,7 +54,7 @@ def failed_session(rig: Rig, mono: float = 1234.5678) -> SessionView:
     view = SessionView(folder)
     view.session = {
         "report": rig.settings, "state_directory": str(rig.state), "session_uuid": SESSION, "subject_id": SUBJECT,
-        "user_id": USER, "rig_id": rig.name, "machine": MACHINE, "pid": 12, "mono": mono,
+        "user_id": USER, "rig_id": rig.name, "pid": 12, "mono": mono,
     }  # fmt: skip
     return view
 

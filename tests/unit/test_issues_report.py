@@ -12,8 +12,7 @@ from pytest_openscope.config import GithubIssueSettings
 from pytest_openscope.issues import outbox
 from pytest_openscope.issues.client import Timing
 from pytest_openscope.issues.outbox import postpone, result, write_back
-from pytest_openscope.issues.privacy import Machine
-from pytest_openscope.issues.report import SessionFacts, build_report, is_reportable, missing_token, read_ends
+from pytest_openscope.issues.report import build_report, is_reportable, missing_token, read_ends
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.phases import Outcome, Phase
 from pytest_openscope.records.record import Failure
@@ -49,11 +48,10 @@ def test_report_on(kind: str, outcome: Outcome, phase: Phase | None, report_on: 
 def built(tmp_path: Path, settings: dict[str, Any] | None = None, **facts: Any) -> list[dict[str, Any]]:
     (tmp_path / METADATA).mkdir(exist_ok=True)
     failure = Failure("step", Outcome.FAILED, "x", phase=PRE, step="a")
-    machine = Machine()
     return build_report(
         {"failure": failure.as_json(), "other_failures": [failure.as_json(), "damaged"]},
         {**ON, **(settings or {})},
-        facts=SessionFacts(rig_id="rig-a", machine=machine, **facts),
+        facts={"rig_id": "rig-a", **facts},
         session_folder=tmp_path,
         environ={},
     )
@@ -77,11 +75,6 @@ def test_dry_runs_only_if_wanted_and_stamped(tmp_path: Path) -> None:
 def test_a_report_is_plain_json(tmp_path: Path) -> None:
     (report,) = built(tmp_path)
     assert json.loads(json.dumps(report)) == report
-
-
-def test_facts_from_the_journal(tmp_path: Path) -> None:
-    facts = SessionFacts.from_mapping({"subject_id": 366122, "command_line": ["a", 1], "session_uuid": "s", "event": "session"})
-    assert (facts.subject_id, facts.user_id, facts.command_line) == ("366122", None, ("a", "1"))
 
 
 def test_commits_make_the_version(tmp_path: Path) -> None:

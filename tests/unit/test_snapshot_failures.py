@@ -116,7 +116,6 @@ def test_notes_give_the_fingerprint() -> None:
     error = ValueError("x")
     error.__notes__ = ["a hint", "Fingerprint: shutter-stuck"]  # type: ignore[attr-defined]
     assert failure_from_exception(error).fingerprint == "shutter-stuck"
-    assert failure_from_exception(error, fingerprint_notes=False).fingerprint == ""
     assert failure_from_exception(error).chain[0].notes == error.__notes__  # type: ignore[attr-defined]
 
 
