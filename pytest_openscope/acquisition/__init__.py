@@ -9,7 +9,6 @@ from .api import Acquisition as Acquisition
 from .calls import Call as Call
 from .failures import AcquisitionFailed as AcquisitionFailed
 from .failures import AcquisitionTimeout as AcquisitionTimeout
-from .kinds import build_spec as build_spec
 from .kinds import check_parameters as check_parameters
 from .kinds import default_spec as default_spec
 from .kinds import describe_command as describe_command

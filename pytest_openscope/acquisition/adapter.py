@@ -43,18 +43,6 @@ class Finding:
     severity: Severity = "error"
 
 
-def _nobody(question: str, choices: Sequence[str], default: str) -> str | None:
-    return None
-
-
-def _not_kept(name: str, content: Any) -> None:
-    return None
-
-
-def _log(text: str) -> None:
-    logging.getLogger(LOGGER).warning("%s", text)
-
-
 def _nothing_runs(spec: AcquisitionSpec) -> AcquisitionFacts:
     raise RuntimeError("a check runs no programs")
 
@@ -79,10 +67,10 @@ class Task:
     folder: Path = Path()
     defaults: AcquisitionSpec = field(default_factory=AcquisitionSpec)
     run: Callable[[AcquisitionSpec], AcquisitionFacts] = _nothing_runs
-    ask: Callable[[str, Sequence[str], str], str | None] = _nobody
+    ask: Callable[[str, Sequence[str], str], str | None] = lambda question, choices, default: None
     label: str = ""
-    save: Callable[[str, Any], object] = _not_kept
-    notice: Callable[[str], object] = _log
+    save: Callable[[str, Any], object] = lambda name, content: None
+    notice: Callable[[str], object] = logging.getLogger(LOGGER).warning
 
 
 class Adapter(ABC):
@@ -191,6 +179,22 @@ class Adapter(ABC):
     def not_ready(self, problem: str) -> AcquisitionFailed:
         """Return the error that says why the acquisition cannot begin."""
         return AcquisitionFailed(f"acquisition of launcher {self.kind!r} is not ready: {problem}", AcquisitionFacts(self.kind))
+
+
+class Given(Adapter):
+    """An acquisition that was given as it runs; None, the kind ``base``, runs nothing."""
+
+    def __init__(self, spec: AcquisitionSpec | None) -> None:
+        super().__init__(Task({}))
+        self._spec = spec
+
+    def spec(self) -> AcquisitionSpec | None:
+        """Return it."""
+        return self._spec
+
+    def describe(self) -> str:
+        """Say that nothing runs: only what parameters describe is described."""
+        return "nothing (launcher: base)"
 
 
 def mistake(key: str, problem: str, remedy: str) -> ConfigurationError:

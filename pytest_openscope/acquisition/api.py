@@ -10,14 +10,14 @@ from typing import Any, Union
 
 from ..records import AcquisitionFacts
 from ..system import split_command
-from .adapter import Task
+from .adapter import Given, Task
 from .failures import reason_of
 from .kinds import Described, acquisitions_of, adapter_of, described, kind_of, limits
 from .output import Sink
 from .run import AcquisitionRun
 from .simulated import Fault, SimulatedRun, faulty
 from .spec import AcquisitionSpec, name_of_command
-from .together import Given, Member, Together
+from .together import Member, Together
 
 Command = Union[str, "os.PathLike[str]", Sequence[object]]
 
@@ -210,7 +210,7 @@ class Acquisition:
                 label = one.label if kinds.count(kind_of(one.parameters)) > 1 else ""
                 defaults = limits(one.own, self.defaults)
                 task = Task(one.parameters, self.folder, defaults, run=self.execute, label=label, **self._services)
-                one = Member(adapter_of(task) or Given(None), one.name, one.background)
+                one = Member(adapter_of(task), one.name, one.background)
             members.append(one)
         if not members:
             return []
@@ -247,11 +247,6 @@ class Acquisition:
         """How long stopping everything that runs may take."""
         together = [one.longest_stop_s for one in self._together]
         return max([*together, *(run.spec.stop.longest_s for run in self.active)], default=0.0)
-
-    def postpone(self, seconds: float) -> None:
-        """Move the limits of time of all runs, because an operator was asked something meanwhile."""
-        for run in self.active:
-            run.postpone(seconds)
 
     def _spec(self, command: Command, settings: Mapping[str, Any]) -> AcquisitionSpec:
         """Return the spec of a command; ``timeout_s``, ``cwd``, ``env`` and ``name`` of None count as not given."""

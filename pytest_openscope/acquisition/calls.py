@@ -61,7 +61,7 @@ class CallWork:
         self.error: BaseException | None = None
         self._call, self._name = call, name
         self._over = threading.Event()
-        out, err = (_text_stream(fd) for fd in output_fds)
+        out, err = (open(os.dup(fd), "w", encoding="utf-8", errors="replace", newline="\n", buffering=1) for fd in output_fds)
         self._thread = threading.Thread(target=self._run, args=(out, err), name=f"call of acquisition {name}", daemon=True)
         self._thread.start()
 
@@ -118,7 +118,3 @@ class CallWork:
     def close(self) -> None:
         """Take note of its end."""
         self.reap()
-
-
-def _text_stream(fd: int) -> TextIO:
-    return os.fdopen(os.dup(fd), "w", encoding="utf-8", errors="replace", newline="\n", buffering=1)

@@ -12,7 +12,7 @@ from typing import Any
 from ..config import ADAPTERS, Settings
 from ..records import ConfigurationError, Mistake
 from ..system import StopPolicy
-from .adapter import Adapter, Finding, Task, mistake, typed
+from .adapter import Adapter, Finding, Given, Task, mistake, typed
 from .spec import AcquisitionSpec
 
 Parameters = Mapping[str, Any]
@@ -57,15 +57,15 @@ def kind_of(parameters: Parameters) -> str:
     return str(parameters.get("launcher") or "base").strip().lower()
 
 
-def adapter_of(task: Task) -> Adapter | None:
-    """Return the adapter of the task's kind; None for ``base``, which runs nothing.
+def adapter_of(task: Task) -> Adapter:
+    """Return the adapter of the task's kind.
 
     Raises:
         ConfigurationError: there is no such kind, or its package cannot be loaded.
     """
     kind = kind_of(task.parameters)
     if kind == "base":
-        return None
+        return Given(None)
     if kind in _OWN:
         module, name = _OWN[kind]
         own: type[Adapter] = getattr(import_module(f".{module}", __package__), name)
@@ -130,27 +130,13 @@ def limits(own: Parameters, defaults: AcquisitionSpec) -> AcquisitionSpec:
     return replace(defaults, stop=replace(defaults.stop, **stop), **fields)
 
 
-def build_spec(parameters: Parameters, session_folder: Path, defaults: AcquisitionSpec | None = None) -> AcquisitionSpec | None:
-    """Return what to run for the merged and expanded parameters of one acquisition; None when its kind runs nothing.
-
-    Raises:
-        ConfigurationError: the key that says what to run is missing, or has a form that cannot be used.
-    """
-    adapter = adapter_of(Task(parameters, session_folder, defaults or AcquisitionSpec()))
-    return None if adapter is None else adapter.spec()
-
-
 def describe_command(parameters: Parameters, session_folder: Path) -> str:
     """Return in one line what would run, for the log of a dry run.
 
     Raises:
-        ConfigurationError: see :func:`build_spec`.
+        ConfigurationError: the key that says what to run is missing, or has a form that cannot be used.
     """
-    words = []
-    for one in acquisitions_of(parameters):
-        adapter = adapter_of(Task(one.parameters, session_folder))
-        words.append("nothing (launcher: base)" if adapter is None else adapter.describe())
-    return "; ".join(words)
+    return "; ".join(adapter_of(Task(one.parameters, session_folder)).describe() for one in acquisitions_of(parameters))
 
 
 def runs_nothing(parameters: Parameters) -> bool:
@@ -190,8 +176,6 @@ def check_parameters(
 def _findings(one: Described, dry_run: bool) -> list[Finding]:
     try:
         adapter = adapter_of(Task(one.parameters, defaults=limits(one.own, AcquisitionSpec())))
-        if adapter is None:
-            return []
         adapter.spec()
         return list(adapter.check(dry_run))
     except ConfigurationError as error:

@@ -54,10 +54,8 @@ def load_package() -> ModuleType:
     """
     try:
         return importlib.import_module(PACKAGE)
-    except ImportError as error:
-        raise EngineUnavailable(f"the package {PACKAGE} cannot be imported ({error}); {INSTALL}") from error
-    except (RuntimeError, OSError) as error:
-        # What the package raises when it finds no MATLAB, another release of it, or an unsupported Python.
+    except (ImportError, RuntimeError, OSError) as error:
+        # All but the first: what it raises when it finds no MATLAB, another release of it, or an unsupported Python.
         raise EngineUnavailable(f"the package {PACKAGE} does not work here ({error}); {INSTALL}") from error
 
 

@@ -65,11 +65,6 @@ class LineSplitter:
         """What has come of a line that is not finished."""
         return self._pending
 
-    @property
-    def has_progress(self) -> bool:
-        """True when :meth:`progress` has something to hand out."""
-        return self._state is not None and not self._state_cut
-
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that end in ``data``; at most two states stay in memory."""
         lines: list[bytes] = []
@@ -205,13 +200,11 @@ class StreamFollower:
             lines = self._splitter.feed(data)
             if lines:
                 self._hand_on(lines, raw_from, self._splitter.next_from)
-        if self._splitter.has_progress and time.monotonic() - self._progress_at_s >= PROGRESS_EVERY_S:
-            progress = self._splitter.progress()
-            if progress is not None:
-                self._progress_at_s = time.monotonic()
-                state, raw_from, raw_to = progress
-                self._marked_at_s = float("-inf")
-                self._hand_on([state], raw_from, raw_to)
+        if time.monotonic() - self._progress_at_s >= PROGRESS_EVERY_S and (progress := self._splitter.progress()) is not None:
+            self._progress_at_s = time.monotonic()
+            state, raw_from, raw_to = progress
+            self._marked_at_s = float("-inf")
+            self._hand_on([state], raw_from, raw_to)
         return len(data)
 
     def _hand_on(self, lines: list[bytes], raw_from: int, raw_to: int) -> None:

@@ -169,8 +169,8 @@ def explain(spec: AcquisitionSpec, error: BaseException) -> str:
     program = spec.command[0]
     if spec.cwd is not None and not spec.cwd.is_dir():
         return f"its working directory {str(spec.cwd)!r} is not a folder; create it or correct `cwd`"
-    if getattr(error, "winerror", 0) == 206:
-        return "the command is too long for this system; pass long values in a file"
+    if getattr(error, "winerror", 0) == 206 or getattr(error, "errno", 0) == errno.E2BIG:
+        return "the command or its environment is too long for this system; pass long values in a file"
     if refused := _REFUSALS.get(getattr(error, "winerror", None) or 0):
         return f"{program!r} {refused}"
     if isinstance(error, FileNotFoundError):
@@ -183,8 +183,6 @@ def explain(spec: AcquisitionSpec, error: BaseException) -> str:
         return f"{program!r} {kind}; name a program, or give it execute permission"
     if isinstance(error, OSError) and (error.errno == errno.ENOEXEC or getattr(error, "winerror", 0) == 193):
         return f"{program!r} is not a program of this system; start a script with its interpreter (python {program})"
-    if isinstance(error, OSError) and error.errno == errno.E2BIG:
-        return "the command or its environment is too long for this system; pass long values in a file"
     return f"{type(error).__name__}: {error}"
 
 

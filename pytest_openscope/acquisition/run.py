@@ -76,7 +76,6 @@ class AcquisitionRun:
         self._echo = echo if spec.echo else None
         self._child: Child | CallWork | None = None
         self._followers: list[StreamFollower] = []
-        self._extra_s = 0.0
         self._stderr_s: float | None = None
         self._fatal_s: float | None = None  # since when its end is overdue
         self._ending = Ending()
@@ -174,10 +173,6 @@ class AcquisitionRun:
         self._ask("asked", reason)
         if wait and self._thread.ident is not None:
             self._done.wait()
-
-    def postpone(self, seconds: float) -> None:
-        """Move the limits of time, because an operator was asked something meanwhile."""
-        self._extra_s += seconds
 
     def facts(self) -> AcquisitionFacts:
         """Return what is known by now."""
@@ -310,7 +305,7 @@ class AcquisitionRun:
         if child.ended_s is not None or self._requests:
             return
         now_s = awake_s()
-        running_s = now_s - child.started_s - self._extra_s
+        running_s = now_s - child.started_s
         if self._stderr_s is None and self._stderr_bytes():
             self._stderr_s = now_s
         if spec.timeout_s is not None and running_s >= spec.timeout_s:
@@ -324,14 +319,15 @@ class AcquisitionRun:
             self._ask("stderr", "it wrote to stderr, which counts as a failure")
         elif self._fatal_s is not None and now_s - self._fatal_s >= spec.fatal_grace_s:
             self._ask("fatal", "it did not end after a fatal error")
-        elif spec.process_start_timeout_s is not None and running_s >= spec.process_start_timeout_s and self._silent():
+        elif (
+            spec.process_start_timeout_s is not None
+            and running_s >= spec.process_start_timeout_s
+            and not any(follower.bytes_read for follower in self._followers)
+        ):
             reason = f"it printed nothing within {spec.process_start_timeout_s:g} s of its start"
             explain = spec.explain_silence
             known = self._guard("explaining its silence", explain, child.pid) if explain is not None else ""
             self._ask("silent", f"{reason}: {known}" if known else reason)
-
-    def _silent(self) -> bool:
-        return not any(follower.bytes_read for follower in self._followers)
 
     def _stderr_bytes(self) -> int:
         return sum(follower.bytes_read for follower in self._followers if follower.stream == "stderr")

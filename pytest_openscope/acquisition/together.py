@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from ..records import AcquisitionFacts
-from .adapter import Adapter, Task
+from .adapter import Adapter
 from .failures import AcquisitionFailed, reason_of
 from .run import AcquisitionRun
 from .spec import LOGGER, AcquisitionSpec
@@ -18,18 +18,6 @@ logger = logging.getLogger(LOGGER)
 _THE_END = "the others have ended"
 #: Between two looks at several runs; a single one is waited for.
 _LOOK_S = 0.02
-
-
-class Given(Adapter):
-    """An acquisition that was given as it runs; None runs nothing."""
-
-    def __init__(self, spec: AcquisitionSpec | None) -> None:
-        super().__init__(Task({}))
-        self._spec = spec
-
-    def spec(self) -> AcquisitionSpec | None:
-        """Return it."""
-        return self._spec
 
 
 @dataclass
@@ -49,48 +37,6 @@ class Member:
     background: bool = False
     run: AcquisitionRun | None = None
     facts: AcquisitionFacts | None = None
-
-    def prepare(self, dry_run: bool, attempt: int) -> None:
-        """Make ready what the attempt needs."""
-        self.run = self.facts = None
-        self.adapter.attempt = attempt
-        if dry_run:
-            self.adapter.rehearse()
-        else:
-            self.adapter.prepare()
-
-    def start(self, start: Callable[[AcquisitionSpec], AcquisitionRun]) -> None:
-        """Start the attempt, where there is something to run."""
-        spec = self.adapter.spec()
-        if spec is not None:
-            self.name = self.name or spec.name
-            self.run = start(replace(spec, name=self.name))
-
-    def ends_within(self, seconds: float | None) -> bool:
-        """Wait so long (None: as long as it takes); True when there is nothing (more) to wait for."""
-        return self.run is None or self.run.ends_within(seconds)
-
-    def judge(self, dry_run: bool, stopped_at_end: bool = False) -> None:
-        """Keep the facts of a run that has ended, when nothing is wrong with it.
-
-        Args:
-            dry_run: nothing real can be wanting.
-            stopped_at_end: it was stopped because the others have ended.
-
-        Raises:
-            AcquisitionFailed: it failed, or its adapter finds it wanting.
-        """
-        __tracebackhide__ = True
-        if self.run is None:
-            return
-        self.run.check(stopped_is_failure=not stopped_at_end)
-        facts = self.run.facts()
-        if self.background and not (stopped_at_end or dry_run):
-            raise AcquisitionFailed(f"acquisition {facts.name!r} ended before the others", facts)
-        problem = "" if dry_run else self.adapter.verdict(facts)
-        if problem:
-            raise AcquisitionFailed(f"acquisition {facts.name!r} failed: {problem}", facts)
-        self.facts = facts
 
 
 class Together:
@@ -177,21 +123,48 @@ class Together:
         """Run all members once; ``_at`` is the one that an AcquisitionFailed is about."""
         __tracebackhide__ = True
         for member in self._each(self.members):
-            member.prepare(self._dry_run, attempt)
+            member.run = member.facts = None
+            member.adapter.attempt = attempt
+            if self._dry_run:
+                member.adapter.rehearse()
+            else:
+                member.adapter.prepare()
         for member in self._each(self.members):
-            member.start(self._start)
+            spec = member.adapter.spec()
+            if spec is not None:
+                member.name = member.name or spec.name
+                member.run = self._start(replace(spec, name=member.name))
         waiting = [member for member in self.members if not member.background]
         behind = [] if self._dry_run else [member for member in self.members if member.background]
         look_s = None if len(self.members) == 1 else _LOOK_S / len(self.members)
         while waiting:
             for member in self._each([*waiting, *behind]):
-                if member.ends_within(look_s):
-                    member.judge(self._dry_run)
+                if member.run is None or member.run.ends_within(look_s):
+                    self._judge(member)
                     waiting = [other for other in waiting if other is not member]
         self.stop(_THE_END)
         for member in self._each(self.members):
             if member.background:
-                member.judge(self._dry_run, stopped_at_end=True)
+                self._judge(member, stopped_at_end=True)
+
+    def _judge(self, member: Member, stopped_at_end: bool = False) -> None:
+        """Keep the facts of a run that has ended, perhaps stopped because the others have, when nothing is wrong with it.
+
+        Raises:
+            AcquisitionFailed: it failed, or its adapter finds it wanting.
+        """
+        __tracebackhide__ = True
+        if member.run is None:
+            return
+        member.run.check(stopped_is_failure=not stopped_at_end)
+        facts = member.run.facts()
+        if not self._dry_run:
+            if member.background and not stopped_at_end:
+                raise AcquisitionFailed(f"acquisition {facts.name!r} ended before the others", facts)
+            problem = member.adapter.verdict(facts)
+            if problem:
+                raise AcquisitionFailed(f"acquisition {facts.name!r} failed: {problem}", facts)
+        member.facts = facts
 
     def _each(self, members: Sequence[Member]) -> Iterator[Member]:
         for self._at in members:

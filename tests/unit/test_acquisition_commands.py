@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from pytest_openscope.acquisition.adapter import Task
 from pytest_openscope.acquisition.failures import describe_returncode
-from pytest_openscope.acquisition.kinds import build_spec as build
+from pytest_openscope.acquisition.kinds import adapter_of
 from pytest_openscope.acquisition.kinds import check_parameters as check
 from pytest_openscope.acquisition.kinds import default_spec as defaults
 from pytest_openscope.acquisition.kinds import describe_command as describe
@@ -25,15 +26,19 @@ FOLDER = Path("/data/m1_2025-01-01_10-00-00")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="paths and quoting of POSIX")
 
 
+def build(parameters: dict[str, Any]) -> AcquisitionSpec | None:
+    return adapter_of(Task(parameters, FOLDER)).spec()
+
+
 def built(parameters: dict[str, Any]) -> AcquisitionSpec:
-    spec = build(parameters, FOLDER)
+    spec = build(parameters)
     assert spec is not None
     return spec
 
 
 @pytest.mark.parametrize("parameters", [{}, {"launcher": "base", "script_path": "echo"}, {"launcher": None}])
 def test_kinds_without_a_process(parameters: dict[str, Any]) -> None:
-    assert build(parameters, FOLDER) is None
+    assert build(parameters) is None
 
 
 @posix_only
@@ -158,7 +163,7 @@ def test_limits_come_from_the_parameters() -> None:
 )
 def test_what_cannot_be_built_names_the_key(parameters: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        build(parameters, FOLDER)
+        build(parameters)
     assert [mistake.key for mistake in caught.value.mistakes] == [key]
     assert all(mistake.remedy for mistake in caught.value.mistakes)
     assert [mistake.key for mistake in check(parameters, dry_run=False)] == [key]

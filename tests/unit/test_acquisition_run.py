@@ -231,12 +231,6 @@ def test_timeout_of_the_wait_stops_the_process(rig: Rig) -> None:
     assert run.done
 
 
-def test_postponed_limits(rig: Rig) -> None:
-    run = rig.start("import time; time.sleep(0.8)", timeout_s=0.4)
-    run.postpone(30)
-    run.wait()
-
-
 def test_silence_is_a_failure_where_output_is_expected(rig: Rig) -> None:
     with pytest.raises(AcquisitionFailed, match=r"printed nothing within 0.3 s"):
         rig.start("import time; time.sleep(60)", process_start_timeout_s=0.3).wait()
