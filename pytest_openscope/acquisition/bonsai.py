@@ -24,7 +24,7 @@ from .commands import check_program, check_script, with_command
 from .failures import AcquisitionFailed
 from .paths import is_absolute, is_template
 from .spec import AcquisitionSpec
-from .workflow import CommandRefused, Output, Reading, WorkflowUnreadable, read_workflow
+from .workflow import Output, Reading, WorkflowRefused, read_workflow
 
 PROVENANCE = "bonsai_provenance"
 _EXTRA = 'pip install "pytest-openscope[bonsai]"'
@@ -164,10 +164,8 @@ class BonsaiAdapter(Adapter):
             reading = read_workflow(Path(command[1]), command[1:])
         except ImportError:
             yield Finding("the workflow is not read: baghban is not installed", _EXTRA, key, mild)
-        except WorkflowUnreadable as error:
-            yield Finding(f"is no workflow that Bonsai can read: {error}", "open it in Bonsai and save it again", key)
-        except CommandRefused as error:
-            yield Finding(f"Bonsai refuses the command line: {error}", "correct script_parameters", "script_parameters")
+        except WorkflowRefused as error:
+            yield Finding(str(error), error.remedy, error.key)
         except Exception as error:
             problem = f"the workflow cannot be read here: {type(error).__name__}: {error}"
             yield Finding(problem, "bonsai_check_workflow: false leaves it unread", key, mild)

@@ -15,6 +15,8 @@ from ..system import StopPolicy, StopReport, awake_s
 
 logger = logging.getLogger("pytest_openscope.acquisition")
 
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\n", "buffering": 1}
+
 
 class Call(Protocol):
     """Work within this process; see :class:`CallWork` for the threads that run it.
@@ -61,14 +63,14 @@ class CallWork:
         self.error: BaseException | None = None
         self._call, self._name = call, name
         self._over = threading.Event()
-        out, err = (open(os.dup(fd), "w", encoding="utf-8", errors="replace", newline="\n", buffering=1) for fd in output_fds)
-        self._thread = threading.Thread(target=self._run, args=(out, err), name=f"call of acquisition {name}", daemon=True)
+        fds = [os.dup(fd) for fd in output_fds]
+        self._thread = threading.Thread(target=self._run, args=fds, name=f"call of acquisition {name}", daemon=True)
         self._thread.start()
 
-    def _run(self, stdout: TextIO, stderr: TextIO) -> None:
+    def _run(self, stdout_fd: int, stderr_fd: int) -> None:
         returncode = 1
         try:
-            with stdout, stderr:
+            with os.fdopen(stdout_fd, "w", **_TEXT) as stdout, os.fdopen(stderr_fd, "w", **_TEXT) as stderr:
                 returncode = self._call.run(stdout, stderr) or 0
         except BaseException as error:
             self.error = error

@@ -54,6 +54,7 @@ class Ending:
     """Why a process was stopped, or did not start; filled while it runs.
 
     Attributes:
+        good_exit_codes: those that tell of no failure.
         start_error: what to tell the operator, and the exception behind it.
         kind: ``timeout``, ``silent``, ``stderr``, ``fatal`` or ``asked``; "" for a process that ended by itself.
         reason: why it was stopped, in words.
@@ -62,6 +63,7 @@ class Ending:
         last_error: its last line on stderr before the stop, whose own complaints explain nothing.
     """
 
+    good_exit_codes: Sequence[int] = (0,)
     start_error: tuple[str, BaseException] | None = None
     kind: str = ""
     reason: str = ""
@@ -70,13 +72,7 @@ class Ending:
     call_error: BaseException | None = None
 
     def failure(
-        self,
-        facts: AcquisitionFacts,
-        *,
-        ended: bool,
-        stderr_counts: bool,
-        stopped_is_failure: bool,
-        good_exit_codes: Sequence[int] = (0,),
+        self, facts: AcquisitionFacts, *, ended: bool, stderr_counts: bool, stopped_is_failure: bool
     ) -> AcquisitionFailed | None:
         """Return the exception that tells of the failure; None when there is none (yet).
 
@@ -85,17 +81,15 @@ class Ending:
             ended: the main process has ended.
             stderr_counts: it wrote to stderr where that counts as a failure.
             stopped_is_failure: a stop that somebody asked for is one too.
-            good_exit_codes: those that tell of no failure.
         """
         title = f"acquisition {facts.name!r}"
         if self.start_error is not None:
             return AcquisitionFailed(f"{title} did not start: {self.start_error[0]}", facts)
         last = self.last_error if self.kind else last_line(facts.stderr_tail)
         said = f"; last line on stderr: {last}" if last else ""
-        if self.kind == "timeout":
-            return AcquisitionTimeout(f"{title} was stopped: {self.reason}{said}", facts)
-        if self.kind in ("silent", "stderr"):
-            return AcquisitionFailed(f"{title} was stopped: {self.reason}{said}", facts)
+        if self.kind in ("timeout", "silent", "stderr"):
+            error = AcquisitionTimeout if self.kind == "timeout" else AcquisitionFailed
+            return error(f"{title} was stopped: {self.reason}{said}", facts)
         if self.kind == "asked":
             return AcquisitionFailed(f"{title} was stopped: {self.reason}", facts) if stopped_is_failure else None
         if self.fatal and (ended or self.kind == "fatal"):
@@ -107,15 +101,13 @@ class Ending:
             return AcquisitionFailed(f"{title} failed: {type(self.call_error).__name__}: {self.call_error}", facts)
         if facts.returncode is None:
             return AcquisitionFailed(f"{title} has ended, but something else took its exit code{said}", facts)
-        if facts.returncode not in good_exit_codes:
+        if facts.returncode not in self.good_exit_codes:
             return AcquisitionFailed(f"{title} {describe_returncode(facts.returncode)}{said}", facts)
         if stderr_counts:
             return AcquisitionFailed(f"{title} wrote to stderr, which counts as a failure{said}", facts)
         return None
 
-    def log(
-        self, facts: AcquisitionFacts, ended: bool, report: StopReport | None, good_exit_codes: Sequence[int] = (0,)
-    ) -> None:
+    def log(self, facts: AcquisitionFacts, ended: bool, report: StopReport | None) -> None:
         """Log how it ended, what it used, what was stopped and what survived."""
         how = _how(facts) if ended else "could not be stopped"
         used = [f"after {facts.duration_s:.3f} s"]
@@ -124,7 +116,7 @@ class Ending:
             used.append(f"peak memory {facts.peak_memory_mb:.1f} MB {source}")
         if facts.cpu_s is not None:
             used.append(f"CPU {facts.cpu_s:.2f} s")
-        good = facts.returncode in good_exit_codes or (self.kind == "asked" and ended)
+        good = facts.returncode in self.good_exit_codes or (self.kind == "asked" and ended)
         logger.log(logging.INFO if good else logging.ERROR, "acquisition %r %s (%s)", facts.name, how, ", ".join(used))
         if report is not None and report.stopped:
             text = "acquisition %r: stopped (%s): %s"

@@ -236,8 +236,7 @@ class Child:
 
     def sample(self) -> None:
         """Look at its memory and CPU."""
-        self.usage.look()
-        self.usage.sample_if_due()
+        self.usage.sample()
 
     def used(self) -> dict[str, Any]:
         """Return its memory and CPU as fields of the facts."""

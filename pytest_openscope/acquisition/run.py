@@ -78,7 +78,7 @@ class AcquisitionRun:
         self._followers: list[StreamFollower] = []
         self._stderr_s: float | None = None
         self._fatal_s: float | None = None  # since when its end is overdue
-        self._ending = Ending()
+        self._ending = Ending(spec.good_exit_codes)
         self._requests: list[tuple[str, str]] = []  # (kind, reason), the first counts
         self._stopper: threading.Thread | None = None
         self._report: StopReport | None = None
@@ -207,7 +207,6 @@ class AcquisitionRun:
             ended=child is not None and child.ended_s is not None,
             stderr_counts=self.spec.stderr_fails and self._stderr_bytes() > 0,
             stopped_is_failure=stopped_is_failure,
-            good_exit_codes=self.spec.good_exit_codes,
         )
         if error is not None and not self._judged:
             self._judged = True
@@ -378,7 +377,7 @@ class AcquisitionRun:
         for follower in self._followers:
             self._guard("final read", follower.finish)
         self._ending.call_error = child.error
-        self._ending.log(self.facts(), child.ended_s is not None, self._report, self.spec.good_exit_codes)
+        self._ending.log(self.facts(), child.ended_s is not None, self._report)
         self._event("acquisition_finished", returncode=child.returncode)
 
     # Guards to what is not ours --------------------------------------------------------------------------------------

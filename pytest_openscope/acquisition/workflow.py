@@ -16,12 +16,12 @@ from .paths import is_absolute, is_template
 _MOST_ENTRIES = 20_000
 
 
-class WorkflowUnreadable(Exception):  # noqa: N818 - it says what happened
-    """Bonsai cannot read the file either."""
+class WorkflowRefused(Exception):  # noqa: N818 - it says what happened
+    """Bonsai cannot read the file, or refuses the command line; ``key`` is the parameter that is to be corrected."""
 
-
-class CommandRefused(Exception):  # noqa: N818 - it says what happened
-    """Bonsai refuses the command line."""
+    def __init__(self, problem: str, remedy: str, key: str) -> None:
+        super().__init__(problem)
+        self.remedy, self.key = remedy, key
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def read_workflow(workflow: Path, arguments: Sequence[str]) -> Reading:
 
     Raises:
         ImportError: baghban is not installed.
-        WorkflowUnreadable: the file is no workflow.
-        CommandRefused: Bonsai would stop at the command line.
+        WorkflowRefused: the file is no workflow, or Bonsai would stop at the command line.
     """
     import baghban
     import baghban.project
@@ -105,11 +104,13 @@ def read_workflow(workflow: Path, arguments: Sequence[str]) -> Reading:
     try:
         launch = baghban.parse_command_line(list(arguments))
     except ValueError as error:
-        raise CommandRefused(str(error)) from error
+        problem = f"Bonsai refuses the command line: {error}"
+        raise WorkflowRefused(problem, "correct script_parameters", "script_parameters") from error
     try:
         document = baghban.load(workflow, discover=_is_quickly_walked(baghban.project.repository_root(workflow)))
     except (baghban.WorkflowLoadError, OSError, UnicodeError) as error:
-        raise WorkflowUnreadable(str(error)) from error
+        problem = f"is no workflow that Bonsai can read: {error}"
+        raise WorkflowRefused(problem, "open it in Bonsai and save it again", "script_path") from error
     provenance = _provenance(baghban, document, launch.properties)
     assignments = baghban.set_properties(document, launch.properties)
     exposed = [str(one["name"]) for one in baghban.parameters(document)]

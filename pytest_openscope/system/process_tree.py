@@ -20,8 +20,7 @@ import psutil
 from .processes import running_processes, runs, same_process, start_of, started_at
 from .windows import send_break
 
-_POLL_S = 0.02
-_SLOW_POLL_S = 0.1
+_POLL_S = 0.1
 #: After this time, processes that ignore SIGINT and have lost the main process are not waited for any longer.
 _DEAF_S = 0.5
 #: Environment variables that mark every process of an acquisition, so that those which leave its tree are found again.
@@ -126,13 +125,12 @@ class ProcessTree:
         ):
             if wait_s <= 0:
                 continue
-            if not hunt.look(deep=True):
+            if not hunt.look():
                 break
             request = kind
-            hunt.request(kind)
-            if hunt.wait(kind, wait_s):
+            if hunt.ask(kind, wait_s):
                 break
-        survivors = hunt.look(deep=True)
+        survivors = hunt.look()
         names = tuple(hunt.describe(process) for process in survivors)
         left = {process.pid for process in survivors}
         return StopReport(tuple(text for number, text in hunt.seen.items() if number not in left), names, request)
@@ -220,18 +218,17 @@ class _Hunt:
         self._refused: dict[int, str] = {}
         self._reached = False  # a group got CTRL_BREAK (Windows)
 
-    def look(self, deep: bool) -> list[psutil.Process]:
+    def look(self) -> list[psutil.Process]:
         """Return what is alive of the tree now."""
-        if deep:
-            for process in self.find():
-                self._remember(process)
-            for process in list(self._known.values()):
-                try:
-                    if process.pid != self.pid and process.ppid() not in self._known:
-                        for child in process.children(recursive=True):
-                            self._remember(child)
-                except (psutil.Error, OSError):
-                    continue
+        for process in self.find():
+            self._remember(process)
+        for process in list(self._known.values()):
+            try:
+                if process.pid != self.pid and process.ppid() not in self._known:
+                    for child in process.children(recursive=True):
+                        self._remember(child)
+            except (psutil.Error, OSError):
+                continue
         self._known = {pid: process for pid, process in self._known.items() if runs(process)}
         return list(self._known.values())
 
@@ -240,22 +237,21 @@ class _Hunt:
             self._known[process.pid] = process
             self.seen[process.pid] = name_of(process)
 
-    def wait(self, kind: str, wait_s: float) -> bool:
-        """Wait until all are gone; True then. What was born meanwhile gets the same request."""
-        looked = time.monotonic()
-        deadline, deaf_s = looked + wait_s, looked + _DEAF_S
+    def ask(self, kind: str, wait_s: float) -> bool:
+        """Send the signal of this kind to each process, to what is born meanwhile too, until all are gone; True then."""
+        begun = time.monotonic()
         while True:
-            deep = time.monotonic() - looked > _SLOW_POLL_S
-            alive = self.look(deep)
-            if deep:
-                looked = time.monotonic()
-                self.request(kind, (process for process in alive if self._asked.get(process.pid) != kind))
-            if not alive and not self.look(deep=True):
+            alive = self.look()
+            for process in alive:
+                if self._asked.get(process.pid) != kind:
+                    self._asked[process.pid] = kind
+                    self._signal(process, kind)
+            if not alive and not self.look():
                 return True
-            now_s = time.monotonic()
-            if now_s >= deadline or (kind == "graceful" and now_s > deaf_s and self._all_deaf(alive)):
+            passed_s = time.monotonic() - begun
+            if passed_s >= wait_s or (kind == "graceful" and passed_s > _DEAF_S and self._all_deaf(alive)):
                 return False
-            time.sleep(_POLL_S)
+            time.sleep(min(_POLL_S, wait_s))
 
     def _all_deaf(self, alive: list[psutil.Process]) -> bool:
         """Tell whether waiting is in vain: the main process, which could have ended them, is gone, and none hears SIGINT.
@@ -265,12 +261,6 @@ class _Hunt:
         if sys.platform == "win32":
             return not self._reached
         return all(process.pid != self.pid and _ignores_interrupt(process.pid) for process in alive)
-
-    def request(self, kind: str, processes: Iterable[psutil.Process] | None = None) -> None:
-        """Send the signal of this kind to all of them, or to those given, each checked by its start time."""
-        for process in list(self._known.values() if processes is None else processes):
-            self._asked[process.pid] = kind
-            self._signal(process, kind)
 
     def _signal(self, process: psutil.Process, kind: str) -> None:
         try:

@@ -61,8 +61,9 @@ class TreeUsage:
         except (psutil.Error, OSError):
             return
 
-    def sample_if_due(self) -> None:
-        """Take a sample when it is time for one: often in the first second, then about every second."""
+    def sample(self) -> None:
+        """Look, and take a sample of the tree when it is time for one: often in the first second, then about every second."""
+        self.look()
         started_s = time.monotonic()
         if started_s < self._due_at_s:
             return
