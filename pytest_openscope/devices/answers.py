@@ -1,7 +1,7 @@
 """``returns:`` of the rig file or of a test: what a simulated device answers instead of its own idea.
 
 A plain value answers every call. A list is a sequence: one item a call, the last one for good. A mapping with ``value``,
-``raise``, ``delay`` or ``sequence`` says more: ``{raise: "TimeoutError: no frame"}``, ``{value: 3, delay: 2s}``.
+``raise`` or ``delay`` says more: ``{raise: "TimeoutError: no frame"}``, ``{value: 3, delay: 2s}``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..system import parse_duration_s
 
-_KEYS = {"value", "raise", "delay", "sequence"}
+_KEYS = {"value", "raise", "delay"}
 
 
 def make_exception(text: str) -> Exception:
@@ -86,8 +86,6 @@ def _give(item: Any, count: int) -> Any:
         time.sleep(parse_duration_s(item["delay"]))
     if "raise" in item:
         raise make_exception(str(item["raise"]))
-    if "sequence" in item:
-        return _give(list(item["sequence"]), count)
     return item.get("value")
 
 
@@ -103,6 +101,4 @@ def find_mistake(item: Any) -> str:
             make_exception(str(item["raise"]))
     except ValueError as error:
         return str(error)
-    if "sequence" in item and not isinstance(item["sequence"], list):
-        return "sequence is no list"
-    return find_mistake(item["sequence"]) if "sequence" in item else ""
+    return ""

@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import fractions
 import inspect
 import pathlib
 import re
@@ -41,11 +40,9 @@ _SEEDS: dict[type, Any] = {
     bytes: b"simulated",
     bytearray: b"simulated",
     memoryview: b"simulated",
-    range: 1,
     datetime.timedelta: 0,
     datetime.time: 0,
     decimal.Decimal: 1,
-    fractions.Fraction: 1,
     uuid.UUID: f"{1:032x}",
     pathlib.PurePath: "simulated",
 }
@@ -269,8 +266,6 @@ def _meant(annotation: Any) -> Any:
             annotation = alias.__value__[tuple(given.get(one, Any) for one in alias.__value__.__parameters__)]
         elif name == "TypeVar":
             annotation = annotation.__bound__ or next(iter(annotation.__constraints__), None)
-        elif name == "InitVar":
-            annotation = annotation.type
     return annotation
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from .driver_registry import LIFECYCLE
 from .event_loop import EventLoopThread
 from .proxy import Hooks, shown, wrap
-from .simulate import Simulation
+from .simulate import Simulation, connects_in_mock_mode
 from .spec import DeviceSpec
 
 
@@ -34,13 +33,8 @@ class OpenDevice:
     device: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        hooks = self.hooks
-        if hooks.log_io and "on_io" in getattr(self.target, "__dict__", {}):
-            # A ready-made driver tells its traffic itself.
-            self.target.on_io = lambda direction, content: hooks.log.info("%s %s", direction, shown(content))
-            hooks.log_io = False
         self.is_harmless = not self.needs_safety
-        self.device = wrap(self.target, hooks) if hooks.are_needed() else self.target
+        self.device = wrap(self.target, self.hooks) if self.hooks.are_needed() else self.target
 
     def open(self) -> None:
         """Open it by whichever way its driver offers."""
@@ -50,7 +44,7 @@ class OpenDevice:
             return
         if named or _method(target, "open"):
             self.loop.call(getattr(target, named or "open"))
-        elif _is_async_connect(target):
+        elif connects_in_mock_mode(type(target)):
             if getattr(target, "name", None) == "":
                 target.set_name(self.spec.name)
             mock = self.simulation is not None and self.simulation.connect_mock
@@ -138,7 +132,7 @@ class OpenDevice:
         method = _method(self.target, "read_state")
         if method is not None:
             return json_safe(self.loop.call(method))
-        if not _is_async_connect(self.target):
+        if not connects_in_mock_mode(type(self.target)):
             return {"type": type(self.target).__name__}
         readings: dict[str, Any] = {}
         for name in ("read", "read_configuration"):
@@ -159,11 +153,6 @@ def _method(target: Any, name: str) -> Any:
         return None
     method = getattr(target, name)
     return method if callable(method) else None
-
-
-def _is_async_connect(target: Any) -> bool:
-    kind = type(target)
-    return inspect.iscoroutinefunction(getattr(kind, "connect", None)) and hasattr(kind, "set_name")
 
 
 def json_safe(value: Any, depth: int = 0) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from .surface import SPECIAL, Surface
 
 _SHOWN_CHARACTERS = 200
 #: Methods of the libraries that drivers use inside, by what they do.
-_TOLD = "write write_raw write_ascii_values write_binary_values send sendall send_string send_json send_multipart"
-_ANSWERED = "read read_raw read_until readline recv recv_string recv_json recv_multipart"
+_TAPPED = {
+    "told": "write write_raw write_ascii_values write_binary_values send sendall send_string send_json send_multipart",
+    "answered": "read read_raw read_until readline recv recv_string recv_json recv_multipart",
+}
 _LOGGED_LIBRARIES = ("serial", "pyvisa", "socket", "zmq")
 
 
@@ -204,29 +207,28 @@ def tap(device: Any, log: logging.Logger) -> None:
     Objects that take no new attributes (C types) are left alone.
     """
     for transport in list(getattr(device, "__dict__", {}).values()):
-        if type(transport).__module__.partition(".")[0] not in _LOGGED_LIBRARIES:
-            continue
-        for methods, word in ((_TOLD, "told"), (_ANSWERED, "answered")):
-            for method in methods.split():
+        if type(transport).__module__.partition(".")[0] in _LOGGED_LIBRARIES:
+            inside: set[int] = set()
+            for method, word in [(method, word) for word, methods in _TAPPED.items() for method in methods.split()]:
                 original = getattr(transport, method, None)
                 if callable(original):
                     with suppress(AttributeError, TypeError):
-                        setattr(transport, method, _logging(original, word, log))
+                        setattr(transport, method, _logging(original, word, log, inside))
 
 
-def _logging(original: Any, word: str, log: logging.Logger) -> Any:
-    depth = 0
+def _logging(original: Any, word: str, log: logging.Logger, inside: set[int]) -> Any:
+    """Libraries call their own methods (``read_until`` calls ``read``): only the outermost in a thread is worth a record."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        # Libraries call their own methods (read_until calls read): only the outermost is worth a record.
-        nonlocal depth
-        depth += 1
+        thread = threading.get_ident()
+        if thread in inside:
+            return original(*args, **kwargs)
+        inside.add(thread)
         try:
             result = original(*args, **kwargs)
         finally:
-            depth -= 1
-        if depth == 0:
-            log.info("%s %s", word, shown(args[0] if word == "told" and args else result))
+            inside.discard(thread)
+        log.info("%s %s", word, shown(args[0] if word == "told" and args else result))
         return result
 
     return call

@@ -140,7 +140,9 @@ class TestSerial:
         device = managers({"driver": "serial", "port": "COM3", "mock": script, "log_io": True})["x"]
         with caplog.at_level(logging.INFO, "pytest_openscope.devices"):
             device.query("*IDN?")
-        assert caplog.messages == ["told b'*IDN?\\n'", "answered b'LICKSPOUT 1.0\\n'"]
+        *traffic, call = caplog.messages
+        assert traffic == ["told b'*IDN?\\n'", "answered b'LICKSPOUT 1.0\\n'"]
+        assert call.startswith("query('*IDN?') -> 'LICKSPOUT 1.0' (")
 
 
 class TestVisa:
@@ -202,8 +204,11 @@ class TestZmq:
             devices["x"].query("QUIET?")
         assert devices["x"].query("THR?") == "THR=20"
 
-    def test_json(self, managers: Open) -> None:
-        assert managers({"driver": "zmq", "address": "tcp://10.0.0.1:5"})["x"].request({"a": 1}) == {"a": 1}
+    def test_json(self, managers: Open, caplog: pytest.LogCaptureFixture) -> None:
+        device = managers({"driver": "zmq", "address": "tcp://10.0.0.1:5", "log_io": True})["x"]
+        with caplog.at_level(logging.INFO, "pytest_openscope.devices"):
+            assert device.request({"a": 1}) == {"a": 1}
+        assert caplog.messages[:2] == ["told '{\"a\": 1}'", "answered '{\"a\": 1}'"]
 
     @pytest.mark.parametrize("kind", ["sub", "pull"])
     def test_listening(self, managers: Open, kind: str) -> None:

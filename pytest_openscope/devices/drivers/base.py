@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-#: Called with ``told``/``answered`` and the content, when the rig file says ``log_io: true``.
-IoListener = Callable[[str, object], None]
 #: A script's file, a script written out, or none.
 ScriptSource = Path | Mapping[str, Any] | None
 
@@ -23,7 +21,6 @@ class Talker:
     """
 
     def __init__(self, check_query: str | None, check_answer: str | None) -> None:
-        self.on_io: IoListener | None = None
         self._check_query = check_query
         self._check_answer = check_answer
         self._lock = threading.RLock()
@@ -53,10 +50,6 @@ class Talker:
                 return receive()
             except TimeoutError as error:
                 raise TimeoutError(f"no answer to {text!r}: {error}") from None
-
-    def _io(self, direction: str, content: object) -> None:
-        if self.on_io is not None:
-            self.on_io(direction, content)
 
 
 class LineTalker(Talker):

@@ -111,7 +111,6 @@ class SubprocessDevice(LineTalker):
 
     def write(self, text: str) -> None:
         """Send one line."""
-        self._io("told", text)
         with self._lock:
             self._stdin.write((text + "\n").encode(self._encoding))
             self._stdin.flush()
@@ -136,7 +135,6 @@ class SubprocessDevice(LineTalker):
         if line is None:
             self._lines.put(None)
             raise RuntimeError(f"{self.command[0]} has ended{self._how()}")
-        self._io("answered", line)
         return line
 
     def check(self) -> str:

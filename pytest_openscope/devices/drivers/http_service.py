@@ -85,7 +85,6 @@ class HttpDevice(Talker):
         with requests.Session() as session:
             session.trust_env = False
             request = session.prepare_request(requests.Request(method, url, headers, json=body, params=query))
-            self._io("told", f"{method} {request.url}" + ("" if body is None else f" {json.dumps(body)}"))
             try:
                 answer = session.send(request, timeout=self.timeout_s)
             except requests.Timeout as error:
@@ -93,7 +92,6 @@ class HttpDevice(Talker):
         text = answer.content.decode("utf-8", "replace")
         if not answer.ok:
             raise RuntimeError(f"{method} {request.url} was answered {answer.status_code} {answer.reason}: {text[:500]}")
-        self._io("answered", text)
         return json.loads(text) if text and answer.headers.get("Content-Type", "").startswith("application/json") else text
 
     def safe_state(self) -> None:

@@ -87,7 +87,6 @@ class SerialDevice(LineTalker):
             if self.line.timeout != wait_s:
                 self.line.timeout = wait_s
             data: bytes = self.line.read_until(self._read_end)
-        self._io("answered", data)
         if not data.endswith(self._read_end):
             part = f" (only {data!r} came)" if data else ""
             raise TimeoutError(f"{self.port} sent no whole line within {wait_s:g} s{part}")
@@ -95,7 +94,6 @@ class SerialDevice(LineTalker):
 
     def write_bytes(self, data: bytes) -> None:
         """Send bytes as they are."""
-        self._io("told", data)
         with self._lock:
             self.line.write(data)
             self.line.flush()
@@ -103,9 +101,7 @@ class SerialDevice(LineTalker):
     def read_bytes(self, count: int) -> bytes:
         """Return up to ``count`` bytes, fewer when the time is up."""
         with self._lock:
-            data: bytes = self.line.read(count)
-        self._io("answered", data)
-        return data
+            return bytes(self.line.read(count))
 
     def clear_input(self) -> None:
         """Throw away what has come and was not read."""

@@ -66,7 +66,6 @@ class VisaDevice(Talker):
 
     def write(self, text: str) -> None:
         """Send a text."""
-        self._io("told", text)
         with self._lock:
             self.instrument.write(text)
 
@@ -83,7 +82,6 @@ class VisaDevice(Talker):
             if "TMO" in str(error):
                 raise TimeoutError(f"{self.resource}: {error}") from error
             raise
-        self._io("answered", answer)
         return answer.strip()
 
     def query(self, text: str) -> str:

@@ -83,7 +83,6 @@ class ZmqDevice(Talker):
             TimeoutError: nobody took it.
         """
         text = message if isinstance(message, str) else json.dumps(message)
-        self._io("told", text)
         with self._lock:
             self._within("take", self.socket.send_string, text)
 
@@ -94,9 +93,7 @@ class ZmqDevice(Talker):
             TimeoutError: none came.
         """
         with self._lock:
-            text: str = self._within("send", self.socket.recv_string)
-        self._io("answered", text)
-        return text
+            return str(self._within("send", self.socket.recv_string))
 
     def query(self, text: str) -> str:
         """Send a text and return the next message."""
