@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..config import Requirements, check, reread
+from ..config import Requirements, check
 from ..records import Mistake
 from .result import FAIL, SKIP, WARN, CheckResult, group_of
 
@@ -67,8 +67,7 @@ class RigChecks:
         self.folder: Path = configuration.rig_file.parent
         self.dry_run: bool = configuration.dry_run
         self.session_uuid = session_uuid
-        section = reread(Requirements, configuration.rig.requirements or {}, rig.requirements or {})
-        read, mistakes = check(Requirements, section, rig.path.name, "requirements")
+        read, mistakes = check(Requirements, rig.requirements or {}, rig.path.name, "requirements")
         self.requirements: dict[str, Any] = dict(read)
         self.mistakes = tuple(str(mistake) for mistake in mistakes)
         self._measured: dict[str, list[CheckResult]] = {}

@@ -1,6 +1,6 @@
 """The configuration of a session: models of every key, the files that give them, layers, placeholders."""
 
-from .configuration import Configuration, Expanded, expand_rig, expand_section, reread
+from .configuration import Configuration, Expanded, expand_rig, expand_section
 from .fields import (
     CHOICE,
     Finding,
@@ -24,7 +24,7 @@ from .fields import (
 from .files import read_mapping
 from .lab_models import load_model
 from .layers import source_of
-from .loading import ConfigRequest, Loaded, load, missing_mistakes
+from .loading import ConfigRequest, Loaded, load
 from .models import (
     ADAPTERS,
     KNOWN_PARAMETERS,
@@ -85,11 +85,9 @@ __all__ = [
     "load",
     "load_model",
     "look_up",
-    "missing_mistakes",
     "nearest",
     "parameters_schema",
     "read_mapping",
-    "reread",
     "rig_schema",
     "seconds",
     "show",

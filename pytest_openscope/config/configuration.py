@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +13,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel
 
 from ..log import collect_secrets
-from ..records import ConfigurationError, Mistake, is_folder_name, name_problem, session_name
+from ..records import ConfigurationError, Mistake
 from .fields import TEXT_KINDS, Section, Wrong, check, has_placeholder, keys_of, kind_name, show, validate
 from .lab_models import load_model, model_keys, read_values
 from .layers import source_of
@@ -26,6 +25,8 @@ from .models import (
     GithubIssueSettings,
     OtelSettings,
     PipelineEntry,
+    Readiness,
+    Requirements,
     Rig,
     Settings,
     look_up,
@@ -34,8 +35,12 @@ from .placeholders import Expander
 from .roots import foreign_path, is_relative, output_root
 from .yaml_rules import YamlError, load_yaml
 
-#: Blocks that are checked on their own: an unknown key in one is a mistake.
-BLOCKS: dict[str, type[Section]] = {"otel": OtelSettings, "alerts": AlertSettings}
+#: Blocks that are checked on their own: model, the key that one must have, and whether an unknown key is a mistake.
+_BLOCKS: dict[str, tuple[type[Section], str, bool]] = {
+    "github_issue": (GithubIssueSettings, "repo", False),
+    "otel": (OtelSettings, "endpoint", True),
+    "alerts": (AlertSettings, "to", True),
+}
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,6 @@ class Configuration:
         """Return what replaces placeholders in any value; without arguments the session's own ones stay."""
         return make_expander(self.parameters, self.rig, self.environ, session_uuid, session_folder)
 
-    def expand(self, session_uuid: str, session_folder: Path) -> dict[str, Any]:
-        """Return the parameters with every placeholder replaced (``processed_parameters.json``)."""
-        return self.expander(session_uuid, session_folder).all(self.parameters)
-
     def expanded(self, session_uuid: str, session_folder: Path) -> Expanded:
         """Return parameters, settings, rig and pipelines with every placeholder replaced.
 
@@ -127,10 +128,11 @@ class Configuration:
         )
 
     def _settings(self, expander: Expander) -> Settings:
-        reading = SettingsReading(self.parameters, self.sources, self.rig, self.dry_run, self.cwd, expander, self.validating)
+        reading = SettingsReading(self.parameters, self.sources, self.rig, expander)
+        settings = reading.read(self.cwd, self.dry_run, self.validating)
         if reading.mistakes:
             raise ConfigurationError(reading.mistakes)
-        return reading.settings
+        return settings
 
 
 def expand_entry(entry: PipelineEntry, expander: Expander) -> PipelineEntry:
@@ -149,18 +151,18 @@ def expand_rig(rig: Rig, expander: Expander) -> Rig:
     Raises:
         ConfigurationError: the lab's own model refuses what the placeholders stand for.
     """
-    values = expand_typed(rig.values_, expander)
-    model = rig.model
-    if model is not None:
-        model, findings = read_values(type(model), values, "values.")
+    values, model = expander(rig.values_), None
+    if rig.model is not None:
+        values = expand_typed(rig.values_, expander)
+        model, findings = read_values(type(rig.model), values, "values.")
         if findings:
             raise ConfigurationError([Mistake(rig.path.name, one.problem, one.remedy, one.key) for one in findings])
     return dataclasses.replace(
         rig,
         devices=expand_typed(rig.devices, expander),
-        requirements=expander(rig.requirements),
-        readiness=expander(rig.readiness),
-        values_=values if model is not None else expander(rig.values_),
+        requirements=expand_section(Requirements, rig.requirements, expander),
+        readiness=expand_section(Readiness, rig.readiness, expander),
+        values_=values,
         model=model,
         raw=expander(rig.raw),
     )
@@ -200,18 +202,13 @@ def expand_typed(value: Any, expander: Expander) -> Any:
 
 
 def expand_section(model: type[BaseModel], section: Mapping[str, Any], expander: Expander) -> dict[str, Any]:
-    """Return a section with its placeholders replaced, ready to be checked against its model."""
-    return reread(model, section, {name: expander(raw, name) for name, raw in section.items()})
-
-
-def reread(model: type[BaseModel], written: Mapping[str, Any], expanded: Mapping[str, Any]) -> dict[str, Any]:
-    """Read texts that placeholders gave as the number, flag or list that their key wants; all else stays."""
-    section = dict(expanded)
+    """Return a section with its placeholders replaced; a text that one gave becomes the number or list that its key wants."""
+    expanded = {name: expander(value, name) for name, value in section.items()}
     for name, value in expanded.items():
-        if has_placeholder(written.get(name)) and isinstance(value, str) and kind_name(model, name) not in TEXT_KINDS:
+        if has_placeholder(section[name]) and isinstance(value, str) and kind_name(model, name) not in TEXT_KINDS:
             with contextlib.suppress(YamlError):  # the model tells of a text that is no YAML
-                section[name] = load_yaml(value)
-    return section
+                expanded[name] = load_yaml(value)
+    return expanded
 
 
 def read_own_parameters(
@@ -238,123 +235,73 @@ def read_own_parameters(
 
 @dataclass
 class SettingsReading:
-    """Typed settings of the merged values: ``settings``, what is wrong (``mistakes``), and ``notices``."""
+    """Reads the typed settings out of the merged values, and keeps what is wrong with them."""
 
     parameters: Mapping[str, Any]
     sources: Mapping[str, str]
     rig: Rig
-    dry_run: bool
-    cwd: Path
     expander: Expander
-    validating: bool = False
-    settings: Settings = field(init=False)
     mistakes: list[Mistake] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def read(self, cwd: Path, dry_run: bool, validating: bool) -> Settings:
+        """Return the settings; with mistakes they have defaults where a value is wrong."""
         known = {name: value for name, value in self.parameters.items() if name in PARAMETERS and name not in PIPELINES}
         values = expand_section(Settings, known, self.expander)
-        report = values.get("github_issue")
-        if isinstance(report, dict):
-            values["github_issue"] = self._github(report)
-        for name, model in BLOCKS.items():
+        for name in _BLOCKS:
             if values.get(name) is not None:
-                values[name] = self._block(name, model, values[name])
+                values[name] = self._block(name, values[name])
         settings, findings = validate(Settings, values)
-        wrong = {finding.key for finding in findings}
-        self.mistakes += [Mistake(self._where(one.key), one.problem, one.remedy, one.key) for one in findings]
+        for one in findings:
+            self._wrong(one.key, one.problem, one.remedy)
         found: dict[str, Any] = {"rig_id": self.rig.rig_id}
-        if "output_root_folder" not in wrong:
-            found["output_root"] = self._root(settings.output_root_folder)
+        if not any(one.key == "output_root_folder" for one in findings):
+            found["output_root"] = self._root(settings.output_root_folder, cwd, dry_run, look=not validating)
         if settings.github_issue is not None and settings.github_issue.report_wait_s is not None:
             found["report_wait_s"] = settings.github_issue.report_wait_s
-        self.settings = settings.model_copy(update=found)
-        self._check_places()
-        self._check_names()
-
-    def _where(self, name: str) -> str:
-        return source_of(self.sources, name, self.rig.path.name if name == "output_root_folder" else "")
+        mirror = settings.centralized_log_directory
+        if mirror and is_relative(mirror, dry_run):
+            remedy = r"give a full path (\\server\logs or /mnt/logs)"
+            self._wrong("centralized_log_directory", f"{show(mirror)} is a relative path", remedy)
+        elif mirror and not dry_run and (problem := foreign_path(mirror)):
+            remedy = "give a path of this system, or null for no mirror"
+            self._wrong("centralized_log_directory", f"{show(mirror)} {problem}", remedy)
+        return settings.model_copy(update=found)
 
     def _wrong(self, name: str, problem: str, remedy: str) -> None:
-        self.mistakes.append(Mistake(self._where(name), problem, remedy, name))
+        where = source_of(self.sources, name) or source_of(self.sources, name.partition(".")[0], self.rig.path.name)
+        self.mistakes.append(Mistake(where, problem, remedy, name))
 
-    def _github(self, block: dict[str, Any]) -> GithubIssueSettings | None:
-        written = expand_section(GithubIssueSettings, block, self.expander)
-        where = source_of(self.sources, "github_issue")
-        read, mistakes = check(GithubIssueSettings, written, where, "github_issue")
-        self.mistakes += [dataclasses.replace(one, where=source_of(self.sources, one.key, where)) for one in mistakes]
-        odd = written.keys() - keys_of(GithubIssueSettings) - {one.key.removeprefix("github_issue.") for one in mistakes}
-        self.notices += [f"{where}: github_issue.{name}: unknown option, not used" for name in sorted(odd)]
-        if not mistakes and read.enabled and not read.repo:
-            self.mistakes.append(Mistake(where, "is missing", "write e.g. my-lab/my-experiments", "github_issue.repo"))
-        return read
-
-    def _block(self, name: str, model: type[Section], block: Any) -> Section | None:
-        """Read a block of which no message may show a value."""
-        where = source_of(self.sources, name)
+    def _block(self, name: str, block: Any) -> Section | None:
         if not isinstance(block, dict):
-            self._wrong(name, "is no mapping", "write 'name: value' pairs")
+            self._wrong(name, "a mapping expected", "write 'name: value' pairs")  # what stands there may be a secret
             return None
+        model, needed, only_known = _BLOCKS[name]
         written = expand_section(model, block, self.expander)
         if isinstance(written.get("to"), str):
             # As a list: a text with a placeholder that nothing replaced would not be looked at.
             written["to"] = [written["to"]]
-        read, mistakes = check(model, written, where, name, strict=True)
-        self.mistakes += [dataclasses.replace(one, where=source_of(self.sources, one.key, where)) for one in mistakes]
-        needed = "endpoint" if name == "otel" else "to"
-        if not getattr(read, needed) and not any(one.key == f"{name}.{needed}" for one in mistakes):
+        read, mistakes = check(model, written, "", name, strict=only_known)
+        for one in mistakes:
+            self._wrong(one.key, one.problem, one.remedy)
+        wrong = {one.key.removeprefix(f"{name}.") for one in mistakes}
+        odd = written.keys() - keys_of(model) - wrong
+        where = source_of(self.sources, name)
+        self.notices += [f"{where}: {name}.{option}: unknown option, not used" for option in sorted(odd)]
+        if not getattr(read, needed) and getattr(read, "enabled", True) and needed not in wrong:
             self._wrong(f"{name}.{needed}", "is missing", f"give it, or remove {name}")
-        return None if mistakes else read
+        return read
 
-    def _root(self, text: str | None) -> Path:
-        pending = [
-            name for name in ("subject_id", "user_id") if text and f"{{{name}}}" in text and not self.parameters.get(name)
-        ]
-        if pending:
-            return self.cwd / text if text else self.cwd
+    def _root(self, text: str | None, cwd: Path, dry_run: bool, look: bool) -> Path:
+        if text and any(f"{{{name}}}" in text and not self.parameters.get(name) for name in ("subject_id", "user_id")):
+            return cwd / text  # as long as the operator has not answered
         try:
-            root, notice = output_root(text, self.cwd, self.dry_run, look=not self.validating)
+            root, notice = output_root(text, cwd, dry_run, look=look)
         except Wrong as wrong:
             self._wrong("output_root_folder", wrong.problem, wrong.remedy)
-            return self.cwd
+            return cwd
         self.notices += [notice] if notice else []
         return root
-
-    def _check_places(self) -> None:
-        log = self.settings.session_log
-        parts = log.replace("\\", "/").split("/")
-        if ".." in parts or log.startswith(("/", "\\")) or ":" in log or not parts[-1].strip():
-            self._wrong(
-                "session_log",
-                f"{show(log)} is no file inside the session folder",
-                "give a relative path, e.g. logs/session.log",
-            )
-        name = self.settings.session_uuid
-        if name and not has_placeholder(name) and not is_folder_name(name):
-            self._wrong(
-                "session_uuid",
-                f"{show(name)} is no folder name",
-                'leave out < > : " / \\ | ? * and a dot at the end, and names that Windows keeps for itself (CON, COM1)',
-            )
-        mirror = self.settings.centralized_log_directory
-        if not mirror:
-            return
-        if is_relative(mirror, self.dry_run):
-            remedy = r"give a full path (\\server\logs or /mnt/logs)"
-            self._wrong("centralized_log_directory", f"{show(mirror)} is a relative path", remedy)
-        elif not self.dry_run and (problem := foreign_path(mirror)):
-            remedy = "give a path of this system, or null for no mirror"
-            self._wrong("centralized_log_directory", f"{show(mirror)} {problem}", remedy)
-
-    def _check_names(self) -> None:
-        """Find the inputs of which no folder or file of the session can be named."""
-        subject, uuid, log = self.settings.subject_id, self.settings.session_uuid, self.settings.session_log
-        made = [("session_uuid", uuid)] if uuid else [("subject_id", session_name(subject, datetime.now()))] if subject else []
-        made += [("session_log", part) for part in log.replace("\\", "/").split("/")]
-        for key, name in made:
-            if not has_placeholder(name) and (problem := name_problem(name)):
-                value = show(getattr(self.settings, key))
-                self._wrong(key, f"{value} {problem}", "give a shorter one in plain letters")
 
 
 def find_secrets(*values: Any, environ: Mapping[str, str], token_env: str | None) -> frozenset[str]:

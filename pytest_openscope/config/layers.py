@@ -55,13 +55,10 @@ def copy_of(value: Any) -> Any:
 
 def source_of(sources: Mapping[str, str], path: str, default: str = "") -> str:
     """Return what set the value at a dotted key: the key's own source, or that of the value it is a part of."""
-    probe = path
-    while True:
-        if probe in sources:
-            return sources[probe]
-        if "." not in probe:
-            break
-        probe = probe.rpartition(".")[0]
+    parts = path.split(".")
+    for size in range(len(parts), 0, -1):
+        if ".".join(parts[:size]) in sources:
+            return sources[".".join(parts[:size])]
     return next((where for key, where in sources.items() if key.startswith(path + ".")), default)
 
 

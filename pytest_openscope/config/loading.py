@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-from .. import LAUNCHER_FORMAT_VERSION
 from ..log import ExactMasker, weak_secret_keys
 from ..records import Mistake, Phase, name_problem
 from .configuration import Configuration, SettingsReading, expand_typed, find_secrets, make_expander, read_own_parameters
-from .fields import CONTROL_REMEDY, Section, Wrong, check, control_characters, kind_name, show
+from .fields import CONTROL_REMEDY, TEXT_KINDS, Section, Wrong, check, control_characters, kind_name, show
 from .files import kind_of, read_mapping
 from .lab_models import load_model, read_values
 from .layers import OverrideError, apply_override, copy_of, overlay, parse_override, source_of, value_problem
@@ -39,7 +36,7 @@ from .roots import default_state_directory, foreign_path, host_name, local_path
 from .suggest import nearest
 from .yaml_rules import YamlError, load_yaml
 
-REQUIRED = {"subject_id": "--subject-id", "user_id": "--user-id"}
+REQUIRED = ("subject_id", "user_id")
 _RIG_ONLY = ("devices", "requirements", "readiness", "state_directory", "rig_model")
 _OFF = ("", "none", "disabled")
 #: Keys that say which class drives a device: ours, and those of other programs' rig files (happi's ``device_class``).
@@ -103,20 +100,6 @@ def load(request: ConfigRequest) -> Loaded:
     return _Loading(request).run()
 
 
-def missing_mistakes(missing: tuple[str, ...]) -> list[Mistake]:
-    """Return a mistake for each required value that nobody gave and nobody can be asked for."""
-    return [
-        Mistake(
-            REQUIRED[key],
-            "is required, and nobody can be asked for it",
-            f"give {REQUIRED[key]}, set OPENSCOPE_{key.upper()}, or write it into the parameter file"
-            f" or openscope_{key} into pytest.ini",
-            key,
-        )
-        for key in missing
-    ]
-
-
 class _Loading:
     """One pass over everything the user gave: the sources are laid over each other, then all is checked once."""
 
@@ -161,22 +144,16 @@ class _Loading:
         self.mistakes += [*mistakes, *check_acquisitions(self.merged, self.sources)]
         self._check_references(rig)
         self._tell_weak_secrets()
-        reading = SettingsReading(
-            self.merged,
-            self.sources,
-            rig,
-            request.dry_run,
-            request.cwd,
-            make_expander(self.merged, rig, request.environ),
-            request.validating,
-        )
-        _, mistakes = read_own_parameters(self.merged, self.sources, rig, make_expander(self.merged, rig, request.environ))
+        expander = make_expander(self.merged, rig, request.environ)
+        reading = SettingsReading(self.merged, self.sources, rig, expander)
+        settings = reading.read(request.cwd, request.dry_run, request.validating)
+        _, mistakes = read_own_parameters(self.merged, self.sources, rig, expander)
         told = {mistake.key for mistake in self.mistakes}
-        suggested = " ".join(mistake.remedy for mistake in self.mistakes if "did you mean" in mistake.remedy)
+        suggested = " ".join(mistake.remedy for mistake in self.mistakes)
         self.mistakes += [
             mistake
             for mistake in (*reading.mistakes, *mistakes)
-            if mistake.key not in told and f"mean {mistake.key}?" not in suggested
+            if mistake.key not in told and f"did you mean {mistake.key}?" not in suggested
         ]
         self.notices += reading.notices
         if self.mistakes:
@@ -188,7 +165,7 @@ class _Loading:
             parameters=self.merged,
             sources=self.sources,
             secrets=self._secrets(),
-            settings=reading.settings,
+            settings=settings,
             pre_pipeline=pipelines[Phase.PRE_ACQUISITION],
             post_pipeline=pipelines[Phase.POST_ACQUISITION],
             dry_run=request.dry_run,
@@ -240,39 +217,30 @@ class _Loading:
         return True
 
     def _sort_rig(self, raw: Mapping[str, Any]) -> None:
-        """Sort the rig file's top level: the rig's own keys, defaults of parameters, the lab's values."""
-        where = self.rig_where
-        for key, value in raw.items():
-            if key in PIPELINES:
-                self.wrong(where, key, "a rig file cannot hold pipelines", "move it into a parameter file")
-            elif key in RIG_KEYS:
-                overlay(self.rig_keys, {key: value}, where, self.rig_sources)
-            elif key in KNOWN_PARAMETERS:
-                self.defaults[key] = value
-            elif near := nearest(key, (*KNOWN_IN_RIG, *PIPELINES)):
-                remedy = f"did you mean {near}? (a value of the lab's own goes under 'values:')"
-                self.wrong(where, key, "unknown key", remedy)
-            else:
-                self.values[key] = value
-        self._take_section("values", self.values)
-        section = self.rig_keys.get("parameters")
-        if isinstance(section, dict):
-            for key in section:
-                if key in PIPELINES:
-                    self.wrong(where, f"parameters.{key}", "a rig file cannot hold pipelines", "move it into a parameter file")
-            self._check_near_matches(section, KNOWN_PARAMETERS, where, "parameters.")
-        self._take_section("parameters", self.defaults)
+        """Sort the rig file: the rig's own keys, defaults of parameters, the lab's values."""
+        for section in ("", "values", "parameters"):
+            written = raw.get(section) if section else raw
+            for key, value in written.items() if isinstance(written, dict) else ():
+                if section == "values":
+                    self._take(self.values, section, key, value)
+                elif key in PIPELINES:
+                    path = f"{section}.{key}" if section else key
+                    self.wrong(self.rig_where, path, "a rig file cannot hold pipelines", "move it into a parameter file")
+                elif key in RIG_KEYS and not section:
+                    overlay(self.rig_keys, {key: value}, self.rig_where, self.rig_sources)
+                elif near := None if key in KNOWN_PARAMETERS else nearest(key, (*KNOWN_IN_RIG, *PIPELINES)):
+                    remedy = f"did you mean {near}? (a value of the lab's own goes under 'values:')"
+                    self.wrong(self.rig_where, f"{section}.{key}" if section else key, "unknown key", remedy)
+                else:
+                    self._take(self.defaults if section or key in KNOWN_PARAMETERS else self.values, section, key, value)
         self.defaults = _translate(self.defaults)
         self._tell_what_is_not_used()
 
-    def _take_section(self, name: str, target: dict[str, Any]) -> None:
-        section = self.rig_keys.get(name)
-        if isinstance(section, dict):
-            for key, value in section.items():
-                if key in target:
-                    self.wrong(self.rig_where, f"{name}.{key}", "stands at the top level too", "remove one of the two")
-                elif key not in PIPELINES or name == "values":
-                    target[key] = value
+    def _take(self, target: dict[str, Any], section: str, key: str, value: Any) -> None:
+        if key in target:
+            self.wrong(self.rig_where, f"{section}.{key}", "stands at the top level too", "remove one of the two")
+        else:
+            target[key] = value
 
     def _tell_what_is_not_used(self) -> None:
         """Tell once of values that look like devices, or like the rig's id, and are taken as neither."""
@@ -290,13 +258,6 @@ class _Loading:
             if key.lower().replace("-", "_") in ("rig_name", "rig", "rigid") and isinstance(value, str) and value != name:
                 used = f"rig_id, {name!r}" if name else "the host's name, since there is no rig_id"
                 self.notices.append(f"{where}: {key}: not used as the rig's name; that is {used} -> write 'rig_id: {value}'")
-
-    def _check_near_matches(self, layer: Iterable[str], known: Iterable[str], where: str, prefix: str = "") -> None:
-        """Call an unknown key that looks like a known one a mistake; others are the experimenter's own."""
-        names = set(known)
-        for key in layer:
-            if key not in names and (near := nearest(key, names)):
-                self.wrong(where, prefix + key, "unknown key", f"did you mean {near}?")
 
     def _read_parameters(self) -> bool:
         files = self.request.params_files
@@ -319,26 +280,24 @@ class _Loading:
         if own_id is not None and rig_id is not None and str(own_id) != str(rig_id).strip():
             self.notices.append(f"{where}: rig_id: not used; the rig file's {str(rig_id).strip()!r} counts")
         layer = {key: value for key, value in raw.items() if key not in (*_RIG_ONLY, "rig_id")}
-        self._check_near_matches(layer, (*KNOWN_PARAMETERS, *_RIG_ONLY, "rig_id"), where)
+        known = {*KNOWN_PARAMETERS, *_RIG_ONLY, "rig_id"}
+        for key in layer:
+            if key not in known and (near := nearest(key, known)):
+                self.wrong(where, key, "unknown key", f"did you mean {near}?")
         self.replaced.append({"alerts": layer.get("alerts")})
         overlay(self.merged, _translate(layer), where, self.sources)
         return True
 
     def _named(self, named: Mapping[str, tuple[object, str]]) -> None:
         for name, (value, where) in named.items():
-            if value is None:
-                continue
-            if isinstance(value, str) and kind_name(Settings, name) not in ("id", "text", "path", "choice", "level"):
+            if isinstance(value, str) and kind_name(Settings, name) not in TEXT_KINDS:
                 try:
                     value = load_yaml(value)
                 except YamlError as error:
                     self.wrong(where, name, value_problem(error), "put it in quotes")
                     continue
-            layer = {name: os.fspath(value) if isinstance(value, os.PathLike) else value}
-            if name in RIG_KEYS:
-                overlay(self.rig_keys, layer, where, self.rig_sources)
-            else:
-                overlay(self.merged, _translate(layer), where, self.sources)
+            if value is not None:
+                self._override(name, os.fspath(value) if isinstance(value, os.PathLike) else value, where)
 
     def _overrides(self, texts: tuple[str, ...], where: str) -> None:
         for text in texts:
@@ -359,10 +318,9 @@ class _Loading:
                 raise OverrideError(key, "unknown key", f"did you mean {near}?")
             if name in RIG_KEYS:
                 apply_override(self.rig_keys, key, value, where, self.rig_sources)
-            elif name in FLAT_GITHUB or name == "session_sync_mode":
-                overlay(self.merged, _translate({key: value}), where, self.sources)
             else:
-                apply_override(self.merged, key, value, where, self.sources)
+                for path, part in _translate({key: value}).items():
+                    apply_override(self.merged, path, part, where, self.sources)
         except OverrideError as error:
             self.wrong(where, error.key, error.problem, error.remedy)
 
@@ -458,53 +416,28 @@ class _Loading:
         return dataclasses.replace(rig, model=values)
 
     def _check_demands(self) -> None:
-        """Check what a parameter file asks of the program itself."""
-        self._check_version()
-        self._check_sync()
+        """Find what the program, or a session over several PCs, needs and does not have."""
         kind = str(self.merged.get("launcher") or "base").strip().lower()
         needed = None if self.merged.get("acquisitions") else {"python": "script_path", "command": "command"}.get(kind)
         if needed and not self.merged.get(needed) and not any(needed == mistake.key for mistake in self.mistakes):
-            where = source_of(self.sources, "launcher")
-            self.wrong(where, needed, f"is missing; launcher {kind} needs it", f"give {needed}")
-
-    def _check_sync(self) -> None:
-        """Find what a session over several PCs needs and does not have."""
+            self._lacks("launcher", needed, f"is missing; launcher {kind} needs it", f"give {needed}")
         role = str(self.merged.get("session_sync_role") or "").strip().lower()
         if role not in ("master", "slave"):
             return
-        where = source_of(self.sources, "session_sync_role")
         if self.merged.get("session_sync_port") is None:
-            self.wrong(
-                where, "session_sync_port", f"is missing; a {role} needs it", "give the port that all PCs share, e.g. 47001"
-            )
+            remedy = "give the port that all PCs share, e.g. 47001"
+            self._lacks("session_sync_role", "session_sync_port", f"is missing; a {role} needs it", remedy)
         if role == "slave" and not self.merged.get("session_sync_master_host"):
-            self.wrong(where, "session_sync_master_host", "is missing; a slave needs it", "give the master's address")
-        key = str(self.merged.get("session_sync_key_param") or "subject_id")
-        if not self.merged.get("session_sync_session_key") and key not in REQUIRED and not self.merged.get(key):
-            problem = f"{show(key)} names no parameter that has a value"
-            where = source_of(self.sources, "session_sync_key_param")
-            self.wrong(
-                where, "session_sync_key_param", problem, "give a parameter that is the same on all PCs, e.g. subject_id"
-            )
+            problem, remedy = "is missing; a slave needs it", "give the master's address"
+            self._lacks("session_sync_role", "session_sync_master_host", problem, remedy)
+        name = str(self.merged.get("session_sync_key_param") or "subject_id")
+        if not self.merged.get("session_sync_session_key") and name not in REQUIRED and not self.merged.get(name):
+            problem = f"{show(name)} names no parameter that has a value"
+            remedy = "give a parameter that is the same on all PCs, e.g. subject_id"
+            self._lacks("session_sync_key_param", "session_sync_key_param", problem, remedy)
 
-    def _check_version(self) -> None:
-        specifier = self.merged.get("launcher_version")
-        if not isinstance(specifier, str) or not specifier.strip():
-            return
-        where = source_of(self.sources, "launcher_version")
-        try:
-            fits = SpecifierSet(specifier).contains(LAUNCHER_FORMAT_VERSION, prereleases=True)
-        except InvalidSpecifier:
-            problem = f"{show(specifier)} is no version specifier"
-            self.wrong(where, "launcher_version", problem, "write e.g. '>=0.2,<0.3'")
-            return
-        if not fits:
-            self.wrong(
-                where,
-                "launcher_version",
-                f"{show(specifier)} excludes {LAUNCHER_FORMAT_VERSION}, whose format this version implements",
-                "check that the file means the same here, then widen the specifier",
-            )
+    def _lacks(self, asking: str, key: str, problem: str, remedy: str) -> None:
+        self.wrong(source_of(self.sources, asking), key, problem, remedy)
 
     def _check_references(self, rig: Rig) -> None:
         """Follow every placeholder; report the ones that lead nowhere or in a circle."""

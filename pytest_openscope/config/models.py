@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, cast
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 from typing_extensions import TypeVar
 
+from .. import LAUNCHER_FORMAT_VERSION
 from ..log import mask_text
-from ..records import OnFailure, Phase
+from ..records import OnFailure, Phase, is_folder_name, name_problem, session_name
 from .fields import (
     AS_TEXTS,
     CHOICE,
@@ -40,6 +43,7 @@ from .fields import (
     Values,
     Wrong,
     did_you_mean,
+    has_placeholder,
     key,
     keys_of,
     seconds,
@@ -194,6 +198,11 @@ def _read_launcher(value: Any) -> str:
         if kind not in (name.lower() for name in known):
             raise Wrong(f"{show(value)} is none of {', '.join(known)}", did_you_mean(kind, known) or "use one of them")
     return kind
+
+
+def _check_name(value: Any, name: str) -> None:
+    if not has_placeholder(name) and (problem := name_problem(name)):
+        raise Wrong(f"{show(value)} {problem}", "give a shorter one in plain letters")
 
 
 Launcher = Annotated[
@@ -361,6 +370,44 @@ class Settings(Section):
     @classmethod
     def _empty_is_absent(cls, value: str | None) -> str | None:
         return value or None
+
+    @field_validator("subject_id")
+    @classmethod
+    def _names_a_folder(cls, value: str | None) -> str | None:
+        if value:
+            _check_name(value, session_name(value, datetime.now()))
+        return value
+
+    @field_validator("session_uuid")
+    @classmethod
+    def _is_a_folder(cls, value: str | None) -> str | None:
+        if value and not has_placeholder(value) and not is_folder_name(value):
+            remedy = 'leave out < > : " / \\ | ? * and a dot at the end, and names that Windows keeps for itself (CON, COM1)'
+            raise Wrong(f"{show(value)} is no folder name", remedy)
+        _check_name(value, value or "")
+        return value
+
+    @field_validator("session_log")
+    @classmethod
+    def _inside_the_session_folder(cls, value: str) -> str:
+        parts = value.replace("\\", "/").split("/")
+        if ".." in parts or not parts[0] or ":" in value or not parts[-1].strip():
+            raise Wrong(f"{show(value)} is no file inside the session folder", "give a relative path, e.g. logs/session.log")
+        for part in parts:
+            _check_name(value, part)
+        return value
+
+    @field_validator("launcher_version")
+    @classmethod
+    def _includes_our_format(cls, value: str | None) -> str | None:
+        try:
+            fits = not value or SpecifierSet(value).contains(LAUNCHER_FORMAT_VERSION, prereleases=True)
+        except InvalidSpecifier:
+            raise Wrong(f"{show(value)} is no version specifier", "write e.g. '>=0.2,<0.3'") from None
+        if not fits:
+            problem = f"{show(value)} excludes {LAUNCHER_FORMAT_VERSION}, whose format this version implements"
+            raise Wrong(problem, "check that the file means the same here, then widen the specifier")
+        return value
 
 
 class AcquisitionEntry(Settings):

@@ -17,7 +17,9 @@ SESSION_FOLDER = ("output_session_folder", "session_folder")
 RIG_PARAM = "rig_param:"
 
 _REFERENCE = re.compile(r"\$\{(?P<braced>\w+)\}|\$(?P<bare>[A-Za-z_]\w*)|%(?P<percent>\w+)%|\{(?P<name>[^{}]+)\}")
-_WORD_END = r"""[\s"'|;,<>]"""
+#: Marks the end of a path that a placeholder gave; what goes on from there ends with the word.
+_GOES_ON = "\0"
+_CONTINUATION = rf"""{_GOES_ON}([^\s"'|;,<>{_GOES_ON}]*)"""
 
 
 @dataclass(frozen=True)
@@ -77,41 +79,24 @@ class Expander:
 
     def _text(self, text: str, chain: tuple[str, ...], own: bool) -> tuple[str, bool]:
         """Return the expanded text and whether it begins with a path to whose separators a continuation must keep."""
-        if "{" not in text and "$" not in text and "%" not in text:
-            return text, False
-        pieces: list[str] = []
-        position = 0
-        led = False
-        following = ""
-        for match in _REFERENCE.finditer(text):
-            literal = text[position : match.start()]
-            converted, following = self._continue(literal, following)
-            pieces.append(converted)
-            position = match.end()
+        paths: list[int] = []
+
+        def replace(match: re.Match[str]) -> str:
             found = self._resolve(match, chain, own)
             if found is None:
-                converted, following = self._continue(match[0], following)
-                pieces.append(converted)
-                continue
+                return match[0]
             content, is_path = found
-            if is_path and not following:
-                following = "word" if match.start() else "all"
-                led = led or match.start() == 0
-            elif following:
-                content = self._separators(content)
-            pieces.append(content)
-        pieces.append(self._continue(text[position:], following)[0])
-        return "".join(pieces), led
+            if is_path:
+                paths.append(match.start())
+                content += _GOES_ON
+            return content
 
-    def _continue(self, literal: str, following: str) -> tuple[str, str]:
-        if not following or not literal:
-            return literal, following
-        if following == "all":
-            return self._separators(literal), following
-        end = re.search(_WORD_END, literal)
-        if end is None:
-            return self._separators(literal), following
-        return self._separators(literal[: end.start()]) + literal[end.start() :], ""
+        expanded = _REFERENCE.sub(replace, text)
+        if not paths:
+            return expanded, False
+        if paths[0] == 0:
+            return self._separators(expanded.replace(_GOES_ON, "")), True
+        return re.sub(_CONTINUATION, lambda match: self._separators(match[1]), expanded), False
 
     def _separators(self, text: str) -> str:
         return text.replace("/", "\\") if self.windows else text.replace("\\", "/")

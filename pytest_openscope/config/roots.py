@@ -15,6 +15,7 @@ from .fields import CONTROL_REMEDY, Wrong, control_characters, has_placeholder
 
 DRY_RUNS = "dry_runs"
 _MISSING, _READ_ONLY = "does not exist", "is not writable"
+_ANOTHER = "give another one with --output-root"
 
 
 def foreign_path(text: str) -> str:
@@ -52,26 +53,17 @@ def local_path(text: str, cwd: Path) -> Path:
 
 def usable_folder(path: Path) -> str:
     """Say why files cannot be created in a folder that may not exist yet ("" when they can)."""
-    probe = path
-    while True:
+    for probe in (path, *path.parents):
         try:
             facts = probe.stat()
-        except FileNotFoundError:
-            if probe.parent == probe:
-                return missing_drive(probe) or f"{probe} {_MISSING}"
-            probe = probe.parent
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        except NotADirectoryError:
-            probe = probe.parent
-            continue
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError) as error:
             return f"{probe} cannot be reached: {getattr(error, 'strerror', None) or error}"
-        break
-    if not stat.S_ISDIR(facts.st_mode):
-        return f"{probe} is a file, not a folder"
-    if not os.access(probe, os.W_OK | os.X_OK):
-        return f"{probe} {_READ_ONLY}"
-    return ""
+        if not stat.S_ISDIR(facts.st_mode):
+            return f"{probe} is a file, not a folder"
+        return "" if os.access(probe, os.W_OK | os.X_OK) else f"{probe} {_READ_ONLY}"
+    return missing_drive(probe) or f"{probe} {_MISSING}"
 
 
 def output_root(text: str | None, cwd: Path, dry_run: bool, *, look: bool = True) -> tuple[Path, str]:
@@ -85,37 +77,35 @@ def output_root(text: str | None, cwd: Path, dry_run: bool, *, look: bool = True
     Raises:
         Wrong: no root, or one in which nothing can be created.
     """
-    problem, remedy = "", "give another one with --output-root"
-    if text is None or not text.strip():
-        problem, remedy = "no output root is given", "set output_root_folder in the rig file, or give --output-root"
-    elif has_placeholder(text) and re.search(r"\{(output_)?session_(folder|uuid)\}", text):
-        problem, remedy = "the output root cannot depend on the session's name or folder", "remove the placeholder"
-        raise Wrong(problem, remedy)
-    elif odd := control_characters(text):
+    if text and re.search(r"\{(output_)?session_(folder|uuid)\}", text):
+        raise Wrong("the output root cannot depend on the session's name or folder", "remove the placeholder")
+    if odd := control_characters(text or ""):
         raise Wrong(odd, CONTROL_REMEDY)
-    else:
-        foreign = foreign_path(text)
-        if foreign:
-            problem, remedy = f"{text!r} {foreign}", "give a path of this system with --output-root"
-        else:
-            root = local_path(text, cwd)
-            root = root / DRY_RUNS if dry_run else root
-            unusable = usable_folder(root) if look or dry_run else ""
-            if not unusable:
-                made = local_path(text, cwd)
-                return root, f"created {made} (new)" if look and not made.parent.exists() else ""
-            problem = f"{text!r} cannot be used: {unusable}"
-            if unusable.endswith(_MISSING):
-                remedy = f"create it, or {remedy}"
-            elif unusable.endswith(_READ_ONLY):
-                remedy = f"ask for the right to write there, or {remedy}"
-    if not dry_run:
-        raise Wrong(problem, remedy)
-    root = cwd / DRY_RUNS
-    unusable = usable_folder(root)
-    if unusable:
-        raise Wrong(f"{problem}; nor can {root}: {unusable}", "give another one with --output-root")
-    return root, f"{problem}; the dry run goes to {root}" if text else ""
+    try:
+        root = _usable_root(text, cwd, dry_run, look or dry_run)
+    except Wrong as wrong:
+        root = cwd / DRY_RUNS
+        if not dry_run:
+            raise
+        if unusable := usable_folder(root):
+            raise Wrong(f"{wrong.problem}; nor can {root}: {unusable}", _ANOTHER) from None
+        return root, f"{wrong.problem}; the dry run goes to {root}" if text else ""
+    made = root.parent if dry_run else root
+    return root, f"created {made} (new)" if look and not made.parent.exists() else ""
+
+
+def _usable_root(text: str | None, cwd: Path, dry_run: bool, look: bool) -> Path:
+    if text is None or not text.strip():
+        raise Wrong("no output root is given", "set output_root_folder in the rig file, or give --output-root")
+    if foreign := foreign_path(text):
+        raise Wrong(f"{text!r} {foreign}", "give a path of this system with --output-root")
+    root = local_path(text, cwd)
+    root = root / DRY_RUNS if dry_run else root
+    if look and (unusable := usable_folder(root)):
+        remedies = {_MISSING: f"create it, or {_ANOTHER}", _READ_ONLY: f"ask for the right to write there, or {_ANOTHER}"}
+        remedy = next((remedy for end, remedy in remedies.items() if unusable.endswith(end)), _ANOTHER)
+        raise Wrong(f"{text!r} cannot be used: {unusable}", remedy)
+    return root
 
 
 def default_state_directory(rig_id: str, environ: Mapping[str, str]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from string import digits
 
 from rapidfuzz.distance import OSA
 
@@ -22,15 +23,6 @@ def _folded(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
-def _stem(folded: str) -> str:
-    return folded.rstrip("0123456789") or folded
-
-
-def _allowed(length: int) -> int:
-    """Edits that still make a slip, by the length of the known name: short names have too many honest neighbours."""
-    return 0 if length <= 4 else 1 if length <= 10 else 2
-
-
 def nearest(word: str, known: Iterable[str], slack: int = 0) -> str | None:
     """Return the known name that ``word`` is probably a slip of; None for a name of its own.
 
@@ -43,12 +35,13 @@ def nearest(word: str, known: Iterable[str], slack: int = 0) -> str | None:
     best: tuple[int, str] | None = None
     for name in names:
         target = _folded(name)
-        if not target or name == word or name.startswith("$") or (_stem(folded) == _stem(target) and folded != target):
+        numbered = folded != target and folded.rstrip(digits) == target.rstrip(digits)
+        part = {*word.lower().split("_")} < {*name.split("_")}
+        if not target or name == word or name.startswith("$") or numbered or part:
             continue
-        if {*word.lower().split("_")} < {*name.split("_")}:
-            continue
-        limit = max(slack, _allowed(len(target)))
-        edits = OSA.distance(folded, target, score_cutoff=limit)
+        # Short names have too many honest neighbours.
+        limit = max(slack, 0 if len(target) <= 4 else 1 if len(target) <= 10 else 2)
+        edits = OSA.distance(folded, target)
         if edits <= limit and (best is None or edits < best[0]):
             best = (edits, name)
     if best is not None:

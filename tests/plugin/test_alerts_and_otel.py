@@ -150,7 +150,7 @@ def test_a_whole_session_reaches_the_collector(bench: Any, receiver: Receiver, m
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        ("alerts: slack://zq-tok3n-9x/b/c", ["alerts: is no mapping"]),
+        ("alerts: slack://zq-tok3n-9x/b/c", ["alerts: a mapping expected"]),
         ("alerts:\n  to: {a: slack://zq-tok3n-9x/b}", ["alerts.to: is no list of addresses"]),
         ("alerts:\n  to: [zq-tok3n-9x]", ["alerts.to: address number 1 does not begin with mailto://"]),
         ("alerts:\n  to: [$NOT_SET_ANYWHERE]", ["alerts.to: address number 1", "environment variable"]),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.config import ConfigRequest, Configuration, Loaded, load, missing_mistakes
+from pytest_openscope.config import ConfigRequest, Configuration, Loaded, load
 from pytest_openscope.records import session_name
 from pytest_openscope.records.failures import ConfigurationError
 from pytest_openscope.records.phases import OnFailure
@@ -99,7 +99,7 @@ def test_the_same_rig_in_every_language(lab: Lab, name: str, text: str) -> None:
     lab.rig(text, name)
     configuration = lab.good({"a": "{rig_param:COM_port} {rig_param:camera.exposure_time} {rig_param:rig_id}"})
     assert configuration.rig.rig_id == "42"
-    assert configuration.expand("s", lab.folder)["a"] == "COM3 0.033 42"
+    assert configuration.expanded("s", lab.folder).parameters["a"] == "COM3 0.033 42"
     assert configuration.settings.output_root == lab.folder / "out"
 
 
@@ -233,7 +233,7 @@ def test_typed_values_from_placeholders(lab: Lab) -> None:
 
 def test_a_parameter_overrides_what_rig_param_finds(lab: Lab) -> None:
     configuration = lab.good({"script_parameters": {"Port": "{rig_param:COM_port}"}}, "COM_port=COM9")
-    assert configuration.expand("s", lab.folder)["script_parameters"] == {"Port": "COM9"}
+    assert configuration.expanded("s", lab.folder).parameters["script_parameters"] == {"Port": "COM9"}
 
 
 def test_devices_can_be_overridden(lab: Lab) -> None:
@@ -260,7 +260,6 @@ def test_expanded(lab: Lab) -> None:
     assert expanded.settings.session_uuid == "S"
     assert expanded.pre_pipeline[0].parameters == {"file": str(folder / "x")}
     assert expanded.post_pipeline[0].name == "b"
-    assert expanded.parameters == configuration.expand("S", folder)
     assert configuration.parameters["script_path"] == "{output_session_folder}\\run.py"
     json.dumps(expanded.parameters)
     json.dumps(configuration.parameters)
@@ -413,7 +412,7 @@ def test_the_host_names_the_rig(lab: Lab) -> None:
     configuration = lab.good()
     assert configuration.rig.rig_id
     assert configuration.sources["rig_id"] == "the host's name"
-    assert configuration.expand("s", lab.folder)["rig_id"] == configuration.rig.rig_id
+    assert configuration.expanded("s", lab.folder).parameters["rig_id"] == configuration.rig.rig_id
 
 
 # --- secrets
@@ -456,7 +455,7 @@ def test_real_parameter_files_in_a_dry_run(lab: Lab, path: Path) -> None:
     assert len(configuration.pre_pipeline) == len(written.get("pre_acquisition_pipeline", []))
     assert len(configuration.post_pipeline) == len(written.get("post_acquisition_pipeline", []))
     folder = lab.folder / "dry_runs" / "S"
-    text = json.dumps(configuration.expand("S", folder))
+    text = json.dumps(configuration.expanded("S", folder).parameters)
     for placeholder in ("{output_session_folder}", "{subject_id}", "{session_uuid}", "{rig_param"):
         assert placeholder not in text
     if os.name != "nt":
@@ -469,7 +468,7 @@ def test_real_parameter_files_in_a_dry_run(lab: Lab, path: Path) -> None:
 
 def test_the_real_rig_values_arrive(lab: Lab) -> None:
     path = next(path for path in REAL if path.stem == "predictive_processing_test")
-    expanded = lab.good(path, dry_run=True, options={"subject_id": (7, "x")}).expand("S", lab.folder / "S")
+    expanded = lab.good(path, dry_run=True, options={"subject_id": (7, "x")}).expanded("S", lab.folder / "S").parameters
     assert expanded["script_parameters"] == {
         "stimulus_table_path": str(lab.folder / "S" / "predictive_processing_session.csv"),
         "PortName": "COM3",
@@ -488,12 +487,6 @@ def test_launcher_versions(lab: Lab, specifier: str) -> None:
 @pytest.mark.parametrize("specifier", ["<0.2.57", "==0.2.7", ">=0.3", ">=1,<0.2"])
 def test_other_launcher_versions(lab: Lab, specifier: str) -> None:
     assert "excludes 0.2.57" in str(lab.load({"launcher_version": specifier}).mistakes[0])
-
-
-def test_missing_values_as_mistakes() -> None:
-    (mistake,) = missing_mistakes(("subject_id",))
-    assert "--subject-id" in str(mistake)
-    assert "OPENSCOPE_SUBJECT_ID" in str(mistake)
 
 
 @pytest.mark.parametrize(
