@@ -6,37 +6,35 @@ from collections.abc import Callable
 from enum import Enum
 
 
-class Phase(str, Enum):
+class _Word(str, Enum):
+    """A member of a fixed list of words, which it is shown as."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @property
+    def rank(self) -> int:
+        """Position in the list, from 0."""
+        return list(type(self)).index(self)
+
+
+class Phase(_Word):
     """Where a step belongs; the members stand in the order in which they run."""
 
     PRE_ACQUISITION = "pre_acquisition"
     ACQUISITION = "acquisition"
     POST_ACQUISITION = "post_acquisition"
 
-    def __str__(self) -> str:
-        return self.value
 
-    @property
-    def rank(self) -> int:
-        """Position in the order of a session, from 0."""
-        return _ORDER[self]
-
-
-_ORDER = {phase: rank for rank, phase in enumerate(Phase)}
-
-
-class OnFailure(str, Enum):
+class OnFailure(_Word):
     """What a failed step does to the steps after it."""
 
     ABORT = "abort"
     CONTINUE = "continue"
     PROMPT = "prompt"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Outcome(str, Enum):
+class Outcome(_Word):
     """How a step or a session ended; the members stand from the best to the worst."""
 
     PASSED = "passed"
@@ -46,20 +44,14 @@ class Outcome(str, Enum):
     TIMEOUT = "timeout"
     CRASHED = "crashed"
 
-    def __str__(self) -> str:
-        return self.value
-
     @property
     def severity(self) -> int:
         """0 for the best; the session's outcome is the worst of its steps."""
-        return _SEVERITY[self]
+        return self.rank
 
     def worse(self, other: Outcome) -> Outcome:
         """Return the worse one of the two."""
         return self if self.severity >= other.severity else other
-
-
-_SEVERITY = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
 class Gate:

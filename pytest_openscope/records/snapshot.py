@@ -10,17 +10,15 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__
+from ..log import ExactMasker, mask_json, mask_text
 from ..system import now_iso
 from .failures import MAX_MESSAGE_CHARS, as_text, clip
 from .phases import Outcome
 from .record import Failure, SessionRecord, StepRecord
 from .revisions import installed_versions
-
-if TYPE_CHECKING:
-    from ..log import ExactMasker
 
 END_STATE = "end_state.json"
 DEBUG_STATE = "debug_state.json"
@@ -38,27 +36,24 @@ def platform_facts() -> dict[str, str]:
 
 
 def debug_state(
+    record: SessionRecord,
     *,
-    session_uuid: str,
-    failures: Sequence[Failure],
     launcher_state: Mapping[str, Any] | None = None,
     last_log_lines: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
-    resource_samples: Sequence[Any] | None = None,
-    versions: Mapping[str, str] | None = None,
+    resource_samples: Sequence[Any] = (),
     secrets: Iterable[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """Return the content of ``debug_state.json``: the documented keys describe the first failure, the rest follows.
 
     ``failure`` and ``other_failures`` hold :meth:`Failure.as_json`, so that readers can rebuild them. ``more`` adds top-level
-    keys (``rig_id``, ``dry_run``, ``outcome`` …). Values whose keys or shape say secret are masked.
+    keys. Values whose keys or shape say secret are masked.
     """
-    from ..log import mask_json
-
-    first = failures[0] if failures else Failure("internal", Outcome.ERROR, "the session failed without a recorded failure")
+    unknown = Failure("internal", Outcome.ERROR, "the session failed without a recorded failure")
+    first, *others = record.failures or [unknown]
     state: dict[str, Any] = {
-        "session_uuid": session_uuid,
+        "session_uuid": record.session_uuid,
         "timestamp": now_iso(),
         "exception": first.message,
         "traceback": first.traceback,
@@ -67,21 +62,26 @@ def debug_state(
             "message": first.message,
             "crash_time": first.at or now_iso(),
         },
-        "launcher_state": dict(launcher_state or {}),
+        "launcher_state": launcher_state or {},
         "github": {"issue_url": None, "issue_number": None, "reported_at": None},
         "kind": first.kind,
-        "outcome": str(first.outcome),
-        "phase": str(first.phase) if first.phase else None,
+        "outcome": first.outcome,
+        "phase": first.phase,
         "step": first.step,
         "chained_exceptions": [asdict(link) for link in first.chain],
         "failure": first.as_json(),
-        "other_failures": [failure.as_json() for failure in failures[1:]],
-        "last_log_lines": list(last_log_lines),
-        "parameters": dict(parameters or {}),
-        "resource_samples": list(resource_samples or []),
+        "other_failures": [failure.as_json() for failure in others],
+        "last_log_lines": last_log_lines,
+        "parameters": parameters or {},
+        "resource_samples": resource_samples,
         "version": __version__,
-        "versions": dict(installed_versions() if versions is None else versions),
+        "versions": installed_versions(),
         "platform": platform_facts(),
+        "rig_id": record.rig_id,
+        "subject_id": record.subject_id,
+        "user_id": record.user_id,
+        "dry_run": record.dry_run,
+        "session_outcome": record.outcome,
         **more,
     }
     masked: dict[str, Any] = mask_json(json_safe(state), frozenset(secrets))
@@ -92,7 +92,6 @@ def end_state(
     record: SessionRecord,
     *,
     rig_config: Mapping[str, Any] | None = None,
-    process_returncode: int | None = None,
     mirror: Mapping[str, Any] | None = None,
     provisional: bool = False,
     secrets: Iterable[str] = (),
@@ -100,24 +99,19 @@ def end_state(
 ) -> dict[str, Any]:
     """Return the content of ``end_state.json``.
 
-    ``process_returncode`` defaults to that of the last acquisition process. A provisional state, which post-acquisition
-    modules read, has neither stop time nor outcome yet. ``more`` adds top-level keys.
+    A provisional state, which post-acquisition modules read, has neither stop time nor outcome yet. ``more`` adds keys.
     """
-    from ..log import ExactMasker, mask_json
-
-    if process_returncode is None and record.acquisitions:
-        process_returncode = record.acquisitions[-1].returncode
     state: dict[str, Any] = {
         "session_uuid": record.session_uuid,
         "subject_id": record.subject_id,
         "user_id": record.user_id,
         "start_time": record.started,
         "stop_time": None if provisional else record.stopped or now_iso(),
-        "process_returncode": process_returncode,
+        "process_returncode": record.acquisitions[-1].returncode if record.acquisitions else None,
         "version": __version__,
-        "rig_config": dict(rig_config or {}),
+        "rig_config": rig_config or {},
         "experiment_data": {"experiment_notes": record.operator_notes},
-        "outcome": None if provisional else str(record.outcome),
+        "outcome": None if provisional else record.outcome,
         "exit_code": None if provisional else record.exit_code,
         "provisional": provisional,
         "duration_s": None if provisional else record.duration_s,
@@ -139,7 +133,7 @@ def end_state(
         "readiness_override": record.readiness_override,
         "continues": record.continues,
         "session_sync": _with_own_outcome(record, provisional),
-        "mirror": dict(mirror or {"status": "off", "bytes_behind": 0, "reason": ""}),
+        "mirror": mirror or {"status": "off", "bytes_behind": 0, "reason": ""},
         **more,
     }
     hidden = ExactMasker(secrets)
@@ -161,8 +155,8 @@ def _in_brief(failure: Failure) -> dict[str, Any]:
     """Return a failure without what ``debug_state.json`` has besides."""
     return {
         "kind": failure.kind,
-        "outcome": str(failure.outcome),
-        "phase": _text(failure.phase),
+        "outcome": failure.outcome,
+        "phase": failure.phase,
         "step": failure.step,
         "exception_type": failure.exception_type,
         "message": clip(failure.message, 2000),
@@ -170,21 +164,11 @@ def _in_brief(failure: Failure) -> dict[str, Any]:
 
 
 def _step(step: StepRecord, hidden: ExactMasker) -> dict[str, Any]:
-    """Return a step as JSON; only three of its texts are the user's, and a session may have thousands of steps."""
-    from ..log import mask_json, mask_text
-
-    data = {**vars(step), "phase": str(step.phase), "on_failure": str(step.on_failure), "outcome": _text(step.outcome)}
-    names = f"{step.name}\n{step.nodeid}"
-    if mask_text(names, hidden.names) != names or mask_text(step.skipped, hidden) != step.skipped:
-        data = mask_json(json_safe(data), hidden.names)
-        data["skipped"] = mask_text(step.skipped, hidden)
-    if step.attempts:
-        data["attempts"] = mask_json(json_safe(step.attempts), hidden)
+    """Return a step as JSON; in names an ordinary word that is somebody's password stays."""
+    data: dict[str, Any] = mask_json(json_safe(vars(step)), hidden.names)
+    data["skipped"] = mask_text(step.skipped, hidden)
+    data["attempts"] = mask_json(json_safe(step.attempts), hidden)
     return data
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def json_safe(value: Any, depth: int = 40) -> Any:

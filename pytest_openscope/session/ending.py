@@ -157,17 +157,11 @@ def _write_states(session: SessionState) -> None:
 
         def write_debug() -> None:
             state = debug_state(
-                session_uuid=record.session_uuid,
-                failures=record.failures,
+                record,
                 launcher_state=_launcher_state(session),
                 last_log_lines=last_lines(session.log_path, _LAST_LINES),
                 parameters=session.parameters,
                 secrets=secrets,
-                rig_id=record.rig_id,
-                subject_id=record.subject_id,
-                user_id=record.user_id,
-                dry_run=record.dry_run,
-                session_outcome=str(record.outcome),
             )
             session.save(DEBUG_STATE, state)
 

@@ -502,8 +502,7 @@ def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, 
         samples = [sample for sample, _ in read_samples(view.folder / METADATA / RESOURCE_USAGE)][-LAST_SAMPLES:]
     path = view.folder / METADATA / DEBUG_STATE
     state = debug_state(
-        session_uuid=record.session_uuid,
-        failures=record.failures,
+        record,
         launcher_state={
             "session_folder": str(view.folder),
             "pid": view.value("pid"),
@@ -515,11 +514,6 @@ def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, 
         parameters=read_json(view.folder / METADATA / "processed_parameters.json"),
         resource_samples=samples,
         secrets=secrets,
-        rig_id=record.rig_id,
-        subject_id=record.subject_id,
-        user_id=record.user_id,
-        dry_run=record.dry_run,
-        session_outcome=str(record.outcome),
         exit_code=record.exit_code,
         signal=death.signal,
         faulthandler=death.faulthandler,

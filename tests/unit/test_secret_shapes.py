@@ -104,7 +104,7 @@ def test_it_is_hidden_wherever_it_leaves_the_rig_or_is_written_as_json(name: str
         "report's data": privacy.mapping({"a": [text]}, private=False),
         "parameters": mask_json({"script_arguments": ["x", text], "deep": {"list": [{"note": text}]}}),
         "end_state.json": end_state(record),
-        "debug_state.json": debug_state(session_uuid="u", failures=[failure], last_log_lines=[text], versions={}),
+        "debug_state.json": debug_state(record, last_log_lines=[text]),
     }
     for place, content in places.items():
         assert secret not in json.dumps(content), place
@@ -122,9 +122,8 @@ def test_a_report_as_it_is_sent_holds_none(name: str, tmp_path: Path) -> None:
     failure = Failure(
         "exception", Outcome.FAILED, text, traceback=f"Error: {text}", phase=Phase.ACQUISITION, step="s", acquisition=facts
     )
-    state = debug_state(
-        session_uuid="u", failures=[failure], last_log_lines=[text], parameters={"arguments": [text]}, versions={}
-    )
+    record = SessionRecord("u", "m", "u", "r", "2026-01-01T00:00:00+00:00", failures=[failure])
+    state = debug_state(record, last_log_lines=[text], parameters={"arguments": [text]})
     settings = {"enabled": True, "repo": "a/b", "launcher_log_mode": "full", "report_on": ["exception"]}
     session = {"rig_id": "rig-a"}
     (report,) = build_report(state, settings, facts=session, session_folder=tmp_path, environ={})

@@ -31,7 +31,7 @@ def test_the_documented_keys_describe_the_first_failure() -> None:
         "exception", Outcome.FAILED, "no light", "lab.Dark", "Traceback…", Phase.ACQUISITION, "video", at="2026-01-01T10:00:00"
     )
     second = Failure("crash", Outcome.CRASHED, "died")
-    state = debug_state(session_uuid="s1", failures=[first, second], parameters={"a": 1}, versions={"x": "1"}, rig_id="rig1")
+    state = debug_state(record(failures=[first, second]), parameters={"a": 1})
     assert state["session_uuid"] == "s1"
     assert (state["exception"], state["traceback"]) == ("no light", "Traceback…")
     assert state["crash_info"] == {"exception_type": "lab.Dark", "message": "no light", "crash_time": "2026-01-01T10:00:00"}
@@ -53,16 +53,14 @@ def test_nothing_in_it_can_break_the_json() -> None:
         "surrogate": "\ud800",
         "inf": [float("inf")],
     }
-    state = debug_state(session_uuid="s", failures=[], launcher_state=nasty, versions={})
+    state = debug_state(record(), launcher_state=nasty)
     assert json.loads(json_bytes(state))["launcher_state"]["nan"] is None
     assert json_safe(float("inf")) is None
 
 
 def test_secrets_are_masked_by_key_and_by_value() -> None:
     failure = Failure("exception", Outcome.ERROR, "login with tops3cret failed at https://u:pa55word@host/x")
-    state = debug_state(
-        session_uuid="s", failures=[failure], parameters={"api_token": "abcd1234"}, secrets=["tops3cret"], versions={}
-    )
+    state = debug_state(record(failures=[failure]), parameters={"api_token": "abcd1234"}, secrets=["tops3cret"])
     text = json.dumps(state)
     assert not any(secret in text for secret in ("tops3cret", "abcd1234", "pa55word"))
 
