@@ -24,8 +24,8 @@ from pytest_openscope.views.history import (
     HistoryError,
     HistorySource,
     answer_history,
+    answers,
     finding,
-    service,
     write_history_page,
 )
 from pytest_openscope.views.history.control import Verdict, judge
@@ -520,7 +520,7 @@ def test_ctrl_c_within_a_query_is_no_error(
         threading.Timer(0.3, database.connection.interrupt).start()  # what DuckDB does at a Ctrl-C
         database.connection.execute("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b")
 
-    monkeypatch.setattr(service, "ask", long)
+    monkeypatch.setattr(answers, "_ask", long)
     assert main(command(lab, "--json")[3:]) in (2, 130)
     assert "rror" not in capsys.readouterr().err
     monkeypatch.undo()
@@ -556,8 +556,8 @@ def test_a_database_in_use_and_a_damaged_one(
     arguments = ["history", "--root", str(lab.root), "--database", str(database), "--json"]
     monkeypatch.setattr("pytest_openscope.cli.history.step_back", lambda: None)
     assert main(arguments) == 0
-    monkeypatch.setattr(service, "_TELL_AFTER_S", 0.05)
-    monkeypatch.setattr("pytest_openscope.views.history.service.WAIT_S", 0.05)
+    monkeypatch.setattr(answers, "_TELL_AFTER_S", 0.05)
+    monkeypatch.setattr("pytest_openscope.views.history.answers.WAIT_S", 0.05)
     holder = subprocess.Popen(
         [
             sys.executable,

@@ -1,10 +1,9 @@
 """The history of rigs: what many sessions left, in one database on this computer, as tables that people and programs read."""
 
-from .answers import HistoryAnswer
+from .answers import HistoryAnswer, answer_history, history_database
 from .database import HistoryError
 from .finding import Source as HistorySource
 from .page import write_history_page
-from .service import answer_history, history_database
 from .tables import history_tables
 
 __all__ = [

@@ -56,17 +56,10 @@ class Database:
 
         self.path = path
         self.connection: duckdb.DuckDBPyConnection = duckdb.connect(str(path), config=_CONFIG)
-        self.connection.execute("SET threads = least(4, current_setting('threads'))")
-        self.connection.execute("SET TimeZone = 'UTC'")
-        self.connection.execute("SET enable_progress_bar = false")
-        self._create()
-
-    def close(self) -> None:
-        """Write what is in the write-ahead log into the file and close it."""
-        self.connection.close()
-
-    def _create(self) -> None:
         run = self.connection.execute
+        run("SET threads = least(4, current_setting('threads'))")
+        run("SET TimeZone = 'UTC'")
+        run("SET enable_progress_bar = false")
         run("CREATE TABLE IF NOT EXISTS facts (name VARCHAR PRIMARY KEY, value VARCHAR)")
         if self.fact("version") not in ("", str(_VERSION)):
             # It may know sessions whose folders are gone, so nothing of it is thrown away.
@@ -78,12 +71,16 @@ class Database:
         given = [str(_VERSION), uuid.uuid4().hex]
         run("INSERT OR IGNORE INTO facts VALUES ('version', $1), ('run', '0'), ('id', $2)", given)
 
+    def close(self) -> None:
+        """Write what is in the write-ahead log into the file and close it."""
+        self.connection.close()
+
     def fact(self, name: str) -> str:
         """Return one of the database's own facts; "" where it is unknown."""
         found = self.connection.execute("SELECT value FROM facts WHERE name = $1", [name]).fetchone()
         return str(found[0]) if found else ""
 
-    def update(self, sources: Iterable[Source], today: date, full: bool) -> list[str]:
+    def update(self, sources: Iterable[Source], full: bool) -> list[str]:
         """Read what is new or has changed in the sources; return what could not be read.
 
         Each batch is a transaction: an end in the middle loses nothing that was read, and nothing is read twice.
@@ -95,7 +92,7 @@ class Database:
         count = 0
         run = int(self.fact("run")) + 1
         for source in sources:
-            search = self._search(source, today, full)
+            search = self._search(source, full)
             for batch in search.changed():
                 self._take(source, batch, run)
                 if count // _TELL_EVERY < (count + len(batch)) // _TELL_EVERY:
@@ -109,17 +106,17 @@ class Database:
             problems += search.problems
         return problems
 
-    def _search(self, source: Source, today: date, full: bool) -> Search:
+    def _search(self, source: Source, full: bool) -> Search:
         known = self.connection.execute(
             "SELECT path, CASE WHEN settled AND date < $2 AND NOT $3 THEN NULL ELSE stamp END FROM folders WHERE source = $1",
-            [source.name, today - timedelta(SETTLED_DAYS), full],
+            [source.name, date.today() - timedelta(SETTLED_DAYS), full],
         ).fetchall()
         days = self.connection.execute(
             "SELECT date FROM days WHERE source = $1 AND NOT $2 "
             "AND date NOT IN (SELECT date FROM folders WHERE source = $1 AND NOT settled)",
             [source.name, full],
         ).fetchall()
-        return Search(source, dict(known), {day for (day,) in days}, today)
+        return Search(source, dict(known), {day for (day,) in days})
 
     def _take(self, source: Source, batch: Sequence[Rows], run: int) -> None:
         """Put a batch in the place of what was known of its folders, all of it or nothing."""

@@ -52,7 +52,6 @@ class Search:
     source: Source
     known: Mapping[str, str | None]
     read_days: Set[date]
-    today: date
     listed: list[date] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _unread: int = 0
@@ -129,7 +128,7 @@ class Search:
                         continue
                     if day not in self.read_days:
                         yield from self._copies_of(day, folder)
-                        if self.today - day > timedelta(SETTLED_DAYS):
+                        if date.today() - day > timedelta(SETTLED_DAYS):
                             self.listed.append(day)
 
     def _copies_of(self, day: date, folder: Path) -> Iterator[Place]:

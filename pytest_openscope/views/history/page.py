@@ -27,17 +27,12 @@ def write_history_page(answer: HistoryAnswer, path: Path) -> None:
         ImportError: Jinja2 is not installed (extra ``history``).
         OSError: the file cannot be written.
     """
-    write_atomic(path, page_of(answer).encode("utf-8", "backslashreplace"))
-
-
-def page_of(answer: HistoryAnswer) -> str:
-    """Return the page."""
     import jinja2
 
     environment = template_environment(_TEMPLATE, jinja2.StrictUndefined)
     environment.filters.update(number=number, day=day, what=what)
     style = "".join(path.read_text(encoding="utf-8") for path in (_REPORT_STYLE, _TEMPLATE / "history.css"))
-    return environment.get_template("history.html").render(
+    page = environment.get_template("history.html").render(
         answer=answer,
         weeks=_bars(answer.weeks),
         charts=[
@@ -49,6 +44,7 @@ def page_of(answer: HistoryAnswer) -> str:
         style=style,
         version=__version__,
     )
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))
 
 
 def _bars(weeks: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -104,9 +104,7 @@ def read_session(place: Place, stamp: str) -> Rows:
     end_path, debug_path = place.files()
     end, damaged = _read(end_path)
     debug, _ = _read(debug_path)
-    # A session without an end state is told by the first event of its journal.
-    begun = (event for event in JournalReader(place.path / METADATA / JOURNAL).read() if event["event"] == "session")
-    known = end or next(begun, {})
+    known = end or _begun(place.path)
     rig_id = _text(known.get("rig_id") or _mapping(known.get("rig_config")).get("rig_id")) or place.rig or UNKNOWN
     started = _started(known, place)
     day, rig = started.date(), partition_name(rig_id)
@@ -291,6 +289,12 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
     except (ValueError, RecursionError):
         value = None
     return (value, False) if isinstance(value, dict) else ({}, True)
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    """Return what the journal of a session without an end state says of it."""
+    events = JournalReader(folder / METADATA / JOURNAL).read()
+    return next((event for event in events if event["event"] == "session"), {})
 
 
 def _started(known: Mapping[str, Any], place: Place) -> datetime:
