@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from .copy import SourceLog
 from .day_file import DayFile, DayLine, format_line, looks_damaged, parse_line
@@ -25,26 +24,10 @@ _END_MARK = "end_state.json"
 _ROUNDS = 8
 
 
-class Readable(Protocol):
-    """A file that is read by offset."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
-        ...
-
-
-class Source(Readable, Protocol):
-    """A session log, or its own copy in the central directory."""
-
-    def size(self) -> int:
-        """Return the length in bytes."""
-        ...
-
-
 class _Window:
     """Reads a session log line by line at random places, mostly forward, a block at a time."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceLog) -> None:
         self.source = source
         self._start = 0
         self._data = b""
@@ -55,7 +38,7 @@ class _Window:
         return self._data[offset - self._start : offset - self._start + size]
 
 
-def log_lines(source: Source, start: int, stop: int, rest: bool) -> Iterator[tuple[int, bytes]]:
+def log_lines(source: SourceLog, start: int, stop: int, rest: bool) -> Iterator[tuple[int, bytes]]:
     """Give ``(offset, text without newline)`` of the lines in ``[start, stop)``; the unfinished last one if ``rest``."""
     held: list[bytes] = []
     place = start
@@ -77,7 +60,7 @@ def log_lines(source: Source, start: int, stop: int, rest: bool) -> Iterator[tup
         yield start, b"".join(held)
 
 
-def whole_lines(file: Readable, place: int, end: int) -> bytes:
+def whole_lines(file: DayFile, place: int, end: int) -> bytes:
     """Return the whole lines of the block at ``place``, at least one however long it is; empty where there is none."""
     held: list[bytes] = []
     while data := file.read(place, min(BLOCK_BYTES, end - place)):
@@ -98,30 +81,31 @@ class SessionAudit:
         furthest: end of the furthest line that the day's log holds.
     """
 
-    def __init__(self, key: bytes, source: Source) -> None:
+    def __init__(self, key: bytes, source: SourceLog) -> None:
         self.key = key
         self.source = source
         self.furthest = 0
         self._window = _Window(source)
-        self._starts = [0]
-        self._stops = [_FOREVER]
+        #: What the day's log lacks, in order.
+        self._gaps = [(0, _FOREVER)]
 
     def feed(self, line: DayLine) -> bool:
         """Take in a valid line; False when it is doubled or is not what the session log holds at its offset."""
         stop = self._stop_of(line)
         if stop is None:
             return False
-        index = bisect_right(self._starts, line.offset) - 1
-        if index < 0 or self._stops[index] < stop:
+        index = bisect_right(self._gaps, (line.offset, _FOREVER)) - 1
+        first, last = self._gaps[index] if index >= 0 else (0, 0)
+        if last < stop:
             return False
-        self._take(index, line.offset, stop)
+        rest = ((first, line.offset), (stop, last))
+        self._gaps[index : index + 1] = [gap for gap in rest if gap[0] < gap[1]]
         self.furthest = max(self.furthest, stop)
         return True
 
     def missing(self, limit: int, since: int = 0) -> list[tuple[int, int]]:
         """Return the ranges of the session log between ``since`` and ``limit`` that the day's log lacks."""
-        pairs = zip(self._starts, self._stops, strict=True)
-        ranges = [(max(start, since), min(stop, limit)) for start, stop in pairs]
+        ranges = [(max(start, since), min(stop, limit)) for start, stop in self._gaps]
         return [(start, stop) for start, stop in ranges if start < stop]
 
     def missing_lines(self, limit: int, most_bytes: int, rest: bool = True, since: int = 0) -> list[bytes]:
@@ -152,15 +136,6 @@ class SessionAudit:
         if held[size:] == b"\n":
             return offset + size + 1
         return offset + size if size and offset + size == self.source.size() and not held[size:] else None
-
-    def _take(self, index: int, start: int, stop: int) -> None:
-        left, right = self._starts[index], self._stops[index]
-        if left == start and stop < right:
-            self._starts[index] = stop
-            return
-        pieces = [(a, b) for a, b in ((left, start), (stop, right)) if a < b]
-        self._starts[index : index + 1] = [a for a, _ in pieces]
-        self._stops[index : index + 1] = [b for _, b in pieces]
 
 
 class Pass:
@@ -321,7 +296,7 @@ def _round(file: DayFile, sources: dict[bytes, tuple[SourceLog, bool]], report: 
         pass
     _lock(file, lock_wait_s)
     try:
-        end, _ = file.cut_torn_tail()
+        end = file.cut_torn_tail()
         if end < reading.place:
             return False
         reading.advance(end, end)
@@ -337,7 +312,7 @@ def _round(file: DayFile, sources: dict[bytes, tuple[SourceLog, bool]], report: 
             del missing[:count]
             file.unlock()
             _lock(file, lock_wait_s)
-            end, _ = file.cut_torn_tail()
+            end = file.cut_torn_tail()
         return nothing
     finally:
         file.unlock()

@@ -51,11 +51,6 @@ class Hint:
         self.path = path
         self.data: dict[str, Any] = read_json(path) or {}
 
-    def number(self, key: str) -> int | None:
-        """Return a remembered number."""
-        value = self.data.get(key)
-        return value if isinstance(value, int) and value >= 0 else None
-
     def save(self, **values: Any) -> None:
         """Remember ``values``; a full disk only costs a scan later."""
         self.data.update(values)
@@ -212,7 +207,7 @@ class OwnCopy:
             if number > 1 and self._warned != number:
                 self._warned = number
                 self.warn(f"{self.folder / LOG_NAME} holds other content; this session's copy is {self.path.name} beside it")
-            if self.hint.number("copy") != number:
+            if self.hint.data.get("copy") != number:
                 self.hint.save(copy=number)
             self._next_look = time.monotonic() + _LOOK_S
             self._find_place(fd)
@@ -226,10 +221,10 @@ class OwnCopy:
             fd = os.open(path, os.O_RDWR | BINARY)
         except FileNotFoundError:
             taken = {entry.name for entry in self.folder.iterdir()}
-            if self.hint.number("copy") != number and taken & {numbered(name, number) for name in METADATA_FILES}:
+            if self.hint.data.get("copy") != number and taken & {numbered(name, number) for name in METADATA_FILES}:
                 return None
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
-            self.created = self.hint.number("copy") is None
+            self.created = self.hint.data.get("copy") is None
             return fd
         except (IsADirectoryError, PermissionError):
             if path.is_dir():
@@ -250,7 +245,7 @@ class OwnCopy:
         common = min(len(here), len(there))
         if here[:common] != there[:common]:
             return False
-        if len(there) <= len(here) or self.hint.number("copy") == number:
+        if len(there) <= len(here) or self.hint.data.get("copy") == number:
             return True
         return False if finishing else None
 

@@ -10,7 +10,6 @@ descriptor of the file is closed, so the process opens the file once.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import random
 import re
@@ -21,7 +20,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from ..system import try_lock_byte, unlock_byte
-from .files import BINARY, BLOCK_BYTES, make_below, numbered, read_at, same_file, true_end, write_at
+from .files import BINARY, BLOCK_BYTES, make_below, numbered, read_at, true_end, write_at
 
 _HEADER = re.compile(rb"[^ #\n][^ \n]* [^ \n]+ \d+ [0-9a-f]{8} ")
 _DATED = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:")
@@ -109,11 +108,6 @@ class DayFile:
         self._next_poll = 0.0
 
     @property
-    def is_open(self) -> bool:
-        """True between :meth:`open` and :meth:`close`."""
-        return self.fd >= 0
-
-    @property
     def blocked_s(self) -> float:
         """Seconds since the lock was first refused; 0 while it is not."""
         return 0.0 if self._blocked_since is None else time.monotonic() - self._blocked_since
@@ -144,10 +138,6 @@ class DayFile:
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-    def replaced(self) -> bool:
-        """Tell whether the path names another file by now."""
-        return not same_file(self.path, self.fd)
 
     def try_lock(self) -> bool:
         """Take the lock if it is free and its next poll is due: 20 ms, growing to 1 s, with jitter."""
@@ -193,43 +183,29 @@ class DayFile:
             place = start
         return 0
 
-    def cut_torn_tail(self, look: tuple[int, bytes] | None = None) -> tuple[int, bool]:
-        """Under the lock: remove an unfinished last line (a foreign one is finished instead).
+    def cut_torn_tail(self) -> int:
+        """Under the lock: remove an unfinished last line (a foreign one is finished instead); return the file's length.
 
-        Args:
-            look: a place and what should be there.
-
-        Returns:
-            The file's length, and whether what should be there is. One read answers all, since every call on the share
-            lengthens the hold.
+        One read answers all as a rule, since every call on the share lengthens the hold.
         """
         end = os.lseek(self.fd, 0, os.SEEK_END)
-        start = look[0] if look is not None and 0 <= end - look[0] <= BLOCK_BYTES else max(0, end - 1)
-        data = self.read(start, end - start + BLOCK_BYTES)
-        if len(data) < end - start:
-            raise OSError(errno.EIO, "the file is shorter than its length", str(self.path))
-        if len(data) > end - start:
-            # A remembered length: there is more than the client knew of.
+        start = max(0, end - 1)
+        data = self.read(start, BLOCK_BYTES)
+        if len(data) != end - start:
+            # A length that the client remembers from earlier.
             end = self.end()
-            start, data = max(0, end - 1), self.read(max(0, end - 1), 1)
-        intact = look is None or self._holds(look, start, data)
-        if not data or data[-1:] == b"\n":
-            return end, intact
+            data = self.read(max(0, end - 1), 1)
+        if not data or data == b"\n":
+            return end
         whole = self.whole_end(end)
         if is_foreign_tail(self.read(whole, 32)):
             write_at(self.fd, end, b"\n")
-            return end + 1, intact
+            return end + 1
         os.ftruncate(self.fd, whole)
         self.beat()
-        return whole, intact
+        return whole
 
-    def _holds(self, look: tuple[int, bytes], start: int, data: bytes) -> bool:
-        place, wanted = look
-        if place < start:
-            return self.read(place, len(wanted)) == wanted
-        return data[place - start : place - start + len(wanted)] == wanted
-
-    def append(self, end: int, lines: Sequence[bytes], most_s: float = HOLD_MOST_S) -> tuple[int, int]:
+    def append(self, end: int, lines: Sequence[bytes]) -> tuple[int, int]:
         """Under the lock: write whole lines from ``end`` on, at most 64 KiB a write, flushed after each.
 
         Returns:
@@ -238,7 +214,7 @@ class DayFile:
         Raises:
             OSError: lines written so far stay; what was written of the next ones is cut off if that is possible.
         """
-        stop = time.monotonic() + most_s
+        stop = time.monotonic() + HOLD_MOST_S
         count = 0
         while count < len(lines) and (not count or time.monotonic() < stop):
             batch, size = [lines[count]], len(lines[count])

@@ -21,7 +21,7 @@ from zlib import crc32
 from .audit import Pass, SessionAudit
 from .copy import Hint, SourceLog
 from .day_file import DayFile, parse_line
-from .files import TURN_BYTES, MirrorJob
+from .files import TURN_BYTES, MirrorJob, same_file
 
 #: A session takes the lock again after this, or after so many times its last turn, whichever is longer: fifty writers on a
 #: slow share then keep the lock in use for about half of the time. A session that is far behind only rests in proportion.
@@ -56,7 +56,7 @@ class DayLog:
         #: From where on own lines may lie.
         self._first: int | None = None
         self._next_turn = 0.0
-        self._warned_blocked = self._warned_damage = False
+        self._warned_blocked = False
         #: Something was mended since the last reading from the beginning.
         self._mended = False
         self._rounds = 0
@@ -68,7 +68,6 @@ class DayLog:
         self.done = None
         self._reading: Pass | None = None
         self._audit = SessionAudit(self.key, self.source)
-        self._last: tuple[int, bytes] | None = None
         #: Place, size and checksum of what was written.
         self._stretches: list[tuple[int, int, int]] = []
 
@@ -91,7 +90,7 @@ class DayLog:
         if finishing and not self.file.hurry:
             self._next_turn, self._rounds = 0.0, 0
         self.file.hurry = finishing
-        if not self.file.is_open:
+        if self.file.fd < 0:
             self.file.open()
         if self.done is not None and time.monotonic() < self._next_turn:
             return False
@@ -101,7 +100,7 @@ class DayLog:
             return False
         if not self._read_on() or (finishing and not self._stretches_are_good()):
             return True
-        if self.file.replaced():
+        if not same_file(self.file.path, self.file.fd):
             raise FileNotFoundError(errno.ENOENT, "the day's log was moved away", str(self.file.path))
         if not self.file.try_lock():
             self._warn_blocked()
@@ -145,7 +144,7 @@ class DayLog:
 
     def _start(self, end: int) -> int:
         if self._first is None and self.hint.data.get("day_name") == self.file.path.name:
-            self._first = self.hint.number("day_first")
+            self._first = self.hint.data.get("day_first")
         if self._first is None and self.fresh:
             self._first = end
         return min(self._first or 0, end)
@@ -156,6 +155,9 @@ class DayLog:
         while self._stretches and budget > 0:
             place, size, checksum = self._stretches[-1]
             if crc32(self.file.read(place, size)) != checksum and not self._given_up:
+                self.warn(
+                    f"lines in {self.file.path} were damaged by another writer; they are mended (do the share's locks work?)"
+                )
                 self._start_again()
                 return False
             self._stretches.pop()
@@ -164,12 +166,10 @@ class DayLog:
 
     def _hold(self, finishing: bool) -> bool:
         """Under the lock: mend what is wrong, append what is missing; True when there is more to do at once."""
-        end, intact = self.file.cut_torn_tail(self._last)
+        end = self.file.cut_torn_tail()
         reading = self._reading
         assert reading is not None
-        if not (intact or self._given_up):
-            self._warn_damaged()
-        if end < reading.place or not (intact or self._given_up):
+        if end < reading.place:
             self._start_again()
             return True
         if end - reading.place > SLICE_BYTES:
@@ -202,7 +202,6 @@ class DayLog:
         count, new_end = self.file.append(end, missing)
         written = missing[:count]
         self._stretches.append((end, new_end - end, crc32(b"".join(written))))
-        self._last = (new_end - len(written[-1]), written[-1])
         assert self._reading is not None
         self._reading.place = new_end
         for raw in written:
@@ -221,11 +220,6 @@ class DayLog:
             self.warn(f"{self.file.path} cannot be kept whole: the share's locks do not work. The session's own copy is safe")
         else:
             self._start_again()
-
-    def _warn_damaged(self) -> None:
-        if not self._warned_damage:
-            self._warned_damage = True
-            self.warn(f"lines in {self.file.path} were damaged by another writer; they are mended (do the share's locks work?)")
 
     def _warn_blocked(self) -> None:
         if self.file.blocked_s > _BLOCKED_WARN_S and not self._warned_blocked:

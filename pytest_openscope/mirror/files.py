@@ -189,6 +189,4 @@ def same_file(path: Path, fd: int) -> bool:
     except FileNotFoundError:
         return False
     opened = os.fstat(fd)
-    if not named.st_ino or not opened.st_ino:
-        return True
-    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+    return not named.st_ino or not opened.st_ino or os.path.samestat(named, opened)

@@ -94,10 +94,9 @@ def mount_point(path: Path, beat: Callable[[], None] = lambda: None) -> str:
     Raises:
         OSError: the share does not answer.
     """
-    path = path.resolve()
+    path = path.resolve(strict=True)
     beat()
-    device = path.stat().st_dev
-    while path != path.parent and path.parent.stat().st_dev == device:
+    while not os.path.ismount(path):
         path = path.parent
         beat()
     return str(path)

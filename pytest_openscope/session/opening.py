@@ -329,7 +329,6 @@ def _start_sidecar(session: SessionState) -> None:
     from ..sidecar import SidecarClient
 
     session.sidecar = SidecarClient(
-        session.journal,
         session.folder,
         session.take_message,
         secrets=session.secrets,

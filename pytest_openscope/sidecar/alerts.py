@@ -13,11 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..records import Journal, Mistake, Outcome
 from ..system import format_duration, light_command, spawn_detached
+from .alert_worker import SENT
 from .reconstruct import SessionView
 
 if TYPE_CHECKING:
@@ -26,12 +29,10 @@ if TYPE_CHECKING:
 LOGGER = "pytest_openscope.alerts"
 _INSTALL = 'pip install "pytest-openscope[alerts]"'
 _WORKER = "pytest_openscope.sidecar.alert_worker"
-#: One attempt at all addresses; what has not answered by then is killed and tried again.
+#: One attempt at an address; what has not answered by then is killed and tried again.
 ATTEMPT_S = 30.0
 #: Between two attempts; after the last one people are not told.
 RETRY_AFTER_S = (2.0, 10.0, 30.0)
-#: All attempts and the time between them.
-DELIVERY_S = ATTEMPT_S * (len(RETRY_AFTER_S) + 1) + sum(RETRY_AFTER_S)
 _FAILED = (Outcome.FAILED, Outcome.ERROR, Outcome.TIMEOUT)
 
 
@@ -102,10 +103,9 @@ class Alerts:
             self._send(what, headline, [*self._first_failure(), f"Session folder: {self.view.folder}"])
 
     def wait(self) -> None:
-        """Wait until each alert is sent or given up."""
-        until = time.monotonic() + DELIVERY_S + ATTEMPT_S
+        """Wait until each alert is sent or given up, which all have within three minutes."""
         for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join()
 
     def _first_failure(self) -> list[str]:
         if self.view.death is not None:
@@ -129,51 +129,47 @@ class Alerts:
         dry = " (dry run)" if view.value("dry_run") else ""
         title = privacy.private(f"{view.value('rig_id', '')}: {headline}{dry}")
         body = privacy.private("\n".join([f"Session {view.uuid} on {view.value('host', '')}", *lines]))
-        arguments = (part, title, body, "warning" if what.startswith("waiting") else "failure")
-        thread = threading.Thread(target=self._deliver, args=arguments, name=part, daemon=True)
+        message = {"title": title, "body": body, "kind": "warning" if what.startswith("waiting") else "failure"}
+        thread = threading.Thread(target=self._deliver, args=(part, message), name=part, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _deliver(self, part: str, title: str, body: str, kind: str) -> None:
-        """Try until every address has it; a mail server is often back within a minute."""
-        left = dict.fromkeys(range(len(self._urls)), "")
-        for wait_s in (*RETRY_AFTER_S, None):
-            left = self._attempt(left, {"title": title, "body": body, "kind": kind})
-            if not left or wait_s is None:
-                break
-            time.sleep(wait_s)
-        sent = len(self._urls) - len(left)
+    def _deliver(self, part: str, message: dict[str, str]) -> None:
+        with ThreadPoolExecutor(len(self._urls)) as pool:
+            problems = list(pool.map(partial(_send_patiently, message), self._urls))
+        sent = problems.count("")
         if sent:
             self.say("INFO", f"{part}: sent to {sent} of {len(self._urls)} addresses", LOGGER, False)
-        for number, why in left.items():
-            scheme = self._urls[number].partition("://")[0]
-            text = f"{part}: not sent to {scheme} (address {number + 1} of {len(self._urls)}): {why}"
-            self.say("WARNING", text, LOGGER, True)
+        for number, (url, problem) in enumerate(zip(self._urls, problems, strict=True), 1):
+            if problem:
+                where = f"{url.partition('://')[0]} (address {number} of {len(self._urls)})"
+                self.say("WARNING", f"{part}: not sent to {where}: {problem}", LOGGER, True)
         self.journal.write("witness_done", part=part)
 
-    def _attempt(self, left: Iterable[int], message: dict[str, str]) -> dict[int, str]:
-        """Let a process send to the addresses that lack the message; return those that still do, each with the reason."""
-        missing = dict.fromkeys(left, f"no answer within {ATTEMPT_S:g} s")
-        order = {**message, "urls": {number: self._urls[number] for number in missing}}
-        command = light_command(_WORKER, [], [path for path in sys.path if path])
-        try:
-            process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        except OSError as error:
-            return dict.fromkeys(missing, f"the process that sends cannot be started: {error.strerror}")
-        try:
-            output, _ = process.communicate(json.dumps(order).encode("ascii"), ATTEMPT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-        else:
-            missing = dict.fromkeys(missing, "the process that sends failed")
-        for line in output.splitlines():
-            try:
-                number, problem = json.loads(line)
-            except ValueError:
-                continue  # killed within a line, or something that a library printed
-            if problem:
-                missing[number] = problem
-            else:
-                missing.pop(number, None)
-        return missing
+
+def _send_patiently(message: dict[str, str], url: str) -> str:
+    """Try until the address has the message, as a mail server is often back within a minute; return why it was not sent."""
+    problem = _attempt(message, url)
+    for wait_s in RETRY_AFTER_S if problem else ():
+        time.sleep(wait_s)
+        problem = _attempt(message, url)
+        if not problem:
+            break
+    return problem
+
+
+def _attempt(message: dict[str, str], url: str) -> str:
+    """Let a process send the message; return what is wrong, or ""."""
+    command = light_command(_WORKER, [], [path for path in sys.path if path])
+    try:
+        process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        return f"the process that sends cannot be started: {error.strerror}"
+    try:
+        output, _ = process.communicate(json.dumps({**message, "url": url}).encode("ascii"), ATTEMPT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"no answer within {ATTEMPT_S:g} s"
+    # The last line: a library may have printed something before it.
+    problem = (output.decode("ascii", "replace").splitlines() or ["the process that sends failed"])[-1]
+    return "" if problem == SENT else problem

@@ -1,8 +1,7 @@
 """The pipe between an experiment process and its sidecar, both ends; neither can hold up the other.
 
-Down the sidecar's stdin go lines: first a greeting (JSON: secrets, import paths), then an empty line per journal event, so
-that the sidecar reads the journal at once. Up its stdout come JSON messages. Both are conveniences: the sidecar finds
-everything else in the journal, and watches the process itself, since a forked worker can keep the pipe open.
+Down the sidecar's stdin goes a greeting (one line of JSON: secrets, import paths), up its stdout come JSON messages. The
+sidecar finds everything else in the journal, and watches the process itself, since a forked worker can keep a pipe open.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..records import METADATA, Journal
+from ..records import METADATA
 from ..system import lent_watch, light_command, lines_of, spawn_detached
 
 SIDECAR_LOG = "sidecar.log"
@@ -33,12 +32,11 @@ def _spawn(folder: Path, stdout: int, *options: str, **more: Any) -> subprocess.
         return spawn_detached(command, stdin=subprocess.PIPE, stdout=stdout, stderr=log, **more)
 
 
-def _greet(process: subprocess.Popen[bytes], **greeting: Any) -> int:
-    """Send what the sidecar needs first, blocking until it is read; return the pipe's descriptor."""
+def _greet(process: subprocess.Popen[bytes], **greeting: Any) -> None:
+    """Send what the sidecar needs first, blocking until it is read."""
     assert process.stdin is not None
-    fd = process.stdin.fileno()
-    _write_all(fd, {"type": "hello", "pid": os.getpid(), **greeting})
-    return fd
+    with process.stdin:
+        _write_all(process.stdin.fileno(), greeting)
 
 
 def _write_all(fd: int, message: dict[str, Any]) -> None:
@@ -54,11 +52,9 @@ def start_finisher(folder: Path, secrets: Iterable[str] = (), alert_urls: Iterab
         OSError: the process cannot be created.
     """
     process = _spawn(folder, subprocess.DEVNULL, "--finish")
-    assert process.stdin is not None
     try:
         path = [entry for entry in sys.path if entry and Path(entry).is_absolute()]
         _greet(process, secrets=sorted(secrets), alert_urls=list(alert_urls), sys_path=path)
-        process.stdin.close()
     except OSError:
         print(f"the sidecar for {folder.name} did not take its greeting", file=sys.stderr)
     # It outlives this process by design; Popen's finalizer would warn that it does.
@@ -66,7 +62,7 @@ def start_finisher(folder: Path, secrets: Iterable[str] = (), alert_urls: Iterab
 
 
 class SidecarClient:
-    """One session's sidecar as its experiment process sees it: starts it, wakes it, hears it.
+    """One session's sidecar as its experiment process sees it: starts it, hears it.
 
     Start it after the journal has its ``session`` event. ``on_message`` is called in a daemon thread with each message of the
     sidecar, and with ``{"type": "restarted" | "gave_up", "reason": …}`` from here; what it raises changes nothing. In a forked
@@ -81,7 +77,6 @@ class SidecarClient:
 
     def __init__(
         self,
-        journal: Journal,
         folder: Path,
         on_message: Callable[[dict[str, Any]], None],
         *,
@@ -99,15 +94,11 @@ class SidecarClient:
         self._greeting = {"secrets": list(secrets), "alert_urls": list(alert_urls)}
         self._terminal_fd = terminal_fd
         self._process: subprocess.Popen[bytes] | None = None
-        self._input: int | None = None
-        self._input_id: tuple[int, int] | None = None
         self._leaving = False
         self._done = threading.Event()
-        self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
         self._start()
-        journal.nudge = self.nudge
 
     def _start(self) -> None:
         """Start the sidecar, again where the system cannot create the process at first."""
@@ -126,7 +117,7 @@ class SidecarClient:
         assert process.stdout is not None
         # Where the pipe breaks: what that means is settled below.
         with contextlib.suppress(OSError, ValueError):
-            self._open_nudges(_greet(process, **self._greeting, terminal=_terminal_name(self._terminal_fd)))
+            _greet(process, **self._greeting, terminal=_terminal_name(self._terminal_fd))
             for line in lines_of(process.stdout.fileno()):
                 self._handle(line)
         if self._process is not process:
@@ -135,7 +126,6 @@ class SidecarClient:
         process.stdout.close()
         if self._leaving or self._done.is_set():
             return
-        self._close_input()
         self._start_again(f"it ended unexpectedly with code {code}")
 
     def _handle(self, line: bytes) -> None:
@@ -172,23 +162,6 @@ class SidecarClient:
         self._tell({"type": "restarted", "reason": reason})
         self._start()
 
-    def _open_nudges(self, fd: int) -> None:
-        _set_nonblocking(fd)
-        facts = os.fstat(fd)
-        with self._lock:
-            self._input, self._input_id = fd, (facts.st_dev, facts.st_ino)
-
-    def nudge(self) -> None:
-        """Wake the sidecar; a full pipe wakes it as well, so that the byte can be dropped."""
-        fd = self._input
-        if fd is None:
-            return
-        with contextlib.suppress(OSError):
-            # A step may have closed all descriptors and opened a file of its own under this number.
-            facts = os.fstat(fd)
-            if (facts.st_dev, facts.st_ino) == self._input_id:
-                os.write(fd, b"\n")
-
     def wait_done(self, timeout_s: float) -> bool:
         """After the journal's ``ended``: wait until the sidecar has nothing more to say; False when the time is up."""
         return self._done.wait(timeout_s) and not self.gave_up
@@ -196,25 +169,15 @@ class SidecarClient:
     def goodbye(self) -> None:
         """Let the sidecar finish by itself; call it after the journal's ``bye``."""
         self._leaving = True
-        self._close_input()
         process = self._process
         if process is not None and process.poll() is None:
             # It lives on by design; Popen's finalizer would warn that it does.
             process.returncode = 0
 
-    def _close_input(self) -> None:
-        with self._lock:
-            self._input = None
-            process = self._process
-        if process is not None and process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-
     def _forget(self) -> None:
-        """In a forked child: neither wake nor hold the sidecar."""
+        """In a forked child: do not hold the sidecar's pipes."""
         process, self._process = self._process, None
-        self._input, self._leaving = None, True
-        self._lock = threading.Lock()
+        self._leaving = True
         if process is None:
             return
         process.returncode = 0
@@ -234,17 +197,6 @@ def _terminal_name(fd: int | None) -> str:
         return ""
 
 
-def _set_nonblocking(fd: int) -> None:
-    if sys.platform != "win32" or sys.version_info >= (3, 12):
-        os.set_blocking(fd, False)
-        return
-    import ctypes
-    import msvcrt
-
-    no_wait = ctypes.c_ulong(1)
-    ctypes.windll.kernel32.SetNamedPipeHandleState(ctypes.c_void_p(msvcrt.get_osfhandle(fd)), ctypes.byref(no_wait), None, None)
-
-
 class Link:
     """The sidecar's end, on its stdin and stdout.
 
@@ -252,15 +204,14 @@ class Link:
         greeting: what the experiment process said first; empty until then (see :meth:`wait_greeting`).
     """
 
-    def __init__(self, on_nudge: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.greeting: dict[str, Any] = {}
-        self._on_nudge = on_nudge
         self._greeted = threading.Event()
         self._queue: deque[dict[str, Any]] = deque(maxlen=_MAX_QUEUED)
         self._work, self._idle = threading.Event(), threading.Event()
         self._idle.set()
         self._closed = False
-        threading.Thread(target=self._listen, name="nudges", daemon=True).start()
+        threading.Thread(target=self._listen, name="greeting", daemon=True).start()
         threading.Thread(target=self._talk, name="messages", daemon=True).start()
 
     def wait_greeting(self, timeout_s: float) -> dict[str, Any]:
@@ -281,15 +232,10 @@ class Link:
 
     def _listen(self) -> None:
         try:
-            for line in lines_of(0):
-                if not self._greeted.is_set():
-                    self.greeting = json.loads(line)
-                    self._greeted.set()
-                self._on_nudge()
+            self.greeting = json.loads(next(lines_of(0), b"{}"))
         except (OSError, ValueError) as error:
             print(f"the pipe from the experiment broke: {error}", file=sys.stderr)
         self._greeted.set()
-        self._on_nudge()
 
     def _talk(self) -> None:
         while not self._closed:

@@ -28,6 +28,8 @@ from .reconstruct import FAULT_LOG, SessionView
 from .witness import Witness
 
 TICK_S = 0.2
+#: The same before the steps are known, when the mirror begins, and once the session is ending, and its process waits for this one.
+_QUICK_TICK_S = 0.02
 #: How long the ``session`` event and the greeting may take.
 START_S = 10.0
 #: A hung process gets so long to write its stacks before it is killed.
@@ -81,9 +83,8 @@ class Sidecar:
         self._lent_watch = lent_watch
         self.finish_only = finish
         self.view = SessionView(folder)
-        self.wake = threading.Event()
         self.dead = threading.Event()
-        self.link = Link(self.wake.set)
+        self.link = Link()
         self.watch: ProcessWatch | None = None
         self.rig_lock: FileLock | None = None
         self._looked = time.monotonic()
@@ -142,7 +143,6 @@ class Sidecar:
         # At once, and kept: it is known until the parent has taken it.
         watch.exit_code()
         self.dead.set()
-        self.wake.set()
 
     def _wait_for_greeting(self) -> None:
         """Learn where packages lie, and the secrets; a greeting that never comes costs its secrets only."""
@@ -167,8 +167,8 @@ class Sidecar:
             if wait_s <= 0 and self._deadline_stands():
                 self._kill()
                 return
-            self.wake.wait(min(TICK_S, max(wait_s, 0.01)))
-            self.wake.clear()
+            tick_s = TICK_S if self.view.collected and self.view.ending is None else _QUICK_TICK_S
+            self.dead.wait(min(tick_s, max(wait_s, 0.01)))
 
     def _until_deadline(self) -> float:
         deadline, now, looked = self.view.deadline, awake_s(), time.monotonic()

@@ -158,12 +158,77 @@ class SessionView:
         return events
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
-        if kind in ("session", "killed", "exiting", "ending", "ended"):
-            setattr(self, kind, event)
-        elif kind in ("discarded", "finished", "acquisition_begun"):
-            setattr(self, kind, True)
-        elif (take := getattr(self, f"_on_{kind}", None)) is not None:
-            take(event)
+        match kind:
+            case "session" | "killed" | "exiting" | "ending" | "ended":
+                setattr(self, kind, event)
+            case "discarded" | "finished" | "acquisition_begun":
+                setattr(self, kind, True)
+            case "reopened":
+                # Something is owed again: steps were made up for after the session had been finished.
+                self.finished = False
+            case "sidecar_started" if not event.get("finish"):
+                # One that only finishes a session may be of a later boot.
+                self.boot = self.boot or str(event.get("boot") or "")
+            case "collected" if not self.collected:
+                self.collected = True
+                self.after_crash, self.rescue = list(event.get("after_crash") or ()), dict(event.get("rescue") or {})
+            case "step_started":
+                self.running = self.last_step = {**event, "phase": Phase(event["phase"])}
+                self.steps.append(self.running)
+            case "step_resumed":
+                # A fixture's part is over; the step around it goes on.
+                self.last_step = self.running or event
+            case "step_finished":
+                self._end_step(event)
+            case "attempt_ended":
+                self._take_attempt_back(event)
+            case "waiting":
+                self.question = event
+            case "waiting_over":
+                self.question = None
+            case "deadline":
+                self.deadline = event if event["kill_at"] is not None else None
+            case "acquisition_starting" | "acquisition_started":
+                acquisition = AcquisitionView(event)
+                if acquisition.pid >= 0:
+                    self.acquisitions[acquisition.name] = acquisition
+            case "acquisition_not_started":
+                self.acquisitions.pop(event["name"], None)
+            case "acquisition_batch":
+                self.acquisitions[event["name"]].marks[event["stream"]] = event
+            case "acquisition_finished":
+                self.acquisitions[event["name"]].finished = event
+            case "safe_state" | "safe_state_done":
+                self.safe_states = [other for other in self.safe_states if other["device"] != event["device"]]
+                self.safe_states += [event] if kind == "safe_state" else []
+            case "kept":
+                self._kept.append((event["field"], _packed(event["values"])))
+            case "died" if self.died is None:
+                self.died = event
+                self._kept.append((_DEATH, _packed(())))
+            case "death":
+                self.death = Failure.from_json(event["failure"])
+            case "witness_line":
+                self.said[event["key"]] = event["log_size"]
+            case "witness_done":
+                self.done.add(event["part"])
+
+    def _end_step(self, event: dict[str, Any]) -> None:
+        named = [step for step in self.steps if (step["step"], step["phase"]) == (event["step"], event["phase"])]
+        for step in [step for step in named if "outcome" not in step][-1:] or named[-1:]:
+            step.update(outcome=event["outcome"], skipped=event.get("skipped"), duration_s=event.get("duration_s"))
+        # A fixture's part runs within a step, which goes on when it is done.
+        self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
+
+    def _take_attempt_back(self, event: dict[str, Any]) -> None:
+        """Failures of an attempt that another one followed are not the session's."""
+        tried = [step for step in self.steps if (step["step"], step["nodeid"]) == (event["step"], event["nodeid"])]
+        for step in tried[-1:]:
+            step.setdefault("attempts", []).append(event["attempt"])
+        self._kept = [
+            (field, packed if field != "failures" else _packed(one for one in values if one.get("nodeid") != event["nodeid"]))
+            for (field, packed), (_, values) in zip(self._kept, self.kept, strict=True)
+        ]
 
     def value(self, key: str, default: Any = None) -> Any:
         """Return a field of the ``session`` event; ``default`` also where it is null."""
@@ -209,97 +274,6 @@ class SessionView:
         """Tell whether a step that was made up for after the death has failed."""
         fields = [field for field, values in self.kept if field == _DEATH or (field == "failures" and values)]
         return _DEATH in fields and fields[-1] != _DEATH
-
-    def _on_sidecar_started(self, event: dict[str, Any]) -> None:
-        """A sidecar that only finishes a session may be of a later boot."""
-        if not event.get("finish"):
-            self.boot = self.boot or str(event.get("boot") or "")
-
-    def _on_collected(self, event: dict[str, Any]) -> None:
-        if not self.collected:
-            self.after_crash, self.rescue = list(event.get("after_crash") or ()), dict(event.get("rescue") or {})
-        self.collected = True
-
-    def _on_reopened(self, event: dict[str, Any]) -> None:
-        """Something is owed again: steps were made up for after the session had been finished."""
-        self.finished = False
-
-    def _on_step_started(self, event: dict[str, Any]) -> None:
-        self.running = self.last_step = {**event, "phase": Phase(event["phase"])}
-        self.steps.append(self.running)
-
-    def _on_step_resumed(self, event: dict[str, Any]) -> None:
-        """A fixture's part is over; the step around it goes on."""
-        self.last_step = self.running or event
-
-    def _on_step_finished(self, event: dict[str, Any]) -> None:
-        named = [
-            step for step in self.steps if (step.get("step"), step.get("phase")) == (event.get("step"), event.get("phase"))
-        ]
-        for step in [step for step in named if "outcome" not in step][-1:] or named[-1:]:
-            step.update(outcome=event.get("outcome"), skipped=event.get("skipped"), duration_s=event.get("duration_s"))
-        # A fixture's part runs within a step, which goes on when it is done.
-        self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
-
-    def _on_waiting(self, event: dict[str, Any]) -> None:
-        self.question = event
-
-    def _on_waiting_over(self, event: dict[str, Any]) -> None:
-        self.question = None
-
-    def _on_deadline(self, event: dict[str, Any]) -> None:
-        self.deadline = event if event["kill_at"] is not None else None
-
-    def _on_acquisition_started(self, event: dict[str, Any]) -> None:
-        acquisition = AcquisitionView(event)
-        if acquisition.pid >= 0:
-            self.acquisitions[acquisition.name] = acquisition
-
-    _on_acquisition_starting = _on_acquisition_started
-
-    def _on_acquisition_not_started(self, event: dict[str, Any]) -> None:
-        self.acquisitions.pop(str(event["name"]), None)
-
-    def _on_acquisition_batch(self, event: dict[str, Any]) -> None:
-        self.acquisitions[str(event["name"])].marks[str(event["stream"])] = event
-
-    def _on_acquisition_finished(self, event: dict[str, Any]) -> None:
-        self.acquisitions[str(event["name"])].finished = event
-
-    def _on_safe_state(self, event: dict[str, Any]) -> None:
-        self._on_safe_state_done(event)
-        self.safe_states.append(event)
-
-    def _on_safe_state_done(self, event: dict[str, Any]) -> None:
-        self.safe_states = [other for other in self.safe_states if other.get("device") != event["device"]]
-
-    def _on_attempt_ended(self, event: dict[str, Any]) -> None:
-        for step in reversed(self.steps):
-            if (step.get("step"), step.get("nodeid")) == (event.get("step"), event.get("nodeid")):
-                step.setdefault("attempts", []).append(event["attempt"])
-                break
-        # Failures of an attempt that another one followed are not the session's.
-        self._kept = [
-            (field, packed if field != "failures" else _packed(one for one in values if one.get("nodeid") != event["nodeid"]))
-            for (field, packed), (_, values) in zip(self._kept, self.kept, strict=True)
-        ]
-
-    def _on_kept(self, event: dict[str, Any]) -> None:
-        self._kept.append((str(event["field"]), _packed(event["values"])))
-
-    def _on_died(self, event: dict[str, Any]) -> None:
-        if self.died is None:
-            self.died = event
-            self._kept.append((_DEATH, _packed(())))
-
-    def _on_death(self, event: dict[str, Any]) -> None:
-        self.death = Failure.from_json(event["failure"])
-
-    def _on_witness_line(self, event: dict[str, Any]) -> None:
-        self.said[str(event["key"])] = int(event["log_size"])
-
-    def _on_witness_done(self, event: dict[str, Any]) -> None:
-        self.done.add(str(event["part"]))
 
 
 def _packed(values: Iterable[Any]) -> bytes:

@@ -60,9 +60,7 @@ class Fake:
         self.journal.write("session", **fields)
         if not spec.get("sidecar", True):
             SidecarClient._start = lambda client: None
-        self.client = SidecarClient(
-            self.journal, folder, self.on_message, secrets=["s3cr3t-value"], alert_urls=spec.get("alert_urls", ())
-        )
+        self.client = SidecarClient(folder, self.on_message, secrets=["s3cr3t-value"], alert_urls=spec.get("alert_urls", ()))
 
     def on_message(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
@@ -169,8 +167,8 @@ class Fake:
     def do_spawn_holder(self) -> None:
         """Leave a process that holds every descriptor, as a C library's fork would."""
         assert self.client._process is not None
-        assert self.client._process.stdin is not None
-        fd = self.client._process.stdin.fileno()
+        assert self.client._process.stdout is not None
+        fd = self.client._process.stdout.fileno()
         if sys.platform == "win32":
             os.set_handle_inheritable(msvcrt.get_osfhandle(fd), True)
         else:

@@ -203,7 +203,7 @@ def test_an_address_that_refuses_is_named_by_its_kind_only(monkeypatch: pytest.M
     sender = alerts.Alerts(
         view, journal, [inbox.url, f"{hung.url}?rto=60"], [], lambda level, text, logger, terminal: said.append(text)
     )
-    sender._deliver("alert failed", "title", "body", "failure")
+    sender._deliver("alert failed", {"title": "title", "body": "body", "kind": "failure"})
     assert said == [
         "alert failed: not sent to json (address 1 of 2): not reached, or refused",
         f"alert failed: not sent to json (address 2 of 2): no answer within {attempt_s} s",
