@@ -76,17 +76,10 @@ class DayLog:
         self.file.close()
         self._start_again()
 
-    @property
-    def waits_for_lock(self) -> bool:
-        """True while another writer's lock keeps this session's lines out."""
-        return self.file.blocked_s > 0
-
-    def settle(self) -> bool:
-        """At the session's end: bring the rest and audit; True when nothing more can be done at once."""
-        return self.settled == self.source.size() or not self.turn(finishing=True)
-
     def turn(self, finishing: bool = False) -> bool:
-        """Do what is due; True when more can be done at once."""
+        """Do what is due, at the session's end also an audit; True when more can be done at once."""
+        if finishing and self.settled == self.source.size():
+            return False
         if finishing and not self.file.hurry:
             self._next_turn, self._rounds = 0.0, 0
         self.file.hurry = finishing

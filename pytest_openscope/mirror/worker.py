@@ -15,6 +15,7 @@ import sys
 import time
 from _thread import start_new_thread
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -145,7 +146,7 @@ class Worker:
             sha256=self.digest,
             order=self.order if self.state == "verified" else 0,
             holding=self.day.file.locked,
-            blocked=self.day.waits_for_lock,
+            blocked=self.day.file.blocked_s > 0,
         )
 
     def run(self) -> None:
@@ -186,7 +187,7 @@ class Worker:
         more = self._try("copy", self._copy_turn, self.copy.drop)
         if self.copy.number is not None:
             self.day.fresh = self.copy.created
-            more = self._try("day", self._day_turn, self.day.drop) or more
+            more = self._try("day", partial(self.day.turn, self.finishing), self.day.drop) or more
             if self.finishing and self._metadata_order != self.order:
                 self._try("metadata", self._metadata_turn, lambda: None)
         if self.errors:
@@ -207,9 +208,6 @@ class Worker:
             digest = self.copy.verify()
             self.verified_size, self.digest = self.copy.flushed, digest
         return more
-
-    def _day_turn(self) -> bool:
-        return not self.day.settle() if self.finishing else self.day.turn()
 
     def _metadata_turn(self) -> bool:
         order = self.order

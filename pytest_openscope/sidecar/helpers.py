@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -159,14 +159,12 @@ class Helpers:
             low_disk_gb=float(view.value("low_disk_gb", 5.0)),
             low_memory_percent=float(view.value("low_memory_percent", 95.0)),
         )
-        for acquisition in view.acquisitions.values():
-            if acquisition.finished is None and acquisition.pid:
-                self.sampler.acquisition_started(acquisition.name, acquisition.pid, acquisition.create_time)
         self.sampler.start()
 
-    def follow(self, events: Iterable[dict[str, Any]]) -> None:
-        """Take in new events of the journal and go on a little; called about every 0.2 s, never waits."""
-        self.guard("following the session", partial(self._sample, events))
+    def follow(self) -> None:
+        """Go on a little; called about every 0.2 s, never waits."""
+        if self.sampler is not None:
+            self.guard("following the acquisitions", partial(self.sampler.follow, self.view.acquisitions))
         self.guard("taking what people say", self._take_inbox)
         self.guard("supervising the mirror", self._tick)
         self.guard("sending to the collector", self._see_to_otel)
@@ -181,15 +179,6 @@ class Helpers:
                 self.journal.write("kept", field="notes", values=[text])
             elif message.get("type") in ("note", "answer", "stop"):
                 self.link.send(**message)
-
-    def _sample(self, events: Iterable[dict[str, Any]]) -> None:
-        if self.sampler is None:
-            return
-        for event in events:
-            if event["event"] == "acquisition_started" and event.get("pid"):
-                self.sampler.acquisition_started(event["name"], event["pid"], event["create_time"])
-            elif event["event"] == "acquisition_finished":
-                self.sampler.acquisition_finished(event["name"])
 
     def _tick(self) -> None:
         """See to the mirror's worker; never touches the share itself."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..records import METADATA
 from ..system import lent_watch, light_command, lines_of, spawn_detached
 
 SIDECAR_LOG = "sidecar.log"
-#: Messages kept for an experiment process that does not read; the oldest go first.
+#: Messages kept for an experiment process that does not read.
 _MAX_QUEUED = 1000
 
 
@@ -65,8 +66,7 @@ class SidecarClient:
     """One session's sidecar as its experiment process sees it: starts it, hears it.
 
     Start it after the journal has its ``session`` event. ``on_message`` is called in a daemon thread with each message of the
-    sidecar, and with ``{"type": "restarted" | "gave_up", "reason": …}`` from here; what it raises changes nothing. In a forked
-    child every method does nothing.
+    sidecar, and with ``{"type": "restarted" | "gave_up", "reason": …}`` from here; what it raises changes nothing.
 
     Args:
         secrets: exact values to mask; they travel through the pipe, never over a command line or a file.
@@ -96,8 +96,6 @@ class SidecarClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._leaving = False
         self._done = threading.Event()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
         self._start()
 
     def _start(self) -> None:
@@ -120,8 +118,6 @@ class SidecarClient:
             _greet(process, **self._greeting, terminal=_terminal_name(self._terminal_fd))
             for line in lines_of(process.stdout.fileno()):
                 self._handle(line)
-        if self._process is not process:
-            return
         code = process.wait()
         process.stdout.close()
         if self._leaving or self._done.is_set():
@@ -174,18 +170,6 @@ class SidecarClient:
             # It lives on by design; Popen's finalizer would warn that it does.
             process.returncode = 0
 
-    def _forget(self) -> None:
-        """In a forked child: do not hold the sidecar's pipes."""
-        process, self._process = self._process, None
-        self._leaving = True
-        if process is None:
-            return
-        process.returncode = 0
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    os.close(stream.fileno())
-
 
 def _terminal_name(fd: int | None) -> str:
     """Return the device of a terminal, empty for anything else and on Windows."""
@@ -207,10 +191,7 @@ class Link:
     def __init__(self) -> None:
         self.greeting: dict[str, Any] = {}
         self._greeted = threading.Event()
-        self._queue: deque[dict[str, Any]] = deque(maxlen=_MAX_QUEUED)
-        self._work, self._idle = threading.Event(), threading.Event()
-        self._idle.set()
-        self._closed = False
+        self._messages: queue.Queue[dict[str, Any]] = queue.Queue(_MAX_QUEUED)
         threading.Thread(target=self._listen, name="greeting", daemon=True).start()
         threading.Thread(target=self._talk, name="messages", daemon=True).start()
 
@@ -220,15 +201,15 @@ class Link:
         return self.greeting
 
     def send(self, **message: Any) -> None:
-        """Queue a message; dropped when nobody is left to read it."""
-        if not self._closed:
-            self._idle.clear()
-            self._queue.append(message)
-            self._work.set()
+        """Queue a message; dropped when too many wait already."""
+        with contextlib.suppress(queue.Full):
+            self._messages.put_nowait(message)
 
-    def flush(self, timeout_s: float) -> bool:
+    def flush(self, timeout_s: float) -> None:
         """Wait until what was queued is with the other side, or nobody is there."""
-        return self._idle.wait(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while self._messages.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _listen(self) -> None:
         try:
@@ -238,13 +219,8 @@ class Link:
         self._greeted.set()
 
     def _talk(self) -> None:
-        while not self._closed:
-            self._work.wait()
-            self._work.clear()
-            while self._queue:
-                try:
-                    _write_all(1, self._queue.popleft())
-                except OSError:
-                    self._closed = True
-                    self._queue.clear()
-            self._idle.set()
+        while True:
+            message = self._messages.get()
+            with contextlib.suppress(OSError):
+                _write_all(1, message)
+            self._messages.task_done()

@@ -28,7 +28,7 @@ from .reconstruct import FAULT_LOG, SessionView
 from .witness import Witness
 
 TICK_S = 0.2
-#: The same before the steps are known, when the mirror begins, and once the session is ending, and its process waits for this one.
+#: The same before the steps are known, which begins the mirror, and while the session ends, whose process waits for this one.
 _QUICK_TICK_S = 0.02
 #: How long the ``session`` event and the greeting may take.
 START_S = 10.0
@@ -158,7 +158,8 @@ class Sidecar:
         """Take in the journal until the session has ended or its process is gone."""
         while True:
             died = self.dead.is_set()
-            self.helpers.follow(self.view.read())
+            self.view.read()
+            self.helpers.follow()
             if died or self.view.ended is not None or self.view.discarded:
                 return
             if self.rig_lock is not None and not self.rig_lock.held:

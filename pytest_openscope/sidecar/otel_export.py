@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -61,39 +62,26 @@ class Step(NamedTuple):
     outcome: str
 
 
-class Spans:
-    """Puts the journal's events together to steps."""
+def steps_of(view: SessionView) -> list[Step]:
+    """Return the steps that are over, and the session once it has ended.
 
-    def __init__(self) -> None:
-        self._running: dict[tuple[str, str], dict[str, Any]] = {}
-        self._steps: list[Step] = []
-        self._names: dict[tuple[str, str], int] = {}
-
-    def take(self, event: dict[str, Any]) -> None:
-        """Take in one event."""
-        key = (str(event.get("phase") or ""), str(event.get("step") or ""))
-        if event["event"] == "step_started":
-            self._running.setdefault(key, event)
-        elif event["event"] == "step_finished":
-            outcome = str(event.get("outcome") or ("skipped" if event.get("skipped") else "passed"))
-            self._end(key, self._running.pop(key, event), str(event["at"]), outcome)
-        elif event["event"] == "died":
-            for left, started in list(self._running.items()):
-                self._end(left, started, str(event.get("stopped") or event["at"]), "crashed")
-            self._running.clear()
-
-    def whole(self, view: SessionView) -> list[Step]:
-        """Return the steps that are over, and the session once it has ended."""
-        if view.ended is None or view.session is None:
-            return self._steps
-        stopped = str((view.died or {}).get("stopped") or view.ended["at"])
-        started = str(view.value("started"))
-        return [*self._steps, Step("", "", 0, _seconds(started), _seconds(stopped), str(view.ended.get("outcome")))]
-
-    def _end(self, key: tuple[str, str], started: dict[str, Any], at: str, outcome: str) -> None:
-        number = self._names[key] = self._names.get(key, -1) + 1
-        begun = _seconds(str(started["at"]))
-        self._steps.append(Step(*key, number, begun, max(begun, _seconds(at)), outcome))
+    A step that is ended once more, since a fixture failed afterwards, has another number from then on.
+    """
+    stopped = str(view.died.get("stopped") or view.died["at"]) if view.died else ""
+    found: list[Step] = []
+    numbers: Counter[tuple[str, str]] = Counter()
+    for one in view.steps:
+        ends = one.get("ends") or ([stopped] if stopped and not one.get("rescued") else [])
+        key = (str(one["phase"]), str(one["step"]))
+        numbers[key] += len(ends)
+        if ends:
+            outcome = "crashed" if "ends" not in one else one["outcome"] or ("skipped" if one["skipped"] else "passed")
+            begun = _seconds(one["at"])
+            found.append(Step(*key, numbers[key] - 1, begun, max(begun, _seconds(ends[-1])), str(outcome)))
+    if view.ended is not None and view.session is not None:
+        times = _seconds(str(view.value("started"))), _seconds(stopped or view.ended["at"])
+        found.append(Step("", "", 0, *times, str(view.ended["outcome"])))
+    return found
 
 
 class SessionData:

@@ -26,7 +26,7 @@ from ..records import METADATA
 from ..system import FileLock, Retry, lines_of, read_json, step_back, write_json
 from .notes import notes
 from .otel import forget, note_of
-from .otel_export import Collector, OutageError, SessionData, Spans
+from .otel_export import Collector, OutageError, SessionData, steps_of
 from .reconstruct import SessionView
 from .samples import RESOURCE_USAGE, read_samples
 
@@ -56,7 +56,6 @@ class Stream:
         self.names_people = settings["include_subject_user"]
         self.folder = Path(state["session_folder"])
         self.view = SessionView(self.folder)
-        self.spans = Spans()
         self.data: SessionData | None = None
         self.drained = self.told = False
         self.done = bool(state.get("done"))
@@ -71,8 +70,7 @@ class Stream:
             OutageError: the collector takes nothing; what it took before is on record.
             OSError: a file of the session cannot be read.
         """
-        for event in self.view.read():
-            self.spans.take(event)
+        self.view.read()
         if self.view.session is None:
             self.drained = not own
             self.folder.stat()
@@ -111,7 +109,7 @@ class Stream:
 
     def _send_traces(self, collector: Collector, data: SessionData, complete: bool) -> int:
         sent = set(self.state["spans"])
-        spans = [span for span in map(data.span, self.spans.whole(self.view)) if span[0] not in sent][:200]
+        spans = [span for span in map(data.span, steps_of(self.view)) if span[0] not in sent][:200]
         if not spans:
             return 0
         count = collector.send("traces", [span for _, span in spans])

@@ -15,9 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..log import last_lines
 from ..records import (
-    DEBUG_STATE,
     JOURNAL,
     METADATA,
     RESCUE_JOURNAL,
@@ -31,17 +29,13 @@ from ..records import (
     SessionRecord,
     StepRecord,
     boot_is_same,
-    debug_state,
     from_json,
 )
-from ..system import is_alive, now_iso, read_json, write_json
+from ..system import is_alive, now_iso
 from .notes import UNFINISHED, notes
-from .samples import RESOURCE_USAGE, read_samples
 
 FAULT_LOG = "faulthandler.log"
 MAX_FAULT_BYTES = 100_000
-LAST_LOG_LINES = 200
-LAST_SAMPLES = 12
 #: Stands among the kept values where the process died.
 _DEATH = "death"
 #: Above it, an exit code is what Windows calls an exception.
@@ -145,8 +139,8 @@ class SessionView:
         view.read()
         return view
 
-    def read(self) -> list[dict[str, Any]]:
-        """Take in the events that came since the last call and return them."""
+    def read(self) -> None:
+        """Take in the events that came since the last call."""
         own, witness = (reader.read() for reader in self._readers)
         events = [*own, *witness]
         events += [{**event, "rescued": True} for event in self._rescue.read()]
@@ -155,7 +149,6 @@ class SessionView:
             # An event of another version may lack what this one needs.
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 self._take(str(event["event"]), event)
-        return events
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         match kind:
@@ -217,6 +210,7 @@ class SessionView:
         named = [step for step in self.steps if (step["step"], step["phase"]) == (event["step"], event["phase"])]
         for step in [step for step in named if "outcome" not in step][-1:] or named[-1:]:
             step.update(outcome=event["outcome"], skipped=event.get("skipped"), duration_s=event.get("duration_s"))
+            step["ends"] = [*step.get("ends", ()), event["at"]]
         # A fixture's part runs within a step, which goes on when it is done.
         self.running = next((step for step in reversed(self.steps) if "outcome" not in step), None)
 
@@ -300,26 +294,28 @@ def failure_of_death(view: SessionView, exit_code: int | None) -> Failure:
 
     Told from the exit code (a signal negative), the journal and the faulthandler file.
     """
-    step = view.running or {}
-    faults = _fault_text(view.folder)
-    place: dict[str, Any] = {
-        "phase": step.get("phase"),
-        "step": str(step.get("step") or ""),
-        "nodeid": str(step.get("nodeid") or ""),
-        "at": now_iso(),
-        "faulthandler": faults,
-    }
-    where = _where(view)
+    step, faults, name, stack = view.running or {}, _fault_text(view.folder), "", ""
+    kind, outcome = "crash", Outcome.CRASHED
     if view.killed is not None:
-        text = f"{view.killed.get('what') or 'a step'}: the experiment process did not come back and was killed{where}"
-        return Failure("timeout", Outcome.TIMEOUT, text, traceback=faults, **place)
-    if view.exiting is not None:
-        text = f"os._exit({view.exiting.get('code')}) was called{where}"
-        stack = str(view.exiting.get("text") or "")
-        return Failure("crash", Outcome.CRASHED, text, traceback=stack or faults, **place)
-    name = _signal(exit_code, faults)
-    text = _how(view, exit_code, name, faults) + where
-    return Failure("crash", Outcome.CRASHED, text, traceback=faults, signal=name, **place)
+        kind, outcome = "timeout", Outcome.TIMEOUT
+        text = f"{view.killed['what']}: the experiment process did not come back and was killed"
+    elif view.exiting is not None:
+        text, stack = f"os._exit({view.exiting['code']}) was called", view.exiting["text"]
+    else:
+        name = _signal(exit_code, faults)
+        text = _how(view, exit_code, name, faults)
+    return Failure(
+        kind,
+        outcome,
+        text + _where(view),
+        traceback=stack or faults,
+        signal=name,
+        phase=step.get("phase"),
+        step=step.get("step", ""),
+        nodeid=step.get("nodeid", ""),
+        at=now_iso(),
+        faulthandler=faults,
+    )
 
 
 def _fault_text(folder: Path) -> str:
@@ -461,38 +457,3 @@ def _duration_s(view: SessionView, record: SessionRecord) -> float | None:
     except (ValueError, TypeError):
         return None
     return max(0.0, passed.total_seconds())
-
-
-def write_debug_state(view: SessionView, record: SessionRecord, death: Failure, secrets: Iterable[str]) -> None:
-    """Write ``debug_state.json``.
-
-    Raises:
-        OSError: the disk is full or the folder is gone.
-    """
-    lines: list[str] = []
-    samples: list[Any] = []
-    with contextlib.suppress(OSError):
-        lines = last_lines(view.log_path, LAST_LOG_LINES)
-        samples = [sample for sample, _ in read_samples(view.folder / METADATA / RESOURCE_USAGE)][-LAST_SAMPLES:]
-    path = view.folder / METADATA / DEBUG_STATE
-    state = debug_state(
-        record,
-        launcher_state={
-            "session_folder": str(view.folder),
-            "pid": view.value("pid"),
-            "last_step": view.last_step,
-            "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in record.steps],
-            "lost_records": record.lost_records,
-        },
-        last_log_lines=lines,
-        parameters=read_json(view.folder / METADATA / "processed_parameters.json"),
-        resource_samples=samples,
-        secrets=secrets,
-        exit_code=record.exit_code,
-        signal=death.signal,
-        faulthandler=death.faulthandler,
-    )
-    before = read_json(path) or {}
-    if isinstance(before.get("github"), dict):
-        state["github"] = before["github"]
-    write_json(path, state)

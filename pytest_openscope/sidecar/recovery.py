@@ -11,7 +11,7 @@ import contextlib
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..records import JOURNAL, METADATA, WITNESS_JOURNAL, Journal
@@ -120,21 +120,14 @@ def _recover_one(view: SessionView, secrets: frozenset[str], alert_urls: tuple[s
 
 def finish_dead(view: SessionView, secrets: Iterable[str] = ()) -> bool | None:
     """Write the states of a session whose process is gone; True when it had ended, None when somebody else is at it."""
-    taken = FileLock(view.folder / METADATA / WITNESS_JOURNAL)
-    if not taken.acquire():
-        return None
-    try:
-        view.read()
-        if view.finished:
+    with _witness_journal(view) as journal:
+        if journal is None or view.finished:
             return None
         found_ended = view.ended is not None
         if not found_ended:
-            with contextlib.closing(Journal(taken.path)) as journal:
-                Witness(view, journal, secrets, recovered=True).finish()
+            Witness(view, journal, secrets, recovered=True).finish()
         repair(view.folder / METADATA / RESOURCE_USAGE)
         return found_ended
-    finally:
-        taken.release()
 
 
 def reopen(view: SessionView) -> None:
@@ -143,11 +136,19 @@ def reopen(view: SessionView) -> None:
     Raises:
         OSError: the note cannot be written.
     """
-    taken = FileLock(view.folder / METADATA / WITNESS_JOURNAL)
-    if view.finished and taken.acquire():
-        try:
-            with contextlib.closing(Journal(taken.path)) as journal:
-                journal.write("reopened")
-        finally:
-            taken.release()
+    with _witness_journal(view) as journal:
+        if journal is not None and view.finished:
+            journal.write("reopened")
     mark_unfinished(view.state_directory, view.uuid, view.folder, view.value("mirror_directory"))
+
+
+@contextlib.contextmanager
+def _witness_journal(view: SessionView) -> Iterator[Journal | None]:
+    """Lend the witness's journal with its lock, the session read anew; None while somebody else is at it."""
+    taken = FileLock(view.folder / METADATA / WITNESS_JOURNAL)
+    if not taken.acquire():
+        yield None
+        return
+    with taken, contextlib.closing(Journal(taken.path)) as journal:
+        view.read()
+        yield journal

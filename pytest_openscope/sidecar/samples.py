@@ -13,13 +13,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from ..system import age_s, now_iso, same_process, start_of, write_atomic
+from .reconstruct import AcquisitionView
 
 RESOURCE_USAGE = "resource_usage.json"
 LOGGER = "pytest_openscope.resources"
@@ -194,7 +195,8 @@ class ResourceSampler:
         self.low_disk_gb, self.low_memory_percent = low_disk_gb, low_memory_percent
         self.failed = ""
         self._experiment = Tree(pid, started, descendants=False)
-        self._acquisitions: dict[str, tuple[Tree, Period]] = {}
+        #: By name and pid.
+        self._acquisitions: dict[tuple[str, int], tuple[Tree, Period]] = {}
         self._wake, self._stop = threading.Event(), threading.Event()
         self._warned: set[str] = set()
         self._period = Period()
@@ -213,16 +215,15 @@ class ResourceSampler:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def acquisition_started(self, name: str, pid: int, started: float | None) -> None:
-        """Include a process tree, with a sample at once."""
-        self._acquisitions[name] = (Tree(pid, started, descendants=True), Period())
-        self._wake.set()
-
-    def acquisition_finished(self, name: str) -> None:
-        """Drop a process tree and say what it used."""
-        if name in self._acquisitions:
-            _, period = self._acquisitions.pop(name)
-            self._summarise(period, f"{name}: ")
+    def follow(self, acquisitions: Mapping[str, AcquisitionView]) -> None:
+        """Include the process tree of each that runs, with a sample at once, and say what one used that has ended."""
+        running = {(name, one.pid): one for name, one in acquisitions.items() if one.finished is None and one.pid}
+        for key in running.keys() - self._acquisitions.keys():
+            self._acquisitions[key] = (Tree(running[key].pid, running[key].create_time, descendants=True), Period())
+            self._wake.set()
+        for key in self._acquisitions.keys() - running.keys():
+            _, period = self._acquisitions.pop(key)
+            self._summarise(period, f"{key[0]}: ")
 
     def known_processes(self) -> list[tuple[int, float]]:
         """Return pid and start time of each process seen alive in an acquisition's tree."""

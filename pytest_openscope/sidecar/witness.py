@@ -25,12 +25,14 @@ import psutil
 
 from ..log import CLOCK_LOGGER, ExactMasker, LogWriter, encode_batch, head, last_lines, mask_json, read_log, repair_tail
 from ..records import (
+    DEBUG_STATE,
     END_STATE,
     METADATA,
     Failure,
     Journal,
     Outcome,
     SessionRecord,
+    debug_state,
     drop_empty_spare,
     end_state,
     json_safe,
@@ -50,7 +52,8 @@ from ..system import (
     write_json,
 )
 from .notes import mark_crashed
-from .reconstruct import AcquisitionView, SessionView, failure_of_death, record_of, write_debug_state
+from .reconstruct import AcquisitionView, SessionView, failure_of_death, record_of
+from .samples import RESOURCE_USAGE, read_samples
 
 LOGGER = "pytest_openscope.witness"
 FOOTER_LOGGER = "pytest_openscope.session"
@@ -62,6 +65,8 @@ _DEFAULT_SAFE_STATE_S = 10.0
 #: A process that was being started when its session died shows its mark within this time.
 _UNANNOUNCED_S = 1.0
 _LOOK_AGAIN_S = 0.05
+_LAST_LOG_LINES = 200
+_LAST_SAMPLES = 12
 #: Lines of the log among which one has a time: a message, or a line of a child, may have many without.
 _TAIL_LINES = 1000
 #: A newer line by less was only written by another process.
@@ -330,7 +335,7 @@ class Witness:
         self.say("footer", "INFO", f"outcome: {record.outcome}, exit code {exit_code}, lost log records {lost}", FOOTER_LOGGER)
         if self.log is not None:
             self._guard("closing the session log", self.log.close)
-        self._guard("writing debug_state.json", lambda: write_debug_state(view, record, failure, self.secrets))
+        self._guard("writing debug_state.json", lambda: self._write_debug_state(record, failure))
         self._guard("writing end_state.json", lambda: self._write_end_state(record))
         if self.unsafe or not self.recovered:
             self._guard("leaving a note for the next session", partial(self._leave_note, record.outcome))
@@ -346,6 +351,34 @@ class Witness:
             return
         see = self.view.folder / METADATA / SAFE_STATE_LOG if self.unsafe else self.view.folder
         mark_crashed(self.view.state_directory, self.view.uuid, str(outcome), self.unsafe, see)
+
+    def _write_debug_state(self, record: SessionRecord, death: Failure) -> None:
+        view, path = self.view, self.view.folder / METADATA / DEBUG_STATE
+        lines: list[str] = []
+        samples: list[Any] = []
+        with contextlib.suppress(OSError):
+            lines = last_lines(view.log_path, _LAST_LOG_LINES)
+            samples = [sample for sample, _ in read_samples(view.folder / METADATA / RESOURCE_USAGE)][-_LAST_SAMPLES:]
+        state = debug_state(
+            record,
+            launcher_state={
+                "session_folder": str(view.folder),
+                "pid": view.value("pid"),
+                "last_step": view.last_step,
+                "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in record.steps],
+                "lost_records": record.lost_records,
+            },
+            last_log_lines=lines,
+            parameters=read_json(view.folder / METADATA / "processed_parameters.json"),
+            resource_samples=samples,
+            secrets=self.secrets,
+            exit_code=record.exit_code,
+            signal=death.signal,
+            faulthandler=death.faulthandler,
+        )
+        # What is known of the reports stays when the ending is repeated.
+        state["github"] = (read_json(path) or {}).get("github") or state["github"]
+        write_json(path, state)
 
     def _write_end_state(self, record: SessionRecord) -> None:
         path = self.view.folder / METADATA / END_STATE

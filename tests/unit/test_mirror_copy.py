@@ -255,7 +255,7 @@ def test_the_end_of_a_session_does_not_wait_for_the_next_turn(bench: Bench, monk
     assert day.done != bench.log.stat().st_size
     started = time.monotonic()
     while day.settled != bench.log.stat().st_size:
-        day.settle()
+        day.turn(finishing=True)
     assert time.monotonic() - started < 30
     check_day(bench.job.day_log, bench)
 

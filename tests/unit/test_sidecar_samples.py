@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from sidecar_kit import kill
 
+from pytest_openscope.sidecar.reconstruct import AcquisitionView
 from pytest_openscope.sidecar.samples import ResourceSampler, Tree, append, disk_of, repair
 from pytest_openscope.system.processes import create_time
 
@@ -87,7 +88,8 @@ def test_the_whole_tree_is_counted_from_its_first_second(tmp_path: Path) -> None
             time.sleep(0.01)
         while psutil.Process(child).cpu_times().user < 0.1:  # The system counts CPU time in ticks of 10 ms.
             time.sleep(0.01)
-        sampler.acquisition_started("camera", process.pid, create_time(process.pid))
+        camera = AcquisitionView({"name": "camera", "pid": process.pid, "create_time": create_time(process.pid)})
+        sampler.follow({"camera": camera})
         deadline = time.monotonic() + 20  # Before the next regular sample, after 30 s.
         while len(json.loads(path.read_text())) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -100,7 +102,8 @@ def test_the_whole_tree_is_counted_from_its_first_second(tmp_path: Path) -> None
         known = {pid for pid, _ in sampler.known_processes()}
         assert {process.pid, child} <= known
         assert len(known) in WITH_A_CHILD
-        sampler.acquisition_finished("camera")
+        camera.finished = {"returncode": 0}
+        sampler.follow({"camera": camera})
         assert said[-1][0] == "INFO"
         assert "camera: resources:" in said[-1][1]
         sampler.stop()
