@@ -257,12 +257,12 @@ def mask_text(text: str, secrets: Iterable[str] | ExactMasker = ()) -> str:
 
 
 def _mask_patterns(text: str) -> str:
-    if not SIGNS.search(text):
+    if not SIGNS.search(text.casefold()):
         return text
     for pattern, replacement in PATTERNS:
         text = pattern.sub(replacement, text)
     text = OPTION.sub(_mask_option, text)
-    if re.search(STEMS, text):
+    if STEMS.search(text.casefold()):
         text = _mask_key_values(text)
     return text
 

@@ -93,14 +93,26 @@ PATTERNS = [
 ]
 
 
-#: No text without one of these stems has a secret-looking key or option.
-STEMS = r"(?i)token|passw|passphrase|pwd|secret|[a-z_\- ]key|apikey|credential|auth|cookie|jwt|bearer|_pass|_pat|-pass"
-#: No text without one of these holds anything that the patterns mask; most texts end here.
-SIGNS = re.compile(
-    STEMS
-    + r"|://|gh[pousr]_|github_pat|gl[a-z]{2,5}-|atbb|atatt3|xox|xapp-|sk-|[rs]k_|aiza|ya29|gocspx|akia|asia|aroa|aida|pypi-|npm_"
-    r"|rubygems_|cio|oy2|dckr_|hf_|sg\.|key-|sk[0-9a-f]{32}|dapi|do[opr]_v1|glsa_|glc_|hv[sb]\.|ntn_|tskey|:aa|eyj|hooks|webhook"
-    r"|private key|[?&]|(?<![\w-])-p\W"
+def _any_of(signs: str) -> re.Pattern[str]:
+    """Compile shapes with spaces between them, each of which begins with a character that stands for itself.
+
+    Grouped by that character: the search then skips to one of them, which makes it ten times as fast as in any order.
+    """
+    groups: dict[str, list[str]] = {}
+    for sign in signs.split():
+        first = sign[: 2 if sign.startswith("\\") else 1]
+        groups.setdefault(first, []).append(sign.removeprefix(first))
+    return re.compile("|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in groups.items()))
+
+
+_STEMS = r"token passw passphrase pwd secret key(?<=[a-z_\-\x20]key) apikey credential auth cookie jwt bearer _pass _pat -pass"
+#: No text without one of these stems has a secret-looking key or option; for text in ``casefold``.
+STEMS = _any_of(_STEMS)
+#: No text without one of these holds anything that the patterns mask, and most texts end here; for text in ``casefold``.
+SIGNS = _any_of(
+    _STEMS + r" :// gh[pousr]_ github_pat gl[a-z]{2,5}- atbb atatt3 xox xapp- sk- rk_ sk_ aiza ya29 gocspx akia asia aroa aida"
+    r" pypi- npm_ rubygems_ cio oy2 dckr_ hf_ sg\. key- sk[0-9a-f]{32} dapi do[opr]_v1 glsa_ glc_ hv[sb]\. ntn_ tskey :aa eyj"
+    r" hooks webhook private\x20key \? & -p(?<![\w-]-p)\W"
 )
 
 

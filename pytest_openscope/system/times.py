@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from datetime import datetime, timezone
+from functools import lru_cache
 
 #: Durations as people write them; a plain number is seconds.
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "": 1.0}
@@ -35,7 +37,12 @@ def format_duration(seconds: float) -> str:
 
 def time_field(at: float) -> str:
     """Return a time in seconds since the epoch as local ISO 8601 with microseconds and UTC offset."""
-    return datetime.fromtimestamp(at, timezone.utc).astimezone().isoformat(timespec="microseconds")
+    second = math.floor(at)
+    micro = round((at - second) * 1e6)
+    if micro == 1_000_000:
+        second, micro = second + 1, 0
+    _, before, after = clock(second)
+    return f"{before}{micro:06d}{after}"
 
 
 def now_iso() -> str:
@@ -43,10 +50,11 @@ def now_iso() -> str:
     return time_field(time.time())
 
 
+@lru_cache(maxsize=4)
 def clock(second: int) -> tuple[int, str, str]:
     """Return ``second`` (since the epoch) with what stands before and after the microseconds of its local time.
 
-    The session log makes the times of a second's records from it, since a logging call costs the experiment time.
+    The times of all events and records of a second are made from it, since each of them costs the experiment time.
     """
-    text = time_field(second)
-    return second, text[:20], text[26:]
+    text = datetime.fromtimestamp(second, timezone.utc).astimezone().isoformat()
+    return second, f"{text[:19]}.", text[19:]

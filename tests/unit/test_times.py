@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_openscope.system.times import now_iso, time_field
 
@@ -36,5 +38,11 @@ def test_now_is_what_datetime_says() -> None:
         stamp = now_iso()
         after = datetime.now().astimezone()
         assert len(stamp) == 32
-        assert before <= datetime.fromisoformat(stamp) <= after
+        # datetime cuts off what is below a microsecond, a stamp is rounded.
+        assert before <= datetime.fromisoformat(stamp) <= after + timedelta(microseconds=1)
         assert datetime.fromisoformat(stamp).utcoffset() == after.utcoffset()
+
+
+@given(st.floats(0, 4e9))
+def test_a_time_is_what_datetime_says(at: float) -> None:
+    assert time_field(at) == datetime.fromtimestamp(at, timezone.utc).astimezone().isoformat(timespec="microseconds")
