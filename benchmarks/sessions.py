@@ -17,6 +17,9 @@ TARGET_INERT = 1.02
 _TESTS = 1000
 _FLOOR = "plain pytest, same tests"
 _PLUGIN = ("-p", "pytest_openscope.plugin")
+#: For each ``-p`` pytest looks through the metadata of all that is installed. An installed plugin needs no ``-p``, so the
+#: run without ours has one too, of an empty module.
+_EMPTY = ("-p", "empty_plugin")
 
 
 class Project:
@@ -28,6 +31,7 @@ class Project:
         (folder / "test_one.py").write_text("def test_one():\n    pass\n", encoding="utf-8")
         many = "\n\n".join(f"def test_{number}():\n    pass" for number in range(_TESTS))
         (folder / "test_many.py").write_text(many + "\n", encoding="utf-8")
+        (folder / f"{_EMPTY[1]}.py").write_text("", encoding="utf-8")
         (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
 
     def experiment(self) -> tuple[str, ...]:
@@ -79,7 +83,7 @@ def run(quick: bool) -> list[Result]:
         per_test = _per_test(project, rounds)
         plain = _runs(project, "test_one.py")
         whole = in_turn(plain, _runs(project, *project.experiment(), "test_one.py"), 3 * rounds)
-        inert = in_turn(plain, _runs(project, *_PLUGIN, "test_one.py"), 5 * rounds)
+        inert = in_turn(_runs(project, *_EMPTY, "test_one.py"), _runs(project, *_PLUGIN, "test_one.py"), 5 * rounds)
     return [
         per_test,
         Result("a whole session with one step", _FLOOR, *whole, TARGET_SESSION, decides="cpu"),

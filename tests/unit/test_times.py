@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.system.times import now_iso, time_field
+from pytest_openscope.system.times import clock, now_iso, time_field
 
 
 def test_times_carry_the_offset_of_their_own_day(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +26,7 @@ def test_times_carry_the_offset_of_their_own_day(monkeypatch: pytest.MonkeyPatch
     finally:
         monkeypatch.undo()
         time.tzset()
+        clock.cache_clear()
 
 
 def test_microseconds_never_carry_into_eight_digits() -> None:
