@@ -11,7 +11,7 @@ import typer
 
 from .archive import archive
 from .audit import audit
-from .common import EXIT_USAGE, tell
+from .common import EXIT_USAGE, WrongUse
 from .github_check import github_check
 from .history import history
 from .import_rig import import_rig
@@ -34,25 +34,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What can be done for a rig beside running experiments.",
 )
-app.command("init")(init)
-app.command("import-rig")(import_rig)
-app.command("note")(note)
-app.command("archive")(archive)
-app.command("recover")(recover)
-app.command("report")(report)
-app.command("history")(history)
-app.command("resume")(resume)
-app.command("rerun")(rerun)
-app.command("outbox")(outbox)
-app.command("github-check")(github_check)
-app.command("audit")(audit)
-app.command("schema")(schema)
-app.command("selftest")(selftest)
-
-
-@app.callback()
-def _group() -> None:
-    """Hold the commands: with one command only, typer would leave its name out."""
+_ALL = (init, import_rig, note, archive, recover, report, history, resume, rerun, outbox, github_check, audit, schema, selftest)
+for command in _ALL:
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,9 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = typer.main.get_command(app).main(args=given or ["--help"], prog_name=program, standalone_mode=False)
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else program
-        tell([f"{error.format_message().rstrip('.')} -> see {path} --help"])
-        return EXIT_USAGE
+        mistakes: Sequence[object] = [f"{error.format_message().rstrip('.')} -> see {path} --help"]
+    except WrongUse as error:
+        mistakes = error.args
     except typer.Abort:
         print("interrupted", file=sys.stderr)
         return 2
-    return int(code or 0) if given else EXIT_USAGE
+    else:
+        return int(code or 0) if given else EXIT_USAGE
+    for mistake in mistakes:
+        print(f"ERROR: {mistake}", file=sys.stderr)
+    return EXIT_USAGE

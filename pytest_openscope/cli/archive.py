@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, states_of_this_user, tell
+from ..modules import ModuleFailed, archive_session, owing_folders, state_of_archives, work_off_archives
+from .common import EXIT_FOUND, EXIT_OK, RigConfig, StateDirectory, WrongUse, state_directories
 
 
 def archive(
@@ -32,26 +33,13 @@ def archive(
 
     Exit code 0: everything is archived and verified; 1: something is not; 4: wrong options.
     """
-    # Ready-made steps take as long to import as all other commands together.
-    from ..modules import ModuleFailed, owing_folders, state_of_archives
-
     if (network_dir or backup_dir) and not folder:
-        tell(["archive: no folder is named -> give the folder to archive"])
-        return EXIT_USAGE
-    missing = [one for one in folder or () if not one.is_dir()]
-    if missing:
-        tell([f"{one}: there is no such folder -> name a session folder" for one in missing])
-        return EXIT_USAGE
-    if folder:
-        folders = [one.absolute() for one in folder]
-    else:
-        states = [state_directory] if state_directory is not None else states_of_this_user()
-        if rig_config is not None and state_directory is None:
-            configuration = read_configuration(rig_config, dry_run=False)
-            if configuration is None:
-                return EXIT_USAGE
-            states = [configuration.rig.state_directory]
-        folders = [one for state in states for one in owing_folders(state)]
+        raise WrongUse("archive: no folder is named -> give the folder to archive")
+    if missing := [one for one in folder or () if not one.is_dir()]:
+        raise WrongUse(*(f"{one}: there is no such folder -> name a session folder" for one in missing))
+    folders = [one.absolute() for one in folder or ()]
+    if not folder:
+        folders = [one for state in state_directories(rig_config, state_directory) for one in owing_folders(state)]
     if status:
         lines = [line for one in folders for line in state_of_archives(one)]
         print("\n".join(lines) or "no archive is owed")
@@ -61,8 +49,7 @@ def archive(
             try:
                 _order(one, network_dir, backup_dir, checksum_algo)
             except ModuleFailed as problem:
-                tell([f"{one}: {problem}"])
-                return EXIT_USAGE
+                raise WrongUse(f"{one}: {problem}") from None
     codes = [_work_off(one) for one in folders]
     if not folders:
         print("no archive is owed")
@@ -71,8 +58,6 @@ def archive(
 
 def _order(folder: Path, network_dir: str | None, backup_dir: str | None, checksum_algo: str) -> None:
     """Note what is to be archived, as a step in the background does."""
-    from ..modules import archive_session
-
     places = {"network_dir": network_dir, "backup_dir": backup_dir}
     given: dict[str, Any] = {
         key: place.rstrip("/\\") + "/" + folder.name if place and "://" in place else str(Path.cwd() / place / folder.name)
@@ -84,8 +69,6 @@ def _order(folder: Path, network_dir: str | None, backup_dir: str | None, checks
 
 
 def _work_off(folder: Path) -> int:
-    from ..modules import state_of_archives, work_off_archives
-
     code, found = EXIT_OK, False
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -98,8 +81,7 @@ def _work_off(folder: Path) -> int:
             found = True
             bar.stop()
             print(f"{folder.name}: {step}: {report}")
-            problems = [] if isinstance(report, str) else report.problems
-            for problem in problems:
+            for problem in () if isinstance(report, str) else report.problems:
                 print(f"  {problem}", file=sys.stderr)
             if isinstance(report, str) or not report.complete:
                 code = EXIT_FOUND

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..mirror import LOG_NAME, audit_day_log
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, tell
+from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE
 
 
 def audit(
@@ -25,12 +26,13 @@ def audit(
         try:
             report = audit_day_log(path, lock_wait_s)
         except (FileNotFoundError, NotADirectoryError, FileExistsError):
-            code = EXIT_USAGE
             problem = "is no day's log of this package" if path.exists() else "there is no such day's log"
-            tell([f"{path}: {problem} -> name a day's folder in the central log directory, YYYY/MM/DD"])
+            code = EXIT_USAGE
+            print(f"ERROR: {path}: {problem} -> name a day's folder in the central log directory, YYYY/MM/DD", file=sys.stderr)
         except OSError as error:
             code = max(code, EXIT_FOUND)
-            tell([f"{path}: {error.strerror or error} -> try again when the share can be reached and nobody has it locked"])
+            problem = f"{error.strerror or error} -> try again when the share can be reached and nobody has it locked"
+            print(f"ERROR: {path}: {problem}", file=sys.stderr)
         else:
             code = max(code, EXIT_OK if report.clean and not report.blanked and not report.appended else EXIT_FOUND)
             print(report)

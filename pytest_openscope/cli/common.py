@@ -1,10 +1,9 @@
-"""What several commands share: their options, the configuration of the rig, exit codes, how mistakes are told."""
+"""What several commands share: their options, the configuration of the rig, exit codes."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,28 +21,42 @@ StateDirectory = Annotated[
 ]
 
 
-def tell(mistakes: Iterable[object]) -> None:
-    """Print mistakes to stderr, a line each."""
-    for mistake in mistakes:
-        print(f"ERROR: {mistake}", file=sys.stderr)
+class WrongUse(Exception):  # noqa: N818 - not an error of the program
+    """A command cannot do what it was told; its arguments are the mistakes, a line each."""
 
 
-def read_configuration(rig_config: Path | None, params: Sequence[Path] = (), dry_run: bool = True) -> Configuration | None:
-    """Return the configuration as a session would have it; None, with the mistakes told, when there is none."""
+def environment_without_ours() -> dict[str, str]:
+    """Return the environment without the variables that steer this package."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPENSCOPE_")}
+
+
+def read_configuration(rig_config: Path | None, params: Sequence[Path] = (), dry_run: bool = True) -> Configuration:
+    """Return the configuration as a session would have it.
+
+    Raises:
+        WrongUse: there is none.
+    """
     if rig_config is None:
-        tell(["--rig-config: no rig configuration is given -> add --rig-config FILE"])
-        return None
+        raise WrongUse("--rig-config: no rig configuration is given -> add --rig-config FILE")
     request = ConfigRequest(
         rig_config=rig_config, params_files=tuple(params), dry_run=dry_run, no_input=True, environ=os.environ
     )
     loaded = load(request)
     if loaded.configuration is None:
-        tell(loaded.mistakes)
+        raise WrongUse(*loaded.mistakes)
     return loaded.configuration
 
 
-def states_of_this_user() -> list[Path]:
-    """Return the state directories of all rigs that have theirs at the platform's usual place."""
+def state_directories(rig_config: Path | None, state_directory: Path | None) -> list[Path]:
+    """Return the state directory that is named; without a name those of all rigs of this user at the platform's usual place.
+
+    Raises:
+        WrongUse: the rig configuration has mistakes.
+    """
+    if state_directory is not None:
+        return [state_directory]
+    if rig_config is not None:
+        return [read_configuration(rig_config).rig.state_directory]
     try:
         return sorted(path for path in default_state_directory("any", os.environ).parent.iterdir() if path.is_dir())
     except OSError:

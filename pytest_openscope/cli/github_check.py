@@ -12,7 +12,7 @@ import typer
 
 from ..config import GithubIssueSettings
 from ..issues import ERROR, check_access
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, read_configuration
+from .common import EXIT_FOUND, EXIT_OK, RigConfig, read_configuration
 
 _DEFAULTS = GithubIssueSettings()
 
@@ -34,22 +34,16 @@ def github_check(
     """
     values: dict[str, Any] = {}
     if rig_config is not None or not repo:
-        configuration = read_configuration(rig_config, params or ())
-        if configuration is None:
-            return EXIT_USAGE
-        block = configuration.settings.github_issue
+        block = read_configuration(rig_config, params or ()).settings.github_issue
         if block is None and not repo:
             print("no github_issue block is configured; nothing would be reported", file=sys.stderr)
             return EXIT_FOUND
         values = block.as_json() if block is not None else {}
     given = {"repo": repo, "token_env": token_env, "api_base_url": api_base_url, "labels": label}
     values.update({key: value for key, value in given.items() if value})
-    return _report_check(GithubIssueSettings.of(values), json_)
-
-
-def _report_check(settings: GithubIssueSettings, as_json: bool) -> int:
+    settings = GithubIssueSettings.of(values)
     findings = check_access(settings, os.environ.get(settings.token_env, ""))
-    if as_json:
+    if json_:
         print(json.dumps(findings, indent=2))
     else:
         for item in findings:

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from ..records import END_STATE, METADATA
 from ..system import json_bytes, native_path, parse_duration_s, step_back
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, read_configuration, tell
+from ..views import HistoryError, HistorySource, answer_history, history_database, history_tables, write_history_page
+from .common import EXIT_FOUND, EXIT_OK, RigConfig, WrongUse, read_configuration
 
 #: Of what is written into a file or a pipe, which has no width of its own.
 _WIDTH_OF_FILES = 160
@@ -44,33 +45,20 @@ def history(
     Without --root and --central it is about the rig of --rig-config. What was read once is kept in a database.
     Exit code 0: all was read; 1: something could not be read, the answer is from what is known; 4: wrong options.
     """
-    from ..views import (
-        HistoryError,
-        HistorySource,
-        answer_history,
-        history_database,
-        history_tables,
-        write_history_page,
-    )
-
     mistakes: list[str] = []
     day = _day(since, mistakes)
-    named = [*((path, False) for path in root or ()), *((path, True) for path in central or ())]
-    if not named:
-        found = _root_of(rig_config, mistakes)
-        if found is None and not mistakes:
-            return EXIT_USAGE
-        named += [(found, False)] if found is not None else []
-    sources = {HistorySource(_absolute(path), is_central): None for path, is_central in named}
+    sources = {HistorySource(_absolute(path), central=False): None for path in root or ()}
+    sources |= {HistorySource(_absolute(path), central=True): None for path in central or ()}
+    if not sources:
+        sources = {HistorySource(_absolute(path), central=False): None for path in _root_of(rig_config, mistakes)}
     mistakes += [
         f"{source.path}: is a session folder -> give the folder above it"
         for source in sources
-        if not source.central and (source.path / METADATA).is_dir() and (source.path / METADATA / END_STATE).exists()
+        if not source.central and (source.path / METADATA / END_STATE).exists()
     ]
     mistakes += _unusable_targets(html, database, parquet)
     if mistakes:
-        tell(mistakes)
-        return EXIT_USAGE
+        raise WrongUse(*mistakes)
     step_back()  # an experiment may be running on this computer
     place = _absolute(database) if database is not None else history_database(os.environ)
     tables = _absolute(parquet) if parquet is not None else None
@@ -79,10 +67,9 @@ def history(
         if html is not None:
             write_history_page(answer, html)
     except ImportError as error:
-        tell([f'history: {error.name or error} is not installed -> pip install "pytest-openscope[history]"'])
-        return EXIT_USAGE
+        raise WrongUse(f'history: {error.name or error} is not installed -> pip install "pytest-openscope[history]"') from None
     except (HistoryError, OSError) as error:
-        tell([f"history: {error}"])
+        print(f"ERROR: history: {error}", file=sys.stderr)
         return EXIT_FOUND
     if json_:
         sys.stdout.write(json_bytes(vars(answer)).decode("utf-8"))
@@ -114,29 +101,25 @@ def _unusable_targets(html: Path | None, database: Path | None, parquet: Path | 
 
 def _is_text(path: Path) -> bool:
     try:
-        os.fspath(path).encode("utf-8")
+        return bool(os.fspath(path).encode("utf-8"))
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
-def _root_of(rig_config: Path | None, mistakes: list[str]) -> Path | None:
-    """Return the output root in the rig file; None, with the mistake told or noted, where there is none."""
+def _root_of(rig_config: Path | None, mistakes: list[str]) -> list[Path]:
+    """Return the output root in the rig file; none, with the mistake noted, where there is none."""
     if rig_config is None:
         mistakes.append("history: no sessions are named -> add --root FOLDER, --central FOLDER or --rig-config FILE")
-        return None
-    configuration = read_configuration(rig_config)
-    if configuration is None:
-        return None
-    text = configuration.rig.output_root_folder
+        return []
+    text = read_configuration(rig_config).rig.output_root_folder
     if not text or "{" in text:
         mistakes.append(f"{rig_config}: names no output root that is the same for all sessions -> add --root FOLDER")
-        return None
-    return native_path(text)
+        return []
+    return [native_path(text)]
 
 
 def _day(text: str, mistakes: list[str]) -> date | None:

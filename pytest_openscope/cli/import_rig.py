@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..config import ConfigRequest, Rig, dump_yaml, load, rig_schema
-from .common import EXIT_OK, EXIT_USAGE, tell
+from .common import EXIT_OK, WrongUse, environment_without_ours
 
 #: What the launcher takes where its rig file names no output root.
 LAUNCHER_OUTPUT_ROOT = "C:/experiment_data"
@@ -28,12 +27,10 @@ def import_rig(
     target = (new if new is not None else old.with_suffix(".yaml")).absolute()
     schema = target.with_name(_SCHEMA)
     if target.exists():
-        tell([f"{target}: is there already -> name another file; nothing is ever overwritten"])
-        return EXIT_USAGE
-    loaded = load(ConfigRequest(rig_config=old.absolute(), dry_run=True, no_input=True, environ=_environment()))
+        raise WrongUse(f"{target}: is there already -> name another file; nothing is ever overwritten")
+    loaded = load(ConfigRequest(rig_config=old.absolute(), dry_run=True, no_input=True, environ=environment_without_ours()))
     if loaded.configuration is None:
-        tell(loaded.mistakes)
-        return EXIT_USAGE
+        raise WrongUse(*loaded.mistakes)
     text = rig_yaml(loaded.configuration.rig)
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "x", encoding="utf-8", newline="\n") as stream:
@@ -45,10 +42,6 @@ def import_rig(
         print(f"note: {notice}")
     print(f"Comments stay in {old.name}. Check it:  pytest --rig-config {target.name} --validate-rig --dry-run")
     return EXIT_OK
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("OPENSCOPE_")}
 
 
 def rig_yaml(rig: Rig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import typer
 
 from ..config import ConfigRequest, load, rig_schema
 from ..system import command_line, is_terminal
-from .common import EXIT_OK, EXIT_USAGE, tell
+from .common import EXIT_OK, WrongUse, environment_without_ours
 
 _RIG = """\
 # yaml-language-server: $schema=rig.schema.json
@@ -119,14 +120,11 @@ def init(
     Exit code 0: written, and the dry run passed; 4: a file is there already, or an answer is no good (nothing is written);
     otherwise that of the dry run.
     """
-    import platform
-
     folder = folder.expanduser().absolute()
     names = ("rig.yaml", "rig.schema.json", "pytest.ini", "acquire.py", "test_experiment.py")
     there = [name for name in names if (folder / name).exists()]
     if there:
-        tell([f"{folder}: {', '.join(there)} there already -> name another folder; nothing is ever overwritten"])
-        return EXIT_USAGE
+        raise WrongUse(f"{folder}: {', '.join(there)} there already -> name another folder; nothing is ever overwritten")
     asking = not no_input and not os.environ.get("CI") and is_terminal(sys.stdin)
     rig_id = _answer(rig_id, "Name of this rig", platform.node() or "rig", asking)
     usual = "C:/experiment_data" if sys.platform == "win32" else "sessions"
@@ -140,16 +138,14 @@ def init(
         rig.write_text(contents[0], encoding="utf-8", newline="\n")
         mistakes = load(ConfigRequest(rig_config=rig, no_input=True, cwd=Path(draft), environ=os.environ)).mistakes
     if mistakes:
-        tell(mistakes)
-        return EXIT_USAGE
+        raise WrongUse(*mistakes)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in zip(names, contents, strict=True):
         with open(folder / name, "x", encoding="utf-8", newline="\n") as stream:
             stream.write(content)
     print(f"written into {folder}: {', '.join(names)}\n", flush=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENSCOPE_")}
     dry_run = [sys.executable, "-m", "pytest", "--rig-config", "rig.yaml", "--dry-run", *_DEMO]
-    code = subprocess.run(dry_run, cwd=folder, env=environment, check=False).returncode
+    code = subprocess.run(dry_run, cwd=folder, env=environment_without_ours(), check=False).returncode
     if code == EXIT_OK:
         print("\nThe dry run passed. For real (the first experiment needs no hardware):")
         print(f"  {command_line(['cd', str(folder)])}\n  pytest --rig-config rig.yaml --subject-id ID --user-id YOU")

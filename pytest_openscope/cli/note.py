@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from ..config import default_state_directory
 from ..records import hand_over
 from ..sidecar import running_sessions
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, states_of_this_user, tell
+from .common import EXIT_FOUND, EXIT_OK, RigConfig, StateDirectory, WrongUse, state_directories
 
 #: The session's helper process looks five times a second.
 _TAKEN_S = 5.0
@@ -29,24 +30,19 @@ def note(
     Exit code 0: the session has it; 1: it did not take it; 4: no session runs, or several do.
     """
     if not text.strip():
-        tell(["note: the text is empty -> write what there is to say, in quotes"])
-        return EXIT_USAGE
-    states = [state_directory] if state_directory is not None else states_of_this_user()
-    if state_directory is None and rig_config is not None:
-        configuration = read_configuration(rig_config)
-        if configuration is None:
-            return EXIT_USAGE
-        states = [configuration.rig.state_directory]
+        raise WrongUse("note: the text is empty -> write what there is to say, in quotes")
+    states = state_directories(rig_config, state_directory)
     running = [view for view in running_sessions(states) if session in (None, view.uuid)]
-    if len(running) != 1:
-        names = ", ".join(view.uuid for view in running)
+    if not running:
         where = default_state_directory("RIG", os.environ)
-        none = f"no session runs here -> give --rig-config where the rig's state directory is not {where}"
-        tell([f"note: several sessions run: {names} -> say which one with --session" if running else f"note: {none}"])
-        return EXIT_USAGE
+        raise WrongUse(f"note: no session runs here -> give --rig-config where the rig's state directory is not {where}")
+    if len(running) > 1:
+        names = ", ".join(view.uuid for view in running)
+        raise WrongUse(f"note: several sessions run: {names} -> say which one with --session")
     (view,) = running
     if not hand_over(view.folder, _TAKEN_S, type="note", text=text):
-        tell([f"note: {view.uuid} did not take it within {_TAKEN_S:g} s -> try again; its helper process may be gone"])
+        problem = f"{view.uuid} did not take it within {_TAKEN_S:g} s -> try again; its helper process may be gone"
+        print(f"ERROR: note: {problem}", file=sys.stderr)
         return EXIT_FOUND
     print(f"noted in {view.uuid}")
     return EXIT_OK

@@ -12,7 +12,7 @@ import typer
 
 from ..issues import Ledger, drain, drop, due, list_reports
 from ..sidecar import LateAnswers
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, RigConfig, StateDirectory, read_configuration, tell
+from .common import EXIT_FOUND, EXIT_OK, RigConfig, StateDirectory, WrongUse, read_configuration
 
 
 class Action(str, Enum):
@@ -34,16 +34,12 @@ def outbox(
 
     Exit code 0: nothing is left or wrong; 1: something is; 4: wrong options.
     """
-    if state_directory is None:
-        configuration = read_configuration(rig_config)
-        if configuration is None:
-            return EXIT_USAGE
-        state_directory = configuration.rig.state_directory
+    state = state_directory or read_configuration(rig_config).rig.state_directory
     if action is Action.SEND:
-        return _send(state_directory, timeout)
+        return _send(state, timeout)
     if action is Action.DROP:
-        return _drop(state_directory, which)
-    return _list(state_directory)
+        return _drop(state, which)
+    return _list(state)
 
 
 def _list(state: Path) -> int:
@@ -93,8 +89,7 @@ def _send(state: Path, timeout_s: float) -> int:
 
 def _drop(state: Path, which: str) -> int:
     if not which:
-        tell(["outbox drop: no report is named -> give the beginning of its id or fingerprint, or all"])
-        return EXIT_USAGE
+        raise WrongUse("outbox drop: no report is named -> give the beginning of its id or fingerprint, or all")
     try:
         dropped = drop(state, which)
     except TimeoutError as problem:

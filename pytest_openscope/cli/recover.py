@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..sidecar import recover as recover_sessions
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, StateDirectory, read_configuration, states_of_this_user
+from .common import EXIT_FOUND, EXIT_OK, StateDirectory, read_configuration, state_directories
 
 
 def recover(
@@ -27,13 +27,11 @@ def recover(
     state, root, secrets, urls = state_directory, output_root, frozenset[str](), tuple[str, ...]()
     if rig_config is not None:
         configuration = read_configuration(rig_config, dry_run=False)
-        if configuration is None:
-            return EXIT_USAGE
         state = state or configuration.rig.state_directory
         root = root or configuration.settings.output_root
         secrets = configuration.secrets
         urls = configuration.settings.alerts.to if configuration.settings.alerts is not None else ()
-    states: list[Path | None] = [state] if state is not None or root is not None else [*states_of_this_user()]
+    states: list[Path | None] = [state] if state is not None or root is not None else [*state_directories(None, None)]
     lines = [line for one in states for line in recover_sessions(one, root, secrets=secrets, alert_urls=urls)]
     for line in lines or ["nothing to recover"]:
         print(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,8 @@ import typer
 
 from ..records import METADATA
 from ..system import step_back
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, tell
+from ..views import write_report
+from .common import EXIT_FOUND, EXIT_OK, WrongUse
 
 
 def report(
@@ -24,20 +26,16 @@ def report(
 
     Exit code 0: it is there; 1: it could not be written; 4: no session folder, or the extra is missing.
     """
-    from ..views import write_report
-
     folder = folder.expanduser().absolute()
     if not (folder / METADATA).is_dir():
-        tell([f"{folder}: is no session folder -> give the folder that holds {METADATA}"])
-        return EXIT_USAGE
+        raise WrongUse(f"{folder}: is no session folder -> give the folder that holds {METADATA}")
     step_back()  # an experiment may be running on this computer
     try:
         path = write_report(folder, output)
     except ImportError as error:
-        tell([f'report: {error.name or error} is not installed -> pip install "pytest-openscope[report]"'])
-        return EXIT_USAGE
+        raise WrongUse(f'report: {error.name or error} is not installed -> pip install "pytest-openscope[report]"') from None
     except OSError as error:
-        tell([f"report: {error}"])
+        print(f"ERROR: report: {error}", file=sys.stderr)
         return EXIT_FOUND
     print(path)
     if open_:

@@ -23,7 +23,7 @@ from ..config import ConfigRequest, load, look_up
 from ..log import MASK, ExactMasker, mask_text
 from ..records import END_STATE, METADATA, describe_repository, file_today, freeze, read_as_run
 from ..system import read_json
-from .common import EXIT_USAGE, tell
+from .common import WrongUse
 
 _CONTINUE = "--continue-session"
 _SHOWN = 12
@@ -48,10 +48,8 @@ def rerun(
     folder = session_folder.expanduser().absolute()
     session = read_as_run(folder)
     if session is None:
-        tell(
-            [f"{folder} keeps no record of what it ran with -> give a session folder of this version, the one above {METADATA}"]
-        )
-        return EXIT_USAGE
+        problem = f"{folder} keeps no record of what it ran with"
+        raise WrongUse(f"{problem} -> give a session folder of this version, the one above {METADATA}")
     repeat = _Repeat(folder, session, use_today=today)
     differences = list(repeat.differences())
     print(f"repeats session {folder.name} ({repeat.end.get('outcome') or 'without an ending'}, {repeat.end.get('start_time')})")
@@ -59,8 +57,7 @@ def rerun(
     with tempfile.TemporaryDirectory(prefix="openscope-rerun-", ignore_cleanup_errors=True) as place:
         arguments = repeat.arguments(Path(place), dry_run, more or [])
         if repeat.mistakes:
-            tell(repeat.mistakes)
-            return EXIT_USAGE
+            raise WrongUse(*repeat.mistakes)
         print(f"runs in {repeat.directory}: pytest {' '.join(arguments)}\n", flush=True)
         command = [sys.executable, "-m", "pytest", *arguments]
         return subprocess.run(command, cwd=repeat.directory, env=repeat.environment(), check=False).returncode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from ..sidecar import (
     start_finisher,
     unreached_steps,
 )
-from .common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, tell
+from .common import EXIT_FOUND, EXIT_OK, WrongUse
 
 
 def resume(
@@ -32,11 +33,9 @@ def resume(
     folder = folder.expanduser().absolute()
     view = SessionView.of(folder)
     if view.session is None:
-        tell([f"{folder}: is no session folder -> give the folder that holds {METADATA}"])
-        return EXIT_USAGE
+        raise WrongUse(f"{folder}: is no session folder -> give the folder that holds {METADATA}")
     if view.ended is None and is_running(view.session):
-        tell([f"{folder}: the session is running -> wait for its end"])
-        return EXIT_USAGE
+        raise WrongUse(f"{folder}: the session is running -> wait for its end")
     if view.ended is None:
         finish_dead(view)
     if view.death is None:
@@ -51,5 +50,6 @@ def resume(
     reopen(view)
     start_finisher(folder)
     if problem:
-        tell([f"{folder.name}: {', '.join(unreached_steps(view))}: {problem} -> mend that, then resume again"])
+        names = ", ".join(unreached_steps(view))
+        print(f"ERROR: {folder.name}: {names}: {problem} -> mend that, then resume again", file=sys.stderr)
     return EXIT_FOUND if problem or worst is not Outcome.PASSED else EXIT_OK

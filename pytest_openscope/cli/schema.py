@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ..config import load_model, parameters_schema, read_mapping, rig_schema
 from ..records import Mistake
-from .common import EXIT_OK, EXIT_USAGE, tell
+from .common import EXIT_OK, WrongUse
 
 
 class Kind(str, Enum):
@@ -42,8 +42,7 @@ def schema(
             except ValueError as wrong:
                 mistakes.append(Mistake(str(file), str(wrong), "name a pydantic model, module:Class", key))
         if mistakes:
-            tell(mistakes)
-            return EXIT_USAGE
+            raise WrongUse(*mistakes)
     made: dict[str, Any] = rig_schema(model) if kind is Kind.RIG else parameters_schema(model)
     print(json.dumps(made, indent=1, ensure_ascii=False))
     return EXIT_OK

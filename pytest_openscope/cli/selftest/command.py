@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ..common import EXIT_FOUND, EXIT_OK, EXIT_USAGE, tell
+from ..common import EXIT_FOUND, EXIT_OK, WrongUse
 from .bench import CheckError, SkipError, described, kill, processes_of
 from .checks import CHECKS, Place, remove
 
@@ -59,8 +59,7 @@ def selftest(
     wrong += [f"--output {path}: neither table -> end its name in .json or .md" for path in files if path.suffix not in _FORMS]
     wrong += [f"--output {path}: no such folder -> make it first" for path in files if not path.resolve().parent.is_dir()]
     if wrong:
-        tell(wrong)
-        return EXIT_USAGE
+        raise WrongUse(*wrong)
     place = Place(Path(tempfile.mkdtemp(prefix="openscope-selftest-")).resolve(), mirror.resolve() if mirror else None)
     began = time.perf_counter()
     try:
