@@ -18,6 +18,8 @@ from urllib3.util import Retry
 
 PER_PAGE = 100
 REASON_CHARS = 200
+#: For no longer a server may ask to wait.
+MAX_DELAY_S = 24 * 3600.0
 Answer = TypeVar("Answer", dict[str, Any], list[Any])
 
 
@@ -28,24 +30,16 @@ class Timing:
     Attributes:
         request_timeout_s: per socket operation.
         write_pace_s: between two writes; GitHub asks for one second.
-        settle_s: after a creation, when to look for a lower number (lists lag seconds, at times a minute).
+        settle_s: after a creation, when to look for a lower number, until the list shows the own issue after ``trust_s``.
         trust_s: age at which a list must show an issue; until then a lost answer is looked up, not repeated.
-        resettle_s: interval of further looks while the list does not show the own issue, at most ``resettle_times``.
         retry_s: first and longest interval after a passing fault; doubled with every attempt.
-        max_delay_s: for no longer a server may ask to wait.
-        give_up_s: age at which a report is dropped, after ``give_up_attempts`` in vain.
     """
 
     request_timeout_s: float = 10.0
     write_pace_s: float = 1.0
-    settle_s: tuple[float, ...] = (6.0, 25.0, 90.0)
+    settle_s: tuple[float, ...] = (6.0, 25.0, 90.0, *range(150, 750, 60))
     trust_s: float = 90.0
-    resettle_s: float = 60.0
-    resettle_times: int = 10
     retry_s: tuple[float, float] = (15.0, 3600.0)
-    max_delay_s: float = 24 * 3600.0
-    give_up_attempts: int = 8
-    give_up_s: float = 30 * 24 * 3600.0
 
 
 class ServerError(Exception):
@@ -170,23 +164,11 @@ class Api:
         if status < 400:
             return TransientError(f"{status}: the repository has moved")
         if status == 429 or (status == 403 and _is_limit(headers, said)):
-            return TransientError(f"the server asks to wait: {said}", wait_s=self._wait_s(headers))
+            return TransientError(f"the server asks to wait: {said}", wait_s=_wait_s(headers))
         if status == 408 or status >= 500:
-            wait_s = self._wait_s(headers) if "retry-after" in headers else 0.0
+            wait_s = _wait_s(headers) if "retry-after" in headers else 0.0
             return TransientError(said, uncertain=True, wait_s=wait_s)
         return GoneError(said) if status in (404, 410) else RefusedError(said)
-
-    def _wait_s(self, headers: Mapping[str, str]) -> float:
-        try:
-            if "retry-after" in headers:
-                wait_s = Retry().parse_retry_after(headers["retry-after"])
-            elif headers.get("x-ratelimit-remaining") == "0":
-                wait_s = float(headers["x-ratelimit-reset"]) - time.time()
-            else:
-                wait_s = 60.0
-        except (InvalidHeader, KeyError, ValueError):
-            wait_s = 60.0
-        return min(max(1.0, wait_s), self.timing.max_delay_s)
 
     def _enterprise_hint(self) -> str:
         """Say where GitHub Enterprise has its API when the address is that of its pages."""
@@ -284,6 +266,18 @@ class Api:
             if len(part) < PER_PAGE:
                 return found, True
         return found, False
+
+
+def _wait_s(headers: Mapping[str, str]) -> float:
+    wait_s = 60.0
+    try:
+        if "retry-after" in headers:
+            wait_s = Retry().parse_retry_after(headers["retry-after"])
+        elif headers.get("x-ratelimit-remaining") == "0":
+            wait_s = float(headers["x-ratelimit-reset"]) - time.time()
+    except (InvalidHeader, KeyError):
+        pass
+    return min(max(1.0, wait_s), MAX_DELAY_S)
 
 
 def _is_limit(headers: Mapping[str, str], said: str) -> bool:

@@ -43,9 +43,7 @@ KEEP_DAYS = 30
 
 
 def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
-    """Put a report into the outbox, atomically and flushed to disk; return its file.
-
-    A report that lies there already keeps its file, which says how far it came.
+    """Put a report that is not known yet (:func:`is_known`) into the outbox, atomically and flushed to disk; return its file.
 
     Raises:
         OSError: the state directory cannot be written.
@@ -53,9 +51,6 @@ def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
     folder = state_directory / OUTBOX
     make_private_folder(state_directory)
     make_private_folder(folder)
-    there = _file_of(folder, report)
-    if there is not None:
-        return there
     # Later than any in the folder: a clock may stand still meanwhile, or go back.
     before = [path.name.partition("-")[0] for path in folder.glob("*.json")]
     stamp = max([time.time_ns(), *(int(text) + 1 for text in before if text.isdecimal())])
@@ -69,11 +64,7 @@ def enqueue(state_directory: Path, report: dict[str, Any]) -> Path:
 def is_known(state_directory: Path, report: Mapping[str, Any]) -> bool:
     """Tell whether a report was put into the outbox before, be it waiting, sent or refused."""
     # In this order: the ledger knows a report before its file is removed.
-    return _file_of(state_directory / OUTBOX, report) is not None or Ledger(state_directory).knows(report["id"])
-
-
-def _file_of(folder: Path, report: Mapping[str, Any]) -> Path | None:
-    return next(iter(folder.glob(f"*-{report['id']}.json")), None)
+    return any((state_directory / OUTBOX).glob(f"*-{report['id']}.json")) or Ledger(state_directory).knows(report["id"])
 
 
 def list_reports(state_directory: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -9,13 +9,13 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from ..log import MASK, ExactMasker, mask_json, mask_text
+from ..log import MASK, ExactMasker, mask_text
 
 HOME = "~"
 HOST = "<host>"
@@ -30,7 +30,7 @@ _HOMES = re.compile(
     rf"{_SEPARATOR}(?P<name>[^\\/\s:*?\"'<>|,;()\[\]%]+(?: [^\\/\s:*?\"'<>|,;()\[\]%]+(?=[\\/]))?)"
 )
 
-
+_NOTHING = re.compile(r"(?!)")
 _OUTSIDE_PATHS = re.compile(r"[\s\"'<>|]")
 #: How far around a name a separator is looked for.
 _PATH_CHARS = 300
@@ -80,14 +80,13 @@ class Privacy:
         self,
         *,
         secrets: Iterable[str] = (),
-        token: str = "",
         subject_id: str | None = None,
         user_id: str | None = None,
         session_uuid: str | None = None,
         machine: Machine | None = None,
     ) -> None:
         self.machine = machine or Machine.here()
-        self.masker = ExactMasker([*secrets, *([token] if token else [])])
+        self.masker = ExactMasker(secrets)
         self._homes = _alternatives(self.machine.homes)
         self._names = _word(self.machine.user_names)
         self._hosts = _word(self.machine.hosts)
@@ -97,37 +96,14 @@ class Privacy:
     def always(self, text: str) -> str:
         """Hide secrets, what is shaped like one, home directories, user names in paths, and the host's name."""
         text = mask_text(text, self.masker)
-        if self._homes is not None:
-            text = self._homes.sub(HOME, text)
-        text = _HOMES.sub(_home, text)
-        if self._names is not None:
-            text = self._names.sub(_if_in_path, text)
-        if self._hosts is not None:
-            text = self._hosts.sub(HOST, text)
-        return text
+        text = _HOMES.sub(_home, self._homes.sub(HOME, text))
+        return self._hosts.sub(HOST, self._names.sub(_if_in_path, text))
 
     def private(self, text: str) -> str:
         """Like :meth:`always`, and hide subject, user and session name in every form."""
         for pattern, mask in self._people:
             text = pattern.sub(mask, text)
         return self.always(text)
-
-    def mapping(self, value: Any, private: bool) -> Any:
-        """Mask a JSON-like value: values of secret-looking keys whole, all other text by the given strength."""
-        text = self.private if private else self.always
-
-        def walk(item: Any) -> Any:
-            if isinstance(item, Mapping):
-                return {text(str(key)): walk(entry) for key, entry in item.items()}
-            if isinstance(item, (list, tuple)):
-                return [walk(entry) for entry in item]
-            if isinstance(item, (str, Path)):
-                return text(str(item))
-            if isinstance(item, (int, float)) and not isinstance(item, bool) and text(str(item)) != str(item):
-                return text(str(item))
-            return item
-
-        return walk(mask_json(value, self.masker))
 
     def rig_name(self, rig_id: str) -> str:
         """Return the rig's id as it may be shown; a rig named after its host gets a pseudonym that stays the same."""
@@ -142,8 +118,6 @@ def _home(match: re.Match[str]) -> str:
 
 def _spellings(path: str) -> set[str]:
     """A path as it stands in text, in JSON, with the other separator, and percent-encoded."""
-    from urllib.parse import quote
-
     forms = {path, path.replace("\\", "/")}
     return (
         forms
@@ -153,10 +127,10 @@ def _spellings(path: str) -> set[str]:
     )
 
 
-def _alternatives(homes: Iterable[str]) -> re.Pattern[str] | None:
+def _alternatives(homes: Iterable[str]) -> re.Pattern[str]:
     forms = sorted({form for home in homes for form in _spellings(home.rstrip("\\/")) if len(form) > 3}, key=len, reverse=True)
     if not forms:
-        return None
+        return _NOTHING
     # A home such as /root may be a part of any other path.
     bounded = [(r"(?<![\w.\-])" if form.count("/") == 1 and form[0] == "/" else "") + re.escape(form) for form in forms]
     return re.compile("(?:" + "|".join(bounded) + r")(?![\w])", re.IGNORECASE)
@@ -170,10 +144,10 @@ def _if_in_path(match: re.Match[str]) -> str:
     return USER_NAME if "/" in around or "\\" in around else match[0]
 
 
-def _word(names: Iterable[str]) -> re.Pattern[str] | None:
+def _word(names: Iterable[str]) -> re.Pattern[str]:
     forms = sorted((re.escape(name) for name in names), key=len, reverse=True)
     if not forms:
-        return None
+        return _NOTHING
     return re.compile(rf"(?i)(?<![^\W_])(?:{'|'.join(forms)})(?![^\W_])")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..config import GithubIssueSettings
+from ..log import mask_json
 from ..records import METADATA, Failure, Outcome, Phase, failures_in
 from ..system import command_line, now_iso
 from .fingerprint import Sources, fingerprint_of
@@ -72,8 +73,7 @@ def build_report(
         return []
     people = {"Session": facts.get("session_uuid"), "Subject": facts.get("subject_id"), "User": facts.get("user_id")}
     privacy = Privacy(
-        secrets=secrets,
-        token=environ.get(settings.token_env, ""),
+        secrets=[*secrets, environ.get(settings.token_env, "")],
         session_uuid=people["Session"],
         subject_id=people["Subject"],
         user_id=people["User"],
@@ -93,7 +93,7 @@ def build_report(
         versions=debug_state.get("versions") or {},
         platform=platform,
         command=mask(command_line(facts.get("command_line") or ())),
-        rig_config=privacy.mapping(rig_config, private=not shows_people) if settings.include_rig_config else None,
+        rig_config=mask_json(rig_config, privacy.masker) if settings.include_rig_config else None,
         people=tuple((key, privacy.always(value)) for key, value in people.items() if value and shows_people),
         dry_run=dry_run,
     )

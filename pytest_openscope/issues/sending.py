@@ -15,7 +15,7 @@ from typing import Any
 
 from ..config import GithubIssueSettings
 from ..system import now_iso, read_json, write_json
-from .client import Timing
+from .client import MAX_DELAY_S, Timing
 from .outbox import Ledger, due, list_reports, lock_of, postpone, remove, result, waiting, write_back
 from .worker import AttemptFailedError, ask
 
@@ -23,6 +23,8 @@ from .worker import AttemptFailedError, ask
 MIN_ATTEMPT_S = 1.0
 #: How often the outbox is looked at while nothing in it is due.
 POLL_S = 0.5
+#: A report is dropped when it is so old and was tried so often; its age alone may come of a clock that was set.
+GIVE_UP_S, GIVE_UP_ATTEMPTS = 30 * 24 * 3600.0, 8
 
 #: Gets a report's file, its settings, the token and how long it may take; returns the answer for the session.
 Attempt = Callable[[Path, GithubIssueSettings, str, float], "dict[str, Any] | None"]
@@ -53,7 +55,6 @@ def drain(
     on_result: Callable[[dict[str, Any]], None] = lambda answer: None,
     *,
     timing: Timing | None = None,
-    stop: Callable[[], bool] = lambda: False,
     attempt: Attempt | None = None,
     now: Callable[[], float] | None = None,
     sleep: Callable[[float], None] = time.sleep,
@@ -67,7 +68,6 @@ def drain(
 
     Args:
         token_of: returns the content of an environment variable; asked anew for every attempt.
-        stop: asked often; True ends the drain early, an attempt under way is killed.
         attempt: what an attempt is, for tests, as ``now`` and ``sleep`` are; the default is a worker process.
         on_written: gets each ``debug_state.json`` that was changed, and the answer that is in it now.
         at_once: try each report without an issue now, however long it would still wait after the attempts before; a server
@@ -79,19 +79,17 @@ def drain(
 
     def attempt_in_worker(path: Path, settings: GithubIssueSettings, token: str, limit_s: float) -> dict[str, Any] | None:
         job = {"path": str(path), "settings": settings.as_json()}
-        answer: dict[str, Any] | None = ask(job, token, timing, limit_s, stop)
+        answer: dict[str, Any] | None = ask(job, token, timing, limit_s)
         return answer
 
     deadline, without_token = now() + deadline_s, set[str]()
     lock = lock_of(state_directory)
-    while not lock.acquire():
-        if now() >= deadline or stop():
-            return Drained(len(list_reports(state_directory)), busy=True)
-        sleep(POLL_S)
+    if not lock.acquire(deadline_s):
+        return Drained(len(list_reports(state_directory)), busy=True)
     with lock:
         if at_once:
             _forget_delays(state_directory)
-        while not stop():
+        while True:
             ledger = Ledger(state_directory)
             reports = [item for item in list_reports(state_directory) if item[1]["id"] not in without_token]
             if not reports:
@@ -99,7 +97,7 @@ def drain(
             path, report = min(reports, key=lambda item: (due(item[1], ledger), item[0].name))
             wait_s, remaining_s = due(report, ledger) - now(), deadline - now()
             # Nothing is put off for longer: the clock was set back since.
-            if 0 < wait_s <= timing.max_delay_s:
+            if 0 < wait_s <= MAX_DELAY_S:
                 if wait_s > remaining_s:
                     break
                 sleep(min(wait_s, POLL_S))
@@ -111,7 +109,7 @@ def drain(
             if not token:
                 without_token.add(report["id"])
                 answer: dict[str, Any] | None = result(report, "queued", reason=f"no token in {settings.token_env}")
-            elif _is_too_old(report, timing, now()):
+            elif report["state"]["attempts"] >= GIVE_UP_ATTEMPTS and _age_s(report, now()) > GIVE_UP_S:
                 answer = result(report, "refused", reason="it could not be sent for too long")
                 ledger.refused(answer, now_iso())
                 remove(path, report, ledger)
@@ -136,13 +134,8 @@ def _forget_delays(state_directory: Path) -> None:
             write_json(path, report)
 
 
-def _is_too_old(report: Mapping[str, Any], timing: Timing, now: float) -> bool:
-    """Tell whether a report has waited for too long and was tried often; its age alone may come of a clock that was set."""
-    state = report["state"]
-    return (
-        state["attempts"] >= timing.give_up_attempts
-        and now - datetime.fromisoformat(state["queued_at"]).timestamp() > timing.give_up_s
-    )
+def _age_s(report: Mapping[str, Any], now: float) -> float:
+    return now - datetime.fromisoformat(report["state"]["queued_at"]).timestamp()
 
 
 def _postpone_on_disk(path: Path, reason: str, timing: Timing, now: float) -> dict[str, Any] | None:

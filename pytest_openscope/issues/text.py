@@ -142,7 +142,7 @@ def _evidence(failure: Failure, context: IssueContext, limit: int) -> list[str]:
         parts.append(_acquisition(failure.acquisition, context, limit))
     parts.append(_versions(context, int(limit * SHARES["versions"])))
     if context.rig_config is not None:
-        text = json.dumps(context.rig_config, indent=2, ensure_ascii=False, default=str)
+        text = context.mask(json.dumps(context.rig_config, indent=2, ensure_ascii=False, default=str))
         parts.append(folded("Rig configuration", _cut_block(clean(text), int(limit * SHARES["config"]), 0.6)))
     return parts
 

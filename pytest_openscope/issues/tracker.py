@@ -80,15 +80,12 @@ class Tracker:
 
     def _count(self) -> None:
         """Count the occurrence, once; an entry that is gone from the ledger begins anew."""
-        known = self.remembered["fingerprints"].get(self.report["fingerprint"])
-        if known is not None and "occurrence" in self.state:
-            self.entry = known
-            return
         report = self.report
         self.entry = self.ledger.occurrence(self.remembered, report["fingerprint"], report["occurred_at"], report["id"])
         self.entry["number"] = self.entry["number"] or self.state.get("number")
-        self.state["occurrence"] = self.entry["count"]
-        self._save()
+        if "occurrence" not in self.state:
+            self.state["occurrence"] = self.entry["count"]
+            self._save()
 
     # -- a report without an issue of its own
 
@@ -236,12 +233,11 @@ class Tracker:
         if self.label and not self.remembered.get("anchor") and not self.remembered.get("labels_dropped"):
             self._set_anchor(number)
         state["checks"] += 1
-        if state["checks"] < len(timing.settle_s):
-            state["next_try"] = max(state["created_at"] + timing.settle_s[state["checks"]], self.now() + 1.0)
-            return None, False
-        state["next_try"] = self.now() + timing.resettle_s
         seen = any(issue["number"] == number for issue in listed)
-        return None, seen or state["checks"] >= len(timing.settle_s) + timing.resettle_times
+        if state["checks"] >= len(timing.settle_s) or (seen and self.now() >= state["created_at"] + timing.trust_s):
+            return None, True
+        state["next_try"] = max(state["created_at"] + timing.settle_s[state["checks"]], self.now() + 1.0)
+        return None, False
 
     def _lower(self, listed: list[dict[str, Any]], number: int) -> dict[str, Any] | None:
         """Return the lowest issue that is older than the own one and still open, asked for itself, since lists lag."""

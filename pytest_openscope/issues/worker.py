@@ -33,19 +33,17 @@ BOOT = (
     "import sys,json;j=json.loads(sys.stdin.readline());sys.path[:]=j['sys_path'];"
     "from pytest_openscope.issues.worker import main;main(j)"
 )
-#: How often the process that waits for an answer asks whether it shall stop.
-_LOOK_S = 0.2
 
 
 class AttemptFailedError(Exception):
     """The process died, was killed at the deadline, or met a fault of its own."""
 
 
-def ask(job: Mapping[str, Any], token: str, timing: Timing, limit_s: float, halted: Callable[[], bool] = lambda: False) -> Any:
+def ask(job: Mapping[str, Any], token: str, timing: Timing, limit_s: float) -> Any:
     """Give a job to a process of its own and return its reply: to a check, or to an :func:`attempt` where it names a ``path``.
 
     Raises:
-        AttemptFailedError: no reply within ``limit_s``, or ``halted`` said so before.
+        AttemptFailedError: no reply within ``limit_s``.
         OSError: the process cannot be started.
     """
     deadline = time.monotonic() + limit_s
@@ -63,8 +61,7 @@ def ask(job: Mapping[str, Any], token: str, timing: Timing, limit_s: float, halt
             json.dumps({**job, "token": token, "timing": asdict(timing), "sys_path": sys_path}).encode() + b"\n"
         )
         process.stdin.flush()
-        while reader.is_alive() and time.monotonic() < deadline and not halted():
-            reader.join(min(_LOOK_S, max(0.0, deadline - time.monotonic())))
+        reader.join(max(0.0, deadline - time.monotonic()))
     except OSError:
         pass  # it died, and so there is no reply
     finally:
@@ -73,7 +70,7 @@ def ask(job: Mapping[str, Any], token: str, timing: Timing, limit_s: float, halt
         reader.join()
         process.communicate()
     if not answered:
-        raise AttemptFailedError("stopped" if halted() else f"no answer within {limit_s:.0f} s")
+        raise AttemptFailedError(f"no answer within {limit_s:.0f} s")
     if not replies or not replies[0]:
         raise AttemptFailedError("the sending process died")
     reply = json.loads(replies[0])

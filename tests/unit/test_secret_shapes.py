@@ -101,7 +101,6 @@ def test_it_is_hidden_wherever_it_leaves_the_rig_or_is_written_as_json(name: str
     places: dict[str, Any] = {
         "text (log excerpt, title, body)": privacy.always(text),
         "private text": privacy.private(f"before {text} after"),
-        "report's data": privacy.mapping({"a": [text]}, private=False),
         "parameters": mask_json({"script_arguments": ["x", text], "deep": {"list": [{"note": text}]}}),
         "end_state.json": end_state(record),
         "debug_state.json": debug_state(record, last_log_lines=[text]),
