@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..records import Failure, Outcome, SessionRecord
 from .report import advice
+from .terminal import Shown
 
 
-class Summarised(Protocol):
-    """What the summary prints of a session."""
-
-    record: SessionRecord
-    folder: Path
-    configuration: Any
-    validating: bool
-    mirror: dict[str, Any]
-    reports: list[dict[str, Any]]
-    missing_token: str
-    recorder: Any
-    sidecar: Any
-
-    def fresh_notices(self) -> list[str]:
-        """Return the notices that the terminal has not shown yet."""
-
-
-def write_summary(session: Summarised, terminal: Any) -> None:
+def write_summary(session: Shown, terminal: Any) -> None:
     """Write the summary; it says everything that an operator must know without opening a file."""
     record = session.record
     good = record.outcome is Outcome.PASSED
@@ -66,7 +49,7 @@ def write_summary(session: Summarised, terminal: Any) -> None:
         terminal.write_line(f"what now: {_one_line(text)}")
 
 
-def _advice(session: Summarised) -> list[str]:
+def _advice(session: Shown) -> list[str]:
     """Return what to do now, as the session report says it."""
     record = session.record
     end = {
@@ -98,7 +81,7 @@ def _as_step(failure: Failure) -> str:
     return where + _one_line(failure.message or failure.exception_type)
 
 
-def _as_check(session: Summarised, failure: Failure) -> str:
+def _as_check(session: Shown, failure: Failure) -> str:
     """Return the failure of a ready-made check by the check's own name; "" for any other."""
     for result in session.recorder.results if session.recorder is not None else ():
         if failure.message == str(result):
@@ -106,7 +89,7 @@ def _as_check(session: Summarised, failure: Failure) -> str:
     return ""
 
 
-def _write_reports(session: Summarised, terminal: Any) -> None:
+def _write_reports(session: Shown, terminal: Any) -> None:
     latest = {report.get("fingerprint"): report for report in session.reports}
     for report in latest.values():
         link, reason = report.get("issue_url") or "", _one_line(report.get("reason") or "")
@@ -121,7 +104,7 @@ def _write_reports(session: Summarised, terminal: Any) -> None:
         terminal.write_line(f"WARNING: {session.missing_token}", yellow=True)
 
 
-def _skipped(session: Summarised) -> dict[str, list[str]]:
+def _skipped(session: Shown) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for step in session.record.steps:
         if step.skipped:

@@ -54,8 +54,7 @@ class Search:
     read_days: Set[date]
     listed: list[date] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    _unread: int = 0
-    _first: str = ""
+    _errors: list[str] = field(default_factory=list)
     _missed: set[date] = field(default_factory=set)
 
     def changed(self) -> Iterator[list[Rows]]:
@@ -81,17 +80,19 @@ class Search:
                 yield found
                 found = []
         except TimeoutError:
-            in_a_row, self._first = _GONE_AFTER, f"no answer within {_SILENCE_S:g} s"
+            in_a_row, self._errors = _GONE_AFTER, [f"no answer within {_SILENCE_S:g} s"]
             yield found
         finally:
             readers.terminate()
         gone = in_a_row >= _GONE_AFTER
         self.listed = [day for day in self.listed if day not in self._missed and not gone]
         if gone:
-            self.problems.append(f"{self.source.path} went away while it was read ({self._first}); the rest is read next time")
-        elif self._unread:
-            folders = "1 folder" if self._unread == 1 else f"{self._unread} folders"
-            self.problems.append(f"{self.source.path}: {folders} cannot be read now ({self._first}); tried again next time")
+            self.problems.append(
+                f"{self.source.path} went away while it was read ({self._errors[0]}); the rest is read next time"
+            )
+        elif self._errors:
+            folders = f"{len(self._errors)} folder{'s' * (len(self._errors) > 1)}"
+            self.problems.append(f"{self.source.path}: {folders} cannot be read now ({self._errors[0]}); tried again next time")
 
     def _read(self, place: Place) -> Rows | OSError | None:
         try:
@@ -150,8 +151,7 @@ class Search:
             return []
 
     def _cannot(self, error: OSError, day: date | None) -> None:
-        self._unread += 1
-        self._first = self._first or _reason(error)
+        self._errors.append(_reason(error))
         if day is not None:
             self._missed.add(day)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ MESSAGE_CHARS = 4000
 #: What is read of the log at once; a burst beyond it is left out on the page.
 LOG_BYTES = 256 * 1024
 _SAMPLE_BYTES = 512 * 1024
-_ALIVE_S = 1.0
 _FACTS = ("session_uuid", "subject_id", "user_id", "rig_id", "host", "started", "dry_run")
 
 Update = tuple[str, Any]
@@ -65,7 +63,6 @@ class LiveSession:
         self._samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES)
         self._samples_size = -1
         self._process: tuple[int, float | None] | None = None
-        self._looked = 0.0
         self._told: dict[str, Any] = {}
 
     @property
@@ -84,7 +81,8 @@ class LiveSession:
         for reader in self._readers:
             for event in reader.read():
                 self._take(event, changed)
-        self._look_for_death()
+        if self._process is not None and not self.over and not is_alive(*self._process):
+            self._die()  # also where no witness tells it
         updates: list[Update] = [("step", {"index": index, **self._steps[index]}) for index in sorted(changed)]
         updates += self._read_log() + self._read_samples()
         if (session := self._session()) != self._told:
@@ -184,15 +182,6 @@ class LiveSession:
         if not path.is_relative_to(self.folder.resolve()) or not path.is_file():
             return None
         return path, mimetypes.guess_type(name)[0] or ""
-
-    def _look_for_death(self) -> None:
-        """Find out that the process is gone also where no witness tells it."""
-        now = time.monotonic()
-        if self._process is None or self.over or now - self._looked < _ALIVE_S:
-            return
-        self._looked = now
-        if not is_alive(*self._process):
-            self._die()
 
     def _die(self) -> None:
         self.status = "died"

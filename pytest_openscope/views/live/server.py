@@ -26,7 +26,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...records import hand_over, json_safe
+from ...records import hand_over
 from ..pages import source_hash
 from .content import LiveSession, Update
 
@@ -98,14 +98,7 @@ class Browser(StreamingResponse):
 
 
 def _encoded(updates: list[Update]) -> bytes:
-    return "".join(f"event: {kind}\ndata: {_json(data)}\n\n" for kind, data in updates).encode("utf-8")
-
-
-def _json(data: Any) -> str:
-    try:
-        return json.dumps(data, allow_nan=False)
-    except ValueError:
-        return json.dumps(json_safe(data))
+    return "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in updates).encode("ascii")
 
 
 class LivePage:

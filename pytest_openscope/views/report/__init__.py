@@ -1,6 +1,6 @@
 """``session_report.html``: a session in one file that opens offline, from a share, in any browser of today."""
 
 from .content import SessionFiles
-from .page import REPORT, advice, write_report
+from .page import advice, write_report
 
-__all__ = ["REPORT", "SessionFiles", "advice", "write_report"]
+__all__ = ["SessionFiles", "advice", "write_report"]

@@ -34,13 +34,6 @@ def write_report(folder: Path, target: Path | None = None) -> Path:
         ImportError: bokeh or Jinja2 is not installed (extra ``report``).
         OSError: the file cannot be written.
     """
-    path = folder / REPORT if target is None else target
-    write_atomic(path, page_of(SessionFiles(folder)).encode("utf-8"))
-    return path
-
-
-def page_of(files: SessionFiles) -> str:
-    """Return the page."""
     import jinja2
     from bokeh.resources import Resources
 
@@ -48,14 +41,15 @@ def page_of(files: SessionFiles) -> str:
     # In bokeh's data a reference stands behind what it refers to.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.filters.update(duration=_duration, number=_number, size=size)
+    files = SessionFiles(folder)
     plots = plots_of(files)
     scripts = Resources(mode="inline", components=["bokeh"]).js_raw if plots is not None else []
     scripts = [*scripts, _text("report.js")]
     log = files.log()
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         end=files.end,
         debug=files.debug,
-        folder=files.folder,
+        folder=folder,
         outcome=str(files.end.get("outcome") or ("running" if files.end.get("provisional") else "unknown")),
         advice=advice(files.end),
         duration_s=_session_duration_s(files),
@@ -75,6 +69,9 @@ def page_of(files: SessionFiles) -> str:
         version=__version__,
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
+    path = folder / REPORT if target is None else target
+    write_atomic(path, page.encode("utf-8"))
+    return path
 
 
 def advice(end: Mapping[str, Any], rig: str = "RIG", folder: str = "SESSION_FOLDER") -> list[str]:

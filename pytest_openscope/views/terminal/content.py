@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...records import SessionRecord
 from ..pages import size
 
 #: What stands for these signs where a terminal shows ASCII only.
@@ -54,6 +57,32 @@ class Stopping:
 
     text: str
     at: float
+
+
+class Shown(Protocol):
+    """What people see of a session while it runs and at its end; read without a lock, and never changed."""
+
+    record: SessionRecord
+    folder: Path
+    configuration: Any
+    validating: bool
+    log: Any
+    mirror: dict[str, Any]
+    mirror_lag: dict[str, Any] | None
+    progress: Progress | None
+    stopping: Stopping | None
+    last_output: tuple[str, bytes] | None
+    doing: str
+    reports: list[dict[str, Any]]
+    missing_token: str
+    recorder: Any
+    sidecar: Any
+
+    def guard(self, what: str, action: Callable[[], object]) -> bool:
+        """Run what only helps; False when it failed."""
+
+    def fresh_notices(self) -> list[str]:
+        """Return the notices that the terminal has not shown yet."""
 
 
 @dataclass

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ...records import SessionRecord, StepRecord
+from ...records import StepRecord
 from ...system import is_terminal, keep_apart, obeys_control_sequences
 from ..pages import size
 from .area import Area
-from .content import Picture, Progress, Seen, Stopping, clean, clock, plain_line
+from .content import Picture, Seen, Shown, clean, clock, plain_line
 
 #: How often the area is drawn; what came in between is left out.
 DRAW_S = 0.5
@@ -30,23 +29,6 @@ SIGN_OF_LIFE_S = 60.0
 _DISK_S = 5.0
 #: A terminal that takes nothing any more (Ctrl-S) keeps the session no longer than this.
 _LEAVE_S = 1.0
-
-
-class Watched(Protocol):
-    """What is shown of a session; read without a lock, and never changed."""
-
-    record: SessionRecord
-    folder: Path
-    log: Any
-    mirror: dict[str, Any]
-    mirror_lag: dict[str, Any] | None
-    progress: Progress | None
-    stopping: Stopping | None
-    last_output: tuple[str, bytes] | None
-    doing: str
-
-    def guard(self, what: str, action: Callable[[], object]) -> bool:
-        """Run what only helps."""
 
 
 class TerminalView:
@@ -61,7 +43,7 @@ class TerminalView:
         self._config = config
         #: A duplicate that no step closes or takes for its own.
         self._fd = keep_apart(os.dup(fd))
-        self._session: Watched | None = None
+        self._session: Shown | None = None
         self._started = time.monotonic()
         #: Steps that have begun and not ended, the innermost last: a fixture runs within its step.
         self._running: list[tuple[StepRecord, float]] = []
@@ -82,7 +64,7 @@ class TerminalView:
 
     # -- what the session calls ----------------------------------------------------------------------------------------
 
-    def begin(self, session: Watched) -> None:
+    def begin(self, session: Shown) -> None:
         """Show this session from now on."""
         self._session = session
         if self._config.pluginmanager.getplugin("terminalreporter") is None:
@@ -206,7 +188,7 @@ class TerminalView:
         seen.facts = self._facts(session, now)
         return seen
 
-    def _facts(self, session: Watched, now: float) -> list[str]:
+    def _facts(self, session: Shown, now: float) -> list[str]:
         if now - self._free[0] > _DISK_S:
             with suppress(OSError):
                 self._free = (now, f"{size(shutil.disk_usage(session.folder).free)} free")
@@ -234,7 +216,9 @@ class TerminalView:
         """Print a line of its own, past pytest's capture, and let pytest begin a new line after it."""
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         line = f"openscope: {clean(text)}"
-        if not from_thread and not self._captured():
+        capture = getattr(self._config.pluginmanager.getplugin("capturemanager"), "_global_capturing", None)
+        # While pytest's capture is at work its own stream ends there, not on the terminal.
+        if not from_thread and not (capture is not None and capture.is_started()):
             reporter.ensure_newline()
             reporter.write_line(line)
             reporter.flush()
@@ -250,12 +234,6 @@ class TerminalView:
                 stream.write(line)
             return
         os.write(self._fd, line.encode(getattr(stream, "encoding", None) or "utf-8", "replace"))
-
-    def _captured(self) -> bool:
-        """Tell whether pytest's capture is at work: then its own stream ends in the capture, not on the terminal."""
-        manager = self._config.pluginmanager.getplugin("capturemanager")
-        capture = getattr(manager, "_global_capturing", None)
-        return capture is not None and getattr(capture, "_state", None) == "started"
 
 
 def _place(step: StepRecord) -> str:
