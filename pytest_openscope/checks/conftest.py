@@ -25,7 +25,7 @@ def rig_checks(request: pytest.FixtureRequest) -> RigChecks:
 @pytest.fixture
 def said(request: pytest.FixtureRequest, rig_checks: RigChecks) -> Callable[[CheckResult], None]:
     """Turns a result into the outcome of this test."""
-    return lambda result: report(request, rig_checks.judge(result))
+    return lambda result: report(request, result, rig_checks.dry_run)
 
 
 def pytest_pycollect_makeitem(collector: object, name: str, obj: object) -> list[pytest.Item] | None:

@@ -24,6 +24,8 @@ from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, fail
 Requirements = Mapping[str, Any]
 #: Longest wait for a disk, a share or a server, where the requirements do not say.
 TIMEOUT_S = 20.0
+DISK_PARTS = ("writable", "free_space", "write_speed", "fsync")
+MIRROR_PARTS = ("writable", "latency", "clock_skew")
 _HELPER = "pytest_openscope.sidecar"
 #: Windows says EACCES for a port that another program holds for itself alone.
 _TAKEN = {errno.EADDRINUSE, 10048} | ({errno.EACCES, 10013} if sys.platform == "win32" else set())
@@ -31,42 +33,37 @@ _TAKEN = {errno.EADDRINUSE, 10048} | ({errno.EACCES, 10013} if sys.platform == "
 _NO_SERVICE = "0x80070426"
 
 
-def check_disk(root: Path, requirements: Requirements, *, size_mb: int = 64) -> list[CheckResult]:
+def check_disk(root: Path, requirements: Requirements, *, size_mb: int = 64) -> dict[str, CheckResult]:
     """Measure the output disk: writable, free space, write speed, sync latency."""
-    names = ["disk.writable", "disk.free_space", "disk.write_speed", "disk.fsync"]
     facts = run_probe("disk", _timeout_s(requirements), path=str(root), size_mb=size_mb, seconds=3.0)
     if "error" in facts:
-        return failed_all(
-            names, f"{root}: {facts['error']}", "is the disk there, its folder writable, output_root_folder right?"
-        )
+        remedy = "is the disk there, its folder writable, output_root_folder right?"
+        return failed_all("disk", DISK_PARTS, f"{root}: {facts['error']}", remedy)
     free, speed, sync = facts["free_gb"], facts["write_mb_per_s"], facts["fsync_ms"]
     words = f"wrote {facts['written_mb']} MB to {root}"
     slow = "close what else writes to this disk; look at its health (SMART) and at the virus scanner's exclusions"
-    return [
-        CheckResult(names[0], PASS, f"{root} can be written"),
-        at_least(names[1], free, requirements.get("free_gb"), "GB", f"free in {root}", "move finished sessions away"),
-        at_least(names[2], speed, requirements.get("write_mb_per_s"), "MB/s", words, slow),
-        at_most(names[3], sync, requirements.get("fsync_ms"), "ms", "median of nine small synced writes", slow),
-    ]
+    return {
+        "writable": CheckResult(PASS, f"{root} can be written"),
+        "free_space": at_least(free, requirements.get("free_gb"), "GB", f"free in {root}", "move finished sessions away"),
+        "write_speed": at_least(speed, requirements.get("write_mb_per_s"), "MB/s", words, slow),
+        "fsync": at_most(sync, requirements.get("fsync_ms"), "ms", "median of nine small synced writes", slow),
+    }
 
 
-def check_mirror(folder: str | None, requirements: Requirements, *, why_not: str = "") -> list[CheckResult]:
+def check_mirror(folder: str, requirements: Requirements) -> dict[str, CheckResult]:
     """Measure the central log directory: reachable and writable, its latency, the difference of its clock."""
-    names = ["mirror.writable", "mirror.latency", "mirror.clock_skew"]
-    if not folder:
-        return [CheckResult(name, SKIP, why_not or "no centralized_log_directory is set") for name in names]
     facts = run_probe("mirror", _timeout_s(requirements), path=folder)
     if "error" in facts:
         remedy = "is the share mounted and the server up? sessions still run: the sidecar copies when it is back"
-        return failed_all(names, f"{folder}: {facts['error']}", remedy)
+        return failed_all("mirror", MIRROR_PARTS, f"{folder}: {facts['error']}", remedy)
     latency, skew = facts["latency_ms"], facts["clock_skew_s"]
     words = f"median of five small writes in {folder}"
     same = "let this PC and the server take their time from the same source"
-    return [
-        CheckResult(names[0], PASS, f"{folder} can be written"),
-        at_most(names[1], latency, requirements.get("mirror_latency_ms"), "ms", words, "look at the network"),
-        at_most(names[2], skew, requirements.get("clock_skew_s"), "s", "against the mirror's clock", same),
-    ]
+    return {
+        "writable": CheckResult(PASS, f"{folder} can be written"),
+        "latency": at_most(latency, requirements.get("mirror_latency_ms"), "ms", words, "look at the network"),
+        "clock_skew": at_most(skew, requirements.get("clock_skew_s"), "s", "against the mirror's clock", same),
+    }
 
 
 def _timeout_s(requirements: Requirements) -> float:
@@ -76,26 +73,23 @@ def _timeout_s(requirements: Requirements) -> float:
 def check_python(specifier: str | None) -> CheckResult:
     """Hold the Python version against a PEP 440 specifier."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if not specifier:
-        return CheckResult("python", PASS, f"Python {version}")
     try:
-        fits = SpecifierSet(specifier).contains(version)
+        fits = SpecifierSet(specifier or "").contains(version)
     except InvalidSpecifier as error:
-        return CheckResult("python", FAIL, str(error), remedy="write e.g. python: '>=3.11,<3.13'")
-    return CheckResult("python", PASS if fits else FAIL, f"Python {version}", remedy=f"use a Python that fits {specifier}")
+        return CheckResult(FAIL, str(error), "write e.g. python: '>=3.11,<3.13'")
+    return CheckResult(PASS if fits else FAIL, f"Python {version}", f"use a Python that fits {specifier}")
 
 
 def check_memory(limit_gb: float | None) -> CheckResult:
     """Measure the free memory."""
-    return at_least("memory", psutil.virtual_memory().available / 1e9, limit_gb, "GB", "free memory", "close other programs")
+    return at_least(psutil.virtual_memory().available / 1e9, limit_gb, "GB", "free memory", "close other programs")
 
 
 def check_environment(name: str) -> CheckResult:
     """Find an environment variable; its value is not shown."""
-    check = f"environment[{name}]"
     if os.environ.get(name):
-        return CheckResult(check, PASS, "set")
-    return CheckResult(check, FAIL, "not set", remedy=f"set {name} for the account that runs the rig")
+        return CheckResult(PASS, "set")
+    return CheckResult(FAIL, "not set", f"set {name} for the account that runs the rig")
 
 
 def check_clock(required: bool | None) -> CheckResult:
@@ -103,12 +97,10 @@ def check_clock(required: bool | None) -> CheckResult:
     synchronised, words = clock_synchronised()
     remedy = "switch on time synchronisation (Windows: w32tm /resync; Linux: timedatectl set-ntp true)"
     if synchronised is None:
-        return CheckResult(
-            "clock", WARN if required else SKIP, f"the system cannot tell: {' '.join(words.split())}", remedy=remedy
-        )
+        return CheckResult(WARN if required else SKIP, f"the system cannot tell: {' '.join(words.split())}", remedy)
     if synchronised:
-        return CheckResult("clock", PASS, words)
-    return CheckResult("clock", FAIL if required else WARN, words, remedy=remedy)
+        return CheckResult(PASS, words)
+    return CheckResult(FAIL if required else WARN, words, remedy)
 
 
 def clock_synchronised() -> tuple[bool | None, str]:
@@ -145,20 +137,19 @@ def read_clock_status(output: str, otherwise: str) -> tuple[bool | None, str]:
 
 def check_executable(name: str, folder: Path) -> CheckResult:
     """Find a program by name or path (relative ones are beside the rig file)."""
-    check = f"executables[{name}]"
     found = shutil.which(name) or shutil.which(str(folder / name))
     if found:
-        return CheckResult(check, PASS, found)
+        return CheckResult(PASS, found)
     if (folder / name).is_file():
-        return CheckResult(check, FAIL, f"{folder / name} cannot be executed", remedy="make it executable: chmod +x")
-    return CheckResult(check, FAIL, f"{name} is not there", remedy="install it, put it on the PATH, or correct the path")
+        return CheckResult(FAIL, f"{folder / name} cannot be executed", "make it executable: chmod +x")
+    return CheckResult(FAIL, f"{name} is not there", "install it, put it on the PATH, or correct the path")
 
 
 def check_repository(path: str, folder: Path) -> CheckResult:
     """Find a git repository, and say which commit it is at and whether it was changed."""
-    check, place = f"repositories[{path}]", folder / path
+    place = folder / path
     if not place.is_dir():
-        return CheckResult(check, FAIL, f"{place} does not exist", remedy="clone it, or correct the path")
+        return CheckResult(FAIL, f"{place} does not exist", "clone it, or correct the path")
     git = Git()
     try:
         top = git(place, "rev-parse", "--show-toplevel").strip()
@@ -166,20 +157,19 @@ def check_repository(path: str, folder: Path) -> CheckResult:
         changes = git(place, "status", "--porcelain").splitlines()
     except GitFailed as error:
         if error.kind != "failed":
-            return CheckResult(check, WARN, f"git cannot tell: {error}", remedy="install git, and put it on the PATH")
+            return CheckResult(WARN, f"git cannot tell: {error}", "install git, and put it on the PATH")
         text = f"{place}: {error.said.strip()}"
         if "dubious ownership" in error.said:
-            return CheckResult(check, FAIL, text, remedy="make it this account's own, or add it to git's safe.directory")
-        return CheckResult(check, FAIL, f"no git repository: {text}", remedy="clone it again")
+            return CheckResult(FAIL, text, "make it this account's own, or add it to git's safe.directory")
+        return CheckResult(FAIL, f"no git repository: {text}", "clone it again")
     if Path(top).resolve() != place.resolve():
         text = f"{place} is no repository of its own, it lies in that of {top}"
-        return CheckResult(check, FAIL, text, remedy="clone it, or name the repository's top folder")
+        return CheckResult(FAIL, text, "clone it, or name the repository's top folder")
     if head is None:
-        return CheckResult(check, FAIL, f"{place} has no commit yet", remedy="clone it again")
+        return CheckResult(FAIL, f"{place} has no commit yet", "clone it again")
     if changes:
-        text = f"{len(changes)} changed files in {place}"
-        return CheckResult(check, WARN, text, head, remedy="commit or discard them")
-    return CheckResult(check, PASS, f"clean, at {head[:12]}", head)
+        return CheckResult(WARN, f"{len(changes)} changed files in {place}", "commit or discard them", head)
+    return CheckResult(PASS, f"clean, at {head[:12]}", value=head)
 
 
 def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
@@ -196,10 +186,8 @@ def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
         session = "" if by_name else _session_mark(process)
         if by_name or (session and session != own_session and _is_orphan(process, session)):
             found.append(f"{name or 'a program'} (pid {process.pid}" + (f", session {session})" if session else ")"))
-    if found:
-        text = "still running: " + ", ".join(found)
-        return CheckResult("processes", FAIL, text, len(found), "processes", 0, "end them: they hold hardware")
-    return CheckResult("processes", PASS, "nothing left from earlier sessions", 0, "processes", 0)
+    text = f"still running: {', '.join(found)}" if found else "nothing left from earlier sessions"
+    return CheckResult(FAIL if found else PASS, text, "end them: they hold hardware", len(found), "processes", 0)
 
 
 def _program(name: str) -> str:
@@ -249,21 +237,20 @@ def _session_mark(process: psutil.Process) -> str:
 
 def check_serial_port(port: str) -> CheckResult:
     """Find a serial port."""
-    check = f"serial_ports[{port}]"
     if "://" in port:
-        return CheckResult(check, SKIP, "a URL, not a port of this PC")
+        return CheckResult(SKIP, "a URL, not a port of this PC")
     try:
         from serial.tools import list_ports
     except ImportError:
         if sys.platform == "win32":
-            return CheckResult(check, SKIP, "pyserial is not installed", remedy='pip install "pytest-openscope[serial]"')
+            return CheckResult(SKIP, "pyserial is not installed", 'pip install "pytest-openscope[serial]"')
         present = []
     else:
         present = [item.device for item in list_ports.comports()]
     if _is_among(port, present) or (sys.platform != "win32" and Path(port).exists()):
-        return CheckResult(check, PASS, "present")
+        return CheckResult(PASS, "present")
     there = ", ".join(present) or "none"
-    return CheckResult(check, FAIL, f"{port} is not there (ports: {there})", remedy="plug it in; look in the device manager")
+    return CheckResult(FAIL, f"{port} is not there (ports: {there})", "plug it in; look in the device manager")
 
 
 def _is_among(port: str, present: list[str]) -> bool:
@@ -274,12 +261,11 @@ def _is_among(port: str, present: list[str]) -> bool:
 
 def check_tcp_port(port: int | str) -> CheckResult:
     """Find out whether a TCP port (``5555`` or ``host:5555``) can be listened on."""
-    check = f"tcp_ports[{port}]"
     host, _, digits = str(port).rpartition(":")
     host = host.strip("[]")
     number = int(digits) if digits.isascii() and digits.isdigit() else 0
     if not 0 < number < 65536:
-        return CheckResult(check, FAIL, f"{port!r} is no port", remedy="write a number from 1 to 65535, or host:number")
+        return CheckResult(FAIL, f"{port!r} is no port", "write a number from 1 to 65535, or host:number")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as listener:
@@ -294,9 +280,9 @@ def check_tcp_port(port: int | str) -> CheckResult:
         words = error.strerror or str(error)
         if error.errno in _TAKEN:
             remedy = "end the program that holds it, or choose another port"
-            return CheckResult(check, FAIL, f"taken{_holder(number)} ({words})", remedy=remedy)
-        return CheckResult(check, FAIL, f"cannot be listened on ({words})", remedy="is the host an address of this PC?")
-    return CheckResult(check, PASS, "free")
+            return CheckResult(FAIL, f"taken{_holder(number)} ({words})", remedy)
+        return CheckResult(FAIL, f"cannot be listened on ({words})", "is the host an address of this PC?")
+    return CheckResult(PASS, "free")
 
 
 def _holder(port: int) -> str:
@@ -318,7 +304,7 @@ def check_safe_command(name: str, devices: Any) -> CheckResult | None:
     if not missing:
         return None
     text = f"its safe_state_command cannot be run: {missing}; the device was not opened"
-    return CheckResult(f"devices[{name}]", FAIL, text, remedy="install it, or give its whole path in the rig file")
+    return CheckResult(FAIL, text, "install it, or give its whole path in the rig file")
 
 
 def check_device(name: str, devices: Any, within: AbstractContextManager[Any] | None = None) -> CheckResult:
@@ -329,7 +315,6 @@ def check_device(name: str, devices: Any, within: AbstractContextManager[Any] | 
         devices: the session's devices.
         within: ends an opening that nothing else watches, since it must happen in the main thread.
     """
-    check = f"devices[{name}]"
     limit_ms = devices.specs[name].check_timeout_s * 1000
     started = time.monotonic()
     took_ms: float | None = None
@@ -347,19 +332,17 @@ def check_device(name: str, devices: Any, within: AbstractContextManager[Any] | 
         remedy = getattr(failure or error, "remedy", "") or "is it switched on and connected? see the session log"
         text = f"{type(error).__name__}: {error}"
         _put_away(name, devices)
-        return CheckResult(check, FAIL, text, took_ms, "ms", limit_ms, remedy)
+        return CheckResult(FAIL, text, remedy, took_ms, "ms", limit_ms)
     try:
         devices.close(name)
     except Exception as error:
         text = f"answers, but does not close: {type(error).__name__}: {error}"
-        return CheckResult(
-            check, FAIL, text, took_ms, "ms", limit_ms, "look at its close() and safe_state; see the session log"
-        )
+        return CheckResult(FAIL, text, "look at its close() and safe_state; see the session log", took_ms, "ms", limit_ms)
     opening = f"opened in {(opened - started) * 1000:.0f} ms"
     if not says_so and said is None:
-        return CheckResult(check, PASS, f"opens and closes; its driver has no check() ({opening})")
+        return CheckResult(PASS, f"opens and closes; its driver has no check() ({opening})")
     words = "opens, answers and closes" if said in (None, True) else f"says {said!r}"
-    return CheckResult(check, PASS, f"{words} ({opening}); check() took", took_ms, "ms", limit_ms)
+    return CheckResult(PASS, f"{words} ({opening}); check() took", "", took_ms, "ms", limit_ms)
 
 
 def _put_away(name: str, devices: Any) -> None:
@@ -374,13 +357,13 @@ def _put_away(name: str, devices: Any) -> None:
 # GitHub
 
 
-def check_github(settings: Any, requirements: Requirements, *, why_not: str = "") -> CheckResult:
+def check_github(settings: Any, requirements: Requirements) -> CheckResult:
     """Ask GitHub whether reports could be filed; nothing is created."""
-    if settings is None or not getattr(settings, "enabled", False):
-        return CheckResult("github", SKIP, why_not or "no reports are asked for (github_issue.enabled)")
+    if settings is None or not settings.enabled:
+        return CheckResult(SKIP, "no reports are asked for (github_issue.enabled)")
     repo, token_env = settings.repo, settings.token_env
     if not os.environ.get(token_env):
-        return CheckResult("github", FAIL, f"{token_env} is not set", remedy=f"put an access token for {repo} into {token_env}")
+        return CheckResult(FAIL, f"{token_env} is not set", f"put an access token for {repo} into {token_env}")
     facts = run_probe("github", _timeout_s(requirements), api_base_url=settings.api_base_url, repo=repo, token_env=token_env)
     return read_github(facts, repo, token_env)
 
@@ -389,30 +372,25 @@ def read_github(facts: Mapping[str, Any], repo: str, token_env: str) -> CheckRes
     """Turn what the GitHub probe found into a result."""
     status = facts.get("status")
     if status is None:
-        return CheckResult(
-            "github", WARN, f"not reachable: {facts.get('error')}", remedy="reports wait in the outbox until it is"
-        )
+        return CheckResult(WARN, f"not reachable: {facts.get('error')}", "reports wait in the outbox until it is")
     if status == 401:
-        return CheckResult("github", FAIL, "the token is not valid (401)", status, remedy=f"make a new one for {token_env}")
+        return CheckResult(FAIL, "the token is not valid (401)", f"make a new one for {token_env}", status)
     if status in (403, 429) and facts.get("rate_limited"):
         text = f"GitHub has had enough requests from this token for now ({status})"
-        return CheckResult("github", WARN, text, status, remedy="wait; reports wait in the outbox")
+        return CheckResult(WARN, text, "wait; reports wait in the outbox", status)
     if status in (403, 404):
         text = f"{repo} does not exist or the token may not see it ({status})"
-        return CheckResult("github", FAIL, text, status, remedy="give the token access to the repository, with Issues: write")
+        return CheckResult(FAIL, text, "give the token access to the repository, with Issues: write", status)
     if status != 200:
         remedy = "is github_issue.api_base_url right? reports wait in the outbox"
-        return CheckResult("github", WARN, f"GitHub answered {status}: {facts.get('error')}", status, remedy=remedy)
+        return CheckResult(WARN, f"GitHub answered {status}: {facts.get('error')}", remedy, status)
     if facts.get("archived") or facts.get("has_issues") is False:
-        remedy = "switch issues on, or name another repository"
-        return CheckResult("github", FAIL, f"{repo} is archived or has no issues", remedy=remedy)
+        return CheckResult(FAIL, f"{repo} is archived or has no issues", "switch issues on, or name another repository")
     if facts.get("scopes_suffice") is False:
-        return CheckResult(
-            "github", FAIL, f"the token has no scope that lets it write to {repo}", remedy="give it the scope repo"
-        )
+        return CheckResult(FAIL, f"the token has no scope that lets it write to {repo}", "give it the scope repo")
     if not facts.get("may_write"):
-        return CheckResult("github", WARN, f"the token may read {repo}, but not set labels", remedy="give it Issues: write")
+        return CheckResult(WARN, f"the token may read {repo}, but not set labels", "give it Issues: write")
     moved = str(facts.get("full_name") or repo)
     if moved.lower() != repo.lower():
-        return CheckResult("github", WARN, f"{repo} is called {moved} now", remedy=f"write repo: {moved}")
-    return CheckResult("github", PASS, f"{repo} can be written")
+        return CheckResult(WARN, f"{repo} is called {moved} now", f"write repo: {moved}")
+    return CheckResult(PASS, f"{repo} can be written")

@@ -41,12 +41,12 @@ class Locked:
 def check_packages(lock_file: str | None, folder: Path) -> CheckResult:
     """Compare the installed packages with the rig's lock file (``name==version`` lines, ``uv.lock`` or ``pylock.toml``)."""
     if not lock_file:
-        return CheckResult("packages", SKIP, "no packages_lock is declared")
+        return CheckResult(SKIP, "no packages_lock is declared")
     path = folder / lock_file
     try:
         wanted = read_lock(path)
     except (OSError, ValueError) as error:
-        return CheckResult("packages", FAIL, f"{path}: {error}", remedy="make it: pip freeze > requirements.lock")
+        return CheckResult(FAIL, f"{path}: {error}", "make it: pip freeze > requirements.lock")
     wrong = []
     for name, locked in wanted.items():
         try:
@@ -60,8 +60,8 @@ def check_packages(lock_file: str | None, folder: Path) -> CheckResult:
     if wrong:
         shown = ", ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
         install = "uv sync" if path.name == "uv.lock" else command_line(["pip", "install", "-r", str(lock_file)])
-        return CheckResult("packages", FAIL, shown, len(wrong), "differences", 0, f"{install}, or make the lock file anew")
-    return CheckResult("packages", PASS, f"{len(wanted)} packages as in {lock_file}", 0, "differences", 0)
+        return CheckResult(FAIL, shown, f"{install}, or make the lock file anew", len(wrong), "differences", 0)
+    return CheckResult(PASS, f"{len(wanted)} packages as in {lock_file}", "", 0, "differences", 0)
 
 
 def _same(present: str, wanted: str) -> bool:

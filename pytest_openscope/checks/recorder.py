@@ -94,7 +94,7 @@ class CheckRecorder:
         name = _name(item)
         if self._keep is not None and (NAME not in item.stash or name.startswith("devices[")):
             self._before.setdefault(name, self._known(name))
-            self._save([{**CheckResult(name, FAIL, _UNFINISHED).as_json(), **self._more.get(item.nodeid, {})}], False)
+            self._save([{**CheckResult(FAIL, _UNFINISHED, check=name).as_json(), **self._more.get(item.nodeid, {})}], False)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -109,11 +109,11 @@ class CheckRecorder:
         name = _name(item)
         if report.failed and (known is None or known.status != FAIL):
             text = str(call.excinfo.value) if call.excinfo else report.longreprtext
-            known = CheckResult(name, FAIL, text.strip().splitlines()[0] if text.strip() else "failed", remedy=_REMEDY)
+            known = CheckResult(FAIL, text.strip().splitlines()[0] if text.strip() else "failed", _REMEDY, check=name)
         elif known is None and report.skipped:
-            known = CheckResult(name, SKIP, _reason(report))
+            known = CheckResult(SKIP, _reason(report), check=name)
         elif known is None and report.when == "call":
-            known = CheckResult(name, PASS, "passed")
+            known = CheckResult(PASS, "passed", check=name)
         if known is not None:
             item.stash[RESULT] = known
             self._results[item.nodeid] = known

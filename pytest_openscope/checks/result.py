@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,22 +14,23 @@ class CheckResult:
     """One check.
 
     Attributes:
-        check: its name; what stands before the first ``.`` or ``[`` is its group (``disk.write_speed``, ``devices[laser]``).
         status: pass, warn, fail or skip.
         message: what was found, in words.
-        value, unit, limit: what was measured, and the requirement it was held against.
         remedy: what to do about a warning or failure.
+        value, unit, limit: what was measured, and the requirement it was held against.
         blocked_by: the failed check without which this one could not be measured; it is skipped, and not ready either.
+        check: its name, from the test that made it; what stands before the first ``.`` or ``[`` is its group
+            (``disk.write_speed``, ``devices[laser]``).
     """
 
-    check: str
     status: str
     message: str
+    remedy: str = ""
     value: Any = None
     unit: str = ""
     limit: Any = None
-    remedy: str = ""
     blocked_by: str = ""
+    check: str = ""
 
     def __str__(self) -> str:
         remedy = f" -> {self.remedy}" if self.remedy and self.status in (WARN, FAIL) else ""
@@ -36,7 +38,7 @@ class CheckResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return {"check": self.check, **asdict(self)}
 
 
 def measured(value: Any, unit: str, limit: Any) -> str:
@@ -52,20 +54,20 @@ def group_of(check: str) -> str:
     return check.partition("[")[0].partition(".")[0]
 
 
-def at_least(check: str, value: float, limit: float | None, unit: str, what: str, remedy: str) -> CheckResult:
+def at_least(value: float, limit: float | None, unit: str, what: str, remedy: str) -> CheckResult:
     """Hold a value against a minimum; without one it is measured and passes."""
     status = FAIL if limit is not None and value < limit else PASS
-    return CheckResult(check, status, what, value, unit, limit, remedy)
+    return CheckResult(status, what, remedy, value, unit, limit)
 
 
-def at_most(check: str, value: float, limit: float | None, unit: str, what: str, remedy: str) -> CheckResult:
+def at_most(value: float, limit: float | None, unit: str, what: str, remedy: str) -> CheckResult:
     """Hold a value against a maximum; without one it is measured and passes."""
     status = FAIL if limit is not None and value > limit else PASS
-    return CheckResult(check, status, what, value, unit, limit, remedy)
+    return CheckResult(status, what, remedy, value, unit, limit)
 
 
-def failed_all(checks: list[str], message: str, remedy: str) -> list[CheckResult]:
-    """Return a failure of the first check, and skips of those that depend on it."""
-    first, *rest = checks
-    skips = [CheckResult(check, SKIP, f"not measured: {first} failed", blocked_by=first) for check in rest]
-    return [CheckResult(first, FAIL, message, remedy=remedy), *skips]
+def failed_all(group: str, parts: Sequence[str], message: str, remedy: str) -> dict[str, CheckResult]:
+    """Return a failure of the first part of a group, and skips of those that depend on it."""
+    first = f"{group}.{parts[0]}"
+    skipped = CheckResult(SKIP, f"not measured: {first} failed", blocked_by=first)
+    return {**dict.fromkeys(parts, skipped), parts[0]: CheckResult(FAIL, message, remedy)}

@@ -70,7 +70,7 @@ class RigChecks:
         read, mistakes = check(Requirements, rig.requirements or {}, rig.path.name, "requirements")
         self.requirements: dict[str, Any] = dict(read)
         self.mistakes = tuple(str(mistake) for mistake in mistakes)
-        self._measured: dict[str, list[CheckResult]] = {}
+        self._measured: dict[str, dict[str, CheckResult]] = {}
 
     def things(self, kind: str) -> list[Any]:
         """Return what a check is repeated for: devices, acquisition, or what the requirements list under this name."""
@@ -87,17 +87,11 @@ class RigChecks:
             things += [port for port in declared if isinstance(port, str) and port]
         return list(dict.fromkeys(things))
 
-    def once(self, measure: Callable[..., list[CheckResult]], *args: Any, **kwargs: Any) -> dict[str, CheckResult]:
-        """Measure once for several tests, and return the results by name."""
+    def once(self, measure: Callable[..., dict[str, CheckResult]], *args: Any) -> dict[str, CheckResult]:
+        """Measure once for several tests, and return the results by the part of the name that tells them apart."""
         if measure.__name__ not in self._measured:
-            self._measured[measure.__name__] = measure(*args, **kwargs)
-        return {result.check: result for result in self._measured[measure.__name__]}
-
-    def judge(self, result: CheckResult) -> CheckResult:
-        """Return a result as it counts here: in a dry run, what this PC lacks is a warning."""
-        if self.dry_run and result.status == FAIL and group_of(result.check) not in _OF_ANY_PC:
-            return replace(result, status=WARN, message=f"{result.message} (on this PC; a dry run does not need it)")
-        return result
+            self._measured[measure.__name__] = measure(*args)
+        return self._measured[measure.__name__]
 
 
 def things_of(configuration: Any) -> dict[str, list[Any]]:
@@ -108,8 +102,11 @@ def things_of(configuration: Any) -> dict[str, list[Any]]:
     return {kind: checks.things(kind) for kind in REPEATED.values()}
 
 
-def report(request: pytest.FixtureRequest, result: CheckResult) -> None:
-    """Turn a result into the outcome of the test that asked for it."""
+def report(request: pytest.FixtureRequest, result: CheckResult, dry_run: bool) -> None:
+    """Turn a result into the outcome of the test that asked for it; in a dry run, what this PC lacks is a warning."""
+    result = replace(result, check=request.node.stash[NAME])
+    if dry_run and result.status == FAIL and group_of(result.check) not in _OF_ANY_PC:
+        result = replace(result, status=WARN, message=f"{result.message} (on this PC; a dry run does not need it)")
     request.node.stash[RESULT] = result
     request.node.user_properties.append(("rig_check", str(result)))
     levels = {FAIL: logging.ERROR, WARN: logging.WARNING}
