@@ -1,8 +1,6 @@
 """The interface of an acquisition adapter: what a ``launcher`` kind of a parameter file means.
 
-An adapter turns parameters into something that runs, and knows what its program needs, what its output means and what a
-failure calls for. Starting, watching, logging, limits, stopping and dry runs are the same for all of them
-(:class:`.run.AcquisitionRun`).
+Starting, watching, logging, limits, stopping and dry runs are the same for all of them (:class:`.run.AcquisitionRun`).
 """
 
 from __future__ import annotations
@@ -27,14 +25,10 @@ Decision = Literal["retry", "proceed", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a check of an acquisition found before anything runs.
+    """What is wrong with a parameter before anything runs, and what to do about it.
 
-    Attributes:
-        problem: what is wrong, with the value received.
-        remedy: what to do about it.
-        key: the parameter that it is about.
-        severity: ``error`` keeps a session from starting; ``warning`` is told; ``unknown`` cannot be known on this computer,
-            since a repository that is not here, or a drive of the rig, has it.
+    ``error`` keeps a session from starting; ``warning`` is told; ``unknown`` cannot be known on this computer, since a
+    repository that is not here, or a drive of the rig, has it.
     """
 
     problem: str
@@ -105,8 +99,8 @@ class Adapter(ABC):
     def check(self, dry_run: bool) -> Iterable[Finding]:
         """Return what is wrong before anything is created: at each session's start, in a dry run and in ``--validate-rig``.
 
-        Nothing may be started or written. A dry run has none of the rig's programs; what is the experiment's own counts in it
-        too. A value with a placeholder in it (``{subject_id}``) cannot be judged. What :meth:`spec` raises is told for it.
+        Nothing may be started or written; a dry run has none of the rig's programs. A value with a placeholder in it
+        (``{subject_id}``) cannot be judged. What :meth:`spec` raises is told for it.
         """
         return ()
 
@@ -141,11 +135,7 @@ class Adapter(ABC):
         return in_repository(self.parameters, str(self.parameters[key]))
 
     def setting(self, key: str) -> Any:
-        """Return a parameter of this plugin as its model has it: typed, or its default.
-
-        Raises:
-            ConfigurationError: it does not fit; a placeholder may still be in it.
-        """
+        """Return a parameter of this plugin as its model has it (:func:`typed`)."""
         return getattr(typed({key: self.parameters[key]} if key in self.parameters else {}), key)
 
     def arguments(self, key: str) -> list[str]:

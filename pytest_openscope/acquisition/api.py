@@ -122,8 +122,7 @@ class Acquisition:
         The handle is a context manager: leaving its block stops the program and everything that it started. If it has ended
         before, with another exit code than 0, leaving the block fails. What is still running at the session's end is stopped.
 
-        Raises:
-            AcquisitionFailed: see :meth:`run`, for the arguments too.
+        Arguments and errors are those of :meth:`run`.
         """
         __tracebackhide__ = True
         settings.update(timeout_s=timeout_s, cwd=cwd, env=env, name=name)
@@ -133,11 +132,7 @@ class Acquisition:
     running = start
 
     def execute(self, spec: AcquisitionSpec) -> AcquisitionFacts:
-        """Run this spec to its end, as :meth:`run` does.
-
-        Raises:
-            AcquisitionFailed: see :meth:`run`.
-        """
+        """Run this spec to its end, as :meth:`run` does."""
         __tracebackhide__ = True
         return _finish(self._start(spec))
 
@@ -157,9 +152,8 @@ class Acquisition:
     def run_parameters(self, parameters: Mapping[str, Any]) -> list[AcquisitionFacts | None]:
         """Run what parameters describe: one acquisition, or several at once as the list ``acquisitions``.
 
-        Raises:
-            AcquisitionFailed, ConfigurationError: see :meth:`run_launcher`; of several the first failure, all others being
-                stopped by then, in the order ``acquisition_stop_order``.
+        Errors are those of :meth:`run_launcher`; of several the first, all others being stopped by then, in the order
+        ``acquisition_stop_order``.
         """
         __tracebackhide__ = True
         return self._run_together(acquisitions_of(parameters), parameters.get("acquisition_stop_order") or ())
@@ -207,7 +201,8 @@ class Acquisition:
         members = []
         for one in given:
             if isinstance(one, Described):
-                label = one.label if kinds.count(kind_of(one.parameters)) > 1 else ""
+                kind = kind_of(one.parameters)
+                label = (one.name or kind) if kinds.count(kind) > 1 else ""
                 defaults = limits(one.own, self.defaults)
                 task = Task(one.parameters, self.folder, defaults, run=self.execute, label=label, **self._services)
                 one = Member(adapter_of(task), one.name, one.background)

@@ -19,7 +19,7 @@ _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\
 
 
 class Call(Protocol):
-    """Work within this process; see :class:`CallWork` for the threads that run it.
+    """Work within this process.
 
     Where a process of its own does the work, the call may have attributes ``pid`` and ``create_time`` (seconds since the
     epoch): it is then sampled, and stopped if this process dies.
@@ -48,10 +48,9 @@ class CallWork:
         name: the acquisition's.
 
     Attributes:
-        pid, create_time: those of the call's process, if it has one; this process is not the acquisition's.
-        returncode: what the call returned; 1 when it raised.
+        pid, create_time: those of the call's process, if it has one.
+        returncode: what the call returned; 1 when it raised ``error``.
         started_s, ended_s: times of :func:`.awake_s`; ``ended_s`` is None before the end.
-        error: what it raised.
     """
 
     def __init__(self, call: Call, output_fds: Sequence[int], name: str) -> None:

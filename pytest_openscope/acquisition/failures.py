@@ -78,8 +78,8 @@ class Ending:
 
         Args:
             facts: what is known of the process.
-            ended: the main process has ended.
-            stderr_counts: it wrote to stderr where that counts as a failure.
+            ended: it has ended.
+            stderr_counts: it wrote to stderr where that is a failure.
             stopped_is_failure: a stop that somebody asked for is one too.
         """
         title = f"acquisition {facts.name!r}"

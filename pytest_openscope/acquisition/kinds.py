@@ -96,11 +96,6 @@ class Described:
     background: bool = False
     path: str = ""
 
-    @property
-    def label(self) -> str:
-        """What it is called in a message."""
-        return self.name or kind_of(self.parameters)
-
 
 def acquisitions_of(parameters: Parameters) -> list[Described]:
     """Return the acquisitions that parameters describe, in the order of their start."""
@@ -153,14 +148,11 @@ def check_parameters(
 ) -> list[Mistake]:
     """Return what would keep the acquisition from starting: a script, an interpreter or a program that is not there.
 
-    A dry run needs no programs; what is the experiment's own is looked at in it too.
-
     Args:
         parameters: merged; placeholders of the session may still be in them.
-        dry_run: nothing will be started.
+        dry_run: no programs are needed; what is the experiment's own is looked at all the same.
         where: what gave the parameters, for the mistakes.
-        unknown: gets what a dry run cannot know, since a repository that is not here or a drive of the rig has it.
-        warnings: gets what is told and keeps nothing from starting.
+        unknown, warnings: get the findings of these severities (:class:`.Finding`).
     """
     targets: dict[str, list[Mistake]] = {"error": []}
     targets["unknown"] = targets["error"] if unknown is None else unknown

@@ -126,12 +126,7 @@ class MatlabEngine:
     ) -> None:
         """Call a function; what it prints is written to the streams as it comes, then its outputs, as ``output 1: ...``.
 
-        Args:
-            function: its name, dotted for one of a package.
-            arguments: values of JSON: text, numbers, true, false, null, lists (cells) and mappings (structures).
-            nargout: the number of outputs.
-            folders: put in front of the search path before.
-            stdout, stderr: get the output.
+        ``arguments`` are values of JSON (lists become cells, mappings structures); ``folders`` are put on the search path.
 
         Raises:
             FunctionFailed, EngineInterrupted, EngineDied: see there.

@@ -41,11 +41,9 @@ CONTINUES = b" [line continues]"
 
 
 class LineSplitter:
-    """Cuts one stream into lines.
+    """Cuts one stream into lines, from ``offset`` in the raw file on.
 
-    Args:
-        offset: where in the raw file the first byte fed stands.
-        remainder: the bytes follow a state that :meth:`progress` has handed out, so a blank rest of that line is no line.
+    ``remainder``: the bytes follow a state that :meth:`progress` has handed out, so a blank rest of that line is no line.
     """
 
     def __init__(self, offset: int = 0, remainder: bool = False) -> None:
@@ -73,11 +71,7 @@ class LineSplitter:
         return lines
 
     def progress(self) -> tuple[bytes, int, int] | None:
-        """Hand out the newest state of a progress bar that is still being drawn.
-
-        Returns:
-            The state, and from where to where it counts in the raw file; None when there is no new one.
-        """
+        """Hand out the newest state of a progress bar, and from where to where it counts; None when there is no new one."""
         if self._state is None or self._state_cut:
             return None
         state, self._state = self._state, None
@@ -169,8 +163,7 @@ class StreamFollower:
         stream: ``stdout`` or ``stderr``.
         source: what the sink knows it by.
         path: the raw file.
-        mark: called with the stream's name and a raw offset before lines go to the sink, for the journal. One mark serves many
-            batches: the records written since it are counted from it on.
+        mark: told before lines go to the sink, for the journal; the records of many batches are counted from one mark on.
         sink: gets the lines; must not raise.
     """
 
@@ -243,8 +236,7 @@ def replay(path: Path, raw_from: int = 0, skip_lines: int = 0) -> Iterator[list[
     """Yield the lines of a raw file from ``raw_from`` to its present end, without the first ``skip_lines`` of them.
 
     ``raw_from`` comes from an ``acquisition_batch`` event of the journal, and ``skip_lines`` is how many records of that
-    stream stand in the session log from the event's ``log_size`` on: what comes out is what the log lacks, in lists of
-    bounded size.
+    stream stand in the session log from its ``log_size`` on: what comes out, in lists of bounded size, is what the log lacks.
 
     Raises:
         OSError: the file cannot be read.

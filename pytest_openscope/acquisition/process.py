@@ -1,8 +1,4 @@
-"""The main process of an acquisition, from its start to its exit code, and what to tell an operator when it does not start.
-
-When it is stopped is decided in :mod:`.run`, and in ``sidecar/witness.py`` where the experiment's process has died; how hard in
-``system/process_tree.py``.
-"""
+"""The main process of an acquisition, from its start to its exit code, and what to tell an operator when it does not start."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,42 +92,23 @@ def _create(path: Path) -> int:
 def environment(spec: AcquisitionSpec, folder: Path, name: str) -> dict[str, str]:
     """Return the child's environment: this one, the marks, the spec's own changes.
 
-    ``OPENSCOPE_RIG_CONFIG`` is left out: a pytest run that the acquisition starts is not another experiment.
+    ``OPENSCOPE_RIG_CONFIG`` is left out: a pytest run that the acquisition starts is not another experiment. On Windows names
+    do not differ by their case: a ``Path`` beside ``PATH`` may go unseen.
     """
-    environ = dict(os.environ)
-    environ.pop("OPENSCOPE_RIG_CONFIG", None)
-    environ.update({MARK_SESSION: folder.name, MARK_FOLDER: str(folder), MARK_NAME: name, OUTPUT_FOLDER: str(folder)})
-    return change_environment(environ, spec.env, fold=sys.platform == "win32")
-
-
-def change_environment(environ: dict[str, str], changes: Mapping[str, str | None], *, fold: bool) -> dict[str, str]:
-    """Return the environment with the changes, None for "remove".
-
-    ``fold``: names differ by more than their case, as on Windows, where a ``Path`` beside ``PATH`` may go unseen.
-    """
-    changed = dict(environ)
-    for key, value in changes.items():
-        name = key.upper() if fold else key
-        if value is None:
-            changed.pop(name, None)
-        else:
-            changed[name] = value
-    return changed
+    marks = {MARK_SESSION: folder.name, MARK_FOLDER: str(folder), MARK_NAME: name, OUTPUT_FOLDER: str(folder)}
+    changes = {key.upper() if sys.platform == "win32" else key: value for key, value in spec.env.items()}
+    changed = {**os.environ, "OPENSCOPE_RIG_CONFIG": None, **marks, **changes}
+    return {key: value for key, value in changed.items() if value is not None}
 
 
 def program_on_windows(program: str, cwd: Path | None, path: str | None) -> str:
-    """Return the file to start: Windows itself looks in this process's folder and PATH only, and for ``.exe`` only.
+    """Return the file to start, as the child's working directory and PATH have it.
 
-    Args:
-        program: as it was given; returned as it is when nothing better is found.
-        cwd: the child's working directory, from which a relative path counts.
-        path: the child's PATH.
+    Windows itself looks in this process's folder and PATH only, and for ``.exe`` only.
     """
-    if Path(program).is_absolute() or not program:
-        return program
-    if Path(program).name != program:
-        return shutil.which(str((cwd or Path()).absolute() / program)) or program
-    return shutil.which(program, path=path) or program
+    if Path(program).name == program:
+        return shutil.which(program, path=path) or program
+    return shutil.which(str((cwd or Path()).absolute() / program)) or program
 
 
 def spawn(spec: AcquisitionSpec, folder: Path, files: OutputFiles) -> subprocess.Popen[bytes]:
@@ -166,48 +142,41 @@ def explain(spec: AcquisitionSpec, error: BaseException) -> str:
         return str(error)
     if not spec.command or not spec.command[0]:
         return "no command was given; give the program and its arguments as `command`"
-    program = spec.command[0]
     if spec.cwd is not None and not spec.cwd.is_dir():
         return f"its working directory {str(spec.cwd)!r} is not a folder; create it or correct `cwd`"
-    if getattr(error, "winerror", 0) == 206 or getattr(error, "errno", 0) == errno.E2BIG:
+    program = spec.command[0]
+    path = Path(program)
+    winerror = getattr(error, "winerror", None) or 0
+    number = getattr(error, "errno", 0)
+    if winerror in _REFUSALS:
+        return f"{program!r} {_REFUSALS[winerror]}"
+    if winerror == 206 or number == errno.E2BIG:
         return "the command or its environment is too long for this system; pass long values in a file"
-    if refused := _REFUSALS.get(getattr(error, "winerror", None) or 0):
-        return f"{program!r} {refused}"
     if isinstance(error, FileNotFoundError):
-        return _explain_missing(spec, program)
-    if isinstance(error, PermissionError) and getattr(error, "winerror", None) and not Path(program).is_dir():
-        why = "Windows refuses it, for a virus scanner, a policy or the file's own rights"
-        return f"{program!r} may not be executed: {why}; ask who looks after this PC"
+        if path.name == program:
+            return f"there is no program {program!r} on PATH; install it, or give its full path"
+        if ((spec.cwd or Path()) / path).is_file():
+            return f"the interpreter that the first line of {program!r} names is missing"
+        return f"there is no file {program!r}; correct the path"
     if isinstance(error, PermissionError):
-        kind = "is a folder" if Path(program).is_dir() else "may not be executed"
-        return f"{program!r} {kind}; name a program, or give it execute permission"
-    if isinstance(error, OSError) and (error.errno == errno.ENOEXEC or getattr(error, "winerror", 0) == 193):
+        if path.is_dir():
+            return f"{program!r} is a folder; name a program"
+        if winerror:
+            why = "Windows refuses it, for a virus scanner, a policy or the file's own rights"
+            return f"{program!r} may not be executed: {why}; ask who looks after this PC"
+        return f"{program!r} may not be executed; give it execute permission"
+    if winerror == 193 or number == errno.ENOEXEC:
         return f"{program!r} is not a program of this system; start a script with its interpreter (python {program})"
     return f"{type(error).__name__}: {error}"
 
 
-def _explain_missing(spec: AcquisitionSpec, program: str) -> str:
-    path = Path(program)
-    if path.name == program:
-        return f"there is no program {program!r} on PATH; install it, or give its full path"
-    if ((spec.cwd or Path()) / path).is_file():
-        return f"the interpreter that the first line of {program!r} names is missing"
-    return f"there is no file {program!r}; correct the path"
-
-
 class Child:
-    """Starts the process and takes its exit code.
+    """Starts the process and takes its exit code; the attributes are those of :class:`.calls.CallWork`.
+
+    ``returncode`` is negative for a signal, and None also when something else took it.
 
     Raises:
         OSError, ValueError: it did not start.
-
-    Attributes:
-        create_time: the start time by which it is known (:func:`.create_time`).
-        returncode: negative for a signal; None before the end, or when something else took it.
-        ended_s: the time (:func:`.awake_s`) of its end, else None.
-        usage: memory and CPU of its tree.
-        tree: the process and all that it starts.
-        error: None; the exception of a call within this process has no equal here.
     """
 
     error: BaseException | None = None

@@ -45,11 +45,9 @@ class Repository:
     """What the parameters say of the experiment's repository.
 
     Attributes:
-        url: where it comes from, without credentials.
-        folder: where it lies, or will lie.
+        url: without credentials.
         wanted: commit, tag or branch.
         timeout_s: longest clone, fetch or checkout.
-        user, password: the credentials of the URL.
         secrets: values that may not be told.
         foreign: the folder is one of a Windows computer, and this is none.
     """
@@ -90,15 +88,9 @@ class Change:
 
 @dataclass(frozen=True)
 class WorkTree:
-    """What lies in the repository's folder.
+    """What lies in the repository's folder: commit and branch that are checked out, local changes, submodules not there yet.
 
-    Attributes:
-        exists: there is a work tree; otherwise it is to be cloned.
-        head: the commit that is checked out.
-        branch: the branch that is checked out; None when it is none.
-        commit: the one that is wanted, as far as that can be told without asking the remote.
-        changes: local changes.
-        missing_submodules: paths of submodules that are not there yet.
+    ``commit`` is the one that is wanted, as far as that can be told without asking the remote.
     """
 
     exists: bool = False
@@ -111,7 +103,7 @@ class WorkTree:
     @property
     def ready(self) -> bool:
         """Nothing is to be done: exactly the wanted commit is checked out."""
-        return self.exists and self.commit is not None and self.head == self.commit and not self.missing_submodules
+        return self.commit is not None and self.head == self.commit and not self.missing_submodules
 
 
 class RepositoryError(Exception):

@@ -1,9 +1,6 @@
 """Running one acquisition: started, watched and stopped from a thread of its own.
 
 What is run is a child process, or a call within this process (:class:`.calls.Call`); only their start and their stop differ.
-
-How hard a process is stopped, and who signals: ``system/process_tree.py``.
-
 The process is started by that thread, not by the caller: only the main thread ever gets a KeyboardInterrupt, so none can fall
 between the start of a process and the moment from which it is known and can be stopped.
 """
@@ -45,10 +42,9 @@ class AcquisitionRun:
 
     Args:
         spec: what to run.
-        folder: the session folder; its name is the session's.
+        folder: the session folder.
         sink: gets the output lines, from the watching thread (see :data:`.output.Sink`).
-        on_event: gets the journal's events ``acquisition_starting``, ``acquisition_started`` (or ``acquisition_not_started``),
-            ``acquisition_batch`` and ``acquisition_finished``.
+        on_event: gets the journal's events, from it too.
         echo: gets the lines too, when the spec asks for it.
         on_done: called once when all is over, from the watching thread.
 

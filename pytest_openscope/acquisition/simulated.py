@@ -39,12 +39,9 @@ os.kill(os.getpid(), signal.SIGSEGV)
 
 @dataclass(frozen=True)
 class Fault:
-    """A way for a simulated acquisition to go wrong.
+    """A way for a simulated acquisition to go wrong, ``after_s`` after its start.
 
-    Attributes:
-        kind: ``exit``, ``hang``, ``crash`` (by a signal; on Windows an access violation) or ``chatty``.
-        number: the exit code, or how many lines.
-        after_s: when, after the start.
+    ``kind`` is ``exit`` (``number``: the exit code), ``hang``, ``crash`` or ``chatty`` (``number``: how many lines).
     """
 
     kind: str

@@ -40,13 +40,9 @@ class Member:
 
 
 class Together:
-    """Runs members to their end, again where an adapter says so.
+    """Runs members, in the order of their start, to their end; again where an adapter says so.
 
-    Args:
-        members: in the order of their start.
-        start: starts a run.
-        dry_run: nothing is run.
-        stop_order: names of members, the first to be stopped first; those that it does not name follow, the last started first.
+    ``stop_order`` names members, the first to be stopped first; those that it does not name follow, the last started first.
     """
 
     def __init__(
@@ -61,10 +57,7 @@ class Together:
         self._at = self.members[0]
 
     def run(self) -> list[AcquisitionFacts | None]:
-        """Run all to their end.
-
-        Returns:
-            The facts of each one's last attempt; None for one that runs nothing.
+        """Run all to their end; return the facts of each one's last attempt, None for one that runs nothing.
 
         Raises:
             AcquisitionFailed: the first failure; all others are stopped by then.

@@ -74,11 +74,8 @@ class Output:
 class Reading:
     """What is known of a workflow as one command line runs it.
 
-    Attributes:
-        faults: what is wrong, worst first.
-        outputs: the files that its enabled writers declare.
-        not_checked: what could not be known, in words.
-        provenance: which protocol this is: fingerprint, effective values, packages.
+    ``faults`` has the worst first, ``outputs`` the files that its enabled writers declare, and ``provenance`` says which
+    protocol this is: fingerprint, effective values, packages.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -88,11 +85,7 @@ class Reading:
 
 
 def read_workflow(workflow: Path, arguments: Sequence[str]) -> Reading:
-    """Read a workflow with the values that Bonsai's command line gives it.
-
-    Args:
-        workflow: the file.
-        arguments: Bonsai's arguments, the workflow among them.
+    """Read a workflow with the values that Bonsai's arguments, the workflow among them, give it.
 
     Raises:
         ImportError: baghban is not installed.

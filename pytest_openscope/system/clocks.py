@@ -27,42 +27,32 @@ _BACK_S = 0.02
 _SLEPT_S = 1.0
 
 
-if sys.platform == "win32":
-
-    def awake_s() -> float:
-        """Return seconds since the computer was started, without those that it slept; the same in all processes."""
+def awake_s() -> float:
+    """Return seconds since some moment of the past, without those that the computer slept; the same in all processes."""
+    if sys.platform == "win32":
         ticks = ctypes.c_ulonglong()
-        if not ctypes.windll.kernel32.QueryUnbiasedInterruptTime(ctypes.byref(ticks)):
-            return time.monotonic()
+        ctypes.windll.kernel32.QueryUnbiasedInterruptTime(ctypes.byref(ticks))
         # In units of 100 ns.
         return ticks.value / 1e7
+    return time.monotonic()
 
-    def elapsed_s() -> float:
-        """Return seconds since some moment of the past, those included that the computer slept."""
-        return time.monotonic()
 
-else:
-
-    def awake_s() -> float:
-        """Return seconds since some moment of the past, without those that the computer slept; the same in all processes."""
-        return time.monotonic()
-
-    def elapsed_s() -> float:
-        """Return seconds since some moment of the past, those included that the computer slept."""
-        # On macOS this clock goes on in sleep, other than Python's monotonic one.
-        return time.clock_gettime(time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC)
+def elapsed_s() -> float:
+    """Return seconds since some moment of the past, those included that the computer slept."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":
+        # This clock goes on in sleep, other than Python's monotonic one.
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+    return time.monotonic()
 
 
 def boot_id() -> str:
     """Return what names the time since the computer was started, however its clock was set meanwhile; "" where nothing does."""
     if sys.platform == "linux":
-        try:
+        with contextlib.suppress(OSError):
             return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        except OSError:
-            return ""
-    if sys.platform == "win32":
-        return _start_of_windows()
-    return ""
+    return _start_of_windows() if sys.platform == "win32" else ""
 
 
 def _start_of_windows() -> str:
@@ -86,9 +76,11 @@ class ClockChange:
     @property
     def text(self) -> str:
         """What happened, for the log and the summary."""
-        way = f"{'forward' if self.set_by_s > 0 else 'back'} by {abs(self.set_by_s):.3f} s"
         parts = [f"the computer slept for {self.slept_s:.1f} s"] if self.slept_s else []
-        return "; ".join([*parts, *([f"the computer's clock was set {way}"] if self.set_by_s else [])])
+        if self.set_by_s:
+            way = "forward" if self.set_by_s > 0 else "back"
+            parts.append(f"the computer's clock was set {way} by {abs(self.set_by_s):.3f} s")
+        return "; ".join(parts)
 
 
 class ClockWatch:

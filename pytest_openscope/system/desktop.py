@@ -94,12 +94,9 @@ class Desktop:
                 return 1
             self._tell(f"Windows asks for {what}: refused, {self._reason}")
             return 0
-        if message == _END_SESSION:
-            if first:
-                self._end(_event_of(second))
-            return 0
-        if message == _CLOSE:
-            self._end(CLOSE_REQUEST)
+        if message in (_END_SESSION, _CLOSE):
+            if message == _CLOSE or first:
+                self._end(CLOSE_REQUEST if message == _CLOSE else _event_of(second))
             return 0
         if message == _POWER and first in _POWER_WORDS:
             self._tell(_POWER_WORDS[first])

@@ -79,9 +79,6 @@ def make_private_folder(path: Path) -> None:
     """Make a folder that belongs to this user alone, with its parents; one that others may write to is shared on purpose.
 
     On Windows a user's profile, where such folders are, is closed to others by itself.
-
-    Raises:
-        OSError: it cannot be made.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sys.platform != "win32":
@@ -176,8 +173,7 @@ def native_path(text: str) -> Path:
 def keep_apart(fd: int) -> int:
     """Give an open descriptor a high number and return that.
 
-    A step that closes descriptors which are not its own (``os.closerange``, C code that closes one twice) and then opens
-    files would otherwise find our lines in one of them.
+    A step that closes descriptors which are not its own and then opens files would otherwise find our lines in one of them.
     """
     if sys.platform == "win32":
         return fd
@@ -197,10 +193,7 @@ def is_deleted(fd: int) -> bool:
 
 
 def put_back(fd: int, path: Path) -> None:
-    """Write a deleted file's content once more under its name; readers see all of it or nothing.
-
-    Args:
-        fd: the deleted file, readable.
+    """Write the content of a deleted file that is still open once more under its name; readers see all of it or nothing.
 
     Raises:
         FileExistsError: another file has the name.

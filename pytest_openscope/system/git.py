@@ -52,9 +52,7 @@ _SETTINGS = (
 class GitFailed(Exception):  # noqa: N818 - it says what happened
     """Git is not there, failed, took too long or was stopped; the message is for the operator.
 
-    Attributes:
-        kind: ``missing``, ``failed``, ``timeout`` or ``stopped``.
-        said: what git wrote to stderr, masked.
+    ``kind`` is ``missing``, ``failed``, ``timeout`` or ``stopped``, ``said`` what git wrote to stderr, masked.
     """
 
     def __init__(self, message: str, kind: str, said: str = "") -> None:
@@ -94,11 +92,7 @@ class Git:
         return output
 
     def answers(self, folder: Path, *arguments: str) -> str | None:
-        """Return stdout without its last line end, or None where git says no by its exit code.
-
-        Raises:
-            GitFailed: git is not there, or took too long.
-        """
+        """Return stdout without its last line end, or None where git says no by its exit code; raises for all else."""
         returncode, output, _ = self._run(folder, arguments, GIT_TIMEOUT_S)
         return None if returncode else output.rstrip("\r\n")
 

@@ -7,6 +7,7 @@ start time, so one that got a recycled pid is never touched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -64,11 +65,10 @@ class ProcessTree:
     """The processes of an acquisition.
 
     Attributes:
-        pid: the main process, which may be dead.
-        create_time: its start time; None when it is not known.
+        pid, create_time: the main process, which may be dead, and its start time where it is known.
         pgid: its process group (POSIX), which it leads.
         session_mark: session folder (better, since unique) or session UUID in the environment of its processes.
-        name: only processes of the acquisition with this name carry the mark; None takes every name.
+        name: the acquisition's in their environment; None takes every name.
         members: gives the pids of a job object (Windows).
     """
 
@@ -85,18 +85,15 @@ class ProcessTree:
         root = same_process(self.pid, self.create_time)
         if root is not None:
             found.append(root)
-            try:
+            with contextlib.suppress(psutil.Error, OSError):
                 found += root.children(recursive=True)
-            except (psutil.Error, OSError):
-                pass
         if self.pgid is not None and (root is not None or not psutil.pid_exists(self.pid) or self._is_zombie()):
             found += _group(self.pgid)
         found += [process for member in self.members() if (process := same_process(member, None))]
         if self.session_mark:
             found += _marked(self.session_mark, self.name)
-        spared = _own_line()
         # Of two for one pid the first, which was found by its start time.
-        return list({process.pid: process for process in reversed(found) if _counts(process, spared)}.values())[::-1]
+        return list({process.pid: process for process in reversed(_living(found))}.values())[::-1]
 
     def _is_zombie(self) -> bool:
         """Tell whether the pid is still taken by the dead main process, so that its group is still its own."""
@@ -107,14 +104,10 @@ class ProcessTree:
             return True
 
     def stop(self, policy: StopPolicy = StopPolicy(), *, graceful: bool = True) -> StopReport:
-        """Stop every process, as gently as it allows; return as soon as all are gone.
+        """Stop every process, as gently as it allows (without ``graceful`` by SIGTERM at once), until all are gone.
 
-        Processes that appear while others are being stopped are stopped too. A pid that another process got meanwhile is left
-        alone. Never raises for a process that cannot be stopped: it is named in ``survivors``, with the reason where known.
-
-        Args:
-            policy: the delays.
-            graceful: False begins with terminate.
+        Processes that appear meanwhile are stopped too. Never raises for a process that cannot be stopped: it is named in
+        ``survivors``, with the reason where known.
         """
         hunt = _Hunt(self)
         request = ""
@@ -136,18 +129,11 @@ class ProcessTree:
         return StopReport(tuple(text for number, text in hunt.seen.items() if number not in left), names, request)
 
 
-def _counts(process: psutil.Process, spared: set[int]) -> bool:
-    return process.pid not in spared and runs(process)
-
-
 def _group(pgid: int) -> Iterator[psutil.Process]:
     """Yield the members of a process group and of the session of the same number."""
     if sys.platform == "win32":
         return
-    try:
-        if pgid <= 1 or os.getpgid(0) == pgid:
-            return
-    except OSError:
+    if os.getpgid(0) == pgid:
         return
     for pid in psutil.pids():
         try:
@@ -158,14 +144,8 @@ def _group(pgid: int) -> Iterator[psutil.Process]:
 
 
 def find_main(session_mark: str, name: str) -> psutil.Process | None:
-    """Return the main process of an acquisition of which only the mark is known; None when none carries it.
-
-    Args:
-        session_mark: session folder or session UUID in the environment of its processes.
-        name: the acquisition's name.
-    """
-    spared = _own_line()
-    found = {process.pid: process for process in _marked(session_mark, name) if _counts(process, spared)}
+    """Return the main process of an acquisition of which only mark and name are known; None when none carries them."""
+    found = {process.pid: process for process in _living(_marked(session_mark, name))}
     return min(found.values(), key=lambda process: (process.ppid() in found, start_of(process)), default=None)
 
 
@@ -181,13 +161,12 @@ def _marked(mark: str, name: str | None) -> Iterator[psutil.Process]:
             yield process
 
 
-def _own_line() -> set[int]:
-    """Return this process and its ancestors: a session that itself runs inside an acquisition carries marks too."""
-    try:
-        own = psutil.Process()
-        return {own.pid, *(parent.pid for parent in own.parents())}
-    except (psutil.Error, OSError):
-        return {os.getpid()}
+def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Leave out what is dead, this process and its ancestors: a session within an acquisition carries marks too."""
+    spared = {os.getpid()}
+    with contextlib.suppress(psutil.Error, OSError):
+        spared.update(parent.pid for parent in psutil.Process().parents())
+    return [process for process in processes if process.pid not in spared and runs(process)]
 
 
 def _ignores_interrupt(pid: int) -> bool:
@@ -256,7 +235,7 @@ class _Hunt:
     def _all_deaf(self, alive: list[psutil.Process]) -> bool:
         """Tell whether waiting is in vain: the main process, which could have ended them, is gone, and none hears SIGINT.
 
-        On Windows: nobody got CTRL_BREAK, since the main process is gone, has no console, or one that cannot be reached.
+        On Windows: nobody got CTRL_BREAK.
         """
         if sys.platform == "win32":
             return not self._reached

@@ -71,10 +71,7 @@ def started_at(process: psutil.Process, started: float | None) -> bool:
 
 
 def start_of(process: psutil.Process) -> float:
-    """Return the start time by which a process is known.
-
-    psutil's own changes on Linux with every change of the clock, since it adds the time since boot to a time of boot that the
-    kernel reckons from the present clock.
+    """Return the start time by which a process is known; psutil's own changes on Linux with every change of the clock.
 
     Raises:
         psutil.NoSuchProcess: the process is gone.
@@ -109,7 +106,7 @@ def runs(process: psutil.Process) -> bool:
 
 
 def is_alive(pid: int | None, started: float | None) -> bool:
-    """Tell whether this very process lives; without a start time the pid alone decides."""
+    """Tell whether :func:`same_process` finds it."""
     return same_process(pid, started) is not None
 
 
@@ -133,11 +130,12 @@ def _stat_fields(pid: int) -> list[str] | None:
 
 def is_stopped(pid: int) -> bool:
     """Tell whether a process is stopped, by a signal or a debugger; always False on Windows, which has no such state."""
+    if sys.platform == "win32":
+        return False
     try:
-        stopped = psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
     except (psutil.Error, OSError):
         return False
-    return stopped and sys.platform != "win32"
 
 
 def cpu_s(pid: int) -> float | None:
@@ -165,30 +163,20 @@ def memory_mb() -> float:
 
 def step_back() -> None:
     """Give this process a lower priority: where cores are few, the experiment's own processes go first."""
-    try:
+    with contextlib.suppress(psutil.Error, OSError):
         if sys.platform == "win32":
             psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
         else:
             psutil.Process().nice(_NICENESS)
-    except (psutil.Error, OSError):
-        return
-
-
-def package_parent() -> str:
-    """Return the folder to put on ``sys.path`` so that this package can be imported without ``site``."""
-    return str(Path(__file__).resolve().parents[2])
 
 
 def isolated_python() -> list[str]:
     """Return the command of an interpreter that finds the standard library only.
 
-    On Windows the base interpreter is used, since a virtual environment's ``python.exe`` only starts that one and waits: a kill
-    would hit the wrong process.
+    On Windows the base interpreter: a virtual environment's ``python.exe`` only starts that one, and a kill would hit it alone.
     """
-    executable = sys.executable
-    if sys.platform == "win32":
-        executable = getattr(sys, "_base_executable", None) or executable
-    return [executable, "-I", "-S"]
+    base = getattr(sys, "_base_executable", None) if sys.platform == "win32" else None
+    return [base or sys.executable, "-I", "-S"]
 
 
 def light_command(module: str, args: Sequence[str], extra_paths: Sequence[str] = ()) -> list[str]:
@@ -196,7 +184,7 @@ def light_command(module: str, args: Sequence[str], extra_paths: Sequence[str] =
 
     It finds the standard library, this package, the folder that psutil is installed in, and ``extra_paths``.
     """
-    paths = [package_parent(), str(Path(psutil.__file__).resolve().parents[1]), *extra_paths]
+    paths = [str(Path(__file__).resolve().parents[2]), str(Path(psutil.__file__).resolve().parents[1]), *extra_paths]
     return [*isolated_python(), "-c", _BOOT, json.dumps(paths), module, *args]
 
 
@@ -221,8 +209,7 @@ def spawn_detached(command: Sequence[str], **options: Any) -> subprocess.Popen[b
 def lent_watch() -> Iterator[tuple[int | None, dict[str, Any]]]:
     """Lend a child a handle to this process: however late the child starts, it learns how this process ended.
 
-    Yields the handle's number in the child, for :class:`ProcessWatch`, and the options of ``Popen`` that hand it over; None
-    and no options where the system has no such handles.
+    Yields the handle's number in the child (None where the system has no such handles) and the options of ``Popen``.
     """
     if sys.platform == "win32":
         me = _winapi.GetCurrentProcess()
@@ -256,10 +243,7 @@ def lines_of(fd: int) -> Iterator[bytes]:
 
 
 def running_processes() -> Iterator[psutil.Process]:
-    """Yield all processes of this computer.
-
-    ``psutil.process_iter`` keeps those of earlier calls, and takes a process for ended that has got the number of one of them.
-    """
+    """Yield all processes; ``psutil.process_iter`` takes one for ended that has got the number of an earlier one."""
     for pid in psutil.pids():
         # One that has ended, or of which nothing is told: under Wine psutil raises a plain OSError.
         with contextlib.suppress(psutil.Error, OSError):
@@ -294,15 +278,13 @@ class ProcessWatch:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end; True when it has."""
-        if self._handle is not None:
-            # A negative number would be taken for a wait of weeks.
-            timeout_ms = max(0, int(timeout_s * 1000))
-            if sys.platform == "win32":
-                return _winapi.WaitForSingleObject(self._handle, timeout_ms) == _winapi.WAIT_OBJECT_0
-            else:
-                poll = select.poll()
-                poll.register(self._handle, select.POLLIN)
-                return bool(poll.poll(timeout_ms))
+        timeout_ms = max(0, int(timeout_s * 1000))  # a negative number would be taken for a wait of weeks
+        if self._handle is not None and sys.platform == "win32":
+            return _winapi.WaitForSingleObject(self._handle, timeout_ms) == _winapi.WAIT_OBJECT_0
+        if self._handle is not None and sys.platform != "win32":
+            poll = select.poll()
+            poll.register(self._handle, select.POLLIN)
+            return bool(poll.poll(timeout_ms))
         deadline = time.monotonic() + timeout_s
         while is_alive(self.pid, self.started):
             left = deadline - time.monotonic()
@@ -320,8 +302,7 @@ class ProcessWatch:
             if sys.platform == "win32":
                 self._code = _winapi.GetExitCodeProcess(self._handle)
             else:
-                status = _zombie_status(self.pid)
-                status = _pidfd_status(self._handle) if status is None else status
+                status = _ended_status(self.pid, self._handle)
                 self._code = None if status is None else os.waitstatus_to_exitcode(status)
         return self._code
 
@@ -354,13 +335,14 @@ class ProcessWatch:
 
 if sys.platform != "win32":
 
-    def _zombie_status(pid: int) -> int | None:
-        """Return the wait status of a process that its parent has not reaped; psutil does not give it."""
-        fields = _stat_fields(pid) or []
-        return int(fields[49]) if len(fields) > 49 and fields[0] == "Z" else None
+    def _ended_status(pid: int, pidfd: int) -> int | None:
+        """Return the wait status of a process that its parent has not reaped, else ask the kernel for it.
 
-    def _pidfd_status(pidfd: int) -> int | None:
-        """Ask the kernel for a reaped process's status: ``PIDFD_GET_INFO`` with ``PIDFD_INFO_EXIT`` (linux/pidfd.h)."""
+        psutil gives neither. Source: linux/pidfd.h, ``PIDFD_GET_INFO`` with ``PIDFD_INFO_EXIT``.
+        """
+        fields = _stat_fields(pid) or []
+        if len(fields) > 49 and fields[0] == "Z":
+            return int(fields[49])
         get_info, wants_exit = 0xC040FF0B, 1 << 3
         data = bytearray(struct.pack("=Q", wants_exit).ljust(64, b"\0"))
         try:

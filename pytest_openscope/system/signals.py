@@ -146,20 +146,20 @@ class Waker:
 
     def _listen(self, fd: int) -> None:
         with contextlib.suppress(OSError):  # A step may close descriptors that are not its own.
-            self._listen_to(fd)
+            while came := os.read(fd, 64):
+                if not self._numbers.isdisjoint(came):
+                    self._wake()
             os.close(fd)
 
-    def _listen_to(self, fd: int) -> None:
-        while came := os.read(fd, 64):
-            if self._numbers.isdisjoint(came):
-                continue
-            came_at = time.monotonic()
-            for moment_s in _MOMENTS_S:
-                time.sleep(moment_s)
-                if self._heard_at() >= came_at - _MOMENTS_S[0]:
-                    break
-                if sys.platform != "win32":
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
+    def _wake(self) -> None:
+        """Interrupt the main thread until a handler has run."""
+        came_at = time.monotonic()
+        for moment_s in _MOMENTS_S:
+            time.sleep(moment_s)
+            if self._heard_at() >= came_at - _MOMENTS_S[0]:
+                break
+            if sys.platform != "win32":
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
 
 
 def on_fork(owner: Any, restore: Callable[[Any], None]) -> None:

@@ -16,12 +16,11 @@ _EVERY_S = 1.0
 
 
 class TreeUsage:
-    """Peak memory and CPU time.
+    """Peak memory and CPU time; None where nothing is known.
 
     Attributes:
-        main_peak_mb: the main process's peak, as the system counts it (Linux ``VmHWM`` and ``wait4``'s ``ru_maxrss``, Windows'
-            peak working set); None where it says nothing.
-        tree_peak_mb: the largest sum over the tree that a sample met; None before the first.
+        main_peak_mb: the main process's peak, as the system counts it.
+        tree_peak_mb: the largest sum over the tree that a sample met.
         counted_cpu_s: user and system time as the system counts it once a process has ended (``wait4`` with the children that
             it waited for; on Windows the job's accounting).
     """

@@ -95,11 +95,11 @@ class Job:
 
 def in_a_job() -> bool:
     """Tell whether this process is in a job of whoever started it; never on other systems."""
-    inside = False
     if sys.platform == "win32":
-        answer = wintypes.BOOL()
-        inside = bool(_kernel32.IsProcessInJob(_kernel32.GetCurrentProcess(), None, ctypes.byref(answer)) and answer.value)
-    return inside
+        inside = wintypes.BOOL()
+        told = _kernel32.IsProcessInJob(_kernel32.GetCurrentProcess(), None, ctypes.byref(inside))
+        return bool(told and inside.value)
+    return False
 
 
 def titles_of_windows(pids: Collection[int]) -> list[str]:
@@ -129,8 +129,8 @@ def titles_of_windows(pids: Collection[int]) -> list[str]:
 def send_break(pid: int) -> None:
     """Send CTRL_BREAK to the process group that ``pid`` leads, from its own console or by a visit to it.
 
-    Not by ``os.kill``: where the event cannot be delivered (no common console), it goes on to TerminateProcess (bpo-14484).
-    And only to members of the console: an event for any other pid upsets it (github.com/microsoft/terminal/issues/335).
+    Not by ``os.kill``, which goes on to TerminateProcess without a common console (bpo-14484), and only to members of the
+    console: an event for any other pid upsets it (github.com/microsoft/terminal/issues/335).
     A process with a window of its own is left in its console; one without (the sidecar) gives its own up for the visit.
 
     Raises:

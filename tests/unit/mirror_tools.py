@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest_openscope
 from pytest_openscope.mirror.control import MirrorSupervisor, MirrorTuning
 from pytest_openscope.mirror.day_file import DayLine, parse_line
 from pytest_openscope.mirror.files import MirrorJob
-from pytest_openscope.system.processes import package_parent
 
 FAULTY = Path(__file__).with_name("mirror_faults.py")
 FAST = MirrorTuning(hang_s=1.5, warn_s=0.5, warn_error_s=0.3, flap_s=0.0, retry_first_s=0.2, retry_most_s=1.0)
@@ -57,7 +57,11 @@ class Bench:
         self.write(b"".join(f"{tag} {i} {'x' * chooser.randrange(120)}\n".encode() for i in range(count)))
 
     def start(self, faulty: bool = False, tuning: MirrorTuning = FAST) -> MirrorSupervisor:
-        command = [sys.executable, "-I", str(FAULTY), package_parent(), str(self.control)] if faulty else None
+        command = (
+            [sys.executable, "-I", str(FAULTY), str(Path(pytest_openscope.__file__).parents[1]), str(self.control)]
+            if faulty
+            else None
+        )
         self.supervisor = MirrorSupervisor(self.job, self.say, tuning, command)
         return self.supervisor
 

@@ -15,7 +15,7 @@ from pytest_openscope.acquisition.kinds import check_parameters as check
 from pytest_openscope.acquisition.kinds import default_spec as defaults
 from pytest_openscope.acquisition.kinds import describe_command as describe
 from pytest_openscope.acquisition.paths import repository_folder
-from pytest_openscope.acquisition.process import change_environment, explain, program_on_windows
+from pytest_openscope.acquisition.process import environment, explain, program_on_windows
 from pytest_openscope.acquisition.spec import AcquisitionSpec
 from pytest_openscope.config import Settings
 from pytest_openscope.records import Mistake
@@ -238,10 +238,16 @@ def test_an_open_quote_on_windows(text: str) -> None:
         split_windows(text)
 
 
-def test_names_of_variables_are_the_same_in_any_case_on_windows() -> None:
-    before = {"PATH": "a", "KEEP": "b"}
-    assert change_environment(before, {"Path": "c", "keep": None}, fold=True) == {"PATH": "c"}
-    assert change_environment(before, {"Path": "c", "keep": None}, fold=False) == {**before, "Path": "c"}
+def test_names_of_variables_are_the_same_in_any_case_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "a")
+    monkeypatch.setenv("KEEP", "b")
+    spec = AcquisitionSpec(env={"Path": "c", "keep": None})
+    monkeypatch.setattr(sys, "platform", "win32")
+    changed = environment(spec, FOLDER, "camera")
+    assert (changed["PATH"], "Path" in changed, "KEEP" in changed) == ("c", False, False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    changed = environment(spec, FOLDER, "camera")
+    assert (changed["PATH"], changed["Path"], changed["KEEP"]) == ("a", "c", "b")
 
 
 def test_a_program_is_looked_up_where_the_child_would(tmp_path: Path) -> None:
@@ -253,7 +259,6 @@ def test_a_program_is_looked_up_where_the_child_would(tmp_path: Path) -> None:
     assert program_on_windows(str(Path("bin") / "tool.exe"), tmp_path, "") == str(tool)
     assert program_on_windows(str(tool), None, "") == str(tool)
     assert program_on_windows("no-such", tmp_path, str(tool.parent)) == "no-such"
-    assert program_on_windows("", None, "") == ""
 
 
 def test_a_command_that_is_too_long_for_windows() -> None:
