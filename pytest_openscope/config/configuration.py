@@ -92,6 +92,11 @@ class Configuration:
         """Name the files only: the values hold secrets."""
         return f"Configuration({self.rig_file.name!r}, {self.parameter_file.name if self.parameter_file else None!r})"
 
+    @property
+    def script_folders(self) -> list[Path]:
+        """Where relative paths of scripts are looked for: beside the parameter file first."""
+        return [*([self.parameter_file.parent] if self.parameter_file is not None else []), self.cwd]
+
     def with_answers(self, answers: Mapping[str, str]) -> Configuration:
         """Return the configuration with what the operator answered, above all other sources.
 

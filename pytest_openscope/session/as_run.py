@@ -54,7 +54,6 @@ class AsRunKeeper:
         self._base = str(base.absolute())
 
     def begin(self) -> None:
-        """Keep what is known before pytest collects."""
         configuration, config = self._session.configuration, self._session.config
         files = [
             (configuration.rig_file, "rig"),
@@ -73,7 +72,6 @@ class AsRunKeeper:
         self._keep([*dict.fromkeys(found), *self._modules()])
 
     def pytest_sessionfinish(self) -> None:
-        """Keep what steps have imported."""
         self._keep(list(self._modules()))
 
     def _keep(self, files: list[tuple[Path | None, str]] | list[tuple[Path, str]]) -> None:
@@ -88,14 +86,11 @@ class AsRunKeeper:
     def _scripts(self) -> Iterator[Path]:
         """Yield scripts beside the parameter file; those of the experiment's repository are known by its commit."""
         session, configuration = self._session, self._session.configuration
-        folders = [configuration.cwd]
-        if configuration.parameter_file is not None:
-            folders.insert(0, configuration.parameter_file.parent)
         names = [entry.module_path for entry in session.entries if entry.module_type != "launcher_module"]
         names += [session.settings.script_path or ""]
         for name in filter(None, names):
             text = name if sys.platform == "win32" else name.replace("\\", "/")
-            yield from (folder / text for folder in folders if (folder / text).is_file())
+            yield from (folder / text for folder in configuration.script_folders if (folder / text).is_file())
 
     def _modules(self) -> Iterator[tuple[Path, str]]:
         """Yield the lab's own modules that are loaded: those below the folder of tests, or beside the rig file."""

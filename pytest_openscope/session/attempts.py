@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.runner import call_and_report
 
-from ..records import Phase
-from .collecting import place_of, step_name
+from .collecting import phase_marker, place_of, step_name
 from .interrupts import StepExited, StepInterrupted, StepTimedOut
 
 if TYPE_CHECKING:
     from .state import SessionState
 
-_PHASES = {str(phase) for phase in Phase}
 _ATTEMPTS = pytest.StashKey["Attempts"]()
 _MOST = 100
 
@@ -47,7 +45,7 @@ def attempts_of(item: pytest.Item) -> Attempts:
         pytest.UsageError: ``attempts``, ``retry_delay_s`` or ``retry_on`` is no good.
     """
     if _ATTEMPTS not in item.stash:
-        marker = next((marker for marker in item.iter_markers() if marker.name in _PHASES), None)
+        marker = phase_marker(item)
         item.stash[_ATTEMPTS] = Attempts() if marker is None else _read(item.nodeid, marker)
     return item.stash[_ATTEMPTS]
 
@@ -64,12 +62,12 @@ def _read(nodeid: str, marker: pytest.Mark) -> Attempts:
     def wrong(key: str, remedy: str) -> pytest.UsageError:
         return pytest.UsageError(f"{nodeid}: @pytest.mark.{marker.name}({key}={given[key]!r}) -> {remedy}")
 
-    most, delay_s, on = given.get("attempts", 1), given.get("retry_delay_s", 0.0), given.get("retry_on")
+    most, delay_s, on = given.get("attempts", 1), given.get("retry_delay_s", 0.0), given.get("retry_on") or ()
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= _MOST:
         raise wrong("attempts", f"give a whole number from 1 to {_MOST}")
     if isinstance(delay_s, bool) or not isinstance(delay_s, (int, float)) or not 0 <= delay_s < float("inf"):
         raise wrong("retry_delay_s", "give a number of seconds")
-    kinds = on if isinstance(on, tuple) else () if on is None else (on,)
+    kinds = on if isinstance(on, tuple) else (on,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         raise wrong("retry_on", "give an exception type, or a tuple of them")
     return Attempts(most, float(delay_s), kinds) if kinds else Attempts(most, float(delay_s))
@@ -95,7 +93,6 @@ class Retries:
         return True
 
     def _attempt(self, item: Any, nextitem: pytest.Item | None, attempts: Attempts, number: int) -> bool:
-        """Make one attempt; True when another one follows it."""
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
         errors: list[BaseException | None] = []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from ..records import Mistake, OnFailure, Phase
 
+_PHASES = [str(phase) for phase in Phase]
 _PARAMETER_FILE = ".json"
 _NO_PARAMETER_FILE = (".yaml", ".yml", ".toml")
 
@@ -40,8 +43,6 @@ def check_given_files(config: pytest.Config) -> list[Mistake]:
 
 def _is_module(name: str) -> bool:
     """Tell whether ``--pyargs`` finds the package that a name begins with; nothing is imported for that."""
-    from importlib.util import find_spec
-
     try:
         return find_spec(name.partition(".")[0]) is not None
     except (ImportError, ValueError):
@@ -55,8 +56,6 @@ def _others_collect(config: pytest.Config) -> bool:
 
 
 def _remedy(path: Path) -> str:
-    import difflib
-
     try:
         there = [entry.name for entry in path.parent.iterdir()]
     except OSError:
@@ -75,8 +74,12 @@ NO_PYTEST_RETRY = (
 _PLACE = pytest.StashKey["tuple[Phase, OnFailure, bool]"]()
 
 
+def phase_marker(item: pytest.Item) -> pytest.Mark | None:
+    return next((marker for marker in item.iter_markers() if marker.name in _PHASES), None)
+
+
 def place_of(item: pytest.Item) -> tuple[Phase, OnFailure, bool]:
-    """Return phase, failure policy, and whether the policy was written out; the closest marker wins.
+    """Return phase, failure policy, and whether the policy was written out.
 
     Raises:
         pytest.UsageError: ``on_failure`` is no policy.
@@ -84,9 +87,8 @@ def place_of(item: pytest.Item) -> tuple[Phase, OnFailure, bool]:
     if _PLACE in item.stash:
         return item.stash[_PLACE]
     place = (Phase.ACQUISITION, OnFailure.CONTINUE, False)
-    for marker in item.iter_markers():
-        if marker.name not in {str(phase) for phase in Phase}:
-            continue
+    marker = phase_marker(item)
+    if marker is not None:
         given = marker.kwargs.get("on_failure")
         try:
             policy = OnFailure.ABORT if given is None else OnFailure(str(given))
@@ -95,23 +97,19 @@ def place_of(item: pytest.Item) -> tuple[Phase, OnFailure, bool]:
                 f"{item.nodeid}: @pytest.mark.{marker.name}(on_failure={given!r}) -> use 'abort', 'continue' or 'prompt'"
             ) from None
         place = (Phase(marker.name), policy, given is not None)
-        break
     item.stash[_PLACE] = place
     return place
 
 
 def misspelt_phases(items: Iterable[pytest.Item], config: pytest.Config) -> list[Mistake]:
     """Return the marks that nobody registered and that are nearly a phase: their steps would run in the wrong one."""
-    import difflib
-
-    phases = [str(phase) for phase in Phase]
     known = {line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers")}
     near: dict[str, list[str]] = {}
     found: dict[tuple[str, str], Mistake] = {}
     for item in items:
         for name in {marker.name for marker in item.iter_markers()} - known:
             if name not in near:
-                near[name] = difflib.get_close_matches(name.lower(), phases, n=1, cutoff=_MISSPELT)
+                near[name] = difflib.get_close_matches(name.lower(), _PHASES, n=1, cutoff=_MISSPELT)
             place = (item.nodeid.partition("::")[0], name)
             if near[name] and place not in found:
                 remedy = f"write @pytest.mark.{near[name][0]}, or register the mark if it means something else"

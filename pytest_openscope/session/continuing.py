@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import look_up
+from ..log import MASK
 from ..records import END_STATE, METADATA, ConfigurationError, Mistake
 from ..system import read_json, update_json
 
@@ -20,7 +21,6 @@ LAST = "last"
 _OF_ONE_SESSION = ("session_uuid", "session_sync_session_name")
 _OF_THE_ANIMAL = ("subject_id", "user_id")
 _THE_OPERATOR = "the operator"
-_MASK = "***"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Earlier:
 
     Attributes:
         folder: its session folder.
-        session_uuid, subject_id, rig_id: its ids.
+        subject_id: whose session it was.
         first: name of the first session of the chain.
         number: which session of the chain the new one is; the first continuation is 2.
         values: dotted key to value and source: what was answered, or given on the command line, and who the subject is.
@@ -39,9 +39,7 @@ class Earlier:
     """
 
     folder: Path
-    session_uuid: str
     subject_id: str | None
-    rig_id: str
     first: str
     number: int
     values: Mapping[str, tuple[Any, str]]
@@ -57,9 +55,8 @@ class Earlier:
         return f"{self.first}_{number}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``end_state.json`` of the new session says of this one, under ``continues``."""
         return {
-            "session_uuid": self.session_uuid,
+            "session_uuid": self.folder.name,
             "session_folder": str(self.folder),
             "first_session": self.first,
             "number": self.number,
@@ -75,26 +72,21 @@ def find_earlier(given: str, rig_id: str, output_root: Path, cwd: Path) -> Earli
     folder = _last(rig_id, output_root) if given == LAST else (cwd / Path(given).expanduser()).absolute()
     if folder is None:
         raise _wrong(f"no session of rig {rig_id} is in {output_root}", "give the session folder, or start a new session")
-    metadata = folder / METADATA
-    arguments, parameters = (read_json(metadata / name) for name in ("command_line_arguments.json", "input_parameters.json"))
-    state = read_json(metadata / END_STATE) or {}
-    if arguments is None or parameters is None:
-        raise _wrong(f"{folder} is no session folder of this plugin", "give the folder that holds launcher_metadata")
+    parameters = read_inputs(folder, OPTION)
+    arguments, state = (read_json(folder / METADATA / name) or {} for name in ("command_line_arguments.json", END_STATE))
     if (theirs := _rig_of(folder)) not in ("", rig_id):
         raise _wrong(f"{folder.name} was run on rig {theirs}, not on {rig_id}", "start a new session, or give that rig's file")
     before = state.get("continues") or {}
     values, masked = dict[str, tuple[Any, str]](), list[str]()
     for key, value in _carried(arguments.get("value_sources") or {}, parameters):
-        if _MASK in str(value):
+        if MASK in str(value):
             masked.append(key)
         else:
             values[key] = (value, f"session {folder.name} ({OPTION})")
     file = arguments.get("original_param_file")
     return Earlier(
         folder=folder,
-        session_uuid=folder.name,
         subject_id=parameters.get("subject_id"),
-        rig_id=rig_id,
         first=str(before.get("first_session") or folder.name),
         number=int(before.get("number") or 1) + 1,
         values=values,
@@ -104,11 +96,19 @@ def find_earlier(given: str, rig_id: str, output_root: Path, cwd: Path) -> Earli
     )
 
 
+def read_inputs(folder: Path, option: str) -> dict[str, Any]:
+    """Return the parameters that a session was given; raises ``ConfigurationError`` where there was none."""
+    found = read_json(folder / METADATA / "input_parameters.json")
+    if found is None:
+        problem = f"{folder} is no session folder of this plugin"
+        raise ConfigurationError([Mistake(option, problem, "give the folder that holds launcher_metadata")])
+    return found
+
+
 def check_subject(earlier: Earlier, subject_id: str | None) -> list[Mistake]:
-    """Return the mistake of going on with another animal."""
     if earlier.subject_id is None or subject_id in (None, earlier.subject_id):
         return []
-    problem = f"{earlier.session_uuid} was a session of subject {earlier.subject_id}, not of {subject_id}"
+    problem = f"{earlier.folder.name} was a session of subject {earlier.subject_id}, not of {subject_id}"
     return [Mistake(OPTION, problem, "leave the subject out, or start a new session")]
 
 
@@ -119,7 +119,7 @@ def not_taken_over(earlier: Earlier, parameters: Mapping[str, Any]) -> list[str]
         try:
             look_up(parameters, key)
         except KeyError:
-            words = f"is not taken over from {earlier.session_uuid}: its files do not hold secrets -> give it again"
+            words = f"is not taken over from {earlier.folder.name}: its files do not hold secrets -> give it again"
             lacking.append(f"{key} {words}")
     return lacking
 
@@ -171,7 +171,7 @@ def _carried(sources: Mapping[str, str], parameters: Mapping[str, Any]) -> Itera
         source = sources.get(key, "")
         if key.split(".")[0] in _OF_ONE_SESSION or not (
             key in _OF_THE_ANIMAL
-            or source in (_THE_OPERATOR, _MASK)  # where a secret came from is not on record either
+            or source in (_THE_OPERATOR, MASK)  # where a secret came from is not on record either
             or source.startswith("--")
             or source.endswith(f"({OPTION})")
         ):

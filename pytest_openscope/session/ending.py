@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..log import last_lines
 from ..records import DEBUG_STATE, END_STATE, METADATA, Failure, Outcome, Phase, debug_state, end_state
 from ..system import now_iso, remove_file
 from .interrupts import StepInterrupted, StepTimedOut
+from .opening import RESERVE, reports_failures
+from .repository import tell_of_new_changes
 
 if TYPE_CHECKING:
     from .state import SessionState
@@ -30,9 +33,7 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     session.doing = "ending: the devices are made safe"
     _stop_hardware(session)
     if session.settings.repository_url:
-        from .repository import tell_of_new_changes
-
-        session.guard("looking for changes in the repository", lambda: tell_of_new_changes(session))
+        session.guard("looking for changes in the repository", partial(tell_of_new_changes, session))
     nodes = session.nodes
     if nodes is not None:
         session.guard("telling the other nodes how this one ended", nodes.end)
@@ -50,7 +51,7 @@ def finish(session: SessionState, exit_code: int | None) -> None:
     record.lost_records = session.log.lost_records
     _explain(session)
     with contextlib.suppress(OSError):
-        remove_file(session.metadata / ".reserved_for_the_end")
+        remove_file(session.metadata / RESERVE)
     _write_states(session)
     _write_footer(session)
     session.log.close()
@@ -102,26 +103,22 @@ def discard(session: SessionState) -> None:
 
 def _stop_hardware(session: SessionState) -> None:
     if session.acquisition is not None:
-        acquisition = session.acquisition
-        session.guard("stopping the acquisition", lambda: acquisition.stop_all("the session ends"))
+        session.guard("stopping the acquisition", partial(session.acquisition.stop_all, "the session ends"))
     if session.devices is not None:
         devices = session.devices
         session.guard("reading the devices", lambda: session.device_states.update(devices.read_states()))
         session.guard("making the devices safe", lambda: session.keep("helper_failures", *devices.close_all()))
         for text in devices.unsafe:
             session.fail(Failure("exception", Outcome.ERROR, text, at=now_iso()))
-    session.guard("looking for faults that never struck", lambda: _tell_of_idle_faults(session))
+    session.guard("looking for faults that never struck", partial(_tell_of_idle_faults, session))
 
 
 def _tell_of_idle_faults(session: SessionState) -> None:
-    """Warn of a rehearsal that rehearsed nothing."""
     idle = [] if session.record.acquisitions else list(session.options.acquisition_faults)
     if session.devices is not None:
         idle += session.devices.never_struck()
     for fault in idle:
-        text = f"injected fault {fault} never struck: no step made the call that it lies on"
-        session.log.write("WARNING", _LOGGER, text)
-        session.notices.append(text)
+        session.tell([f"injected fault {fault} never struck: no step made the call that it lies on"])
 
 
 def _ask_notes(session: SessionState) -> None:
@@ -151,38 +148,33 @@ def _explain(session: SessionState) -> None:
 
 
 def _write_states(session: SessionState) -> None:
-    record, secrets = session.record, session.secrets
-    rig = session.rig_config()
-    if record.outcome is not Outcome.PASSED:
-
-        def write_debug() -> None:
-            state = debug_state(
-                record,
-                launcher_state=_launcher_state(session),
-                last_log_lines=last_lines(session.log_path, _LAST_LINES),
-                parameters=session.parameters,
-                secrets=secrets,
-            )
-            session.save(DEBUG_STATE, state)
-
-        session.guard("writing debug_state.json", write_debug)
-    session.guard(
-        "writing end_state.json",
-        lambda: session.save(END_STATE, end_state(record, rig_config=rig, mirror=session.mirror, secrets=secrets)),
-    )
+    if session.record.outcome is not Outcome.PASSED:
+        session.guard("writing debug_state.json", lambda: session.save(DEBUG_STATE, _debug_state(session)))
+    session.guard("writing end_state.json", lambda: session.save(END_STATE, _end_state(session)))
 
 
-def _launcher_state(session: SessionState) -> dict[str, object]:
-    state: dict[str, object] = {
+def _end_state(session: SessionState) -> dict[str, Any]:
+    return end_state(session.record, rig_config=session.rig_config(), mirror=session.mirror, secrets=session.secrets)
+
+
+def _debug_state(session: SessionState) -> dict[str, Any]:
+    record = session.record
+    launcher_state: dict[str, object] = {
         "session_folder": str(session.folder),
         "acquisition_begun": session.gate.acquisition_begun,
-        "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in session.record.steps],
-        "lost_records": session.record.lost_records,
+        "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in record.steps],
+        "lost_records": record.lost_records,
         "value_sources": dict(session.configuration.sources),
     }
     if session.device_states:
-        state["devices"] = session.device_states
-    return state
+        launcher_state["devices"] = session.device_states
+    return debug_state(
+        record,
+        launcher_state=launcher_state,
+        last_log_lines=last_lines(session.log_path, _LAST_LINES),
+        parameters=session.parameters,
+        secrets=session.secrets,
+    )
 
 
 def _write_footer(session: SessionState) -> None:
@@ -193,8 +185,8 @@ def _write_footer(session: SessionState) -> None:
     if record.simulated:
         log.write("INFO", _LOGGER, f"simulated: {', '.join(record.simulated)}")
     log.write("INFO", _LOGGER, f"session {record.session_uuid} stopped {record.stopped} after {record.duration_s or 0.0:.1f} s")
-    text = f"outcome: {record.outcome}, exit code {record.exit_code}, lost log records {log.lost_records}"
-    log.write("INFO", _LOGGER, text)
+    lost = log.lost_records
+    log.write("INFO", _LOGGER, f"outcome: {record.outcome}, exit code {record.exit_code}, lost log records {lost}")
 
 
 def _wait_for_sidecar(session: SessionState) -> None:
@@ -204,11 +196,10 @@ def _wait_for_sidecar(session: SessionState) -> None:
         return
     started = time.monotonic()
     mirror_s = settings.mirror_wait_s if session.mirror["status"] != "off" else 0.0
-    report_s = settings.report_wait_s if _reports(session) else 0.0
+    reported = session.record.failures and not session.missing_token and reports_failures(session)
+    report_s = settings.report_wait_s if reported else 0.0
     owed = [name for name, wait_s in (("mirror", mirror_s), ("report", report_s)) if wait_s]
-    session.doing = (
-        f"ending: {' and '.join(owed) or 'the sidecar'} (at most {max(mirror_s, report_s):g} s)" if owed else "ending"
-    )
+    session.doing = f"ending: {' and '.join(owed)} (at most {max(mirror_s, report_s):g} s)" if owed else "ending"
     while not sidecar.gave_up:
         passed_s = time.monotonic() - started
         mirrored = passed_s >= mirror_s or (sidecar.mirror or {}).get("status") in ("verified", "off")
@@ -223,11 +214,3 @@ def _wait_for_sidecar(session: SessionState) -> None:
     if report_s and sidecar.reports_left is None and not sidecar.gave_up and not session.reports:
         reason = f"no answer within {report_s:g} s; what is to be reported goes out in the background, or with the next session"
         session.reports.append({"status": "not known yet", "reason": reason})
-
-
-def _reports(session: SessionState) -> bool:
-    """Tell whether a report may be on its way."""
-    report = session.settings.github_issue
-    if report is None or not report.enabled or not session.record.failures or session.validating or session.missing_token:
-        return False
-    return not session.dry_run or report.report_dry_runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Iterator
@@ -29,7 +30,6 @@ class FixtureSteps:
         self._steps: dict[CodeType, list[StepRecord]] = {}
 
     def item_begins(self, phase: Phase, step: str) -> None:
-        """Tell for which step fixtures are set up from now on."""
         self._phase = phase
         self._item_place = (str(phase), step)
 
@@ -96,7 +96,7 @@ class FixtureSteps:
         if error is None or when == "call":
             return None
         found = None
-        for code in _codes(error, set()):
+        for code in _codes(error):
             steps = self._steps.get(code)
             if steps:
                 found = steps[-1]
@@ -108,20 +108,16 @@ def _of_a_tool(function: Any) -> bool:
 
 
 def _has_yield(code: CodeType) -> bool:
-    generator, asynchronous = 0x20, 0x200
-    return bool(code.co_flags & (generator | asynchronous))
+    return bool(code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
 
 
-def _codes(error: BaseException, seen: set[int]) -> Iterator[CodeType]:
-    if id(error) in seen:
-        return
-    seen.add(id(error))
+def _codes(error: BaseException) -> Iterator[CodeType]:
     traceback = error.__traceback__
     while traceback is not None:
         yield traceback.tb_frame.f_code
         traceback = traceback.tb_next
     for member in getattr(error, "exceptions", ()):
-        yield from _codes(member, seen)
+        yield from _codes(member)
 
 
 def _mend(fixturedef: Any, request: Any, interrupt: KeyboardInterrupt) -> None:

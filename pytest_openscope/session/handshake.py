@@ -63,7 +63,6 @@ class Sync:
         return {"version": _VERSION, "silence_s": self.silence_s, "program": self.program}
 
     def me(self, role: str) -> Node:
-        """Return this node after the handshake."""
         return Node(short(self.node_name), role, socket.gethostname(), self.program, "preparing")
 
 
@@ -84,7 +83,6 @@ class Peer:
         return f"{self.name} ({self.channel.host})"
 
     def read_own(self, message: dict[str, Any]) -> None:
-        """Take what a node of ours says of itself in the handshake; another program says nothing."""
         own = message.get("openscope")
         if isinstance(own, dict):
             self.is_ours = True
@@ -92,7 +90,6 @@ class Peer:
             self.silence_s = float(own["silence_s"])
 
     def as_node(self, role: str) -> Node:
-        """Return what is known of it after the handshake."""
         if self.is_ours:
             return Node(self.name, role, self.channel.host, self.program, "preparing")
         return Node(self.name, role, self.channel.host, reason="its program takes part in the handshake only")
@@ -108,7 +105,6 @@ class Joined:
     peers: list[Peer]
 
     def close(self) -> None:
-        """Give all connections up."""
         for peer in self.peers:
             peer.channel.close()
 
@@ -155,7 +151,6 @@ class _Gathering:
         self.slaves: list[Peer] = []
 
     def wait_for_slaves(self) -> None:
-        """Listen until as many slaves as expected are there."""
         sync = self._sync
         with _listen(sync.bind_host, sync.port) as listener:
             self._selector.register(listener, selectors.EVENT_READ)
@@ -196,15 +191,10 @@ class _Gathering:
         except Garbage as error:
             self._refuse(peer, f"it sent {error}", "invalid_message")
             return
-        if not messages:
-            return
-        if peer in self.slaves or len(messages) > 1:
-            self._refuse(peer, "it sent more than the handshake has", "invalid_message")
-            return
-        self._meet(peer, messages[0])
+        if messages and peer not in self.slaves:
+            self._meet(peer, messages[0])
 
     def _meet(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Take a stranger as a slave, or refuse it."""
         sync = self._sync
         key, state, role = message.get("session_key"), message.get("state"), message.get("role", "slave")
         name = short(message.get("node_name") or peer.channel.host)
@@ -311,7 +301,6 @@ class _Gathering:
             peer.channel.leave()
 
     def end(self) -> None:
-        """Give up what no agreement has come of."""
         for peer in self._strangers if self._agreed else (*self._strangers, *self.slaves):
             peer.channel.close()
         self._selector.close()
@@ -414,11 +403,9 @@ def _take_name(sync: Sync, channel: Channel, refusal: Callable[[str], str], tell
             acknowledgement["openscope"] = sync.own
         try:
             channel.send(acknowledgement)
-            completion = _next_message(sync, channel, who, "complete", "the release of all nodes")
+            _next_message(sync, channel, who, "complete", "the release of all nodes")
         except Gone as error:
             raise SyncError(f"{who} broke off after it had announced {name!r}: {error} -> start all PCs again") from None
-        if completion.get("session_name", name) != name:
-            raise SyncError(f"{who} announced {name!r}, then released {short(completion.get('session_name'))!r}")
         tell("INFO", f"session {name} agreed with {master.name}")
         joined = Joined(name, sync.me("slave"), [master.as_node("master")], [master] if master.is_ours else [])
         return joined

@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,6 @@ SAME_REQUEST_S = 5.0
 _handler_of: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 #: Once the session has ended, signals do nothing for so long; pytest itself needs no more than that to leave.
 _DEAF_S = 2.0
-
-
 #: The deadline of the whole session, among those of its steps.
 SESSION = "session"
 
@@ -148,12 +147,11 @@ class Interrupts:
         self._mine.clear()
         self.console.over()
 
-    def in_loop(self, value: bool) -> None:
-        """Tell whether steps are being run: outside (collection) an interrupt ends the run at once, as pytest's own does."""
-        self._raise_at_once = not value
-
     def hold(self) -> None:
-        """From here until :meth:`release` a signal is only noted: a session half opened could not be ended."""
+        """From here on a signal outside of a window is only noted: a session half opened or between its steps could not end.
+
+        Before (collection) an interrupt ends the run at once, as pytest's own does.
+        """
         self._raise_at_once = False
 
     def release(self) -> None:
@@ -243,6 +241,10 @@ class Interrupts:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         return False
 
+    def clear_timeout(self) -> None:
+        """Forget a timeout that came too late for its step."""
+        self._timeout = ""
+
     @contextmanager
     def teardown(self) -> Iterator[None]:
         """The time in which finalizers run: only a deadline interrupts one, and only that one."""
@@ -253,15 +255,15 @@ class Interrupts:
             self._tearing_down = False
             self._finalizer, self._timeout = None, ""
 
-    def clear_timeout(self) -> None:
-        """Forget a timeout that came too late for its step."""
-        self._timeout = ""
-
-    def window(self) -> Window:
+    def window(self) -> AbstractContextManager[None]:
         """The time in which a step may be interrupted; turns the interrupt into a failure of the step."""
-        return Window(self)
+        return self
 
-    def leave_window(self, error: BaseException | None) -> None:
+    def __enter__(self) -> None:
+        self._raised_at = 0.0
+        self._window = True
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Close the window; raises what the step's report shall show for an interrupt.
 
         A step that swallowed the interruption of its timeout has timed out all the same.
@@ -275,11 +277,6 @@ class Interrupts:
         elif message := self._timeout or self._overdue():
             self._timeout = ""
             raise StepTimedOut(message, pytrace=True) from error
-
-    def enter_window(self) -> None:
-        """Open the window."""
-        self._raised_at = 0.0
-        self._window = True
 
     def _convert(self, error: KeyboardInterrupt) -> None:
         """Raise the step's failure in place of an interrupt; it shows where the step was, and nothing of how it came here."""
@@ -314,31 +311,24 @@ def _finalizer_of(frame: FrameType | None) -> FrameType | None:
     return None
 
 
-class Window:
-    """Context manager of :meth:`Interrupts.window`; a plain class, since every step opens two."""
-
-    __slots__ = ("_interrupts", "_recursion_limit")
-
-    def __init__(self, interrupts: Interrupts) -> None:
-        self._interrupts = interrupts
-
-    def __enter__(self) -> None:
-        self._recursion_limit = sys.getrecursionlimit()
-        self._interrupts.enter_window()
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        __tracebackhide__ = True
-        if sys.getrecursionlimit() < self._recursion_limit:
-            # With less than before, pytest's own code could not go on.
-            sys.setrecursionlimit(self._recursion_limit)
-        self._interrupts.leave_window(error)
+@dataclass(eq=False)
+class _Deadline:
+    at: float
+    length_s: float
+    message: str
+    #: It is a teardown's own.
+    for_teardown: bool
+    #: It has passed, and was told of.
+    expired: bool = False
+    #: It has passed and was obeyed: what follows has time anew.
+    obeyed: bool = False
 
 
 class Watchdog:
     """One thread that watches the deadlines of the running step and of the session.
 
-    ``on_expire(what)`` runs in that thread, once per deadline; ``interrupt(message)`` is repeated until the deadline is
-    cancelled, or until it says that it was obeyed: then what follows gets time anew.
+    ``on_expire(what)`` runs in that thread, once per deadline; ``interrupt(message, spare_teardown)`` is repeated until the
+    deadline is cancelled, or until it says that it was obeyed: then what follows gets time anew.
     ``announce(kill_at, what)`` tells the sidecar when to end this process if the step does not come back.
     The time that the computer sleeps counts for no deadline.
     """
@@ -354,11 +344,7 @@ class Watchdog:
         self._on_expire = on_expire
         self._announce = announce
         self._grace_s = grace_s
-        self._deadlines: dict[str, tuple[float, str]] = {}
-        self._expired: set[str] = set()
-        self._lengths_s: dict[str, float] = {}
-        self._passed: dict[str, str] = {}
-        self._for_teardown: set[str] = set()
+        self._deadlines: dict[str, _Deadline] = {}
         self._paused_at: float | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -367,11 +353,7 @@ class Watchdog:
     def arm(self, key: str, timeout_s: float, message: str, for_teardown: bool = False) -> None:
         """Start or replace the deadline ``key``, ``timeout_s`` seconds from now; ``for_teardown``: it is a teardown's own."""
         with self._wake:
-            self._deadlines[key] = (awake_s() + timeout_s, message)
-            self._lengths_s[key] = timeout_s
-            (self._for_teardown.add if for_teardown else self._for_teardown.discard)(key)
-            self._expired.discard(key)
-            self._passed.pop(key, None)
+            self._deadlines[key] = _Deadline(awake_s() + timeout_s, timeout_s, message, for_teardown)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="openscope-watchdog", daemon=True)
                 self._thread.start()
@@ -382,8 +364,6 @@ class Watchdog:
         """Drop a deadline; unknown keys are ignored, since pytest-timeout cancels twice."""
         with self._wake:
             known = self._deadlines.pop(key, None)
-            self._expired.discard(key)
-            self._passed.pop(key, None)
         if known:
             self._tell()
 
@@ -392,26 +372,21 @@ class Watchdog:
 
         What follows, a teardown that makes the hardware safe, gets ``grace_s``, or the longer limit of the running step.
         """
-        if key not in self._deadlines:
-            return
         with self._wake:
-            if not self._begin_anew(key):
+            deadline = self._deadlines.get(key)
+            if deadline is None or not self._has_passed(deadline):
                 return
+            self._begin_anew(deadline)
             self._wake.notify()
         self._tell()
 
-    def _begin_anew(self, key: str) -> bool:
-        if key not in self._deadlines or not (text := self._expired_text(key)):
-            return False
-        limits_s = [self._lengths_s[other] for other in self._deadlines if other != SESSION]
-        self._passed[key] = text
-        self._for_teardown.add(key)
-        self._deadlines[key] = (awake_s() + max(self._grace_s, *limits_s, 0.0), text)
-        self._expired.discard(key)
-        return True
+    def _begin_anew(self, deadline: _Deadline) -> None:
+        limits_s = [one.length_s for key, one in self._deadlines.items() if key != SESSION]
+        deadline.at = awake_s() + max(self._grace_s, *limits_s, 0.0)
+        deadline.obeyed = deadline.for_teardown = True
+        deadline.expired = False
 
     def is_armed(self, key: str) -> bool:
-        """Tell whether there is such a deadline."""
         return key in self._deadlines
 
     def expired(self, key: str) -> str:
@@ -419,28 +394,22 @@ class Watchdog:
 
         What this thread has not come to mark yet (a C call held the GIL) counts as :meth:`overdue` counts it.
         """
-        if key not in self._deadlines:
-            return ""
         with self._wake:
-            return self._expired_text(key)
+            deadline = self._deadlines.get(key)
+            return deadline.message if deadline is not None and self._has_passed(deadline) else ""
 
-    def _expired_text(self, key: str) -> str:
-        if key in self._passed:
-            return self._passed[key]
-        if key not in self._deadlines:
-            return ""
-        at, text = self._deadlines[key]
-        passed = key in self._expired or (self._paused_at is None and at <= awake_s())
-        return text if passed else ""
+    def _has_passed(self, deadline: _Deadline) -> bool:
+        return deadline.obeyed or deadline.expired or (self._paused_at is None and deadline.at <= awake_s())
 
     def overdue(self) -> str:
         """Return the message of a deadline that has passed, also where this thread could not act (a C call held the GIL)."""
-        if not self._deadlines:
-            return ""
-        now = awake_s()
         with self._wake:
-            passed = [] if self._paused_at is not None else [one for one in self._deadlines.values() if one[0] <= now]
-        return min(passed)[1] if passed else ""
+            due = self._due()
+        return min(due, key=_when).message if due else ""
+
+    def _due(self) -> list[_Deadline]:
+        now = awake_s()
+        return [] if self._paused_at is not None else [one for one in self._deadlines.values() if one.at <= now]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -455,22 +424,22 @@ class Watchdog:
             if outer:
                 with self._wake:
                     waited = awake_s() - (self._paused_at or 0.0)
-                    self._deadlines = {key: (at + waited, text) for key, (at, text) in self._deadlines.items()}
+                    for deadline in self._deadlines.values():
+                        deadline.at += waited
                     self._paused_at = None
                     self._wake.notify()
                 self._tell()
 
     def stop(self) -> None:
-        """End the thread."""
         with self._wake:
             self._stopped = True
             self._deadlines.clear()
             self._wake.notify()
 
     def _tell(self) -> None:
-        pending = [] if self._paused_at is not None else sorted(self._deadlines.values())
-        if pending:
-            self._announce(pending[0][0] + self._grace_s, pending[0][1])
+        if self._paused_at is None and self._deadlines:
+            first = min(self._deadlines.values(), key=_when)
+            self._announce(first.at + self._grace_s, first.message)
         else:
             self._announce(None, "")
 
@@ -479,21 +448,27 @@ class Watchdog:
             with self._wake:
                 if self._stopped:
                     return
-                now = awake_s()
-                due = [] if self._paused_at else [(k, text) for k, (at, text) in self._deadlines.items() if at <= now]
+                due = self._due()
                 if not due:
-                    later = [at - now for at, _ in self._deadlines.values()] if self._paused_at is None else []
-                    self._wake.wait(min(later) if later else None)
+                    later = [one.at - awake_s() for one in self._deadlines.values()] if self._paused_at is None else []
+                    self._wake.wait(min(later, default=None))
                     continue
-                fresh = [(key, text) for key, text in due if key not in self._expired]
-                self._expired.update(key for key, _ in due)
-            for _, text in fresh:
-                self._on_expire(text)
+                fresh = [one for one in due if not one.expired]
+                for one in fresh:
+                    one.expired = True
+            for one in fresh:
+                self._on_expire(one.message)
             with self._wake:
                 # Under the lock: once cancel() has returned, nothing of that deadline comes any more.
-                left = [(key, text) for key, text in due if key in self._deadlines]
-                obeyed = bool(left) and self._interrupt(left[0][1], left[0][0] not in self._for_teardown)
-                anew = [self._begin_anew(key) for key, _ in due] if obeyed else []
+                left = [one for one in due if one in self._deadlines.values()]
+                obeyed = bool(left) and self._interrupt(left[0].message, not left[0].for_teardown)
+                if obeyed:
+                    for one in left:
+                        self._begin_anew(one)
                 self._wake.wait(0 if obeyed else _LOOK_S)
-            if any(anew):
+            if obeyed:
                 self._tell()
+
+
+def _when(deadline: _Deadline) -> float:
+    return deadline.at

@@ -127,7 +127,6 @@ class Channel:
         return [_decode(line) for line in lines]
 
     def close(self) -> None:
-        """Give the connection up."""
         self.socket.close()
 
     def leave(self) -> None:

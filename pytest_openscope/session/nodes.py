@@ -64,13 +64,11 @@ class Nodes:
     # -- for the session's threads
 
     def begin(self) -> None:
-        """Start the thread."""
         on_fork(self, Nodes.close)
         self._thread.start()
 
     @property
     def others(self) -> list[Node]:
-        """All nodes but this one."""
         return [node for node in self.table if node.name != self.me.name]
 
     def say(self, **changes: Any) -> None:
@@ -137,7 +135,6 @@ class Nodes:
         return tuple(sorted((self.me, *self._others.values()), key=lambda node: (node.role != "master", node.name)))
 
     def _speaking(self, timeout_s: float) -> list[Peer]:
-        """Wait for somebody to say something."""
         if not self._peers:
             time.sleep(timeout_s)
             return []
@@ -147,7 +144,6 @@ class Nodes:
             return [key.data for key, _ in selector.select(timeout_s)]
 
     def _try(self, peer: Peer, action: Callable[[], None]) -> None:
-        """Do something with a connection, which may end by it."""
         try:
             action()
         except Gone as error:

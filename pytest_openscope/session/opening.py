@@ -17,14 +17,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import LAUNCHER_FORMAT_VERSION, __version__
+from ..checks import TIMEOUT_S
 from ..config import source_of
+from ..issues import missing_token
 from ..log import ExactMasker, mask_json, mask_text
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
-from ..system import create_time, keep_apart, remarks, write_atomic, write_json
+from ..sidecar import SidecarClient, mark_unfinished
+from ..system import create_time, keep_apart, parse_duration_s, remarks, run_probe, write_atomic, write_json
+from ..views import LiveServer, parse_address
 from .as_run import keep_as_run
 from .continuing import link_back
 from .operator import say_at_once
+from .other_nodes import meet_other_nodes
 from .questions import Questions
+from .repository import prepare_repository, write_revisions
 from .rig import RigWatch, alert_urls, check_readiness, recover_earlier, take_rig, tell_of_crashes
 from .step_tools import devices_of
 
@@ -53,8 +59,6 @@ def open_session(session: SessionState) -> None:
         if not session.dry_run:
             recover_earlier(session)
         if session.settings.session_sync_role is not None:
-            from .other_nodes import meet_other_nodes
-
             session.nodes = meet_other_nodes(session, root, _given_name(session, root))
         session.interrupts.hold()
         _create_folder(session, root)
@@ -64,7 +68,9 @@ def open_session(session: SessionState) -> None:
         session.free_rig()
         raise
     facts = _session_facts(session)
-    session.guard("noting the unfinished session", partial(_mark, session, facts))
+    # The next session on this rig finds this one from its first moment on.
+    marked = (session.configuration.rig.state_directory, session.folder.name, session.folder, facts["mirror_directory"], facts)
+    session.guard("noting the unfinished session", partial(mark_unfinished, *marked))
     _open_log(session)
     _begin_journal(session, facts)
     if session.nodes is not None:
@@ -74,8 +80,6 @@ def open_session(session: SessionState) -> None:
     if session.options.live:
         session.guard("starting the live page", partial(_start_live_page, session))
     if session.settings.repository_url:
-        from .repository import prepare_repository
-
         prepare_repository(session)
     keep_as_run(session)
     _describe_devices(session)
@@ -88,17 +92,23 @@ def open_session(session: SessionState) -> None:
         session.guard("naming this session in the one that it continues", partial(link_back, session.earlier, session.folder))
     _look_for_token(session)
     if not (session.dry_run or session.validating):
-        session.guard("comparing the rig with its last good session", partial(_compare, session))
+        session.rig_watch = RigWatch(session)
+        session.guard("comparing the rig with its last good session", session.rig_watch.start)
+
+
+def reports_failures(session: SessionState) -> bool:
+    """Tell whether a failure of this session becomes an issue."""
+    report = session.settings.github_issue
+    if report is None or not report.enabled or session.validating:
+        return False
+    return not session.dry_run or report.report_dry_runs
 
 
 def _look_for_token(session: SessionState) -> None:
     """Warn at once of reports that cannot be sent for want of a token; the summary repeats it where it is seen."""
     report = session.settings.github_issue
-    if report is None or not report.enabled or session.validating or (session.dry_run and not report.report_dry_runs):
-        return
-    from ..issues import missing_token
-
-    session.missing_token = missing_token(report, os.environ)
+    if report is not None and reports_failures(session):
+        session.missing_token = missing_token(report, os.environ)
     if session.missing_token:
         session.log.write("WARNING", "pytest_openscope.issues", session.missing_token)
 
@@ -114,9 +124,6 @@ def _root_of(session: SessionState) -> Path:
         return output_root
     if session.dry_run:
         return output_root / "validations"
-    from ..checks import TIMEOUT_S
-    from ..system import parse_duration_s, run_probe
-
     try:
         timeout_s = parse_duration_s(session.configuration.rig.requirements.get("timeout_s"))
     except ValueError:
@@ -133,23 +140,21 @@ def _root_of(session: SessionState) -> Path:
 
 
 def _create_folder(session: SessionState, root: Path) -> None:
-    start = _local_now()
+    start = datetime.now().astimezone()
     settings, configuration = session.settings, session.configuration
     subject = settings.subject_id or ("validation" if session.validating else "subject")
-    given = (session.nodes.session_name if session.nodes is not None else None) or _given_name(session, root)
+    agreed = session.nodes.session_name if session.nodes is not None else None
+    given = agreed or _given_name(session, root)
     _refuse_a_full_disk(root)
     session.made_roots = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         session.folder = create_session_folder(root, subject, start, given)
     except FileExistsError:
-        if session.nodes is not None and session.nodes.session_name is not None:
-            raise pytest.UsageError(
-                f"session_sync_role {settings.session_sync_role}: the session folder {root / str(given)} exists by now, and"
-                " nothing is ever overwritten -> give each PC of a session its own output_root_folder"
-            ) from None
-        raise pytest.UsageError(
-            f"session_uuid: the session folder {root / str(given)} exists -> give another name; nothing is ever overwritten"
-        ) from None
+        key, remedy = "session_uuid", "give another name"
+        if agreed is not None:
+            key, remedy = f"session_sync_role {settings.session_sync_role}", "give each PC its own output_root_folder"
+        problem = f"the session folder {root / str(given)} exists, and nothing is ever overwritten"
+        raise pytest.UsageError(f"{key}: {problem} -> {remedy}") from None
     except OSError as error:
         # A name that is too long was refused with the other mistakes: this is the folder, or the whole path.
         raise pytest.UsageError(
@@ -174,20 +179,24 @@ def _create_folder(session: SessionState, root: Path) -> None:
         with contextlib.suppress(OSError):
             write_json(session.rig_lock.path.parent / "rig.holder.json", {**facts, "since": session.record.started})
     try:
-        expanded = configuration.expanded(session.folder.name, session.folder)
-    except ConfigurationError as error:
+        expand(session)
+    except ConfigurationError:
         for folder in (session.metadata, session.folder):
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        raise pytest.UsageError(str(error)) from None
-    session.parameters, session.settings, session.rig = expanded.parameters, expanded.settings, expanded.rig
-    session.own_parameters = expanded.own_parameters
-    session.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
+        raise
     session.log_path = session.folder / (session.settings.session_log or f"{METADATA}/launcher.log")
 
 
+def expand(session: SessionState) -> None:
+    """Replace the placeholders that stand for the session's name and folder; raises ``ConfigurationError``."""
+    expanded = session.configuration.expanded(session.folder.name, session.folder)
+    session.parameters, session.settings, session.rig = expanded.parameters, expanded.settings, expanded.rig
+    session.own_parameters = expanded.own_parameters
+    session.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
+
+
 def _given_name(session: SessionState, root: Path) -> str | None:
-    """Return the session's name where it is not to be made anew; None where it is."""
     if session.earlier is not None and not source_of(session.configuration.sources, "session_uuid").startswith("--"):
         return session.earlier.name_in(root)
     return session.settings.session_uuid
@@ -196,10 +205,9 @@ def _given_name(session: SessionState, root: Path) -> str | None:
 def _refuse_a_full_disk(root: Path) -> None:
     """Raise before anything is created; a disk that does not tell its room is tried."""
     existing = next((folder for folder in (root, *root.parents) if folder.is_dir()), root)
-    try:
+    free_bytes = _NEEDED_BYTES
+    with contextlib.suppress(OSError):
         free_bytes = shutil.disk_usage(existing).free
-    except OSError:
-        return
     if free_bytes < _NEEDED_BYTES:
         raise pytest.UsageError(
             f"output_root_folder: {root}: the disk is full: {free_bytes / 1e6:.2f} MB are free, and log and states of a session"
@@ -208,7 +216,6 @@ def _refuse_a_full_disk(root: Path) -> None:
 
 
 def _session_facts(session: SessionState) -> dict[str, Any]:
-    """Return the fields of the journal's ``session`` event: what sidecar and recovery need to know of this session."""
     settings, record, secrets = session.settings, session.record, session.secrets
     # What a check finds is for the person who validates, and in any case no defect of the experiment.
     report = settings.github_issue.as_json() if settings.github_issue and not session.validating else None
@@ -257,14 +264,6 @@ def _session_facts(session: SessionState) -> dict[str, Any]:
     }
 
 
-def _mark(session: SessionState, facts: dict[str, Any]) -> None:
-    """Let the next session on this rig find this one from its first moment on."""
-    from ..sidecar import mark_unfinished
-
-    state = session.configuration.rig.state_directory
-    mark_unfinished(state, session.folder.name, session.folder, facts["mirror_directory"], facts)
-
-
 def _open_log(session: SessionState) -> None:
     session.log_path.parent.mkdir(parents=True, exist_ok=True)
     session.log.open(session.log_path, ExactMasker(session.secrets), on_lost=session.lose_records)
@@ -303,8 +302,6 @@ def _begin_journal(session: SessionState, facts: dict[str, Any]) -> None:
 
 
 def _write_inputs(session: SessionState) -> None:
-    from .repository import write_revisions
-
     arguments = command_line()
     parameter_file = session.configuration.parameter_file
     files: dict[str, Any] = {
@@ -326,8 +323,6 @@ def _write_inputs(session: SessionState) -> None:
 
 
 def _start_sidecar(session: SessionState) -> None:
-    from ..sidecar import SidecarClient
-
     session.sidecar = SidecarClient(
         session.folder,
         session.take_message,
@@ -339,7 +334,6 @@ def _start_sidecar(session: SessionState) -> None:
 
 def _start_live_page(session: SessionState) -> None:
     """Start the page's process, and let questions be answered there as well; its address is for the operator's eyes only."""
-    from ..views import LiveServer, parse_address
 
     def ended(code: int) -> None:
         if not session.finished:
@@ -358,19 +352,13 @@ def _start_live_page(session: SessionState) -> None:
     finally:
         server.close()
     session.questions = questions
-    if operator.available or not (session.options.no_input or os.environ.get("CI")):
+    if operator.available or not (session.options.request.no_input or os.environ.get("CI")):
         operator.share(questions)
     say_at_once(session.config, f"live page: {server.url}")
     reach = (
         "this computer only" if server.is_local else "every computer that reaches this one; whoever has its address may answer"
     )
     session.log.write("INFO", _LOGGER, f"the live page is served to {reach}")
-
-
-def _compare(session: SessionState) -> None:
-    """List what has changed since the last good session of this rig."""
-    session.rig_watch = RigWatch(session)
-    session.rig_watch.start()
 
 
 def _describe_devices(session: SessionState) -> None:
@@ -399,11 +387,5 @@ def _list_simulated(session: SessionState, devices: dict[str, dict[str, Any]]) -
         session.log.write("INFO", "pytest_openscope.devices", f"simulated: {line}")
 
 
-def _local_now() -> datetime:
-    """The local time with its UTC offset."""
-    return datetime.now().astimezone()
-
-
 def command_line() -> list[str]:
-    """The command line of this process."""
     return list(getattr(sys, "orig_argv", sys.argv))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import json
 import logging
 import math
 import os
@@ -13,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import Any
 
-from ..system import make_private_folder, write_json
+from ..system import make_private_folder, read_json, write_json
 from .questions import Form, Questions
 
 _log = logging.getLogger("pytest_openscope.operator")
@@ -47,7 +46,6 @@ class Operator:
         self.on_question: Callable[[str | None], None] = lambda text: None
 
     def share(self, questions: Questions) -> None:
-        """Let questions be answered elsewhere as well."""
         self._questions, self.available = questions, True
 
     def ask(
@@ -69,12 +67,13 @@ class Operator:
         form = Form("choice" if choices else "text", default or "", tuple(choices), picture=self._picture(picture))
         while True:
             answer = self._read(f"{shown} [{default}] " if default else f"{shown} ", text, form)
-            fitting = [one for one in choices if answer.strip() and one.lower().startswith(answer.strip().lower())]
             if not choices:
                 return answer
-            same = [one for one in choices if one.lower() == answer.strip().lower()]
-            if len(same or fitting) == 1:
-                return (same or fitting)[0]
+            typed = answer.strip().lower()
+            same = [one for one in choices if one.lower() == typed]
+            fitting = same or [one for one in choices if typed and one.lower().startswith(typed)]
+            if len(fitting) == 1:
+                return fitting[0]
 
     def number(
         self,
@@ -194,7 +193,7 @@ class Operator:
         try:
             yield
         finally:
-            if builtins.input is mine or getattr(builtins.input, "__self__", None) is self:
+            if builtins.input is mine:
                 builtins.input = real_input
             if sys.stdin is stdin:
                 sys.stdin = real_stdin
@@ -244,11 +243,6 @@ class _Stdin:
         return getattr(self._stream, name)
 
 
-def someone_is_there(no_input: bool, terminal: bool) -> bool:
-    """Tell whether questions make sense at all."""
-    return terminal and not no_input and not os.environ.get("CI")
-
-
 def real_descriptor(config: Any, number: int) -> int:
     """Return the descriptor of the real stdout (1) or stderr (2), which pytest's fd capture keeps aside."""
     manager = config.pluginmanager.getplugin("capturemanager")
@@ -267,18 +261,11 @@ _FILE = "last_answers.json"
 
 
 def last_answers(state_directory: Path) -> dict[str, str]:
-    """Return the last answers by key; empty when there are none or they cannot be read."""
-    try:
-        found = json.loads((state_directory / _FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return {key: str(value) for key, value in (read_json(state_directory / _FILE) or {}).items()}
 
 
 def remember_answers(state_directory: Path, answers: dict[str, str]) -> None:
     """Keep the answers for the next session; a convenience, so that a failure changes nothing."""
-    try:
+    with suppress(OSError):
         make_private_folder(state_directory)
         write_json(state_directory / _FILE, {**last_answers(state_directory), **answers})
-    except OSError:
-        return

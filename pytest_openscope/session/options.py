@@ -1,38 +1,55 @@
-"""Declares the plugin's options: command line, ini keys, environment variables. Loaded in every run of pytest."""
+"""Declares and reads the plugin's options: command line, ini keys, environment variables. Loaded in every run of pytest."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-#: option, ini key, environment variable, parameter that it sets ("" when it steers the run itself), help
-VALUES = (
-    ("--subject-id", "openscope_subject_id", "OPENSCOPE_SUBJECT_ID", "subject_id", "the subject of this session"),
-    ("--user-id", "openscope_user_id", "OPENSCOPE_USER_ID", "user_id", "who runs this session"),
-    (
-        "--output-root",
-        "openscope_output_root",
-        "OPENSCOPE_OUTPUT_ROOT",
-        "output_root_folder",
-        "folder in which the session folder is created",
-    ),
+if TYPE_CHECKING:
+    from ..config import ConfigRequest
+
+#: The package of the ready-made checks of a rig.
+CHECKS = "pytest_openscope.checks"
+#: option: parameter that it sets, metavar, help; ini key and environment variable are named after the option.
+VALUES = {
+    "--subject-id": ("subject_id", "ID", "the subject of this session"),
+    "--user-id": ("user_id", "ID", "who runs this session"),
+    "--output-root": ("output_root_folder", "PATH", "folder in which the session folder is created"),
+}
+FLAGS = {
+    "--dry-run": "touch nothing real: simulate acquisition and devices",
+    "--no-input": "never ask: a missing value is an error",
+    "--no-session-report": "make no session_report.html at the end (session_report: false)",
+}
+_TRUE = {"1", "true", "yes", "on"}
+#: Options after which pytest only shows something; they create nothing.
+_INFORMATIONAL = (
+    "collectonly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "markers",
+    "cacheshow",
+    "help",
+    "version",
 )
-FLAGS = (
-    ("--dry-run", "openscope_dry_run", "OPENSCOPE_DRY_RUN", "touch nothing real: simulate acquisition and devices"),
-    ("--no-input", "openscope_no_input", "OPENSCOPE_NO_INPUT", "never ask: a missing value is an error"),
-    (
-        "--no-session-report",
-        "openscope_no_session_report",
-        "OPENSCOPE_NO_SESSION_REPORT",
-        "make no session_report.html at the end (session_report: false)",
-    ),
-)
+
+
+def ini_of(option: str) -> str:
+    """Return an option's ini key: ``openscope_dry_run`` of ``--dry-run``."""
+    return f"openscope_{option.strip('-').replace('-', '_')}"
+
+
+def variable_of(option: str) -> str:
+    """Return an option's environment variable: ``OPENSCOPE_DRY_RUN`` of ``--dry-run``."""
+    return ini_of(option).upper()
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Register everything that a user may give; the only thing the plugin does when it is not asked for."""
     group = parser.getgroup("openscope", "laboratory experiments on rigs")
     group.addoption("--rig-config", metavar="PATH", help="rig configuration (YAML or TOML): run the tests as an experiment")
     group.addoption("--params", metavar="PATH", action="append", help="parameter file (JSON) that gives values to the tests")
@@ -43,13 +60,13 @@ def add_options(parser: pytest.Parser) -> None:
         default=[],
         help="set one parameter; dotted keys, YAML values; repeatable",
     )
-    for option, _, variable, _, text in VALUES:
-        group.addoption(option, metavar="PATH" if option == "--output-root" else "ID", help=f"{text} (or {variable})")
-    for option, _, variable, text in FLAGS:
-        group.addoption(option, action="store_true", default=None, help=f"{text} (or {variable}=1)")
-    group.addoption(
-        "--wait-for-rig", metavar="SECONDS", type=float, default=None, help="wait this long while another session holds the rig"
-    )
+    for option, (_, metavar, text) in VALUES.items():
+        group.addoption(option, metavar=metavar, help=f"{text} (or {variable_of(option)})")
+        parser.addini(ini_of(option), text, default="")
+    for option, text in FLAGS.items():
+        group.addoption(option, action="store_true", default=None, help=f"{text} (or {variable_of(option)}=1)")
+        parser.addini(ini_of(option), text, type="bool", default=False)
+    group.addoption("--wait-for-rig", metavar="SECONDS", type=float, help="wait this long while another session holds the rig")
     group.addoption(
         "--inject",
         metavar="FAULT",
@@ -82,17 +99,13 @@ def add_options(parser: pytest.Parser) -> None:
         nargs="?",
         const="0",
         help="show the session in the browser while it runs, on this computer unless HOST says otherwise, on any free port"
-        " unless PORT is given (or OPENSCOPE_LIVE)",
+        f" unless PORT is given (or {variable_of('--live')})",
     )
     parser.addini("rig_config", "rig configuration, relative to this file", default="")
     parser.addini("openscope_params", "parameter file, relative to this file", default="")
     parser.addini("openscope_param", "parameters, one KEY=VALUE a line", type="linelist", default=[])
     parser.addini("openscope_live", "[HOST:]PORT of the live page; empty: none", default="")
     parser.addini("openscope_wait_for_rig", "seconds to wait while another session holds the rig", default="")
-    for _, ini, _, _, text in VALUES:
-        parser.addini(ini, text, default="")
-    for _, ini, _, text in FLAGS:
-        parser.addini(ini, text, type="bool", default=False)
 
 
 def rig_config_of(config: pytest.Config) -> tuple[Path, str] | None:
@@ -104,13 +117,144 @@ def rig_config_of(config: pytest.Config) -> tuple[Path, str] | None:
     if variable:
         return absolute(variable, config.invocation_params.dir), "environment OPENSCOPE_RIG_CONFIG"
     ini = config.getini("rig_config")
-    if ini:
-        base = config.inipath.parent if config.inipath else config.rootpath
-        return absolute(ini, base), f"rig_config in {config.inipath}"
-    return None
+    return (absolute(ini, _ini_folder(config)), f"rig_config in {config.inipath}") if ini else None
 
 
 def absolute(path: str | Path, base: Path) -> Path:
     """Return a path that a user gave, without following links."""
     expanded = Path(path).expanduser()
     return Path(os.path.abspath(base / expanded))  # noqa: PTH100 - resolve() follows links
+
+
+def _ini_folder(config: pytest.Config) -> Path:
+    return config.inipath.parent if config.inipath else config.rootpath
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user gave.
+
+    Attributes:
+        request: what configures the session, with where each value came from.
+    """
+
+    request: ConfigRequest
+    strict: bool
+    wait_for_rig_s: float
+    inject: tuple[str, ...]
+    all_checks: bool
+    override_readiness: str | None
+    continue_session: str | None
+    resume_session: Path | None
+    informational: bool
+    allow_dirty: bool
+    live: str
+
+    @property
+    def acquisition_faults(self) -> tuple[str, ...]:
+        """What ``--inject acquisition=…`` asked for, as written."""
+        return tuple(text for text in self.inject if _aims_at_acquisition(text))
+
+    @property
+    def device_faults(self) -> tuple[str, ...]:
+        return tuple(text for text in self.inject if not _aims_at_acquisition(text))
+
+
+def _aims_at_acquisition(text: str) -> bool:
+    return text.partition("=")[0].strip() == "acquisition"
+
+
+def read_options(config: pytest.Config, rig_config: tuple[Path, str]) -> Options:
+    from ..config import ConfigRequest
+
+    cwd = config.invocation_params.dir
+    named: dict[str, tuple[object, str]] = {}
+    chosen: dict[str, tuple[object, str]] = {}
+    for option, (key, _, _) in VALUES.items():
+        if value := config.getini(ini_of(option)):
+            named[key] = (value, f"{ini_of(option)} in {config.inipath}")
+        if value := os.environ.get(variable_of(option)):
+            named[key] = (value, f"environment {variable_of(option)}")
+        if (value := config.getoption(option)) is not None:
+            chosen[key] = (value, option)
+    if _flag(config, "--no-session-report"):
+        chosen["session_report"] = (False, "--no-session-report")
+    checks = checks_among(config)
+    resumed = config.getoption("--resume-session")
+    request = ConfigRequest(
+        rig_config=rig_config[0],
+        rig_config_where=rig_config[1],
+        params_files=_params_files(config),
+        ini_overrides=tuple(config.getini("openscope_param")),
+        ini_where=f"openscope_param in {config.inipath}",
+        param_overrides=tuple(config.getoption("--param")),
+        named=named,
+        options=chosen,
+        dry_run=_flag(config, "--dry-run"),
+        no_input=_flag(config, "--no-input") or bool(resumed),
+        validating=bool(config.getoption("--validate-rig") or checks),
+        cwd=cwd,
+        environ=dict(os.environ),
+    )
+    return Options(
+        request=request,
+        strict=_is_strict(config),
+        wait_for_rig_s=_seconds(_given(config, "--wait-for-rig")),
+        inject=tuple(config.getoption("--inject")),
+        all_checks=not checks or CHECKS in checks,
+        override_readiness=config.getoption("--override-readiness"),
+        continue_session=config.getoption("--continue-session"),
+        resume_session=absolute(resumed, cwd) if resumed else None,
+        informational=any(getattr(config.option, name, False) for name in _INFORMATIONAL),
+        allow_dirty=config.getoption("--allow-dirty"),
+        live="" if resumed else _given(config, "--live"),
+    )
+
+
+def _is_strict(config: pytest.Config) -> bool:
+    """Tell whether pytest's own ``--strict`` is given; before pytest 9 it is no ini key."""
+    try:
+        return bool(config.getini("strict"))
+    except ValueError:
+        return bool(getattr(config.option, "strict", False))
+
+
+def _given(config: pytest.Config, option: str) -> str:
+    """Return the text of an option, else of its environment variable, else of its ini key; "" without any."""
+    value = config.getoption(option)
+    return str(value if value is not None else os.environ.get(variable_of(option)) or config.getini(ini_of(option))).strip()
+
+
+def _flag(config: pytest.Config, option: str) -> bool:
+    if config.getoption(option) is not None:
+        return True
+    if variable_of(option) in os.environ:
+        return os.environ[variable_of(option)].strip().lower() in _TRUE
+    return bool(config.getini(ini_of(option)))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return max(0.0, float(text or "0"))
+    except ValueError:
+        raise pytest.UsageError(f"--wait-for-rig: {text!r} is no number of seconds -> give one, e.g. 60") from None
+
+
+def checks_among(config: pytest.Config) -> list[str]:
+    """Return the arguments that name the ready-made checks, or some of them: ``--pyargs pytest_openscope.checks``."""
+    if not config.option.pyargs:
+        return []
+    return [argument for argument in config.args if argument == CHECKS or argument.startswith((f"{CHECKS}.", f"{CHECKS}::"))]
+
+
+def _params_files(config: pytest.Config) -> tuple[Path, ...]:
+    cwd = config.invocation_params.dir
+    given = [absolute(path, cwd) for path in config.getoption("--params") or ()]
+    names = [argument.split("::", 1)[0] for argument in config.args]
+    positional = dict.fromkeys(absolute(name, cwd) for name in names if name.lower().endswith(".json"))
+    if given or positional:
+        return (*given, *positional)
+    if variable := os.environ.get(variable_of("--params")):
+        return (absolute(variable, cwd),)
+    ini = config.getini("openscope_params")
+    return (absolute(ini, _ini_folder(config)),) if ini else ()

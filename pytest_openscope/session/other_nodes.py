@@ -96,7 +96,6 @@ def _sync_of(session: SessionState) -> Sync:
 
 
 def _parameter(session: SessionState, name: str) -> str:
-    """Return a parameter's value as all PCs write it; "" where it has none."""
     value = session.configuration.expander()(session.configuration.parameters.get(name))
     return "" if value is None or isinstance(value, (dict, list)) else str(value).strip()
 
@@ -116,7 +115,6 @@ def _name_to_announce(session: SessionState, root: Path, given: str | None) -> s
 
 
 def _refusal(name: str, root: Path) -> str:
-    """Say why no session of this PC can have that name."""
     if not is_folder_name(name):
         return f"{short(repr(name))} is no folder name"
     if problem := name_problem(name):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..acquisition import describe_command, runs_nothing
+from ..modules import limit_of, run_entry
 from ..records import OnFailure, Phase
 from .step_tools import acquisition_of, module_context_of
+from .steps import session_of
 
 if TYPE_CHECKING:
     from ..config import Configuration, PipelineEntry
-    from .state import SessionState
 
 _ACQUISITION = "acquisition"
 
@@ -57,22 +59,22 @@ class PhaseNode(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         configuration = self.configuration
         if self.phase is Phase.ACQUISITION:
-            name = Path(configuration.settings.script_path or _ACQUISITION).stem or _ACQUISITION
-            if configuration.settings.launcher in ("base", "command") or configuration.settings.acquisitions:
+            settings = configuration.settings
+            name = Path(settings.script_path or _ACQUISITION).stem or _ACQUISITION
+            if settings.launcher in ("base", "command") or settings.acquisitions:
                 name = _ACQUISITION
-            yield self._step(name, run_acquisition, OnFailure.CONTINUE, configuration.settings.acquisition_timeout_s)
+            yield self._step(name, run_acquisition, OnFailure.CONTINUE)
             return
         entries = configuration.pre_pipeline if self.phase is Phase.PRE_ACQUISITION else configuration.post_pipeline
-        from ..modules import limit_of
-
         for entry in entries:
             retry = {"attempts": entry.attempts, "retry_delay_s": entry.retry_delay_s}
-            yield self._step(entry.name, _entry_body(entry), entry.on_failure, limit_of(entry), **retry)
+            item = self._step(entry.name, _entry_body(entry), entry.on_failure, **retry)
+            item.timeout_s = limit_of(entry)
+            yield item
 
-    def _step(self, name: str, body: Any, policy: OnFailure, timeout_s: float | None, **retry: float) -> pytest.Item:
+    def _step(self, name: str, body: Any, policy: OnFailure, **retry: float) -> ParameterStep:
         item: ParameterStep = ParameterStep.from_parent(self, name=name, callobj=body)
         item.add_marker(getattr(pytest.mark, str(self.phase))(on_failure=str(policy), **retry))
-        item.timeout_s = timeout_s if self.phase is not Phase.ACQUISITION else None
         return item
 
 
@@ -83,18 +85,15 @@ class ParameterStep(pytest.Function):
     timeout_s: float | None = None
 
     def runtest(self) -> None:
-        from .steps import session_of
-
-        session = session_of(self.config)
         if self.timeout_s is None:
             super().runtest()
             return
-        key = f"{self.nodeid} timeout_s"
-        session.watchdog.arm(key, self.timeout_s, f"timeout: {self.name} took longer than timeout_s = {self.timeout_s:g} s")
+        watchdog, key = session_of(self.config).watchdog, f"{self.nodeid} timeout_s"
+        watchdog.arm(key, self.timeout_s, f"timeout: {self.name} took longer than timeout_s = {self.timeout_s:g} s")
         try:
             super().runtest()
         finally:
-            session.watchdog.cancel(key)
+            watchdog.cancel(key)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, 0, self.nodeid.split("::", 1)[-1]
@@ -108,9 +107,6 @@ class ParameterStep(pytest.Function):
 
 def run_acquisition(request: pytest.FixtureRequest) -> None:
     """Run the acquisition that the parameters describe; launcher ``base`` runs nothing."""
-    from ..acquisition import describe_command, runs_nothing
-    from .steps import session_of
-
     session = session_of(request.config)
     api = acquisition_of(session)
     if session.dry_run:
@@ -121,19 +117,11 @@ def run_acquisition(request: pytest.FixtureRequest) -> None:
     api.run_parameters(session.parameters)
 
 
-def _entry_body(entry: PipelineEntry) -> Any:
+def _entry_body(entry: PipelineEntry) -> Callable[[pytest.FixtureRequest], None]:
     def body(request: pytest.FixtureRequest) -> None:
-        from .steps import session_of
-
-        run_step(session_of(request.config), entry)
+        session = session_of(request.config)
+        expanded = session.expanded_entry(entry)
+        if not run_entry(expanded, module_context_of(session, expanded)):
+            session.keep("simulated", entry.name)
 
     return body
-
-
-def run_step(session: SessionState, entry: PipelineEntry) -> None:
-    """Run one pipeline entry under the module contract."""
-    from ..modules import run_entry
-
-    entry = session.expanded_entry(entry)
-    if not run_entry(entry, module_context_of(session, entry)):
-        session.keep("simulated", entry.name)

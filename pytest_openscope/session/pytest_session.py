@@ -15,6 +15,7 @@ import pytest
 
 from ..records import Failure, Outcome, failure_from_exception
 from ..system import now_iso
+from ..views import annotate, write_summary
 from .collecting import step_name
 from .interrupts import SESSION
 from .tee import LooseEnds
@@ -118,7 +119,7 @@ class SessionEnds:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
         mine = self._session
-        mine.interrupts.in_loop(True)
+        mine.interrupts.hold()
         if mine.step_limit_s is not None:
             # Fixtures that an interrupted loop has left open are torn down here.
             limit_s = max(mine.step_limit_s, mine.settings.grace_s)
@@ -186,12 +187,8 @@ class SessionEnds:
             return
         self._summarised = True
         try:
-            from ..views import write_summary
-
             write_summary(self._session, terminal)
             if os.environ.get("GITHUB_ACTIONS") == "true":
-                from ..views import annotate
-
                 mine = self._session
                 for line in annotate(mine.record.failures, mine.config.rootpath, mine.secrets):
                     terminal.write_line(line)

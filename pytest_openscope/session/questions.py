@@ -108,7 +108,6 @@ class ThreadedTerminal:
         self._reader: threading.Thread | None = None
 
     def line(self, timeout_s: float) -> str | None:
-        """Return the next line; None when none comes in time."""
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, name="openscope-terminal", daemon=True)
             self._reader.start()
@@ -140,7 +139,6 @@ if sys.platform != "win32":
             self._rest = b""
 
         def line(self, timeout_s: float) -> str | None:
-            """Return the next line; None when none comes in time."""
             fd = sys.stdin.fileno()
             ready, _, _ = select.select([fd], [], [], timeout_s)
             if not ready:

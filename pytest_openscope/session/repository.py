@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from ..acquisition import (
     check_repository,
     examine,
     local_changes,
+    repository_folder,
     repository_of,
 )
 from ..config import source_of
 from ..log import ExactMasker
+from ..modules import OwnSteps, check_entries
 from ..records import (
     ConfigurationError,
     Mistake,
@@ -49,111 +51,102 @@ _BEFORE = pytest.StashKey[tuple[Change, ...]]()
 _END_S = 5.0
 _SHOWN = 10
 _KEYS = ("repository_url", "local_repository_path", "repository_commit_hash")
-#: Parameters whose relative paths are those of the repository.
-_MAY_LIE_THERE = ("script_path", "bonsai_exe_path", "bonsai_setup_script", "bonsai_config_path")
+#: Parameters that mean something else once the commit is checked out.
+_OF_THE_REPOSITORY = ("script_path", "script_parameters", "bonsai_exe_path", "bonsai_setup_script", "bonsai_config_path")
 #: Whose packages take part in a session.
 _GROUPS = ("pytest_openscope.modules", "pytest_openscope.acquisition")
 
 
-def check_code(
-    configuration: Configuration, allow_dirty: bool, unknown: list[Mistake], warnings: list[Mistake]
-) -> list[Mistake]:
-    """Return what is wrong with the repository and with the scripts that parameters name, as far as it is known by now.
+@dataclass
+class Findings:
+    """What is found before a session begins.
+
+    Attributes:
+        mistakes: the session is refused.
+        unknown: what a dry run cannot know on this computer.
+        warnings: are told and stop nothing.
+    """
+
+    mistakes: list[Mistake] = field(default_factory=list)
+    unknown: list[Mistake] = field(default_factory=list)
+    warnings: list[Mistake] = field(default_factory=list)
+
+
+def check_code(configuration: Configuration, allow_dirty: bool, found: Findings) -> None:
+    """Look at the repository and at the scripts that parameters name, as far as they are known by now.
 
     Scripts of a repository whose commit is not checked out yet are looked at once it is.
-
-    Args:
-        unknown: gets what a dry run cannot know on this computer.
-        warnings: gets what is told and stops nothing.
     """
-    mistakes, ready = _check_repository(configuration, allow_dirty, unknown)
-    return mistakes + check_scripts(configuration, unknown, ready, warnings)
+    ready = not configuration.validating and _check_repository(configuration, allow_dirty, found)
+    check_scripts(configuration, ready, found)
 
 
-def _check_repository(configuration: Configuration, allow_dirty: bool, unknown: list[Mistake]) -> tuple[list[Mistake], bool]:
-    """Return the mistakes, and whether the folder holds exactly the wanted commit."""
-    if configuration.validating:
-        return [], False
+def _check_repository(configuration: Configuration, allow_dirty: bool, found: Findings) -> bool:
+    """Tell whether the folder holds exactly the wanted commit."""
     parameters = configuration.expander().all(configuration.parameters)
     if any("{" in str(parameters.get(key) or "") for key in _KEYS):
-        return [], False  # known once the session has its name
+        return False  # known once the session has its name
     repository, mistakes = repository_of(parameters, configuration.cwd, configuration.secrets)
-    not_here: list[Mistake] = []
+    unknown: list[Mistake] = []
+    not_here = unknown if configuration.dry_run else mistakes
     ready = False
-    if repository is not None:
+    if repository is not None and repository.foreign:
+        problem = f"{repository.folder.name} belongs on a drive of another computer"
+        remedy = "give a path of this one: --param local_repository_path=PATH"
+        not_here.append(Mistake("", problem, remedy, "local_repository_path"))
+    elif repository is not None:
         try:
-            if repository.foreign:
-                raise RepositoryError([_foreign(repository)])
             tree = examine(repository)
             ready = tree.ready
             mistakes += check_repository(repository, tree, allow_dirty, "repository")
             if configuration.dry_run and not ready:
                 what = "is not cloned on this computer" if not tree.exists else f"is not at {repository.wanted}"
                 remedy = "a dry run clones and checks out nothing"
-                not_here.append(Mistake("", f"{repository.folder} {what}", remedy, "repository_url"))
+                unknown.append(Mistake("", f"{repository.folder} {what}", remedy, "repository_url"))
         except RepositoryError as error:
-            (not_here if repository.foreign and configuration.dry_run else mistakes).extend(error.mistakes)
+            mistakes += error.mistakes
         except GitFailed as failure:
-            mistake = Mistake("", str(failure), "install git, or put it on the PATH", "repository_url")
-            (not_here if configuration.dry_run else mistakes).append(mistake)
-    unknown += _located(configuration, not_here)
-    return _located(configuration, mistakes), ready
-
-
-def _foreign(repository: Repository) -> Mistake:
-    problem = f"{repository.folder.name} belongs on a drive of another computer"
-    return Mistake("", problem, "give a path of this one: --param local_repository_path=PATH", "local_repository_path")
-
-
-def _located(configuration: Configuration, mistakes: list[Mistake]) -> list[Mistake]:
-    """Return mistakes with what set the key; a key that nobody gave is named by the repository's."""
+            not_here.append(Mistake("", str(failure), "install git, or put it on the PATH", "repository_url"))
+    # A key that nobody gave is named by the repository's.
     fallback = source_of(configuration.sources, "repository_url")
+    found.mistakes += _located(configuration, mistakes, fallback)
+    found.unknown += _located(configuration, unknown, fallback)
+    return ready
+
+
+def _located(configuration: Configuration, mistakes: list[Mistake], fallback: str) -> list[Mistake]:
     return [replace(one, where=source_of(configuration.sources, one.key, fallback)) for one in mistakes]
 
 
-def check_scripts(configuration: Configuration, unknown: list[Mistake], ready: bool, warnings: list[Mistake]) -> list[Mistake]:
-    """Return what is wrong with the scripts of pipelines and acquisition.
-
-    Args:
-        configuration: names them.
-        unknown: gets what a dry run cannot know on this computer.
-        ready: the repository's commit is checked out.
-        warnings: gets what is told and stops nothing.
-    """
-    from ..acquisition import repository_folder
-
-    mistakes: list[Mistake] = []
+def check_scripts(configuration: Configuration, ready: bool, found: Findings) -> None:
+    """Look at the scripts of pipelines and acquisition; ``ready``: the repository's commit is checked out."""
     fetched = bool(configuration.parameters.get("repository_url"))
-    pending = fetched and not ready and not configuration.dry_run
+    elsewhere = fetched and not ready
+    pending = elsewhere and not configuration.dry_run
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
     if entries:
-        # The ready-made steps take a tenth of a second to import: nothing that an experiment of tests should wait for.
-        from ..modules import OwnSteps, check_entries
-
-        folders = [configuration.cwd]
-        if configuration.parameter_file is not None:
-            folders.insert(0, configuration.parameter_file.parent)
-        mistakes += check_entries(
+        found.mistakes += check_entries(
             entries,
             repository=None if pending else repository_folder(configuration.parameters),
-            folders=folders,
+            folders=configuration.script_folders,
             parameters=configuration.parameters,
             own_steps=OwnSteps(configuration.rig.modules, configuration.rig.path.parent),
             dry_run=configuration.dry_run,
-            elsewhere=fetched and not ready,
-            unknown=unknown,
+            elsewhere=elsewhere,
+            unknown=found.unknown,
         )
-    if configuration.parameter_file is not None and not configuration.validating:
-        errors, told, not_here = _check_acquisition(configuration, configuration.dry_run)
-        if fetched and not ready:
-            # What lies in the folder is not what will run.
-            own = [one for one in (*errors, *told) if one.key.rpartition(".")[2] in (*_MAY_LIE_THERE, "script_parameters")]
-            errors, told = ([one for one in found if one not in own] for found in (errors, told))
-            not_here = [*not_here, *own]
-        mistakes += errors
-        warnings += told
-        unknown += [] if pending else not_here
-    return mistakes
+    if configuration.parameter_file is None or configuration.validating:
+        return
+    acquisition = _check_acquisition(configuration, configuration.dry_run)
+    if elsewhere:
+        # What lies in the folder is not what will run.
+        for kind in (acquisition.mistakes, acquisition.warnings):
+            own = [one for one in kind if one.key.rpartition(".")[2] in _OF_THE_REPOSITORY]
+            acquisition.unknown += own
+            kind[:] = [one for one in kind if one not in own]
+    found.mistakes += acquisition.mistakes
+    found.warnings += acquisition.warnings
+    found.unknown += [] if pending else acquisition.unknown
 
 
 def check_acquisition(configuration: Configuration) -> tuple[list[Mistake], list[Mistake]]:
@@ -161,26 +154,20 @@ def check_acquisition(configuration: Configuration) -> tuple[list[Mistake], list
 
     What a dry run would refuse counts as a mistake, and so does what the rig lacks.
     """
-    mistakes, warnings, _ = _check_acquisition(configuration, dry_run=True)
+    found = _check_acquisition(configuration, dry_run=True)
     if not configuration.dry_run:
-        more, told, _ = _check_acquisition(configuration, dry_run=False)
-        mistakes += [one for one in more if one not in mistakes]
-        warnings += [one for one in told if one not in mistakes and one not in warnings]
-    return mistakes, warnings
+        more = _check_acquisition(configuration, dry_run=False)
+        found.mistakes += [one for one in more.mistakes if one not in found.mistakes]
+        found.warnings += [one for one in more.warnings if one not in (*found.mistakes, *found.warnings)]
+    return found.mistakes, found.warnings
 
 
-def _check_acquisition(configuration: Configuration, dry_run: bool) -> tuple[list[Mistake], list[Mistake], list[Mistake]]:
-    """Return mistakes, warnings, and what cannot be known on this computer."""
-    warnings: list[Mistake] = []
-    unknown: list[Mistake] = []
+def _check_acquisition(configuration: Configuration, dry_run: bool) -> Findings:
+    found = Findings()
     parameters = configuration.expander().all(configuration.parameters)
-    mistakes = check_parameters(parameters, dry_run, unknown=unknown, warnings=warnings)
-    file = configuration.parameter_file or configuration.rig_file
-    mistakes, warnings, unknown = (
-        [replace(one, where=source_of(configuration.sources, one.key, file.name)) for one in found]
-        for found in (mistakes, warnings, unknown)
-    )
-    return mistakes, warnings, unknown
+    found.mistakes += check_parameters(parameters, dry_run, unknown=found.unknown, warnings=found.warnings)
+    file = (configuration.parameter_file or configuration.rig_file).name
+    return Findings(*(_located(configuration, kind, file) for kind in (found.mistakes, found.unknown, found.warnings)))
 
 
 def prepare_repository(session: SessionState) -> None:
@@ -224,11 +211,11 @@ def prepare_repository(session: SessionState) -> None:
         if found.changes:
             session.notices.append(f"{repository.folder} has {len(found.changes)} local changes, kept in {CHANGES_DIFF}")
             _keep_changes(session, repository)
-        warnings: list[Mistake] = []
-        mistakes = check_scripts(configuration, [], True, warnings)
-        session.tell([str(warning) for warning in warnings])
-        if mistakes:
-            raise ConfigurationError(mistakes)
+        scripts = Findings()
+        check_scripts(configuration, True, scripts)
+        session.tell(map(str, scripts.warnings))
+        if scripts.mistakes:
+            raise ConfigurationError(scripts.mistakes)
         checked_out = True
     except (RepositoryError, ConfigurationError, GitFailed) as error:
         if isinstance(error, GitFailed) and error.kind == "stopped":
@@ -266,8 +253,7 @@ def tell_of_new_changes(session: SessionState) -> None:
     if fresh:
         shown = ", ".join(map(str, fresh[:_SHOWN])) + (f" and {len(fresh) - _SHOWN} more" if len(fresh) > _SHOWN else "")
         text = f"this session has left in {repository.folder}, which will stop the next one: {shown} -> name them in .gitignore"
-        session.log.write("WARNING", _LOGGER, text)
-        session.notices.append(text)
+        session.tell([text])
 
 
 def write_revisions(session: SessionState, checked_out: bool = False) -> None:
@@ -286,9 +272,7 @@ def _revisions(session: SessionState, checked_out: bool) -> list[dict[str, Any]]
             own["changes"] = [str(change) for change in examine(repository).changes]
             own["dirty"] = bool(own["changes"])
         found.append(own)
-    folders = [session.config.rootpath, configuration.cwd, configuration.rig_file.parent]
-    if configuration.parameter_file is not None:
-        folders.append(configuration.parameter_file.parent)
+    folders = [session.config.rootpath, configuration.rig_file.parent, *configuration.script_folders]
     known = {one["path"] for one in found}
     found += [one for one in git_revisions(folders) if one["path"] not in known or "package_version" in one]
     drivers = [str(device.get("driver") or "") for device in session.rig.devices.values()]

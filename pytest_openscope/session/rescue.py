@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..log import ExactMasker
+from ..log import MASK, ExactMasker
 from ..records import (
     DEBUG_STATE,
     METADATA,
     RESCUE_JOURNAL,
-    ConfigurationError,
     Journal,
-    Mistake,
     Phase,
     SessionRecord,
     failures_in,
 )
+from ..sidecar import SessionView, is_running, unreached_steps
 from ..system import FileLock, create_time, read_json
 from .collecting import place_of
+from .continuing import read_inputs
+from .opening import expand
 
 if TYPE_CHECKING:
     from ..config import Configuration
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 OPTION = "--resume-session"
 _LOGGER = "pytest_openscope.session"
-_MASK = "***"
 
 
 def steps_after_crash(items: Iterable[pytest.Item], configuration: Configuration) -> list[str]:
@@ -76,23 +76,19 @@ def parameters_of(folder: Path) -> dict[str, tuple[Any, str]]:
     Raises:
         ConfigurationError: the folder is no session's.
     """
-    found = read_json(folder / METADATA / "input_parameters.json")
-    if found is None:
-        raise ConfigurationError(
-            [Mistake(OPTION, f"{folder} is no session folder of this plugin", "give the folder that holds launcher_metadata")]
-        )
+    found = read_inputs(folder, OPTION)
     where = f"session {folder.name} ({OPTION})"
     # Its sidecar, which runs this one's steps, tells people of the crash; without its addresses the block would be a mistake.
     left_out = ("rig_id", "alerts")
-    return {key: (_unmasked(value), where) for key, value in found.items() if key not in left_out and _unmasked(value) != _MASK}
+    return {key: (_unmasked(value), where) for key, value in found.items() if key not in left_out and _unmasked(value) != MASK}
 
 
 def _unmasked(value: Any) -> Any:
     """Return a value without the parts that are masked; a list that holds one is left out as a whole."""
     if isinstance(value, Mapping):
         kept = {key: _unmasked(item) for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item != _MASK}
-    return _MASK if _MASK in str(value) else value
+        return {key: item for key, item in kept.items() if item != MASK}
+    return MASK if MASK in str(value) else value
 
 
 def rejoin(session: SessionState, folder: Path) -> None:
@@ -101,8 +97,6 @@ def rejoin(session: SessionState, folder: Path) -> None:
     Raises:
         pytest.UsageError: somebody else is at it.
     """
-    from ..sidecar import SessionView, is_running
-
     view = SessionView.of(folder)
     if view.ended is None or is_running(view.session or {}):
         raise pytest.UsageError(f"{OPTION}: session {folder.name} has not ended -> wait, or run 'recover' first")
@@ -121,13 +115,7 @@ def rejoin(session: SessionState, folder: Path) -> None:
         failures=failures_in(read_json(session.metadata / DEBUG_STATE) or {}),
     )
     session.started = datetime.fromisoformat(session.record.started)
-    try:
-        expanded = session.configuration.expanded(folder.name, folder)
-    except ConfigurationError as error:
-        raise pytest.UsageError(str(error)) from None
-    session.parameters, session.settings, session.rig = expanded.parameters, expanded.settings, expanded.rig
-    session.own_parameters = expanded.own_parameters
-    session.entries = (*expanded.pre_pipeline, *expanded.post_pipeline)
+    expand(session)
     session.log_path = view.log_path
     session.log.open(session.log_path, ExactMasker(session.secrets), on_lost=session.lose_records)
     session.journal = Journal(lock.path)
@@ -141,8 +129,6 @@ def rejoin(session: SessionState, folder: Path) -> None:
 
 def only_unreached(session: SessionState, items: list[pytest.Item]) -> None:
     """Keep the steps that have not begun yet, in place."""
-    from ..sidecar import unreached_steps
-
     left = unreached_steps(session.folder)
     items[:] = [item for item in items if item.nodeid in left]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import platform
 import socket
@@ -16,11 +17,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..checks import compare, describe_rig, keep_last_good, last_good
+from ..checks import (
+    PLUGIN_NAME,
+    CheckRecorder,
+    RigChecks,
+    compare,
+    describe_rig,
+    evaluate,
+    expanded_block,
+    keep_last_good,
+    keep_results,
+    last_good,
+    read_results,
+    things_of,
+)
 from ..records import installed_versions
+from ..sidecar import crashed, recover
 from ..system import FileLock, make_private_folder, read_json, remove_file
 from .collecting import place_of
 from .interrupts import StepExited, StepInterrupted
+from .repository import check_acquisition
 
 if TYPE_CHECKING:
     from .state import SessionState
@@ -39,8 +55,6 @@ def check_readiness(session: SessionState) -> None:
     configuration, reason = session.configuration, session.options.override_readiness
     if not configuration.rig.readiness or session.dry_run or session.validating:
         return
-    from ..checks import evaluate, expanded_block, things_of
-
     rig = configuration.rig
     now = datetime.now().astimezone()
     block, mistakes = expanded_block(configuration)
@@ -75,8 +89,6 @@ def check_readiness(session: SessionState) -> None:
 
 
 def _system_user() -> str:
-    import getpass
-
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
@@ -95,9 +107,7 @@ def take_rig(session: SessionState) -> None:
         make_private_folder(state)
     lock, beside = FileLock(state / "rig.lock"), FileLock(state / "rig.sidecar.lock")
     try:
-        if not lock.acquire(wait_s):
-            raise _rig_is_held(read_json(state / "rig.holder.json") or {}, rig.rig_id)
-        if not beside.acquire(max(_SIDECAR_LOCK_S, wait_s)):
+        if not (lock.acquire(wait_s) and beside.acquire(max(_SIDECAR_LOCK_S, wait_s))):
             lock.release()
             raise _rig_is_held(read_json(state / "rig.holder.json") or {}, rig.rig_id)
     except OSError as error:
@@ -120,11 +130,7 @@ def _rig_is_held(holder: dict[str, Any], rig_id: str) -> pytest.UsageError:
 def recover_earlier(session: SessionState) -> None:
     """Finish what earlier sessions of this rig left unfinished (a power cut, a killed sidecar)."""
     state = session.configuration.rig.state_directory
-    if not (state / "unfinished").is_dir():
-        return
     try:
-        from ..sidecar import recover
-
         session.notices += recover(state, secrets=session.secrets, alert_urls=alert_urls(session))
     except Exception as error:
         # Neither record nor log are there yet; the log keeps what comes until it is open.
@@ -133,15 +139,12 @@ def recover_earlier(session: SessionState) -> None:
 
 
 def alert_urls(session: SessionState) -> tuple[str, ...]:
-    """Return where people are told of failures."""
     alerts = session.settings.alerts
     return alerts.to if alerts is not None else ()
 
 
 def tell_of_crashes(session: SessionState) -> None:
     """Tell, once, of earlier sessions whose end nobody at the rig may have seen: their sidecar wrote it."""
-    from ..sidecar import crashed
-
     for path, text in crashed(session.configuration.rig.state_directory):
         session.notices.append(text)
         remove_file(path)
@@ -183,7 +186,8 @@ class RigWatch:
 
     def _read(self, names: Sequence[str]) -> None:
         states = self._session.devices.read_states(names=names)
-        self._states.update({name: state for name, state in states.items() if not _unknown(state)})
+        unknown = [name for name, state in states.items() if isinstance(state, dict) and set(state) == {"error"}]
+        self._states.update({name: state for name, state in states.items() if name not in unknown})
         self._current.update(describe_rig(device_states=self._states, secrets=self._session.secrets))
         self._tell()
 
@@ -217,24 +221,15 @@ class RigWatch:
         keep_last_good(rig.state_directory, sections, session.record.session_uuid, session.started, rig.rig_id)
 
 
-def _unknown(state: Any) -> bool:
-    return isinstance(state, dict) and set(state) == {"error"}
-
-
 def _commits(metadata: Path) -> dict[str, str]:
-    """Return the commit of each repository that ``git_revisions.json`` names, the experiment's first of all."""
     try:
         found = json.loads((metadata / "git_revisions.json").read_text(encoding="utf-8"))
         return {str(one["name"]): str(one["commit"]) for one in found if one.get("commit")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError):
         return {}
 
 
 def register_recorder(session: SessionState) -> Any:
-    """Register what keeps the results of rig checks."""
-    from ..checks import PLUGIN_NAME, CheckRecorder, RigChecks, keep_results, read_results
-    from .repository import check_acquisition
-
     configuration, rig = session.configuration, session.configuration.rig
 
     @contextmanager

@@ -32,9 +32,9 @@ from ..records import (
 )
 from ..system import ClockChange, Desktop, FileLock, now_iso, time_field, write_json
 from ..views import Progress
-from .given_options import Options
 from .interrupts import Interrupts, Watchdog
 from .operator import Operator
+from .options import Options
 from .questions import Questions
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class SessionState:
         self.options = options
         self.operator = operator
         self.dry_run = configuration.dry_run
-        self.validating = options.validate_rig
+        self.validating = configuration.validating
         self.gate = Gate(self._confirm, self._tell_nodes)
         self.nodes: Any = None
         self.notices: list[str] = []

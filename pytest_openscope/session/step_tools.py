@@ -6,17 +6,18 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..acquisition import Acquisition, default_spec, parse_fault
+from ..devices import Devices, build_specs, parse_injections
 from ..log import mask_json
+from ..modules import ModuleContext, OwnSteps, ScriptImports, Steps
 from ..records import Measurement, Phase
 from .operator import real_descriptor
 
 if TYPE_CHECKING:
-    from ..acquisition import Acquisition
     from ..config import PipelineEntry
-    from ..devices import Devices
-    from ..modules import ModuleContext, OwnSteps, Steps
     from .state import SessionState
 
 
@@ -53,8 +54,6 @@ def devices_of(session: SessionState) -> Devices:
 
 
 def _make_acquisition(session: SessionState) -> Acquisition:
-    from ..acquisition import Acquisition, default_spec, parse_fault
-
     faults = session.options.acquisition_faults
     joint = _AcquisitionJoint(session)
     return Acquisition(
@@ -64,9 +63,9 @@ def _make_acquisition(session: SessionState) -> Acquisition:
         defaults=default_spec(session.settings),
         dry_run=session.dry_run,
         fault=parse_fault(faults[0]) if faults else None,
-        on_ended=lambda facts: session.keep("acquisitions", facts),
+        on_ended=partial(session.keep, "acquisitions"),
         echo=joint.echo,
-        services={"ask": joint.ask, "save": joint.save, "notice": joint.notice},
+        services={"ask": joint.ask, "save": joint.save, "notice": lambda text: session.tell([text])},
     )
 
 
@@ -77,13 +76,11 @@ class _AcquisitionJoint:
         self._session = session
 
     def take_output(self, source: str, lines: Sequence[bytes], raw_from: int, raw_to: int) -> int:
-        """Write a batch of lines into the session log."""
         if lines:
             self._session.last_output = (source, lines[-1])
         return self._session.log.write_output(f"acquisition.{source}", lines)
 
     def take_event(self, event: str, **fields: Any) -> None:
-        """Write an event into the journal."""
         session = self._session
         if event == "acquisition_finished":
             session.last_output = None
@@ -108,19 +105,12 @@ class _AcquisitionJoint:
         session = self._session
         session.guard(f"writing {name}", lambda: session.save(name, mask_json(content, session.secrets)))
 
-    def notice(self, text: str) -> None:
-        """Tell the operator."""
-        self._session.tell([text])
-
     def echo(self, stream: str, lines: Sequence[bytes]) -> None:
-        """Show lines on the terminal, past pytest's capture."""
         with contextlib.suppress(OSError):
             os.write(real_descriptor(self._session.config, 1), b"\n".join([*lines, b""]))
 
 
 def _make_devices(session: SessionState) -> Devices:
-    from ..devices import Devices, build_specs, parse_injections
-
     rig = session.rig
     faults, _ = parse_injections(session.options.device_faults, list(rig.devices))
     return Devices(
@@ -137,8 +127,6 @@ def _make_devices(session: SessionState) -> Devices:
 def own_steps_of(session: SessionState) -> OwnSteps:
     """Return the steps that the rig names itself, looked for once in a session."""
     if session.own_steps is None:
-        from ..modules import OwnSteps
-
         session.own_steps = OwnSteps(session.rig.modules, session.rig.path.parent)
     found: OwnSteps = session.own_steps
     return found
@@ -146,47 +134,33 @@ def own_steps_of(session: SessionState) -> OwnSteps:
 
 def steps_of(session: SessionState) -> Steps:
     """Return the ready-made steps of the session, for steps and fixtures in Python."""
-    from ..modules import Steps
 
     def phase() -> Phase:
         now = session.record.steps[-1].phase if session.record.steps else Phase.PRE_ACQUISITION
         return Phase.PRE_ACQUISITION if now is Phase.ACQUISITION else now
 
-    def context(entry: PipelineEntry) -> ModuleContext:
-        return module_context_of(session, entry)
-
     return Steps(
-        context,
+        partial(module_context_of, session),
         phase=phase,
         own_steps=own_steps_of(session),
         expand=session.configuration.expander(session.record.session_uuid, session.folder),
-        on_simulated=lambda name: session.keep("simulated", name),
+        on_simulated=partial(session.keep, "simulated"),
     )
 
 
 def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleContext:
     """Return what a pipeline step may use; the placeholders of its entry are replaced already."""
-    from ..modules import ModuleContext
-
     if session.scripts is None:
-        from ..modules import ScriptImports
-
         session.scripts = ScriptImports()
-    folders = [session.config.invocation_params.dir]
-    if session.configuration.parameter_file is not None:
-        folders.insert(0, session.configuration.parameter_file.parent)
 
     def record(name: str, value: Any, unit: str = "", **limits: Any) -> None:
         session.measured(Measurement(name, value, unit, **limits))
-
-    def set_notes(text: str) -> None:
-        session.keep("operator_notes", text)
 
     return ModuleContext(
         parameters={**session.parameters, **entry.parameters},
         session_folder=session.folder,
         repository=session.repository,
-        folders=tuple(folders),
+        folders=tuple(session.configuration.script_folders),
         dry_run=session.dry_run,
         no_input=not session.operator.available,
         operator=session.operator,
@@ -195,7 +169,7 @@ def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleCont
         record=record,
         attach=session.attach,
         progress=session.show_progress,
-        set_experiment_notes=set_notes,
+        set_experiment_notes=partial(session.keep, "operator_notes"),
         own_steps=own_steps_of(session),
         scripts=session.scripts,
     )

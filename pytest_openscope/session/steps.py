@@ -353,7 +353,7 @@ class StepKeeper:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Any:
         mine = self._session
-        mine.interrupts.in_loop(True)
+        mine.interrupts.hold()
         mine.collected = True
         mine.doing = ""
         after_crash = steps_after_crash(session.items, mine.configuration)

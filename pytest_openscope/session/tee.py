@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -49,9 +49,6 @@ class _Tee:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def __iter__(self) -> Any:
-        return iter(self.stream)
-
 
 class OutputTee:
     """Hooks that log what a step writes to stdout and stderr, in all of pytest's capture modes."""
@@ -60,23 +57,6 @@ class OutputTee:
         self._write = write
         self._seen: dict[str, dict[str, int]] = {"stdout": {}, "stderr": {}}
         self._out, self._err = self._line("stdout"), self._line("stderr")
-
-    def _begin(self) -> tuple[_Tee, _Tee]:
-        """Put the tees in place; plain calls, since this happens three times a step."""
-        tees = _Tee(sys.stdout, self._out), _Tee(sys.stderr, self._err)
-        sys.stdout, sys.stderr = cast(Any, tees[0]), cast(Any, tees[1])
-        return tees
-
-    @staticmethod
-    def _end(tees: tuple[_Tee, _Tee]) -> None:
-        """Take away what is still ours, and log what came without a newline."""
-        out, err = tees
-        if cast(Any, sys.stdout) is out:
-            sys.stdout = out.stream
-        if cast(Any, sys.stderr) is err:
-            sys.stderr = err.stream
-        out.end()
-        err.end()
 
     def _line(self, name: str) -> Callable[[str], None]:
         seen = self._seen[name]
@@ -89,27 +69,21 @@ class OutputTee:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Any:
-        tees = self._begin()
+        out: Any = _Tee(sys.stdout, self._out)
+        err: Any = _Tee(sys.stderr, self._err)
+        sys.stdout, sys.stderr = out, err
         try:
             return (yield)
         finally:
-            self._end(tees)
+            # A step may have put something else in its place.
+            if sys.stdout is out:
+                sys.stdout = out.stream
+            if sys.stderr is err:
+                sys.stderr = err.stream
+            out.end()
+            err.end()
 
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Any:
-        tees = self._begin()
-        try:
-            return (yield)
-        finally:
-            self._end(tees)
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
-        tees = self._begin()
-        try:
-            return (yield)
-        finally:
-            self._end(tees)
+    pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 
     def log_remainder(self, report: pytest.TestReport) -> None:
         """Log what pytest captured below Python's streams: ``os.write``, C code, children of the step."""
@@ -136,12 +110,11 @@ class LooseEnds:
         self._log = logging.getLogger("pytest_openscope.uncaught")
         self._on_exit = on_exit
         self._pid = os.getpid()
-        self._saved: tuple[Any, Any, Any] | None = None
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
 
     def install(self) -> None:
         """Chain to the hooks that are there; call it after pytest has set its own."""
-        self._saved = (threading.excepthook, sys.unraisablehook, os._exit)
-        thread_before, unraisable_before, exit_before = self._saved
+        thread_before, unraisable_before, exit_before = threading.excepthook, sys.unraisablehook, os._exit
 
         def thread_hook(args: Any) -> None:
             name = args.thread.name if args.thread else "?"
@@ -159,18 +132,17 @@ class LooseEnds:
                 self._on_exit(status, "".join(traceback.format_stack(sys._getframe(1))))
             exit_before(status)
 
-        threading.excepthook, sys.unraisablehook = thread_hook, unraisable_hook
-        os._exit = noted_exit
-        self._mine = (thread_hook, unraisable_hook, noted_exit)
+        self._replace(threading, "excepthook", thread_hook)
+        self._replace(sys, "unraisablehook", unraisable_hook)
+        self._replace(os, "_exit", noted_exit)
+
+    def _replace(self, owner: Any, name: str, hook: Any) -> None:
+        self._replaced.append((owner, name, getattr(owner, name), hook))
+        setattr(owner, name, hook)
 
     def restore(self) -> None:
         """Take the hooks away where they are still this session's."""
-        if self._saved is None:
-            return
-        if threading.excepthook is self._mine[0]:
-            threading.excepthook = self._saved[0]
-        if sys.unraisablehook is self._mine[1]:
-            sys.unraisablehook = self._saved[1]
-        if os._exit is self._mine[2]:
-            os._exit = self._saved[2]
-        self._saved = None
+        for owner, name, before, hook in self._replaced:
+            if getattr(owner, name) is hook:
+                setattr(owner, name, before)
+        self._replaced.clear()

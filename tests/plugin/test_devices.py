@@ -418,20 +418,6 @@ def test_right(devices): devices["laser"].frames(3)
         assert {name: one["simulated"] for name, one in end["devices"].items()} == STAND_INS
         assert end["simulated"][-2:] == ["injected: laser.check=OSError", "injected: acquisition=exit:3"]
 
-    def test_a_rig_without_devices_imports_nothing_of_them(self, lab: Any) -> None:
-        lab.write("rig.yaml", RIG.partition("values:")[0])
-        lab.write(
-            "conftest.py",
-            "import atexit, sys\n@atexit.register\ndef tell():\n"
-            "    open('modules.txt', 'w').write('\\n'.join(name for name in sys.modules))\n",
-        )
-        lab.steps("def test_acquire(acquisition): acquisition.run(command=[sys.executable, '-c', ''])\n")
-        for flags in ((), ("--dry-run",), ("--dry-run", "--inject", "acquisition=chatty:3")):
-            assert lab.run(*flags, fresh=True).ret == 0
-            loaded = (lab.path / "modules.txt").read_text(encoding="utf-8").split()
-            assert "pytest_openscope.session" in loaded
-            assert not [name for name in loaded if name.startswith("pytest_openscope.devices")]
-
 
 class TestInject:
     def test_all_mistakes_in_one_message(self, lab: Any) -> None:

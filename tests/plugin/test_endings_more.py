@@ -128,18 +128,6 @@ def a_signal_that_a_step_took_is_taken_back(bench: Any, taker: tuple[str, str]) 
     assert laser(bench) == ["on", "off"]
 
 
-def test_a_low_recursion_limit_harms_its_own_step_only(bench: Any) -> None:
-    body = (
-        "depth = 20\n    while True:\n        try:\n            sys.setrecursionlimit(depth); break\n"
-        "        except RecursionError:\n            depth += 1\n    deep = lambda n: n and deep(n - 1)\n    deep(50)"
-    )
-    write_steps(bench, body)
-    assert bench.run().ret == 1
-    assert_whole(bench, "failed")
-    assert bench.outcomes()["test_acquire"] == "failed"
-    assert bench.outcomes()["test_save_again"] == "passed"
-
-
 @needs_forks
 def test_a_fork_hears_signals_as_without_a_session(bench: Any) -> None:
     """A pool ends its workers by SIGTERM and waits for them."""

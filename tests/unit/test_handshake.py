@@ -172,7 +172,6 @@ GARBAGE = {
     "no utf-8": b'{"session_key": "\xff"}\n',
     "other state": line(session_key=KEY, state="asleep", role="slave", node_name="x"),
     "another master": line(session_key=KEY, state="ready", role="master", node_name="x"),
-    "two at once": HELLO + HELLO,
     "nothing": b"",
 }
 
@@ -401,7 +400,6 @@ ANNOUNCE = line(status="announce", session_key=KEY, session_name=NAME, expected_
         (None, "did not send the session's name within 0.5 s"),
         (ANNOUNCE, "broke off after it had announced"),
         (ANNOUNCE + line(status="error", reason="ephys failed"), "ended the handshake: ephys failed"),
-        (ANNOUNCE + line(status="complete", session_name="another"), "then released 'another'"),
     ],
 )
 def test_a_slave_of_a_strange_master(lab: Lab, answer: bytes | None, words: str) -> None:

@@ -19,7 +19,7 @@ def test_closing_is_one_interrupt_and_waits_for_the_session(event: int) -> None:
     told: list[tuple[int, str]] = []
     interrupts = Interrupts(lambda count, cause: told.append((count, cause)))
     interrupts.install()
-    interrupts.in_loop(True)
+    interrupts.hold()
     answered: list[bool] = []
     in_step = False
 
@@ -113,7 +113,7 @@ def test_a_signal_that_the_sleep_of_the_main_thread_did_not_notice_is_heard_at_o
     threads = set(threading.enumerate())
     interrupts.install()
     (listener,) = set(threading.enumerate()) - threads
-    interrupts.in_loop(True)
+    interrupts.hold()
     sleeping = threading.Event()
 
     def elsewhere() -> None:
