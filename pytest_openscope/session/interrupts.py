@@ -155,11 +155,7 @@ class Interrupts:
         self._raise_at_once = False
 
     def release(self) -> None:
-        """Let signals through again.
-
-        Raises:
-            KeyboardInterrupt: one came meanwhile.
-        """
+        """Let signals through again; raises ``KeyboardInterrupt`` where one came meanwhile."""
         self._raise_at_once = True
         if self.count:
             raise KeyboardInterrupt
@@ -200,21 +196,13 @@ class Interrupts:
         if signal.SIGINT not in self._mine:
             return False
         self._requested = cause
-        if sys.platform == "win32":
-            interrupt_main()
-        else:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        _interrupt_main_thread("SIGINT")
         return True
 
     def time_out(self, message: str, spare_teardown: bool = False) -> bool:
         """Interrupt what runs in the main thread; called by the watchdog's thread until the deadline is cancelled.
 
-        Args:
-            message: which deadline has passed.
-            spare_teardown: a teardown that is running is not interrupted.
-
-        Returns:
-            True when a teardown was spared, or a finalizer that was interrupted has come back: what runs now has time anew.
+        True when a teardown was spared, or a finalizer that was interrupted has come back: what runs now has time anew.
         """
         if self._tearing_down and spare_teardown:
             return True
@@ -235,10 +223,8 @@ class Interrupts:
         if now - self._raised_at < repeat_s:
             return False
         self._raised_at = now
-        if sys.platform == "win32":
-            interrupt_main()
-        elif signal.SIGUSR1 in self._saved:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        if self._mine:
+            _interrupt_main_thread("SIGUSR1")
         return False
 
     def clear_timeout(self) -> None:
@@ -294,6 +280,14 @@ class Interrupts:
 
 def _wake(number: int, frame: FrameType | None) -> None:
     """Handle the signal by which the main thread's system call was interrupted: the other handlers run with this one."""
+
+
+def _interrupt_main_thread(name: str) -> None:
+    """Send the main thread a signal; on Windows, which has no other, that of Ctrl-C."""
+    if sys.platform == "win32":
+        interrupt_main()
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, getattr(signal, name))
 
 
 def _ignore_ctrl_c() -> None:

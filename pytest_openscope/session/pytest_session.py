@@ -31,12 +31,10 @@ class Timeouts:
 
     def __init__(self, session: ExperimentSession) -> None:
         self._session = session
-        self._whole_step_s: dict[str, float] = {}
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool:
         message = f"timeout: {step_name(item)} took longer than {settings.timeout:g} s"
-        self._whole_step_s = {} if settings.func_only else {item.nodeid: float(settings.timeout)}
         self._session.step_limit_s = None if settings.func_only else float(settings.timeout)
         self._session.watchdog.arm(item.nodeid, float(settings.timeout), message)
         return True
@@ -52,7 +50,7 @@ class Timeouts:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
         """Time a teardown anew whose step has failed: pytest-timeout leaves it untimed, and one that hangs would never end."""
-        limit_s, watchdog = self._whole_step_s.get(item.nodeid), self._session.watchdog
+        limit_s, watchdog = self._session.step_limit_s, self._session.watchdog
         if limit_s is not None and not watchdog.is_armed(item.nodeid):
             limit_s = max(limit_s, self._session.settings.grace_s)
             message = f"timeout: the teardown of {step_name(item)} took longer than {limit_s:g} s"

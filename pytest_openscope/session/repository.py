@@ -210,7 +210,7 @@ def prepare_repository(session: SessionState) -> None:
             session.log.write("WARNING", _LOGGER, f"local change: {change}")
         if found.changes:
             session.notices.append(f"{repository.folder} has {len(found.changes)} local changes, kept in {CHANGES_DIFF}")
-            _keep_changes(session, repository)
+            session.guard(f"writing {CHANGES_DIFF}", partial(_keep_changes, session, repository))
         scripts = Findings()
         check_scripts(configuration, True, scripts)
         session.tell(map(str, scripts.warnings))
@@ -225,14 +225,11 @@ def prepare_repository(session: SessionState) -> None:
 
 
 def _keep_changes(session: SessionState, repository: Repository) -> None:
-    def keep() -> None:
-        patch, large = changes_as_diff(repository)
-        text = ExactMasker(session.secrets)(patch.decode("utf-8", "surrogateescape"))
-        write_atomic(session.metadata / CHANGES_DIFF, text.encode("utf-8", "surrogateescape"))
-        for name in large:
-            session.log.write("WARNING", _LOGGER, f"too large for {CHANGES_DIFF}: {name}")
-
-    session.guard(f"writing {CHANGES_DIFF}", keep)
+    patch, large = changes_as_diff(repository)
+    text = ExactMasker(session.secrets)(patch.decode("utf-8", "surrogateescape"))
+    write_atomic(session.metadata / CHANGES_DIFF, text.encode("utf-8", "surrogateescape"))
+    for name in large:
+        session.log.write("WARNING", _LOGGER, f"too large for {CHANGES_DIFF}: {name}")
 
 
 def _refuse(session: SessionState, error: Exception) -> None:
@@ -258,10 +255,6 @@ def tell_of_new_changes(session: SessionState) -> None:
 
 def write_revisions(session: SessionState, checked_out: bool = False) -> None:
     """Write ``git_revisions.json``: the experiment's repository first, then all other code that takes part."""
-    session.save("git_revisions.json", _revisions(session, checked_out))
-
-
-def _revisions(session: SessionState, checked_out: bool) -> list[dict[str, Any]]:
     configuration = session.configuration
     repository, _ = repository_of(session.parameters, configuration.cwd, session.secrets)
     found: list[dict[str, Any]] = []
@@ -279,4 +272,5 @@ def _revisions(session: SessionState, checked_out: bool) -> list[dict[str, Any]]
     modules = [driver.partition(":")[0] for driver in drivers if ":" in driver]
     for group in _GROUPS:
         modules += [point.value.partition(":")[0] for point in entry_points(group=group)]
-    return [*found, *package_revisions(modules, [one["path"] for one in found])]
+    found += package_revisions(modules, [one["path"] for one in found])
+    session.save("git_revisions.json", found)
