@@ -34,17 +34,10 @@ _FAULT_FRAME = re.compile(r'^\s+File "(?P<file>.+?)", line (?P<line>\d+) in (?P<
 _FATAL = re.compile(r"^(?:Fatal Python error|Windows fatal exception): .*$", re.MULTILINE)
 _PYTHON = re.compile(r"(?i)^(?:python|pythonw|py|pypy)[\d.]*$")
 _SCRIPT = re.compile(r"(?i)\.(?:py|pyw|bonsai|m|bat|cmd|ps1|sh|exe|jar)$")
+#: Of Windows, as its programs return it.
+_ACCESS_VIOLATION = ("3221225477", "-1073741819", "0xc0000005")
 _SIGNALS = {
-    "segv": (
-        "sigsegv",
-        "segmentation fault",
-        "access violation",
-        "3221225477",
-        "-1073741819",
-        "0xc0000005",
-        "signal 11",
-        "-11",
-    ),
+    "segv": ("sigsegv", "segmentation fault", "access violation", "signal 11", "-11", *_ACCESS_VIOLATION),
     "abrt": ("sigabrt", "aborted", "signal 6", "-6", "3221226505", "0xc0000409"),
     "kill": ("sigkill", "signal 9", "-9"),
     "fpe": ("sigfpe", "floating point", "divide by zero", "signal 8", "-8", "3221225620", "0xc0000094"),

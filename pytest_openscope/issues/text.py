@@ -263,7 +263,7 @@ def code(text: str, max_chars: int = 300) -> str:
     cmark-gfm takes spans of at most 80 backticks.
     """
     line = _MANY_TICKS.sub("`" * MAX_TICKS + "…", one_line(text, max_chars)).strip() or " "
-    ticks = "`" * (_longest(line, "`") + 1)
+    ticks = "`" * (_longest_ticks(line) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") or not line.strip() else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"
 
@@ -271,19 +271,16 @@ def code(text: str, max_chars: int = 300) -> str:
 def block(text: str) -> str:
     """Return a code block that holds the text; sized after the text is final, so cut before.
 
-    The fence is of backticks or tildes, whichever the text has shorter runs of; a text full of both is indented instead.
+    A text whose runs of backticks are too long for a fence is indented instead.
     """
-    ticks, tildes = _longest(text, "`"), _longest(text, "~")
-    sign, longest = ("`", ticks) if ticks <= tildes else ("~", tildes)
-    if longest < MAX_FENCE:
-        fence = sign * max(3, longest + 1)
+    fence = "`" * max(3, _longest_ticks(text) + 1)
+    if len(fence) <= MAX_FENCE:
         return f"{fence}text\n{text}\n{fence}"
-    lines = text.strip("\n").split("\n")
-    return "\n".join("    " + line for line in lines)
+    return "\n".join("    " + line for line in text.strip("\n").split("\n"))
 
 
-def _longest(text: str, sign: str) -> int:
-    return max(map(len, re.findall(re.escape(sign) + "+", text)), default=0)
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def folded(summary: str, content: str) -> str:

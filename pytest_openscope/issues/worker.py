@@ -160,8 +160,8 @@ def look(api: Api, settings: GithubIssueSettings) -> list[dict[str, str]]:
     """Do the check in this process; reads only."""
     found: list[dict[str, str]] = []
     try:
-        for level, what, text in _findings(api, settings):
-            found.append(_finding(level, what, text))
+        for said in _findings(api, settings):
+            found.append(_finding(*said))
     except RefusedError as problem:
         found.append(_finding(ERROR, "access", f"{problem} -> check token, repository name, and the token's issue permission"))
     except TransientError as problem:

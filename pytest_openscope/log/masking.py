@@ -88,21 +88,24 @@ def collect_secrets(value: Any, environ: Mapping[str, str] | None = None) -> fro
     secret-looking name is one wherever it is referred to.
     """
     found: set[str] = set()
-    _collect(value, False, environ or {}, found)
+    for _, item, secret in _leaves(value):
+        if isinstance(item, str):
+            found.update(_secrets_in_text(item, secret, environ or {}))
+        elif secret and item is not None and not isinstance(item, bool):
+            found.add(str(item))
     return frozenset(secret for secret in found if _worth_masking(secret))
 
 
-def _collect(value: Any, secret: bool, environ: Mapping[str, str], found: set[str]) -> None:
+def _leaves(value: Any, place: str = "", secret: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """Yield what is in a configuration value at any depth: dotted key, value, and whether the key says that it is secret."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _collect(item, _is_hidden(str(key), secret), environ, found)
+            yield from _leaves(item, f"{place}.{key}" if place else str(key), _is_hidden(str(key), secret))
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
-            _collect(item, secret, environ, found)
-    elif isinstance(value, str):
-        found.update(_secrets_in_text(value, secret, environ))
-    elif secret and value is not None and not isinstance(value, bool):
-        found.add(str(value))
+            yield from _leaves(item, place, secret)
+    else:
+        yield place, value, secret
 
 
 def _secrets_in_text(text: str, secret: bool, environ: Mapping[str, str]) -> Iterator[str]:
@@ -155,13 +158,11 @@ def _is_ordinary_word(secret: str) -> bool:
     return text.isalpha() and text.isascii() and len(text) <= 12 and text in (text.lower(), text.upper(), text.title())
 
 
-def weak_secret_keys(value: Any, prefix: str = "", secret: bool = False) -> Iterator[str]:
+def weak_secret_keys(value: Any) -> Iterator[str]:
     """Yield the dotted keys of a configuration whose secret is an ordinary word."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from weak_secret_keys(item, f"{prefix}.{key}" if prefix else str(key), _is_hidden(str(key), secret))
-    elif secret and isinstance(value, str) and _worth_masking(value) and (_is_own_word(value) or _is_ordinary_word(value)):
-        yield prefix
+    for place, item, secret in _leaves(value):
+        if secret and isinstance(item, str) and _worth_masking(item) and (_is_own_word(item) or _is_ordinary_word(item)):
+            yield place
 
 
 class ExactMasker:

@@ -7,7 +7,6 @@ from .failures import ConfigurationError, Mistake, failure_from_exception, noted
 from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
 from .inbox import hand_over, take
 from .journal import JOURNAL, RESCUE_JOURNAL, WITNESS_JOURNAL, Journal, JournalReader, boot_is_same, drop_empty_spare
-from .packages import freeze, package_revisions
 from .phases import Gate, OnFailure, Outcome, Phase
 from .record import (
     AcquisitionFacts,
@@ -20,7 +19,7 @@ from .record import (
     from_json,
     to_json,
 )
-from .revisions import describe_repository, git_revisions, installed_versions
+from .revisions import describe_repository, freeze, git_revisions, installed_versions, package_revisions
 from .snapshot import DEBUG_STATE, END_STATE, debug_state, end_state, json_safe
 
 __all__ = [

@@ -192,4 +192,4 @@ def test_an_ordinary_word_is_still_hidden_in_free_text() -> None:
 
 def test_the_keys_of_weak_secrets_are_told() -> None:
     values = {"db": {"password": "passed", "user": "laser"}, "api_token": "Tr0ub4dor-and-3", "list": [{"secret": "laser"}]}
-    assert list(weak_secret_keys(values)) == ["db.password"]
+    assert list(weak_secret_keys(values)) == ["db.password", "list.secret"]
