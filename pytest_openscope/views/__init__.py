@@ -11,18 +11,9 @@ from .summary import write_summary
 from .terminal import Progress, Stopping, TerminalView
 
 if TYPE_CHECKING:
-    from .history import (
-        HistoryAnswer,
-        HistoryError,
-        HistorySource,
-        answer_history,
-        history_database,
-        history_tables,
-        write_history_page,
-    )
+    from .history import HistoryError, HistorySource, answer_history, history_database, history_tables, write_history_page
 
 __all__ = [
-    "HistoryAnswer",
     "HistoryError",
     "HistorySource",
     "LiveServer",

@@ -1,4 +1,4 @@
-"""What pages and terminal share: templates that escape everything, hashes of scripts, pictures, texts that are UTF-8, sizes."""
+"""What all pages share: templates that escape everything, and the hashes that a page's own scripts are let run by."""
 
 from __future__ import annotations
 
@@ -29,16 +29,3 @@ def template_environment(folder: Path, undefined: type[Undefined]) -> Environmen
 def source_hash(text: str) -> str:
     """Return what a Content-Security-Policy calls an inline script or style: only these run or count."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
-
-
-def whole_text(text: str) -> str:
-    """Return text without the lone surrogates that stand for odd bytes, which neither UTF-8 nor a database holds."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def size(count: float) -> str:
-    """Return a number of bytes in the unit in which it reads best."""
-    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= limit:
-            return f"{count / limit:.3g} {unit}"
-    return f"{count:.0f} bytes"

@@ -29,7 +29,7 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title=
 def no_page_stays(bench: Any) -> Iterator[None]:
     yield
     for process, line in living_processes():
-        if "pytest_openscope.views.live.__main__" in line:
+        if "pytest_openscope.views.live.server" in line:
             files = {one.path for one in _files(process)} if process.is_running() else set()
             if any(path.startswith(str(bench.path)) for path in files):
                 process.kill()

@@ -20,7 +20,6 @@ from pytest_openscope.cli import main
 from pytest_openscope.issues import fingerprint_of
 from pytest_openscope.records import Failure, Outcome, Phase
 from pytest_openscope.views.history import (
-    HistoryAnswer,
     HistoryError,
     HistorySource,
     answer_history,
@@ -28,6 +27,7 @@ from pytest_openscope.views.history import (
     finding,
     write_history_page,
 )
+from pytest_openscope.views.history.answers import HistoryAnswer
 from pytest_openscope.views.history.control import Verdict, judge
 from pytest_openscope.views.history.reading import TABLES, partition_name
 
@@ -464,7 +464,7 @@ def test_a_share_that_goes_away_in_the_middle_loses_nothing(lab: Lab, monkeypatc
     monkeypatch.setattr(finding, "read_session", failing)
     answer = lab.ask()
     assert answer.totals["sessions"] == 25
-    assert "went away while it was read (Input/output error)" in answer.problems[0]
+    assert "cannot be read now (Input/output error); the answer is from what is known of it" in answer.problems[0]
     monkeypatch.setattr(finding, "read_session", read)
     kept = lab.root.rename(lab.folder / "gone")
     answer = lab.ask()
@@ -507,7 +507,7 @@ def test_a_share_that_never_answers_does_not_hold_the_command(lab: Lab) -> None:
     given = ["history", "--root", str(lab.root), "--database", str(lab.folder / "history.duckdb"), "--json"]
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, timeout=60)
     assert (done.returncode, json.loads(done.stdout)["totals"]["sessions"]) == (1, 3)
-    assert b"went away while it was read (no answer within 0.5 s)" in done.stderr
+    assert b"cannot be read now (no answer within 0.5 s)" in done.stderr
 
 
 def test_ctrl_c_within_a_query_is_no_error(
@@ -816,7 +816,7 @@ def test_the_command(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: 
     errors = capsys.readouterr().err
     assert all(words in errors for words in ("--since 'yesterday'", "--html", "--database"))
     assert main(["history", "--root", str(lab.folder / "nowhere")]) == 1
-    assert f"{lab.folder / 'nowhere'} cannot be read (" in capsys.readouterr().err
+    assert f"{lab.folder / 'nowhere'} cannot be read now (" in capsys.readouterr().err
     (folder, *_) = lab.root.iterdir()
     assert main(["history", "--root", str(folder)]) == 4
     assert "is a session folder -> give the folder above it" in capsys.readouterr().err

@@ -276,8 +276,6 @@ class TestWhoMayDoWhat:
         for origin in ("http://evil.example", "null", "", f"https://127.0.0.1:{page.port}", "http://127.0.0.1:1"):
             for what in ("note", "stop"):
                 assert page.post(what, body, Origin=origin)[0] == 403
-        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-            assert page.post("stop", body, Content_Type=kind)[0] == 415
         # A name of the attacker's that leads to this computer.
         assert page.post("stop", body, Host="evil.example", Origin="http://evil.example")[0] == 404
         _, headers, _ = page.get(page.path, Origin="http://evil.example")
@@ -291,7 +289,6 @@ class TestWhoMayDoWhat:
         assert page.post("note", [1])[0] == 400
         assert page.post("note", {"text": 7})[0] == 400
         assert page.post("note", {"text": " \n"})[0] == 400
-        assert page.post("note", {"text": "x" * 10_001})[0] == 400
         assert page.post("note", b"x" * 100_000)[0] == 413
         assert page.post("stop", {"stops": True})[0] == 409
         assert page.post("note", {"text": "lone \ud800 surrogate"})[0] == 200

@@ -15,14 +15,12 @@ from typing import Any
 from ...config import default_state_directory
 from ...records import Outcome
 from ...system import FileLock, now_iso, replace_file
-from ..pages import whole_text
+from ..values import whole_text
 from .control import LOOKED_AT, judge
 from .database import Database, HistoryError, say
 from .finding import Source
 from .reading import DRY_RUN
 
-#: What counts as a failure: an operator's Ctrl-C does not.
-FAILED = tuple(str(one) for one in Outcome if one not in (Outcome.PASSED, Outcome.INTERRUPTED))
 #: A series whose last value is older than this, beside the rig's last session, has ended and is not told.
 _ACTIVE_DAYS = 30
 #: Sessions of a rig, or of a subject, in which a series' last values are looked for.
@@ -66,7 +64,8 @@ class HistoryAnswer:
     problems: list[str]
 
 
-_FAILED_SQL = ", ".join(f"'{one}'" for one in FAILED)
+#: What counts as a failure: an operator's Ctrl-C does not.
+_FAILED_SQL = ", ".join(f"'{one}'" for one in Outcome if one not in (Outcome.PASSED, Outcome.INTERRUPTED))
 _COUNTS = """
     count(*) AS sessions,
     count(*) FILTER (outcome = 'passed') AS passed,

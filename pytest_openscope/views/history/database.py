@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...system import read_json, remove_file, replace_file, write_json
-from ..pages import whole_text
+from ..values import whole_text
 from .finding import SETTLED_DAYS, Search, Source
 from .reading import TABLES, Rows
 

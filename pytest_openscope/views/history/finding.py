@@ -11,7 +11,7 @@ from multiprocessing import TimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from ..pages import whole_text
+from ..values import whole_text
 from .reading import Place, Rows, read_session
 
 #: What began longer ago than this and has ended is taken as it is known: only ``full`` looks at it again.
@@ -59,16 +59,13 @@ class Search:
 
     def changed(self) -> Iterator[list[Rows]]:
         """Give what is new or has changed since it was known, some hundred sessions at a time."""
-        places = self._places()
+        places = self._copies() if self.source.central else self._folders()
         found: list[Rows] = []
-        in_a_row = 0
+        in_a_row, lost = 0, ""
         # Its threads do not keep the process from ending when the share never answers them.
         readers = ThreadPool(_READERS)
         try:
-            while in_a_row < _GONE_AFTER:
-                batch = readers.apply_async(lambda: list(islice(places, _BATCH))).get(_SILENCE_S)
-                if not batch:
-                    break
+            while not lost and (batch := readers.apply_async(lambda: list(islice(places, _BATCH))).get(_SILENCE_S)):
                 answers = readers.imap(self._read, batch)
                 for place in batch:
                     answer = answers.next(_SILENCE_S)
@@ -77,19 +74,21 @@ class Search:
                     elif answer is not None:
                         self._cannot(answer, place.day)
                     in_a_row = in_a_row + 1 if isinstance(answer, OSError) else 0
+                if in_a_row >= _GONE_AFTER:
+                    lost = self._errors[-1]
                 yield found
                 found = []
         except TimeoutError:
-            in_a_row, self._errors = _GONE_AFTER, [f"no answer within {_SILENCE_S:g} s"]
+            lost = f"no answer within {_SILENCE_S:g} s"
             yield found
+        except OSError as error:
+            lost = _reason(error)
         finally:
             readers.terminate()
-        gone = in_a_row >= _GONE_AFTER
-        self.listed = [day for day in self.listed if day not in self._missed and not gone]
-        if gone:
-            self.problems.append(
-                f"{self.source.path} went away while it was read ({self._errors[0]}); the rest is read next time"
-            )
+        self.listed = [] if lost else [day for day in self.listed if day not in self._missed]
+        if lost:
+            known = "the answer is from what is known of it, the rest is read next time"
+            self.problems.append(f"{self.source.path} cannot be read now ({lost}); {known}")
         elif self._errors:
             folders = f"{len(self._errors)} folder{'s' * (len(self._errors) > 1)}"
             self.problems.append(f"{self.source.path}: {folders} cannot be read now ({self._errors[0]}); tried again next time")
@@ -104,14 +103,6 @@ class Search:
             return None  # It was removed in this moment.
         except OSError as error:
             return error
-
-    def _places(self) -> Iterator[Place]:
-        try:
-            yield from self._copies() if self.source.central else self._folders()
-        except OSError as error:
-            self.problems.append(
-                f"{self.source.path} cannot be read ({_reason(error)}); the answer is from what is known of it"
-            )
 
     def _folders(self) -> Iterator[Place]:
         with os.scandir(self.source.path) as entries:

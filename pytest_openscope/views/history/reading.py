@@ -14,7 +14,7 @@ from typing import Any
 
 from ...issues import Sources, fingerprint_of, fingerprint_of_name
 from ...records import DEBUG_STATE, END_STATE, JOURNAL, METADATA, Failure, JournalReader, Outcome, failures_in
-from ..pages import whole_text
+from ..values import duration_s_of, number_of, time_of, whole_text
 
 #: Columns of the tables, in the order in which rows have them, as DuckDB declares them. Parquet files have the same.
 TABLES = {
@@ -117,10 +117,6 @@ def read_session(place: Place, stamp: str) -> Rows:
     number = session_id(rig_id, uuid, day)
     subject_id, user_id = _text(known.get("subject_id")), _text(known.get("user_id"))
     devices = _mapping(end.get("devices"))
-    duration_s, stopped = _number(end.get("duration_s")), _time(end.get("stop_time"))
-    if duration_s is None and stopped is not None:
-        # A session of an earlier version has its two times only.
-        duration_s = max(0.0, (stopped - started).total_seconds())
     session = (
         number,
         uuid,
@@ -130,7 +126,7 @@ def read_session(place: Place, stamp: str) -> Rows:
         subject_id,
         user_id,
         started.astimezone(timezone.utc).replace(tzinfo=None),
-        duration_s,
+        duration_s_of(end),
         outcome,
         _integer(end.get("exit_code")),
         _text(end.get("version")),
@@ -191,16 +187,16 @@ def _steps(number: int, end: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         names = (_label(one.get("name")), _label(one.get("phase")), _text(one.get("kind")) or "test")
         outcome = _text(one.get("outcome")) or "skipped"
         attempts = len(_objects(one.get("attempts"))) + 1
-        found.append((number, position, *names, outcome, _number(one.get("duration_s")), attempts))
+        found.append((number, position, *names, outcome, number_of(one.get("duration_s")), attempts))
     return found
 
 
 def _measurements(number: int, end: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     found = []
     for position, one in enumerate(_objects(end.get("measurements"))):
-        value, passed = _number(one.get("value")), one.get("passed")
+        value, passed = number_of(one.get("value")), one.get("passed")
         text = _text(one.get("value")) if value is None else None
-        limits = _number(one.get("minimum")), _number(one.get("maximum"))
+        limits = number_of(one.get("minimum")), number_of(one.get("maximum"))
         judged = passed if isinstance(passed, bool) else None
         named, unit, step = (_label(one.get(key)) for key in ("name", "unit", "step"))
         found.append((number, position, named, value, text, unit, *limits, judged, step))
@@ -305,7 +301,7 @@ def _started(known: Mapping[str, Any], place: Place) -> datetime:
         named.expand(r"\1-\2-\3T\4:\5:\6") if named else None,
         str(place.day),
     )
-    times = [time for text in told if (time := _time(text)) is not None]
+    times = [time for text in told if (time := time_of(text)) is not None]
     return times[0] if times else datetime.fromtimestamp(place.path.stat().st_mtime).astimezone()
 
 
@@ -317,17 +313,6 @@ def _stamp_of(path: Path) -> str:
     return f"{facts.st_mtime_ns}:{facts.st_size}"
 
 
-def _time(value: Any) -> datetime | None:
-    """Return an ISO 8601 time with its offset; None for anything else, and for years that no rig has seen."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time = datetime.fromisoformat(value[:-1] + "+00:00" if value.endswith("Z") else value)
-        return (time if time.tzinfo is not None else time.astimezone()) if 1970 <= time.year < 2200 else None
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
 def _text(value: Any) -> str | None:
     """Return a value as text that every database takes, cut at a length that nobody reads to the end."""
     return None if value is None else whole_text(str(value)[:_MOST_CHARS].replace("\0", "\\x00"))
@@ -335,11 +320,6 @@ def _text(value: Any) -> str | None:
 
 def _label(value: Any) -> str:
     return _text(value) or ""
-
-
-def _number(value: Any) -> float | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-    return float(value) if good else None
 
 
 def _integer(value: Any) -> int | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,32 +25,33 @@ _COUNTS: tuple[_Column, ...] = ("sessions", "passed", "failed", "crashed")
 
 def history_tables(answer: HistoryAnswer, console: Console) -> None:
     """Print the answer."""
-    console.print(Group(*_parts(answer)))
-
-
-def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
     totals = answer.totals
-    yield shown(
+    summary = (
         f"{totals['sessions']} sessions, {day(totals['first'])} to {day(totals['last'])}, {number(totals['hours'])} h; "
         f"{totals['passed']} passed, {totals['failed']} failed ({totals['crashed']} of them crashed), "
         f"{totals['interrupted']} interrupted, {totals['unknown']} without a known end; "
         f"{totals['dry_runs_left_out']} dry runs left out"
     )
+    console.print(shown(summary))
     if not totals["sessions"]:
         return
-    yield Text()
-    yield Text("Look at these first" if answer.told else "No series drifts or is outside its control limits", style="bold")
+    console.print()
+    console.print(
+        Text("Look at these first" if answer.told else "No series drifts or is outside its control limits", style="bold")
+    )
     for line in answer.told[:_MOST]:
-        yield shown(f"  ! {line}")
+        console.print(shown(f"  ! {line}"))
     if len(answer.told) > _MOST:
-        yield Text(f"  and {len(answer.told) - _MOST} more: --html or --json shows all")
+        console.print(Text(f"  and {len(answer.told) - _MOST} more: --html or --json shows all"))
     last: _Column = ("last", lambda one: day(one["last"]))
-    yield from _table(
+    _print_table(
+        console,
         "Failures by fingerprint",
         answer.failures,
         ["fingerprint", "failures", ("what", what), "step", ("rigs", lambda one: ", ".join(one["rigs"])), last, "days_between"],
     )
-    yield from _table(
+    _print_table(
+        console,
         "Rigs",
         answer.rigs,
         [
@@ -62,15 +63,17 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
             ("last failure", lambda one: day(one["last_failure"])),
         ],
     )
-    yield from _table("Weeks", answer.weeks[-_MOST_WEEKS:], [("week of", "week"), *_COUNTS], len(answer.weeks))
+    _print_table(console, "Weeks", answer.weeks[-_MOST_WEEKS:], [("week of", "week"), *_COUNTS], len(answer.weeks))
     times: list[_Column] = [("median s", "median_s"), ("95 % s", "percentile_95_s")]
-    yield from _table("Steps", answer.steps, ["step", "phase", "runs", "failed", "skipped", "repeated", *times])
-    yield from _table(
+    _print_table(console, "Steps", answer.steps, ["step", "phase", "runs", "failed", "skipped", "repeated", *times])
+    _print_table(
+        console,
         "Devices",
         answer.devices,
         [("rig", "rig_id"), "device", "sessions", "simulated", "failed", "failures_that_name_it"],
     )
-    yield from _table(
+    _print_table(
+        console,
         "Measurements and durations against the median",
         answer.series,
         [
@@ -85,7 +88,7 @@ def _parts(answer: HistoryAnswer) -> Iterable[RenderableType]:
     )
 
 
-def _table(title: str, rows: Sequence[Row], columns: Sequence[_Column], known: int = 0) -> Iterable[RenderableType]:
+def _print_table(console: Console, title: str, rows: Sequence[Row], columns: Sequence[_Column], known: int = 0) -> None:
     if not rows:
         return
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -108,11 +111,11 @@ def _table(title: str, rows: Sequence[Row], columns: Sequence[_Column], known: i
         )
     for row in zip(*cells, strict=True):
         table.add_row(*row)
-    yield Text()
-    yield table
+    console.print()
+    console.print(table)
     left = max(known, len(rows)) - len(shown_rows)
     if left:
-        yield Text(f"and {left} more: --html or --json shows all")
+        console.print(Text(f"and {left} more: --html or --json shows all"))
 
 
 def what(one: Row) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from ...log import LogFollower
 from ...records import JOURNAL, METADATA, RESCUE_JOURNAL, WITNESS_JOURNAL, JournalReader
 from ...system import is_alive
-from ..pages import PICTURES, whole_text
+from ..pages import PICTURES
+from ..values import whole_text
 
 #: What is kept for a browser that comes later.
 LOG_ROWS = 1000
@@ -50,13 +51,8 @@ class LiveSession:
         #: By step and phase, the index of its last run.
         self._last_run: dict[tuple[Any, Any], int] = {}
         self._acquisitions: list[str] = []
-        self._kept: dict[str, deque[Any]] = {
-            "answered": deque(maxlen=20),
-            "failures": deque(maxlen=LAST),
-            "notes": deque(maxlen=LAST),
-            "measurements": deque(maxlen=LAST),
-            "attachments": deque(),
-        }
+        kept = ("answered", "failures", "notes", "measurements", "attachments")
+        self._kept: dict[str, deque[Any]] = {name: deque(maxlen=LAST) for name in kept}
         self._readers = [JournalReader(self.metadata / name) for name in (JOURNAL, WITNESS_JOURNAL, RESCUE_JOURNAL)]
         self._log: LogFollower | None = None
         self._rows: deque[list[Any]] = deque(maxlen=LOG_ROWS)

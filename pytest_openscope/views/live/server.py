@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 import socket
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...records import hand_over
+from ...system import step_back
 from ..pages import source_hash
 from .content import LiveSession, Update
 
@@ -40,10 +43,9 @@ _STUCK_S = 60.0
 MAX_CLIENTS = 50
 _QUEUED_BLOCKS = 32
 MAX_BODY_BYTES = 64 * 1024
-MAX_TEXT_CHARS = 10_000
 _TAKEN_S = 5.0
-#: After the session's end: how long without a browser, and with one.
-LINGER_S, LINGER_WATCHED_S = 60.0, 8 * 3600.0
+#: How long a browser keeps the page up after the session's end.
+LINGER_WATCHED_S = 8 * 3600.0
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _HEADERS = {
     "Referrer-Policy": "no-referrer",
@@ -115,9 +117,14 @@ class LivePage:
         self._token = token
         self._hosts = hosts
         self._linger_s = linger_s
-        self._wanted_at = time.monotonic()
-        self._over_at: float | None = None
-        self._html, self._policy = _page()
+        self._running_at = self._wanted_at = time.monotonic()
+        html, style, script = ((_TEMPLATE / name).read_text(encoding="utf-8") for name in ("live.html", "live.css", "live.js"))
+        self._html = html.replace("/*style*/", style).replace("/*script*/", script)
+        #: By it nothing runs but the page's own script.
+        self._policy = (
+            f"default-src 'none'; style-src {source_hash(style)}; script-src {source_hash(script)}; img-src 'self' data:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
 
     async def read_until_unneeded(self) -> None:
         """Tell the browsers what happens; return when nobody needs the page any more."""
@@ -138,13 +145,12 @@ class LivePage:
 
     def _unneeded(self) -> bool:
         now = time.monotonic()
-        if self.browsers or not self.session.over:
+        if not self.session.over:
+            self._running_at = self._wanted_at = now
+        elif self.browsers:
             self._wanted_at = now
-        if self.session.over and self._over_at is None:
-            self._over_at = now
         gone = self.session.status == "discarded" or not self.session.metadata.is_dir()
-        long_over = self._over_at is not None and now - self._over_at > LINGER_WATCHED_S
-        return gone or long_over or now - self._wanted_at > self._linger_s
+        return gone or now - self._running_at > LINGER_WATCHED_S or now - self._wanted_at > self._linger_s
 
     def app(self) -> ASGIApp:
         """Return the application."""
@@ -188,7 +194,9 @@ class LivePage:
     # -- what changes something --------------------------------------------------------------------------------------
 
     async def _change(self, change: Callable[[dict[str, Any]], Awaitable[None]], request: Request) -> Response:
-        _refuse_other_origins(request)
+        # Browsers name the origin of what they post: only the page itself may change something.
+        if request.headers.get("origin") != f"http://{request.headers.get('host')}":
+            raise HTTPException(403, "another origin may not do that")
         await change(await _body(request))
         return JSONResponse({"taken": True})
 
@@ -236,14 +244,6 @@ async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"problem": error.detail}, error.status_code, error.headers)
 
 
-def _refuse_other_origins(request: Request) -> None:
-    """Let only the page itself change something: browsers name the origin of what they post."""
-    if request.headers.get("origin") != f"http://{request.headers.get('host')}":
-        raise HTTPException(403, "another origin may not do that")
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise HTTPException(415, "JSON is expected")
-
-
 async def _body(request: Request) -> dict[str, Any]:
     data = b""
     try:
@@ -264,26 +264,23 @@ async def _body(request: Request) -> dict[str, Any]:
 
 def _text(body: dict[str, Any], key: str) -> str:
     value = body.get(key)
-    if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS:
-        raise HTTPException(400, f"{key}: a text of at most {MAX_TEXT_CHARS} characters is expected")
+    if not isinstance(value, str):
+        raise HTTPException(400, f"{key}: a text is expected")
     # What the session writes is UTF-8, which has no lone surrogates.
     return value.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\0", "")
 
 
-def _page() -> tuple[str, str]:
-    """Return the page and its Content-Security-Policy, by which nothing runs but its own script."""
-    html, style, script = ((_TEMPLATE / name).read_text(encoding="utf-8") for name in ("live.html", "live.css", "live.js"))
-    policy = (
-        f"default-src 'none'; style-src {source_hash(style)}; script-src {source_hash(script)}; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return html.replace("/*style*/", style).replace("/*script*/", script), policy
-
-
-def serve(folder: Path, listening: socket.socket, token: str, linger_s: float = LINGER_S) -> None:
-    """Serve a session on a socket that listens, until nobody needs its page any more."""
-    host = listening.getsockname()[0]
-    page = LivePage(LiveSession(folder), token, _LOOPBACK if host in _LOOPBACK else None, linger_s)
+def main(args: Sequence[str]) -> int:
+    """Serve one session until nobody needs its page any more; what that takes comes in one line of JSON on stdin."""
+    os.chdir(Path(sys.executable).anchor or os.sep)
+    given = json.loads(sys.stdin.buffer.readline())
+    step_back()
+    if sys.platform == "win32":
+        listening = socket.fromshare(bytes.fromhex(given["shared_socket"]))
+    else:
+        listening = socket.socket(fileno=given["socket"])
+    hosts = _LOOPBACK if listening.getsockname()[0] in _LOOPBACK else None
+    page = LivePage(LiveSession(Path(given["folder"])), given["token"], hosts, given["linger_s"])
     config = uvicorn.Config(
         page.app(),
         log_level="error",
@@ -307,3 +304,4 @@ def serve(folder: Path, listening: socket.socket, token: str, linger_s: float = 
         await serving
 
     asyncio.run(until_unneeded())
+    return 0

@@ -18,6 +18,7 @@ from ...records import METADATA
 from ...system import light_command, spawn_detached
 
 LIVE_LOG = "live_page.log"
+LINGER_S = 60.0
 _LOOPBACK = "127.0.0.1"
 _NEEDED = ("starlette", "uvicorn")
 #: Where these lie is looked up: the server is started without the folders of the experiment, whose modules may be named alike.
@@ -72,14 +73,17 @@ class LiveServer:
         name = socket.gethostname() if found.is_unspecified else f"[{found}]" if found.version == 6 else str(found)
         self.url = f"http://{name}:{bound[1]}/{self._token}/"
 
-    def start(self, folder: Path, on_end: Callable[[int], None], **more: Any) -> int:
+    def start(self, folder: Path, on_end: Callable[[int], None], linger_s: float = LINGER_S) -> int:
         """Start the process and return its pid; ``on_end(code)`` is called in a thread when it ends before this one.
+
+        Args:
+            linger_s: how long the page stays once the session is over and nobody looks.
 
         Raises:
             OSError: the process cannot be created.
         """
         options: dict[str, Any] = {} if sys.platform == "win32" else {"pass_fds": (self._socket.fileno(),)}
-        command = light_command("pytest_openscope.views.live.__main__", [], _folders_of(_IMPORTED))
+        command = light_command("pytest_openscope.views.live.server", [], _folders_of(_IMPORTED))
         with open(folder / METADATA / LIVE_LOG, "ab") as log:
             process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, **options)
         assert process.stdin is not None
@@ -87,11 +91,10 @@ class LiveServer:
             handed: dict[str, Any] = {"shared_socket": self._socket.share(process.pid).hex()}
         else:
             handed = {"socket": self._socket.fileno()}
-        given = {"folder": str(folder.absolute()), "token": self._token, **handed, **more}
+        given = {"folder": str(folder.absolute()), "token": self._token, "linger_s": linger_s, **handed}
         with process.stdin as stream:
             stream.write(json.dumps(given).encode("ascii") + b"\n")
         self.close()
-
         threading.Thread(target=lambda: on_end(process.wait()), name="openscope-live", daemon=True).start()
         return process.pid
 

@@ -7,7 +7,6 @@ import json
 import mimetypes
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 from ...log import read_log
 from ...records import DEBUG_STATE, END_STATE, METADATA
 from ...system import read_json
-from ..pages import PICTURES, whole_text
+from ..pages import PICTURES
+from ..values import number_of, whole_text
 
 #: More records than a browser should hold: the first and the last ones are shown, the rest is in the file.
 MAX_RECORDS = 500_000
@@ -39,8 +39,12 @@ class SessionFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.metadata = folder / METADATA
-        self.end = self._object(END_STATE)
-        self.debug = self._object(DEBUG_STATE)
+        self.end = self.object_in(END_STATE)
+        self.debug = self.object_in(DEBUG_STATE)
+
+    def object_in(self, name: str) -> dict[str, Any]:
+        """Return the object in a JSON file."""
+        return read_json(self.metadata / name) or {}
 
     def list_in(self, name: str) -> list[dict[str, Any]]:
         """Return the objects of a JSON file that holds a list of them."""
@@ -50,18 +54,10 @@ class SessionFiles:
             return []
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
-    def samples(self) -> list[dict[str, Any]]:
-        """Return the resource samples."""
-        return [one for one in self.list_in("resource_usage.json") if time_of(one.get("timestamp")) is not None]
-
-    def changes(self) -> list[str]:
-        """Return what had changed on the rig since its last good session, a line each."""
-        return [str(line) for line in self._object("changes_since_last_good.json").get("lines") or ()]
-
     def parameters(self) -> list[dict[str, str]]:
         """Return ``name``, ``value`` and ``source`` of the merged, expanded parameters, nested ones by dotted key."""
-        values = self._object("processed_parameters.json") or self._object("input_parameters.json")
-        sources = self._object("command_line_arguments.json").get("value_sources") or {}
+        values = self.object_in("processed_parameters.json") or self.object_in("input_parameters.json")
+        sources = self.object_in("command_line_arguments.json").get("value_sources") or {}
         return [{"name": name, "value": value, "source": _source(sources, name)} for name, value in _leaves(values, "")]
 
     def attachments(self) -> list[dict[str, Any]]:
@@ -87,7 +83,7 @@ class SessionFiles:
         """
         names: dict[str, dict[str, int]] = {"levels": {}, "phases": {}, "steps": {}, "loggers": {}}
         rows: list[tuple[Any, ...]] = []
-        relative = self._object("command_line_arguments.json").get("session_log")
+        relative = self.object_in("command_line_arguments.json").get("session_log")
         with suppress(OSError):
             for entry in read_log(self.folder / relative if relative else self.metadata / "launcher.log"):
                 texts = (entry.level, entry.phase, entry.step, entry.logger)
@@ -117,13 +113,9 @@ class SessionFiles:
         last = islice((one for one in sessions if one[0] < start), HISTORY)
         for _, measurements in sorted(last, key=itemgetter(0)):
             for measurement in measurements:
-                value = measurement.get("value")
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                if (value := number_of(measurement.get("value"))) is not None:
                     found.setdefault(str(measurement.get("name")), []).append(value)
         return found
-
-    def _object(self, name: str) -> dict[str, Any]:
-        return read_json(self.metadata / name) or {}
 
 
 def _neighbours(folder: Path) -> Iterator[dict[str, Any]]:
@@ -142,14 +134,6 @@ def _neighbours(folder: Path) -> Iterator[dict[str, Any]]:
     for stamp, other in others[:_LOOKED_THROUGH]:
         if stamp and (state := read_json(other / METADATA / END_STATE)) is not None:
             yield state
-
-
-def time_of(text: Any) -> datetime | None:
-    """Return an ISO 8601 time; None for anything else."""
-    try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from ... import __version__
 from ...system import command_line, write_atomic
-from ..pages import size, source_hash, template_environment
-from .content import SessionFiles, time_of
+from ..pages import source_hash, template_environment
+from ..values import duration_s_of, number_of, size
+from .content import SessionFiles
 from .plots import plots_of
 
 REPORT = "session_report.html"
@@ -47,20 +48,13 @@ def write_report(folder: Path, target: Path | None = None) -> Path:
     scripts = [*scripts, _text("report.js")]
     log = files.log()
     page = environment.get_template("report.html").render(
-        end=files.end,
-        debug=files.debug,
-        folder=folder,
+        files=files,
         outcome=str(files.end.get("outcome") or ("running" if files.end.get("provisional") else "unknown")),
         advice=advice(files.end),
-        duration_s=_session_duration_s(files),
+        duration_s=duration_s_of(files.end),
         signs=_SIGNS,
         plots=plots,
         measurements=_measurements(files),
-        attachments=files.attachments(),
-        parameters=files.parameters(),
-        revisions=files.list_in("git_revisions.json"),
-        changes=files.changes(),
-        records=len(log["m"]),
         log=log,
         log_data=base64.b64encode(gzip.compress(json.dumps(log).encode("utf-8"), 6, mtime=0)).decode("ascii"),
         style=_text("report.css"),
@@ -114,27 +108,19 @@ def _measurements(files: SessionFiles) -> list[dict[str, Any]]:
     for one in files.end.get("measurements") or ():
         before = earlier.get(str(one.get("name")), [])
         median = statistics.median(before) if before else None
-        found.append({**one, "before": before, "median": median, "points": _sparkline(before, one.get("value"))})
+        found.append({**one, "before": before, "median": median, "points": _sparkline(before, number_of(one.get("value")))})
     return found
 
 
-def _sparkline(before: list[float], value: Any) -> str:
+def _sparkline(before: list[float], value: float | None) -> str:
     """Return the points of a line through earlier values and this one, in a box of 100 by 20; "" where there is none."""
-    if not before or isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not before or value is None:
         return ""
     values = [*before, value]
     low, high = min(values), max(values)
     step = 100 / len(before)
     heights = [(one - low) / (high - low) if high > low else 0.5 for one in values]
     return " ".join(f"{number * step:.1f},{18 - 16 * height:.1f}" for number, height in enumerate(heights))
-
-
-def _session_duration_s(files: SessionFiles) -> float | None:
-    measured = files.end.get("duration_s")
-    if isinstance(measured, (int, float)):
-        return float(measured)
-    start, stop = time_of(files.end.get("start_time")), time_of(files.end.get("stop_time"))
-    return (stop - start).total_seconds() if start is not None and stop is not None else None
 
 
 def _text(name: str) -> str:

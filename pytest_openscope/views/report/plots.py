@@ -8,7 +8,8 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
-from .content import SessionFiles, time_of
+from ..values import time_of
+from .content import SessionFiles
 
 #: Readable on white and on black, and told apart by people who see no red or green (Okabe and Ito, 2008).
 _COLORS = {"passed": "#009e73", "skipped": "#999999", "interrupted": "#e69f00", "failed": "#d55e00"}
@@ -26,7 +27,8 @@ def plots_of(files: SessionFiles) -> dict[str, Any] | None:
     from bokeh.models import Range1d
 
     steps = [step for step in files.end.get("steps") or () if time_of(step.get("started")) is not None]
-    samples = _thinned(files.samples())
+    samples = [one for one in files.list_in("resource_usage.json") if time_of(one.get("timestamp")) is not None]
+    samples = samples[:: len(samples) // _MOST_POINTS + 1]
     times = [_local(step["started"]) for step in steps] + [_local(one["timestamp"]) for one in samples]
     times += [_local(files.end[key]) for key in ("start_time", "stop_time") if time_of(files.end.get(key)) is not None]
     if not (steps or samples):
@@ -126,10 +128,6 @@ def _figure(title: str, shown: Any, height: int, **more: Any) -> Any:
     made.toolbar.logo = None
     made.background_fill_alpha = made.border_fill_alpha = 0.0
     return made
-
-
-def _thinned(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return samples[:: len(samples) // _MOST_POINTS + 1]
 
 
 def _number(sample: Any, keys: Sequence[str]) -> float:

@@ -35,16 +35,12 @@ class Area:
     @property
     def width(self) -> int:
         """Columns that a line may have; 0 when the terminal is too small for an area."""
-        columns, rows = self._size()
-        return min(columns - 1, _MOST_COLUMNS) if columns >= _LEAST_COLUMNS and rows >= _LEAST_ROWS else 0
-
-    def _size(self) -> tuple[int, int]:
         columns, rows = os.get_terminal_size(self._file.fileno())
-        return columns, rows
+        return min(columns - 1, _MOST_COLUMNS) if columns >= _LEAST_COLUMNS and rows >= _LEAST_ROWS else 0
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show these lines; the area grows when it must, and shrinks only with the terminal."""
-        columns, rows = self._size()
+        columns, rows = os.get_terminal_size(self._file.fileno())
         if self.width == 0:
             self.release()
             return

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...records import SessionRecord
-from ..pages import size
+from ..values import size
 
 #: What stands for these signs where a terminal shows ASCII only.
 _PLAIN_SIGNS = str.maketrans({"─": "-", "█": "#", "░": ".", "·": "|", "▶": ">", "…": "~"})
@@ -109,11 +109,6 @@ class Seen:
         """The step that runs, or what the session does else."""
         return self.step or self.doing or "between two steps"
 
-    @property
-    def counts(self) -> str:
-        """How many warnings and errors there were so far."""
-        return f"{_count(self.errors, 'error')} · {_count(self.warnings, 'warning')}"
-
 
 def plain_line(seen: Seen) -> str:
     """Return the sign of life: all that matters in one line."""
@@ -127,7 +122,8 @@ def plain_line(seen: Seen) -> str:
         parts.append(str(seen.progress))
     if seen.last_output is not None:
         parts.append(": ".join(seen.last_output))
-    return f"still running: {'; '.join([*parts, seen.counts.replace(' · ', ', '), *seen.facts])}"
+    parts.append(f"{_count(seen.errors, 'error')}, {_count(seen.warnings, 'warning')}")
+    return f"still running: {'; '.join([*parts, *seen.facts])}"
 
 
 def clean(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...records import StepRecord
 from ...system import is_terminal, keep_apart, obeys_control_sequences
-from ..pages import size
+from ..values import size
 from .area import Area
 from .content import Picture, Seen, Shown, clean, clock, plain_line
 
@@ -26,7 +26,6 @@ from .content import Picture, Seen, Shown, clean, clock, plain_line
 DRAW_S = 0.5
 #: Without an area: how often a line says that the session is alive.
 SIGN_OF_LIFE_S = 60.0
-_DISK_S = 5.0
 #: A terminal that takes nothing any more (Ctrl-S) keeps the session no longer than this.
 _LEAVE_S = 1.0
 
@@ -53,7 +52,6 @@ class TerminalView:
         self._thread: threading.Thread | None = None
         self._wake, self._over = threading.Event(), threading.Event()
         self._broken = False
-        self._free: tuple[float, str] = (float("-inf"), "")
         encoding = str(getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
         self._ascii_only = sys.platform != "win32" and encoding not in ("utf8", "utf")
         self._somebody_looks = is_terminal(sys.stdout)
@@ -82,9 +80,7 @@ class TerminalView:
     def close(self) -> None:
         """End it, and give the terminal back."""
         self.end()
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        os.close(self._fd)
 
     def step_begins(self, step: StepRecord) -> None:
         """A step, or a fixture within one, has begun."""
@@ -110,12 +106,11 @@ class TerminalView:
             question: what is asked.
             announced: False for one more line of the same answer.
         """
-        if announced:
-            self._asked = clean(question)
-        self._asked_at = time.monotonic()
         only_now = self._thread is None and not self._over.is_set()
         if announced:
+            self._asked = clean(question)
             self._guarded("announcing a question", self._announce)
+        self._asked_at = time.monotonic()
         if self._is_terminal and only_now:
             self._guarded("showing a question on the terminal", self._start)
         self._wake.set()
@@ -185,14 +180,13 @@ class TerminalView:
         if (output := session.last_output) is not None:
             seen.last_output = clean(output[0]), clean(session.log.masked(output[1][-2000:].decode("utf-8", "replace")))
         seen.errors, seen.warnings = session.log.errors, session.log.warnings
-        seen.facts = self._facts(session, now)
+        seen.facts = self._facts(session)
         return seen
 
-    def _facts(self, session: Shown, now: float) -> list[str]:
-        if now - self._free[0] > _DISK_S:
-            with suppress(OSError):
-                self._free = (now, f"{size(shutil.disk_usage(session.folder).free)} free")
-        facts = [self._free[1]] if self._free[1] else []
+    def _facts(self, session: Shown) -> list[str]:
+        facts = []
+        with suppress(OSError):
+            facts.append(f"{size(shutil.disk_usage(session.folder).free)} free")
         if session.mirror["status"] != "off":
             facts.append(_mirror(session.mirror_lag))
         return facts
