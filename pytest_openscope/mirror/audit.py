@@ -267,30 +267,31 @@ def audit_day_log(day_log_path: str | Path, lock_wait_s: float = 300.0) -> Audit
                 break
     finally:
         file.close()
-        for source, _ in sources.values():
+        for source in sources.values():
             source.close()
     return report
 
 
-def _sources(folder: Path, report: AuditReport) -> Iterator[tuple[bytes, tuple[SourceLog, bool]]]:
-    """Give ``(key, (own copy, session has ended))`` for every session folder beside the day's log."""
+def _sources(folder: Path, report: AuditReport) -> Iterator[tuple[bytes, SourceLog]]:
+    """Give key and own copy of every session beside the day's log that has ended; tell the report of all."""
     for session in sorted(path for path in folder.glob("*/*") if path.is_dir()):
         name = f"{session.parent.name}/{session.name}"
         logs = list(session.glob("launcher*.log"))
         if [log.name for log in logs] != [LOG_NAME]:
             report.unclear.append(f"{name} ({'more than one' if logs else 'no'} log in its folder)")
-            continue
-        ended = (session / _END_MARK).exists()
-        (report.sessions if ended else report.running).append(name)
-        yield day_key(session.parent.name, session.name), (SourceLog(logs[0]), ended)
+        elif (session / _END_MARK).exists():
+            report.sessions.append(name)
+            yield day_key(session.parent.name, session.name), SourceLog(logs[0])
+        else:
+            report.running.append(name)
 
 
-def _round(file: DayFile, sources: dict[bytes, tuple[SourceLog, bool]], report: AuditReport, lock_wait_s: float) -> bool:
+def _round(file: DayFile, sources: dict[bytes, SourceLog], report: AuditReport, lock_wait_s: float) -> bool:
     """Read the whole file, the last part under the lock, and mend; True when there was nothing to mend."""
     # Taking the lock once makes network clients give up what they have cached, before the long part is read without it.
     _lock(file, lock_wait_s)
     file.unlock()
-    audits = {key: SessionAudit(key, source) for key, (source, ended) in sources.items() if ended}
+    audits = {key: SessionAudit(key, source) for key, source in sources.items()}
     reading = Pass(file, 0, audits.get)
     while not reading.advance(file.whole_end(file.end()), 64 * TURN_BYTES):
         pass

@@ -226,10 +226,6 @@ class OwnCopy:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
             self.created = self.hint.data.get("copy") is None
             return fd
-        except (IsADirectoryError, PermissionError):
-            if path.is_dir():
-                return None
-            raise
         try:
             answer = self._is_own(fd, number, finishing)
         except BaseException:

@@ -9,52 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import sys
 import time
-from _thread import start_new_thread
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
 
-from ..system import FileLock, Retry, lines_of, read_json, step_back, write_json
+from ..system import FileLock, Reporter, Retry, read_json, step_back, write_json
 from .copy import Hint, OwnCopy, SourceLog
 from .day_log import DayLog
 from .files import MirrorJob
 
 #: How often the session log is looked at; the copy is behind by this and the time of a write.
 POLL_S = 0.4
-_BEAT_S = 0.4
 _HURRY_S = 0.01
 #: Folders in which systems mount shares: what is missing in them is not mounted, and is never created.
 _ANCHORS = ("/mnt", "/media", "/net", "/Volumes")
-
-
-class Reporter:
-    """Sends reports; a supervisor that does not read them loses some instead of holding up the lock's holder."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._next = 0.0
-        if sys.platform != "win32":
-            os.set_blocking(fd, False)
-
-    def due(self) -> bool:
-        """Tell whether the next beat should be sent."""
-        return time.monotonic() >= self._next
-
-    def send(self, **report: Any) -> None:
-        """Send one report."""
-        self._next = time.monotonic() + _BEAT_S
-        try:
-            os.write(self._fd, json.dumps(report).encode("ascii") + b"\n")
-        except BlockingIOError:
-            return
-        except OSError:
-            os._exit(0)
 
 
 def check_root(root: Path, notes: Path, beat: Callable[[], None] = lambda: None) -> None:
@@ -240,26 +211,13 @@ class Worker:
         return more
 
 
-def _listen(fd: int, commands: SimpleQueue[int]) -> None:
-    """Take commands; the pipe's end ends the process."""
-    with contextlib.suppress(OSError):
-        for line in lines_of(fd):
-            commands.put(int(line))
-    os._exit(0)
-
-
 def main(args: Sequence[str]) -> int:
     """Mirror the session that ``args[0]`` describes; return only after an error of the program itself."""
-    reporter = Reporter(1)
-    try:
+    reporter = Reporter()
+    with reporter.crashes_told():
         step_back()
         worker = Worker(MirrorJob.from_json(args[0]), reporter)
-        start_new_thread(_listen, (0, worker.commands))
+        reporter.listen(lambda line: worker.commands.put(int(line)))
         worker.report()
         worker.run()
-    except Exception:
-        import traceback
-
-        reporter.send(crash=traceback.format_exc()[-3000:])
-        return 3
-    return 0
+    return 3

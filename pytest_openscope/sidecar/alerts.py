@@ -1,7 +1,7 @@
 """Tells people of what they would want to know at once: the session failed or died, a question waits for an answer.
 
 The addresses are secrets. They come through the pipe from the experiment, stay in this process's memory, and go through a pipe
-to the process that sends (:mod:`.alert_worker`): that one may hang in a mail server, this one may not.
+to the process that sends (:func:`main`): that one may hang in a mail server, this one may not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..records import Journal, Mistake, Outcome
 from ..system import format_duration, light_command, spawn_detached
-from .alert_worker import SENT
 from .reconstruct import SessionView
 
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
 LOGGER = "pytest_openscope.alerts"
 _INSTALL = 'pip install "pytest-openscope[alerts]"'
-_WORKER = "pytest_openscope.sidecar.alert_worker"
+#: What the process that sends prints when the message is sent.
+_SENT = "sent"
 #: One attempt at an address; what has not answered by then is killed and tried again.
 ATTEMPT_S = 30.0
 #: Between two attempts; after the last one people are not told.
@@ -160,7 +160,7 @@ def _send_patiently(message: dict[str, str], url: str) -> str:
 
 def _attempt(message: dict[str, str], url: str) -> str:
     """Let a process send the message; return what is wrong, or ""."""
-    command = light_command(_WORKER, [], [path for path in sys.path if path])
+    command = light_command(__name__, [], [path for path in sys.path if path])
     try:
         process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError as error:
@@ -172,4 +172,29 @@ def _attempt(message: dict[str, str], url: str) -> str:
         return f"no answer within {ATTEMPT_S:g} s"
     # The last line: a library may have printed something before it.
     problem = (output.decode("ascii", "replace").splitlines() or ["the process that sends failed"])[-1]
-    return "" if problem == SENT else problem
+    return "" if problem == _SENT else problem
+
+
+def main(args: Sequence[str]) -> int:
+    """Send one alert to one address: what the process runs that may hang in a mail server.
+
+    Stdin holds ``url``, ``title``, ``body`` and ``kind`` as JSON. Printed is :data:`_SENT`, or the problem, and nothing that
+    holds the address, which what apprise says may repeat.
+    """
+    order = json.load(sys.stdin)
+    logging.disable(logging.CRITICAL)
+    try:
+        import apprise
+
+        sender = apprise.Apprise()
+        if not sender.add(order["url"]):
+            problem = "apprise does not know this kind of address"
+        elif sender.notify(title=order["title"], body=order["body"], notify_type=order["kind"], body_format="text"):
+            problem = _SENT
+        else:
+            problem = "not reached, or refused"
+    except Exception as error:
+        # Its text may repeat the address.
+        problem = f"failed with {type(error).__name__}"
+    print(problem)
+    return 0

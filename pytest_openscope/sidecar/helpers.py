@@ -23,7 +23,7 @@ from ..records import END_STATE, METADATA, Journal, take
 from ..system import command_line, create_time, spawn_detached, update_json
 from .alerts import Alerts
 from .link import SIDECAR_LOG, Link
-from .notes import mark_unfinished, unmark
+from .notes import unmark
 from .otel import SENT, OtelSupervisor
 from .reconstruct import SessionView
 from .reports import send_reports, send_waiting, wanted
@@ -109,15 +109,12 @@ class Helpers:
     def start(self, finish_only: bool) -> None:
         """Start all of them; for a session whose process is gone only the mirror."""
         self._otel_begun = finish_only
-        self.guard("noting the unfinished session", self._mark)
+        self.guard("noting the unfinished session", self.view.mark_unfinished)
         self.guard("starting the alerts", self._start_alerts)
         if not finish_only:
             self.guard("starting the resource samples", self._start_samples)
             self.guard("starting earlier reports", self._start_old_reports)
             self.guard("going on with earlier archives", self._go_on_with_archives)
-
-    def _mark(self) -> None:
-        mark_unfinished(self.view.state_directory, self.view.uuid, self.view.folder, self.view.value("mirror_directory"))
 
     def _start_alerts(self) -> None:
         urls = [str(url) for url in self.link.greeting.get("alert_urls") or ()]
@@ -194,17 +191,7 @@ class Helpers:
             status = self.mirror.status()
             self.link.send(type="mirror_lag", bytes_behind=status.bytes_behind, reason=status.reason)
 
-    def stop_samples(self) -> None:
-        """Complete ``resource_usage.json``."""
-        if self.sampler is not None:
-            self.sampler.stop()
-
     # -- the end -----------------------------------------------------------------------------------------------------
-
-    def alert(self) -> None:
-        """Tell people how the session has ended; nothing waits for it yet."""
-        if self.alerts is not None and not self.view.discarded:
-            self.alerts.session_over()
 
     def rescue(self) -> None:
         """Run the steps of post-acquisition that a session did not reach whose process died; reports do not wait for it."""

@@ -130,9 +130,7 @@ class SidecarClient:
         except ValueError:
             return  # Something that a library printed there.
         kind = message["type"]
-        if kind == "ready":
-            self.pid = message["pid"]
-        elif kind == "mirror":
+        if kind == "mirror":
             self.mirror = message
         elif kind == "reports":
             self.reports_left = message["left"]

@@ -44,7 +44,6 @@ _KEPT_IN_JOB = (
     "what started this session keeps all its processes in one job: when that ends, the sidecar and copies in the background end"
     " with it; then the rig's next session, or `openscope recover`, writes the ending"
 )
-_FIRST_FREE_FD = 3
 
 
 class PatientStderr(io.TextIOBase):
@@ -57,17 +56,11 @@ class PatientStderr(io.TextIOBase):
         return len(text)
 
 
-def _detach(watch: int | None) -> None:
-    """Let nothing meant for the experiment reach this process: signals of its terminal, its open files (``watch`` apart)."""
+def _detach() -> None:
+    """Let nothing meant for the experiment reach this process: signals of its terminal."""
     for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM", "SIGBREAK", "SIGPIPE"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if sys.platform != "win32":
-        if os.getsid(0) != os.getpid():
-            os.setsid()
-        kept = _FIRST_FREE_FD if watch is None else watch
-        os.closerange(_FIRST_FREE_FD, kept)
-        os.closerange(kept + (watch is not None), 1024)
     go_last()
     os.chdir(Path(sys.executable).anchor or os.sep)
 
@@ -104,16 +97,17 @@ class Sidecar:
         if not self._wait_for_session():
             print(f"no session event in {self.view.path}", file=sys.stderr)
             return 4
-        self._take_rig()
         if self.finish_only:
             self.dead.set()
         else:
+            if not self.view.value("dry_run"):
+                self.rig_lock = FileLock(self.view.state_directory / "rig.sidecar.lock")
+            self._hold_rig()
             self.watch = ProcessWatch(*self.view.process, self._lent_watch)
             threading.Thread(target=self._await_death, args=(self.watch,), name="watch", daemon=True).start()
         facts = {"pid": os.getpid(), "create_time": create_time(os.getpid()), "finish": self.finish_only}
         self.journal.write("sidecar_started", **facts, boot=boot_id())
-        held = self.rig_lock is None or self.rig_lock.held
-        self.link.send(type="ready", pid=os.getpid(), lock=held)
+        self.link.send(type="ready", pid=os.getpid())
         self._wait_for_greeting()
         if not self.finish_only and in_a_job():
             self.helpers.say("WARNING", _KEPT_IN_JOB, terminal=True)
@@ -131,11 +125,10 @@ class Sidecar:
             time.sleep(0.01)
         return False
 
-    def _take_rig(self) -> None:
-        if self.view.value("dry_run") or self.finish_only:
-            return
-        self.rig_lock = FileLock(self.view.state_directory / "rig.sidecar.lock")
-        self.helpers.guard("taking the rig's lock", self.rig_lock.acquire)
+    def _hold_rig(self) -> None:
+        """Let the rig's next session wait for this one's end, also where an earlier one's sidecar still held it."""
+        if self.rig_lock is not None and not self.rig_lock.held:
+            self.helpers.guard("taking the rig's lock", self.rig_lock.acquire)
 
     def _await_death(self, watch: ProcessWatch) -> None:
         while not watch.wait(60.0):
@@ -162,8 +155,7 @@ class Sidecar:
             self.helpers.follow()
             if died or self.view.ended is not None or self.view.discarded:
                 return
-            if self.rig_lock is not None and not self.rig_lock.held:
-                self.helpers.guard("taking the rig's lock", self.rig_lock.acquire)
+            self._hold_rig()
             wait_s = self._until_deadline()
             if wait_s <= 0 and self._deadline_stands():
                 self._kill()
@@ -220,12 +212,14 @@ class Sidecar:
         """Write the ending if the session could not, free the rig, and see mirror and reports through."""
         helpers = self.helpers
         self.view.read()
-        helpers.guard("stopping the samples", helpers.stop_samples)
+        if helpers.sampler is not None:
+            helpers.guard("stopping the samples", helpers.sampler.stop)
         if self.view.ended is None and not self.view.discarded:
             helpers.guard("finishing the session", self._witness)
         if self.rig_lock is not None:
             self.rig_lock.release()
-        helpers.guard("alerting", helpers.alert)
+        if helpers.alerts is not None and not self.view.discarded:
+            helpers.guard("alerting", helpers.alerts.session_over)
         helpers.guard("running the rest of post-acquisition", helpers.rescue)
         helpers.conclude()
         self.link.flush(5.0)
@@ -250,5 +244,5 @@ def main(args: Sequence[str]) -> int:
     options = parser.parse_args(args)
     folder = options.folder.absolute()
     sys.stderr = PatientStderr()
-    _detach(options.watch)
+    _detach()
     return Sidecar(folder, options.finish, options.watch).run()

@@ -1,7 +1,7 @@
 """The process that sends sessions to an OpenTelemetry collector: from their own files, each from where the last batch ended.
 
 ``main([job])`` takes the job as JSON: ``session_folder`` and ``otel`` (the settings). A line on stdin says that this session is
-over; the end of stdin ends the process, after the batch that is on its way. Reports go to stdout, one JSON object a line.
+over; the end of stdin ends the process at once. Reports go to stdout, one JSON object a line.
 
 How far a session is sent stands in its note in the rig's state directory, written after each batch that the collector has
 accepted: a kill at any moment loses nothing. Where it hits between the collector's answer and the note, that one batch is sent
@@ -10,12 +10,9 @@ again, with the same ``log.record.uid``, span ids and times.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +20,7 @@ from typing import Any
 
 from ..log import read_next
 from ..records import METADATA
-from ..system import FileLock, Retry, lines_of, read_json, step_back, write_json
+from ..system import FileLock, Reporter, Retry, read_json, step_back, write_json
 from .notes import notes
 from .otel import forget, note_of
 from .otel_export import Collector, OutageError, SessionData, steps_of
@@ -35,10 +32,6 @@ _POLL_S = 0.5
 _LOOK_S = 5.0
 #: Between two attempts with the session over, and a bounded time left.
 _RETRY_AT_THE_END_S = 1.0
-#: How long a batch that is on its way may take to be answered, and noted, once nobody is there to whom it matters.
-_LAST_BATCH_S = 2.0
-#: Set when the sidecar is gone.
-_alone = threading.Event()
 
 
 class Stream:
@@ -80,9 +73,9 @@ class Stream:
         # Of an earlier session nobody but its own sidecar knows when its log is complete.
         complete = self.view.ended is not None and (over if own else self.view.finished)
         senders = {"logs": self._send_logs, "metrics": self._send_metrics, "traces": self._send_traces}
-        accepted = sum(0 if _alone.is_set() else senders[signal](collector, self.data, complete) for signal in self.signals)
+        accepted = sum(senders[signal](collector, self.data, complete) for signal in self.signals)
         self.drained = accepted == 0
-        if complete and self.drained and not _alone.is_set():
+        if complete and self.drained:
             self.done = True
             self._keep(done=True)
         return accepted
@@ -124,11 +117,12 @@ class Stream:
 class Worker:
     """Sends this session as it goes, and what earlier ones of the rig owe."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], reporter: Reporter) -> None:
+        self.tell = reporter.send
         self.settings = job["otel"]
         view = SessionView.of(Path(job["session_folder"]))
         self.own_note = note_of(view.state_directory, view.uuid)
-        self.collector = Collector(self.settings, lambda text: report(warn=text), lambda: report(alive=True))
+        self.collector = Collector(self.settings, lambda text: self.tell(warn=text), lambda: self.tell(alive=True))
         self.wake = threading.Event()
         self.over = False
         self.streams: dict[Path, Stream] = {}
@@ -136,13 +130,13 @@ class Worker:
         self._looked = -_LOOK_S
 
     def run(self) -> None:
-        """Send until stdin ends."""
-        while not _alone.is_set():
+        """Send for ever: the end of stdin ends the process."""
+        while True:
             self._look()
             accepted, problem = 0, ""
             try:
                 for stream in list(self.streams.values()):
-                    report(alive=True)
+                    self.tell(alive=True)
                     accepted += self._turn(stream)
                 self._retry.succeeded()
             except OutageError as outage:
@@ -150,10 +144,15 @@ class Worker:
                 self._retry.failed(urgent=self.over)
             own = self.streams.get(self.own_note)
             settled = own is not None and own.done and all(stream.drained for stream in self.streams.values())
-            report(settled=settled, problem=problem, accepted=accepted)
+            self.tell(settled=settled, problem=problem, accepted=accepted)
             if not accepted or problem:
                 self.wake.wait(self._retry.delay_s or _POLL_S)
                 self.wake.clear()
+
+    def finish(self, _: bytes) -> None:
+        """Hear that the session is over."""
+        self.over = True
+        self.wake.set()
 
     def _turn(self, stream: Stream) -> int:
         accepted, own = 0, stream.note == self.own_note
@@ -163,11 +162,11 @@ class Worker:
             # A log that another program holds for a moment; a folder that was taken away.
             stream.drained = True
             if not stream.folder.is_dir() and stream.folder.parent.is_dir():
-                report(warn=f"{stream.folder} is gone, and with it what was not sent")
+                self.tell(warn=f"{stream.folder} is gone, and with it what was not sent")
                 stream.done = True
             elif not stream.told:
                 stream.told = True
-                report(warn=f"{stream.folder.name} cannot be read: {error.strerror or error}")
+                self.tell(warn=f"{stream.folder.name} cannot be read: {error.strerror or error}")
         if stream.done:
             stream.drained = True
             if not own:
@@ -193,33 +192,12 @@ class Worker:
                 self.streams[path] = Stream(path, lock, state, self.settings)
 
 
-def report(**what: Any) -> None:
-    """Tell the sidecar."""
-    try:
-        os.write(1, json.dumps(what).encode("ascii") + b"\n")
-    except OSError:
-        _alone.set()
-
-
-def _listen(worker: Worker) -> None:
-    with contextlib.suppress(OSError):
-        for _ in lines_of(0):
-            worker.over = True
-            worker.wake.set()
-    _alone.set()
-    worker.wake.set()
-    time.sleep(_LAST_BATCH_S)
-    os._exit(0)
-
-
 def main(args: Sequence[str]) -> int:
     """Send what the session of ``args[0]`` and earlier ones owe; return only after an error of the program itself."""
-    try:
+    reporter = Reporter()
+    with reporter.crashes_told():
         step_back()
-        worker = Worker(json.loads(args[0]))
-        threading.Thread(target=_listen, args=(worker,), daemon=True).start()
+        worker = Worker(json.loads(args[0]), reporter)
+        reporter.listen(worker.finish)
         worker.run()
-        os._exit(0)
-    except Exception:
-        report(crash=traceback.format_exc()[-3000:])
     return 3

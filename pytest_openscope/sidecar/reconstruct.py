@@ -32,7 +32,7 @@ from ..records import (
     from_json,
 )
 from ..system import is_alive, now_iso
-from .notes import UNFINISHED, notes
+from .notes import UNFINISHED, mark_unfinished, notes
 
 FAULT_LOG = "faulthandler.log"
 MAX_FAULT_BYTES = 100_000
@@ -223,6 +223,14 @@ class SessionView:
             (field, packed if field != "failures" else _packed(one for one in values if one.get("nodeid") != event["nodeid"]))
             for (field, packed), (_, values) in zip(self._kept, self.kept, strict=True)
         ]
+
+    def mark_unfinished(self) -> None:
+        """Leave the note for the rig's next session that something is owed.
+
+        Raises:
+            OSError: the state directory cannot be written.
+        """
+        mark_unfinished(self.state_directory, self.uuid, self.folder, self.value("mirror_directory"))
 
     def value(self, key: str, default: Any = None) -> Any:
         """Return a field of the ``session`` event; ``default`` also where it is null."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..records import JOURNAL, METADATA, WITNESS_JOURNAL, Journal
 from ..system import FileLock
 from .link import start_finisher
-from .notes import UNFINISHED, mark_unfinished, notes, unmark
+from .notes import UNFINISHED, notes, unmark
 from .reconstruct import SessionView, is_running
 from .samples import RESOURCE_USAGE, repair
 from .witness import Witness
@@ -139,7 +139,7 @@ def reopen(view: SessionView) -> None:
     with _witness_journal(view) as journal:
         if journal is not None and view.finished:
             journal.write("reopened")
-    mark_unfinished(view.state_directory, view.uuid, view.folder, view.value("mirror_directory"))
+    view.mark_unfinished()
 
 
 @contextlib.contextmanager

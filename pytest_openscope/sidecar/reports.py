@@ -17,7 +17,6 @@ from typing import Any
 from ..records import DEBUG_STATE, METADATA, Journal
 from ..system import read_json
 from .link import start_finisher
-from .notes import mark_unfinished
 from .reconstruct import SessionView
 from .recovery import REFRESHED_AT_ONCE
 
@@ -175,11 +174,10 @@ class LateAnswers:
         if folder == self.own or answer.get("status") == "queued":
             return
         view = SessionView.of(folder)
-        mirror = view.value("mirror_directory")
-        if not mirror or not view.finished:
+        if not view.value("mirror_directory") or not view.finished:
             return
         try:
-            mark_unfinished(view.state_directory, view.uuid, folder, mirror)
+            view.mark_unfinished()
         except OSError as error:
             print(f"{folder.name}: the note on its mirror cannot be written: {error}", file=sys.stderr)
         if folder.name not in self.started:

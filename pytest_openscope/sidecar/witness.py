@@ -217,8 +217,7 @@ class Witness:
 
     @property
     def _policy(self) -> StopPolicy:
-        given = self.view.value("stop", {})
-        return StopPolicy(**{key: float(given[key]) for key in StopPolicy.__dataclass_fields__ if given.get(key) is not None})
+        return StopPolicy(**self.view.value("stop", {}))
 
     def _stop(self, acquisition: AcquisitionView, known: list[tuple[int, float]]) -> None:
         tree = ProcessTree(

@@ -79,5 +79,6 @@ from .usage import TreeUsage as TreeUsage
 from .windows import Job as Job
 from .windows import in_a_job as in_a_job
 from .windows import send_break as send_break
+from .workers import Reporter as Reporter
 from .workers import Retry as Retry
 from .workers import WorkerProcess as WorkerProcess

@@ -6,13 +6,17 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Thread
 from typing import Any
 
 from .processes import lines_of, spawn_detached
+
+_BEAT_S = 0.4
 
 
 class WorkerProcess:
@@ -62,6 +66,50 @@ class WorkerProcess:
             self.process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+
+class Reporter:
+    """The worker's end of :class:`WorkerProcess`.
+
+    A supervisor that does not read loses reports instead of holding up a worker that may hold a lock.
+    """
+
+    def __init__(self) -> None:
+        self._next_beat = 0.0
+        if sys.platform != "win32":
+            os.set_blocking(1, False)
+
+    def due(self) -> bool:
+        """Tell whether a sign of life is due."""
+        return time.monotonic() >= self._next_beat
+
+    def send(self, **report: Any) -> None:
+        """Send one report."""
+        self._next_beat = time.monotonic() + _BEAT_S
+        try:
+            os.write(1, json.dumps(report).encode("ascii") + b"\n")
+        except BlockingIOError:
+            return
+        except OSError:
+            os._exit(0)
+
+    def listen(self, take: Callable[[bytes], object]) -> None:
+        """Hand on each line in a thread; the end of stdin ends the process at once, wherever it is."""
+        Thread(target=self._listen, args=(take,), daemon=True).start()
+
+    def _listen(self, take: Callable[[bytes], object]) -> None:
+        with contextlib.suppress(OSError):
+            for line in lines_of(0):
+                take(line)
+        os._exit(0)
+
+    @contextlib.contextmanager
+    def crashes_told(self) -> Iterator[None]:
+        """Report an error of the program itself."""
+        try:
+            yield
+        except Exception:
+            self.send(crash=traceback.format_exc()[-3000:])
 
 
 class Retry:

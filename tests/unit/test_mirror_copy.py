@@ -130,18 +130,6 @@ def test_a_foreign_file_is_left_alone(bench: Bench) -> None:
     assert "launcher-2.log" in warnings[0]
 
 
-def test_a_folder_of_the_copys_name_is_left_alone(bench: Bench) -> None:
-    (bench.copy / "inside").mkdir(parents=True)
-    bench.chat(10)
-    warnings: list[str] = []
-    copy = own_copy(bench, warnings)
-    follow(copy)
-    assert copy.verify()
-    assert (bench.copy.parent / "launcher-2.log").read_bytes() == bench.log.read_bytes()
-    assert (bench.copy / "inside").is_dir()
-    assert "launcher-2.log" in warnings[0]
-
-
 def test_a_longer_foreign_file_with_the_same_beginning_is_left_alone(bench: Bench) -> None:
     bench.copy.parent.mkdir(parents=True)
     bench.copy.write_bytes(b"2026-03-04 and then something else\n")
