@@ -140,8 +140,6 @@ class MirrorSupervisor:
             size = Path(self.job.log_path).stat().st_size
         except FileNotFoundError:
             return MirrorStatus("pending", 0, "the session log is missing")
-        except OSError:
-            size = 0
         latest = self._latest
         if self._order and latest.get("order") == self._order and latest.get("verified") == size:
             return MirrorStatus("verified")

@@ -100,6 +100,7 @@ class OwnCopy:
         flushed: bytes that the share has confirmed.
         number: 1, or more when a foreign file holds the name; None before the copy was opened.
         created: nothing of this session was in the central directory before.
+        verified_size: length of the session log for which the copy was found equal, with its SHA-256 in ``digest``; -1 before.
     """
 
     def __init__(self, job: MirrorJob, source: SourceLog, hint: Hint, beat: Callable[[], None], warn: Callable[[str], None]):
@@ -112,6 +113,8 @@ class OwnCopy:
         self.flushed = 0
         self.number: int | None = None
         self.created = False
+        self.verified_size = -1
+        self.digest = ""
         self._fd: int | None = None
         self._confirmed: int | None = None
         self._tail = b""
@@ -122,6 +125,14 @@ class OwnCopy:
     def path(self) -> Path:
         """Where the copy is (the usual name as long as it was not opened)."""
         return self.folder / numbered(LOG_NAME, self.number or 1)
+
+    def turn(self, finishing: bool) -> bool:
+        """Copy what is new, at the session's end verify it; True when there is more."""
+        more = self.follow(finishing)
+        if finishing and not more and self.verified_size != self.source.size():
+            self.digest = self.verify()
+            self.verified_size = self.flushed
+        return more
 
     def follow(self, finishing: bool = False) -> bool:
         """Copy what is new, at most one turn's worth; True when there is more."""
@@ -226,15 +237,15 @@ class OwnCopy:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
             self.created = self.hint.data.get("copy") is None
             return fd
+        own = None
         try:
-            answer = self._is_own(fd, number, finishing)
-        except BaseException:
-            os.close(fd)
-            raise
-        if answer:
+            own = self._is_own(fd, number, finishing)
+        finally:
+            if not own:
+                os.close(fd)
+        if own:
             return fd
-        os.close(fd)
-        return None if answer is False else -1
+        return None if own is False else -1
 
     def _is_own(self, fd: int, number: int, finishing: bool) -> bool | None:
         here, there = self.source.read(0, HEAD_BYTES), read_at(fd, 0, HEAD_BYTES)

@@ -120,16 +120,16 @@ class DayFile:
         for number in range(1, _NAMES):
             path = self.wanted.with_name(numbered(self.wanted.name, number))
             fd = os.open(path, flags, 0o644)
+            own = False
             try:
                 own = is_day_log(read_at(fd, 0, 4096))
-            except BaseException:
-                os.close(fd)
-                raise
+            finally:
+                if not own:
+                    os.close(fd)
             if own:
                 self.fd, self.path = fd, path
                 self.beat()
                 return
-            os.close(fd)
         raise FileExistsError(f"no free name for the day's log in {self.wanted.parent}")
 
     def close(self) -> None:

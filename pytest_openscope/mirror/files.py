@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from ..records import safe_name
 
@@ -102,12 +103,9 @@ def day_key(rig: str, session: str) -> bytes:
 
 
 def _escape(text: str) -> bytes:
-    parts = []
-    for char in text:
-        raw = char.encode("utf-8", "surrogatepass")
-        plain = char.isprintable() and not char.isspace() and char not in "%#"
-        parts.append(raw if plain else "".join(f"%{byte:02X}" for byte in raw).encode("ascii"))
-    return b"".join(parts)
+    plain = [char.isprintable() and not char.isspace() and char not in "%#" for char in text]
+    escaped = [char if good else quote(char, errors="surrogatepass") for char, good in zip(text, plain, strict=True)]
+    return "".join(escaped).encode("utf-8")
 
 
 def numbered(name: str, number: int) -> str:
@@ -161,16 +159,11 @@ def true_end(fd: int) -> int:
     """Return the file's length; a length that the client remembers from earlier is found out by reading on.
 
     Raises:
-        OSError: the length does not settle, or is longer than what can be read.
+        OSError: the length is longer than what can be read.
     """
     end = os.lseek(fd, 0, os.SEEK_END)
-    for _ in range(100_000):
-        data = read_at(fd, end, BLOCK_BYTES)
-        if not data:
-            break
+    while data := read_at(fd, end, BLOCK_BYTES):
         end = max(end + len(data), os.lseek(fd, 0, os.SEEK_END))
-    else:
-        raise OSError(errno.EIO, "the file does not stop growing")
     if end and not read_at(fd, end - 1, 1):
         raise OSError(errno.EIO, "the file is shorter than its length")
     return end

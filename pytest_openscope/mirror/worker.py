@@ -91,8 +91,6 @@ class Worker:
         self.day = DayLog(job, self.source, hint, self.beat, self.warn)
         self.retries = {name: Retry() for name in ("copy", "day", "metadata")}
         self.errors: dict[str, str] = {}
-        self.verified_size = -1
-        self.digest = ""
         self._checked = False
         self._metadata_order = 0
 
@@ -113,8 +111,8 @@ class Worker:
             error=error,
             copied=self.copy.flushed,
             day=self.day.done,
-            verified=self.verified_size,
-            sha256=self.digest,
+            verified=self.copy.verified_size,
+            sha256=self.copy.digest,
             order=self.order if self.state == "verified" else 0,
             holding=self.day.file.locked,
             blocked=self.day.file.blocked_s > 0,
@@ -155,32 +153,20 @@ class Worker:
 
     def _round(self) -> bool:
         """Give every part its turn; True when one has more to do at once."""
-        more = self._try("copy", self._copy_turn, self.copy.drop)
+        more = self._try("copy", partial(self.copy.turn, self.finishing), self.copy.drop)
         if self.copy.number is not None:
             self.day.fresh = self.copy.created
             more = self._try("day", partial(self.day.turn, self.finishing), self.day.drop) or more
             if self.finishing and self._metadata_order != self.order:
-                self._try("metadata", self._metadata_turn, lambda: None)
+                self._try("metadata", self._copy_metadata, lambda: None)
+        whole = self.copy.verified_size == self.source.size() == self.day.settled and self._metadata_order == self.order
         if self.errors:
             self.state = "trouble"
-        elif self.finishing and self._all_done():
-            self.state = "verified"
         else:
-            self.state = "following"
+            self.state = "verified" if self.finishing and whole else "following"
         return more
 
-    def _all_done(self) -> bool:
-        size = self.source.size()
-        return self.verified_size == size == self.day.settled and self._metadata_order == self.order
-
-    def _copy_turn(self) -> bool:
-        more = self.copy.follow(self.finishing)
-        if self.finishing and not more and self.verified_size != self.source.size():
-            digest = self.copy.verify()
-            self.verified_size, self.digest = self.copy.flushed, digest
-        return more
-
-    def _metadata_turn(self) -> bool:
+    def _copy_metadata(self) -> bool:
         order = self.order
         self.copy.copy_metadata()
         self._metadata_order = order

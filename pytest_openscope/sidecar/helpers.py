@@ -198,7 +198,8 @@ class Helpers:
         view = self.view
         if view.discarded or not is_owed(view):
             return
-        if self._acquisition_goes_on():
+        leave = view.value("on_crash", "stop") == "leave" and view.same_boot
+        if leave and any(one.finished is None and one.lives for one in view.acquisitions.values()):
             self.say(
                 "WARNING", "the rest of post-acquisition waits for 'resume', since the acquisition goes on (on_crash: leave)"
             )
@@ -217,10 +218,6 @@ class Helpers:
             steps = ", ".join(unreached_steps(view))
             command = command_line(["openscope", "resume", str(view.folder)])
             self.say("ERROR", f"not run after the crash: {steps}: {problem}; to run them: {command}")
-
-    def _acquisition_goes_on(self) -> bool:
-        leave = self.view.value("on_crash", "stop") == "leave" and self.view.same_boot
-        return leave and any(one.finished is None and one.lives for one in self.view.acquisitions.values())
 
     def conclude(self) -> None:
         """See mirror and reports through, and take the note away when nothing is owed; say ``done`` in between."""

@@ -114,7 +114,10 @@ class SessionData:
 
     def log_record(self, entry: LogEntry | Damage) -> ReadableLogRecord:
         """Return one record of the session log; a part that is no record comes as its text, so that nothing is left out."""
-        attributes: dict[str, Any] = {"log.record.uid": self._uid(entry.offset), "openscope.log.offset": entry.offset}
+        attributes: dict[str, Any] = {
+            "log.record.uid": str(uuid.UUID(int=_number(f"{self.trace_id}|{entry.offset}", 16))),
+            "openscope.log.offset": entry.offset,
+        }
         if isinstance(entry, Damage):
             attributes["openscope.log.damage"] = entry.kind
             text, root = self._text(entry.text), self.root
@@ -175,9 +178,6 @@ class SessionData:
 
     def _span_id(self, phase: str, step: str, number: int) -> int:
         return _number(f"{self.trace_id}|{phase}|{step}|{number}", 8)
-
-    def _uid(self, offset: int) -> str:
-        return str(uuid.UUID(int=_number(f"{self.trace_id}|{offset}", 16)))
 
 
 def _values(sample: dict[str, Any]) -> list[tuple[str, str, float, dict[str, str]]]:

@@ -72,42 +72,43 @@ class Stream:
             self.data = SessionData(self.view, self.names_people)
         # Of an earlier session nobody but its own sidecar knows when its log is complete.
         complete = self.view.ended is not None and (over if own else self.view.finished)
-        senders = {"logs": self._send_logs, "metrics": self._send_metrics, "traces": self._send_traces}
-        accepted = sum(senders[signal](collector, self.data, complete) for signal in self.signals)
+        due = {"logs": self._logs, "metrics": self._samples, "traces": self._spans}
+        accepted = 0
+        for signal in self.signals:
+            items = due[signal](self.data, complete)
+            if items:
+                build = self.data.metrics if signal == "metrics" else list
+                count = collector.send(signal, [item for item, _ in items], build)
+                self._keep(**items[count - 1][1])
+                accepted += count
         self.drained = accepted == 0
         if complete and self.drained:
             self.done = True
             self._keep(done=True)
         return accepted
 
-    def _send_logs(self, collector: Collector, data: SessionData, complete: bool) -> int:
-        path = self.view.log_path
-        if not path.exists():
-            return 0
-        found, end = read_next(path, self.state["log"], most=500, complete=complete)
+    def _logs(self, data: SessionData, complete: bool) -> list[tuple[Any, dict[str, Any]]]:
+        """Return what can be sent next, each with what the note says once the collector has it."""
+        if not self.view.log_path.exists():
+            return []
+        found, end = read_next(self.view.log_path, self.state["log"], most=500, complete=complete)
         if not found:
             self.state["log"] = end
-            return 0
-        count = collector.send("logs", [data.log_record(entry) for entry in found])
-        self._keep(log=found[count].offset if count < len(found) else end)
-        return count
+        ends = [*(entry.offset for entry in found[1:]), end]
+        return [(data.log_record(entry), {"log": after}) for entry, after in zip(found, ends, strict=False)]
 
-    def _send_metrics(self, collector: Collector, data: SessionData, complete: bool) -> int:
-        found = list(islice(read_samples(self.folder / METADATA / RESOURCE_USAGE, self.state["samples"]), 100))
-        if not found:
-            return 0
-        count = collector.send("metrics", [sample for sample, _ in found], data.metrics)
-        self._keep(samples=found[count - 1][1])
-        return count
+    def _samples(self, data: SessionData, complete: bool) -> list[tuple[Any, dict[str, Any]]]:
+        found = read_samples(self.folder / METADATA / RESOURCE_USAGE, self.state["samples"])
+        return [(sample, {"samples": end}) for sample, end in islice(found, 100)]
 
-    def _send_traces(self, collector: Collector, data: SessionData, complete: bool) -> int:
-        sent = set(self.state["spans"])
-        spans = [span for span in map(data.span, steps_of(self.view)) if span[0] not in sent][:200]
-        if not spans:
-            return 0
-        count = collector.send("traces", [span for _, span in spans])
-        self._keep(spans=[*self.state["spans"], *(name for name, _ in spans[:count])])
-        return count
+    def _spans(self, data: SessionData, complete: bool) -> list[tuple[Any, dict[str, Any]]]:
+        sent = list(self.state["spans"])
+        found: list[tuple[Any, dict[str, Any]]] = []
+        for name, span in map(data.span, steps_of(self.view)):
+            if name not in self.state["spans"] and len(found) < 200:
+                sent = [*sent, name]
+                found.append((span, {"spans": sent}))
+        return found
 
     def _keep(self, **done: Any) -> None:
         self.state.update(done)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -323,9 +324,8 @@ class Period:
 
     def __init__(self) -> None:
         self.samples = 0
-        self._sums = {"experiment": 0.0, "acquisition": 0.0}
-        self._peaks = {"experiment": 0.0, "acquisition": 0.0}
-        self._counts = {"experiment": 0, "acquisition": 0}
+        self._cpu_percent: dict[str, list[float]] = {"experiment": [], "acquisition": []}
+        self._peak_mb = {"experiment": 0.0, "acquisition": 0.0}
         self._free_gb = 0.0
 
     def add(self, experiment: dict[str, Any] | None, acquisition: dict[str, Any] | None, free_gb: float) -> None:
@@ -334,15 +334,14 @@ class Period:
         self._free_gb = free_gb
         for key, sample in (("experiment", experiment), ("acquisition", acquisition)):
             if sample:
-                self._counts[key] += 1
-                self._sums[key] += sample["cpu_percent"]
-                self._peaks[key] = max(self._peaks[key], sample["memory_mb"])
+                self._cpu_percent[key].append(sample["cpu_percent"])
+                self._peak_mb[key] = max(self._peak_mb[key], sample["memory_mb"])
 
     def text(self) -> str:
         """Return one line: ``experiment 3 % CPU, 80 MB at most; acquisition …; 120.1 GB free``."""
         parts = [
-            f"{key} {self._sums[key] / count:.0f} % CPU, {self._peaks[key]:.0f} MB at most"
-            for key, count in self._counts.items()
-            if count
+            f"{key} {fmean(cpu):.0f} % CPU, {self._peak_mb[key]:.0f} MB at most"
+            for key, cpu in self._cpu_percent.items()
+            if cpu
         ]
         return "resources: " + "; ".join([*parts, f"{self._free_gb:.1f} GB free"])

@@ -102,7 +102,11 @@ class Witness:
         """
         view = self.view
         if view.died is None:
-            stopped = self._last_sign() if self.recovered else now_iso()
+            stopped = now_iso()
+            changed = [path.stat().st_mtime for path in (view.log_path, view.path) if path.exists()]
+            if self.recovered and changed:
+                # When the session was last heard of.
+                stopped = time_field(max(changed))
             self.journal.write("died", exit_code=exit_code, stopped=stopped, recovered=self.recovered)
             view.read()
         elif exit_code is None:
@@ -117,7 +121,9 @@ class Witness:
         stopping: list[threading.Thread] = []
         self._guard("stopping the acquisition", lambda: stopping.extend(self._begin_to_stop(list(known))))
         self._guard("opening the session log", self._open_log)
-        self.say("died", "ERROR", self._story(failure))
+        who = "A later session on this rig" if self.recovered else "The sidecar"
+        story = f"{failure.message}. {who} finishes the session in its place.\n{failure.traceback}"
+        self.say("died", "ERROR", story.rstrip("\n"))
         for thread in stopping:
             thread.join(self._policy.longest_s + _STOP_SPARE_S)
         for acquisition in view.acquisitions.values():
@@ -168,16 +174,6 @@ class Witness:
     def _place(self) -> tuple[str, str]:
         step = self.view.running or {"phase": "", "step": ""}
         return step["phase"], step["step"]
-
-    def _story(self, failure: Failure) -> str:
-        who = "A later session on this rig" if self.recovered else "The sidecar"
-        text = f"{failure.message}. {who} finishes the session in its place."
-        return f"{text}\n{failure.traceback}" if failure.traceback else text
-
-    def _last_sign(self) -> str:
-        """Return when the session was last heard of: the newest change of its log and journal."""
-        changed = [path.stat().st_mtime for path in (self.view.log_path, self.view.path) if path.exists()]
-        return time_field(max(changed)) if changed else now_iso()
 
     # -- the hardware ------------------------------------------------------------------------------------------------
 
