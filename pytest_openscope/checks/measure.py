@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -22,6 +22,7 @@ from ..system import MARK_SESSION, Git, GitFailed, name_of, run_probe, running_p
 from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, failed_all
 
 Requirements = Mapping[str, Any]
+T = TypeVar("T")
 #: Longest wait for a disk, a share or a server, where the requirements do not say.
 TIMEOUT_S = 20.0
 DISK_PARTS = ("writable", "free_space", "write_speed", "fsync")
@@ -179,9 +180,9 @@ def check_processes(names: Sequence[str], own_session: str) -> CheckResult:
     own |= {child.pid for child in psutil.Process().children(recursive=True)}
     found = []
     for process in running_processes():
-        if process.pid in own or _has_ended(process):
+        if process.pid in own or _told(process.status, "") == psutil.STATUS_ZOMBIE:
             continue
-        name = _name(process)
+        name = _told(process.name, "")
         by_name = _program(name) in wanted
         session = "" if by_name else _session_mark(process)
         if by_name or (session and session != own_session and _is_orphan(process, session)):
@@ -194,42 +195,30 @@ def _program(name: str) -> str:
     return Path(name).name.lower().removesuffix(".exe")
 
 
-def _has_ended(process: psutil.Process) -> bool:
+def _told(ask: Callable[[], T], otherwise: T) -> T:
+    """Return what the system tells of a process; Windows keeps some of another user's to itself, and others have just ended."""
     try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-    except (psutil.Error, OSError):
-        return False
-
-
-def _name(process: psutil.Process) -> str:
-    """Return the name of a process; empty where Windows does not tell it, as of some of another user's."""
-    try:
-        return str(process.name())
-    except (psutil.Error, OSError):
-        return ""
+        return ask()
+    except (psutil.Error, OSError, ValueError):
+        return otherwise
 
 
 def _is_orphan(process: psutil.Process, session: str) -> bool:
     """Tell whether the experiment that started a process is gone; another rig's session on this PC is nobody's mistake."""
-    try:
+
+    def is_orphan() -> bool:
         parent = process.parent()
         while parent is not None and _session_mark(parent) == session:
             parent = parent.parent()
         return parent is None or parent.pid == 1 or parent.name() in ("systemd", "init", "launchd")
-    except (psutil.Error, OSError):
-        return False
+
+    return _told(is_orphan, False)
 
 
 def _session_mark(process: psutil.Process) -> str:
-    try:
-        session = str(process.environ().get(MARK_SESSION, ""))
-        # The helper of an earlier session may still be copying its log.
-        helper = bool(session) and any(_HELPER in part for part in process.cmdline())
-    except (psutil.Error, OSError, ValueError):
-        return ""
-    return "" if helper else session
+    session = _told(lambda: str(process.environ().get(MARK_SESSION, "")), "")
+    # The helper of an earlier session may still be copying its log.
+    return "" if session and any(_HELPER in part for part in _told(process.cmdline, [_HELPER])) else session
 
 
 # Ports

@@ -41,27 +41,24 @@ class Driver(Protocol):
 #: The names above, which faults can always be injected into.
 LIFECYCLE = ("open", "close", "check", "read_state", "safe_state")
 
-#: Ready-made drivers and the extra that brings their library ("" needs none).
-#: A new one: its library below, its name at ``Device.driver`` in config/models.py, its extra in pyproject.toml, its page in
+#: Ready-made drivers, with the library and the extra that each needs ("" for none; the extra has the driver's name).
+#: A new one: its name at ``Device.driver`` in config/models.py, its extra in pyproject.toml, its page in
 #: docs/how-to/devices; for an option of its own that is declared and checked also ``Device`` in config/models.py and
 #: ``_OF_DRIVERS`` in spec.py; for ``log_io`` on a library that is not known there ``_LOGGED_LIBRARIES`` in proxy.py.
 DRIVERS = {
     "serial": ("pytest_openscope.devices.drivers.serial_line:SerialDevice", "serial"),
-    "visa": ("pytest_openscope.devices.drivers.visa_instrument:VisaDevice", "visa"),
+    "visa": ("pytest_openscope.devices.drivers.visa_instrument:VisaDevice", "pyvisa"),
     "zmq": ("pytest_openscope.devices.drivers.zmq_socket:ZmqDevice", "zmq"),
     "http": ("pytest_openscope.devices.drivers.http_service:HttpDevice", ""),
     "subprocess": ("pytest_openscope.devices.drivers.helper_program:SubprocessDevice", ""),
 }
 
-#: The libraries under the ready-made drivers.
-_NEEDED_LIBRARIES = {"serial": ["serial"], "visa": ["pyvisa"], "zmq": ["zmq"]}
-
 
 def missing_libraries(driver: str, dry_run: bool) -> tuple[list[str], str]:
     """Return what a ready-made driver needs and this Python does not have, and the command that installs it."""
-    needed = _NEEDED_LIBRARIES.get(driver, []) + (["pyvisa_sim"] if driver == "visa" and dry_run else [])
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    return missing, f'pip install "pytest-openscope[{DRIVERS[driver][1]}]"' if missing else ""
+    needed = [DRIVERS[driver][1], "pyvisa_sim" if driver == "visa" and dry_run else ""]
+    missing = [name for name in needed if name and importlib.util.find_spec(name) is None]
+    return missing, f'pip install "pytest-openscope[{driver}]"'
 
 
 class LoadError(Exception):

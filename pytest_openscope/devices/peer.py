@@ -17,17 +17,19 @@
 from __future__ import annotations
 
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 from ..config import read_mapping
 from ..records import Mistake
 
+#: How often a server looks whether it shall end.
+_LOOK_S = 0.02
 _KEYS = {"terminator", "encoding", "error", "dialogues", "properties", "unsolicited", "spec", "echo"}
 
 
@@ -132,80 +134,68 @@ def _within(value: str, low: float | None, high: float | None) -> bool:
 
 
 class LinePeer:
-    """Plays a script over a pair of byte functions until :meth:`close`."""
+    """Plays a script over a pair of byte functions."""
 
     def __init__(self, script: Script, receive: Callable[[], bytes], send: Callable[[bytes], object]) -> None:
-        self.script = script
-        self._receive, self._send = receive, send
-        self._closed = threading.Event()
+        self._script, self._receive, self._send = script, receive, send
+        self._ended = threading.Event()
         self._sending = threading.Lock()
-        threading.Thread(target=self._listen, name=f"peer-{script.name}", daemon=True).start()
-        for every_s, text in script.unsolicited:
-            threading.Thread(target=self._tell, args=(every_s, text), name=f"peer-{script.name}-tells", daemon=True).start()
 
-    def _listen(self) -> None:
-        end = self.script.terminator.encode(self.script.encoding)
-        rest = b""
-        while not self._closed.is_set():
-            try:
-                data = self._receive()
-            except (OSError, ValueError):
-                return
-            if not data:
-                return
-            *lines, rest = (rest + data).split(end)
-            for line in lines:
-                answer = self.script.answer(line.decode(self.script.encoding, "replace").strip("\r\n"))
-                if answer is not None:
-                    self._write(answer)
+    def play(self) -> None:
+        """Listen until nothing comes any more, and say meanwhile what the script says without being asked."""
+        for every_s, text in self._script.unsolicited:
+            threading.Thread(target=self._tell, args=(every_s, text), name="peer-tells", daemon=True).start()
+        end, rest = self._script.terminator.encode(self._script.encoding), b""
+        try:
+            while data := self._receive():
+                *lines, rest = (rest + data).split(end)
+                for line in lines:
+                    answer = self._script.answer(line.decode(self._script.encoding, "replace").strip("\r\n"))
+                    if answer is not None:
+                        self._write(answer)
+        except (OSError, ValueError):
+            pass
+        self._ended.set()
 
     def _tell(self, every_s: float, text: str) -> None:
-        while not self._closed.wait(every_s):
-            self._write(text)
+        try:
+            while not self._ended.wait(every_s):
+                self._write(text)
+        except (OSError, ValueError):
+            pass
 
     def _write(self, text: str) -> None:
-        try:
-            with self._sending:
-                self._send((text + self.script.terminator).encode(self.script.encoding))
-        except (OSError, ValueError):
-            self._closed.set()
+        with self._sending:
+            self._send((text + self._script.terminator).encode(self._script.encoding))
+
+
+class LoopbackServer(ThreadingTCPServer):
+    """Serves a port of this PC, each connection in a thread of its own."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, handler: type[StreamRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.place = f"127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, args=(_LOOK_S,), name="peer", daemon=True).start()
+
+    def handle_error(self, *_: object) -> None:
+        """A client that has given up waiting is no news."""
 
     def close(self) -> None:
-        """Stop playing; a blocked reader ends when its channel is closed."""
-        self._closed.set()
+        """Take no more connections."""
+        self.shutdown()
+        self.server_close()
 
 
-class SocketPeer:
-    """Serves a script on a loopback port: ``url`` is what pyserial's ``serial_for_url`` opens."""
+def serve_lines(script: Script) -> LoopbackServer:
+    """Serve a script: pyserial's ``serial_for_url`` opens ``socket://`` and the server's ``place``."""
 
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.url = f"socket://127.0.0.1:{self._server.getsockname()[1]}"
-        self._open: list[tuple[socket.socket, LinePeer]] = []
-        threading.Thread(target=self._accept, name=f"peer-{script.name}-accepts", daemon=True).start()
+    class Handler(StreamRequestHandler):
+        disable_nagle_algorithm = True
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._open.append((connection, LinePeer(self.script, partial(connection.recv, 4096), connection.sendall)))
+        def handle(self) -> None:
+            LinePeer(script, partial(self.connection.recv, 4096), self.connection.sendall).play()
 
-    def close(self) -> None:
-        """Hang up."""
-        shut(self._server)
-        for connection, peer in self._open:
-            peer.close()
-            shut(connection)
-
-
-def shut(channel: socket.socket) -> None:
-    """Close a socket so that a thread blocked in it wakes up (closing alone does not wake ``accept`` on Linux)."""
-    try:
-        channel.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-    channel.close()
+    return LoopbackServer(Handler)

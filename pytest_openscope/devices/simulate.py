@@ -16,7 +16,7 @@ from typing import Any
 
 from .autospec import autospec, stand_in
 from .driver_registry import LoadError, load
-from .peer import Script, SocketPeer
+from .peer import Script, serve_lines
 from .registers import harp_device, is_harp
 from .spec import DeviceSpec
 from .surface import Surface, fits, surface_of
@@ -62,9 +62,10 @@ def choose(spec: DeviceSpec, rig_dir: Path) -> Simulation:
         options, helper, words = driver.simulate(params, script)
         return Simulation(words, lambda: driver(**options), helper=helper)
     if script is not None:
-        peer = SocketPeer(Script.read(script))
-        options = {**params, "port": peer.url}
-        return Simulation(f"scripted peer {peer.script.name}", lambda: driver(**options), helper=peer)
+        played = Script.read(script)
+        server = serve_lines(played)
+        options = {**params, "port": f"socket://{server.place}"}
+        return Simulation(f"scripted peer {played.name}", lambda: driver(**options), helper=server)
     shipped = _shipped_mock(driver, rig_dir)
     if shipped is not None:
         words = f"mock of its driver, {_name(shipped)}"

@@ -184,11 +184,10 @@ class _ScriptedInput:
     def __init__(self, script: Script, take: Callable[[bytes], None]) -> None:
         heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.write = heard.put
-        self._player = LinePeer(script, heard.get, take)
+        threading.Thread(target=LinePeer(script, heard.get, take).play, name="peer", daemon=True).start()
 
     def flush(self) -> None:
         pass
 
     def close(self) -> None:
-        self._player.close()
         self.write(b"")

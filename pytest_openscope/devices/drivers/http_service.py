@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingTCPServer
 from typing import Any
 
-from ..peer import Script
+from ..peer import LoopbackServer, Script
 from .base import ScriptSource, Talker
-
-#: How often the simulated server looks whether it shall end.
-_END_S = 0.02
 
 
 class HttpDevice(Talker):
@@ -107,39 +102,26 @@ class HttpDevice(Talker):
     def simulate(cls, options: dict[str, Any], script: ScriptSource) -> tuple[dict[str, Any], Any, str]:
         """A server on a loopback port; its script is asked ``GET /path`` or ``POST /path <body>``."""
         played = Script.read(script) if script else Script({"error": "{}"}, "empty answers")
-        peer = _HttpPeer(played)
-        return {**options, "url": peer.url}, peer, f"scripted server ({played.name})"
+        server = LoopbackServer(_handler(played))
+        return {**options, "url": f"http://{server.place}"}, server, f"scripted server ({played.name})"
 
 
-class _HttpPeer:
-    def __init__(self, script: Script) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def _answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode("utf-8", "replace")
-                answer = script.answer(f"{self.command} {self.path}" + (f" {body}" if body else ""))
-                data = (answer if answer is not None else f"nothing known of {self.path}").encode("utf-8")
-                self.send_response(404 if answer is None else 200)
-                is_json = answer is not None and answer[:1] in "{["
-                self.send_header("Content-Type", "application/json" if is_json else "text/plain")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+def _handler(script: Script) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode("utf-8", "replace")
+            answer = script.answer(f"{self.command} {self.path}" + (f" {body}" if body else ""))
+            data = (answer if answer is not None else f"nothing known of {self.path}").encode("utf-8")
+            self.send_response(404 if answer is None else 200)
+            is_json = answer is not None and answer[:1] in "{["
+            self.send_header("Content-Type", "application/json" if is_json else "text/plain")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815
 
-            def log_message(self, *_: object) -> None:
-                return
+        def log_message(self, *_: object) -> None:
+            return
 
-        class Server(ThreadingTCPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                """A client that has given up waiting is no news."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(_END_S,), name=f"peer-{script.name}", daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    return Handler

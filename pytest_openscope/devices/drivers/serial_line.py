@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..peer import Script, SocketPeer
+from ..peer import Script, serve_lines
 from .base import LineTalker, ScriptSource
 
 
@@ -116,5 +116,6 @@ class SerialDevice(LineTalker):
         """A scripted peer on a loopback socket, else pyserial's ``loop://``, which answers what it was told."""
         if script is None:
             return {**options, "port": "loop://", "settle_s": 0.0}, None, "loop://"
-        peer = SocketPeer(Script.read(script))
-        return {**options, "port": peer.url, "settle_s": 0.0}, peer, f"scripted peer {peer.script.name}"
+        played = Script.read(script)
+        server = serve_lines(played)
+        return {**options, "port": f"socket://{server.place}", "settle_s": 0.0}, server, f"scripted peer {played.name}"
