@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .changes import compare, describe_rig, keep_last_good, last_good
 from .measure import TIMEOUT_S
-from .readiness import evaluate, expanded_block, keep_results, read_results
+from .readiness import evaluate, expanded_block
 from .recorder import PLUGIN_NAME, CheckRecorder
 from .suite import RigChecks, things_of
 
@@ -18,8 +18,6 @@ __all__ = [
     "evaluate",
     "expanded_block",
     "keep_last_good",
-    "keep_results",
     "last_good",
-    "read_results",
     "things_of",
 ]

@@ -9,15 +9,12 @@ from typing import Any
 import pytest
 
 from ..system import parse_duration_s
+from .readiness import keep_results, read_results
 from .result import FAIL, PASS, SKIP, WARN, CheckResult
 from .suite import NAME, RESULT, RigChecks
 
 #: Name under which the recorder is registered; the ready-made checks find it by it.
 PLUGIN_NAME = "openscope-checks"
-#: Called with results, and with True when the whole ready-made suite was run.
-Keep = Callable[[list[dict[str, Any]], bool], None]
-#: Returns what is kept of a check.
-Known = Callable[[str], "dict[str, Any] | None"]
 _MARKER = "rig_check"
 _WORST_FIRST = (FAIL, WARN, SKIP, PASS)
 _REMEDY = "see the session log"
@@ -28,11 +25,10 @@ _log = logging.getLogger("pytest_openscope.checks")
 class CheckRecorder:
     """A plugin object: registered for a session that validates its rig or holds marked tests.
 
+    The results of a dry run are not kept: they say nothing about a rig.
+
     Args:
         rig_checks: what the ready-made checks work with.
-        keep: called with the results (:func:`.readiness.keep_results`); None keeps nothing, since a
-            dry run says nothing about a rig.
-        known: what is kept of a check from before.
         not_run: tells of a report that it is no result, since the session was interrupted or stopped.
         complete: the whole ready-made suite is collected, so that results that do not come again are dropped, unless tests are
             deselected or the session is stopped.
@@ -41,15 +37,11 @@ class CheckRecorder:
     def __init__(
         self,
         rig_checks: RigChecks,
-        keep: Keep | None,
         *,
-        known: Known = lambda check: None,
         not_run: Callable[[pytest.Item, pytest.CallInfo[None]], bool] = lambda item, call: False,
         complete: bool = False,
     ) -> None:
         self.rig_checks = rig_checks
-        self._keep = keep
-        self._known = known
         self._not_run = not_run
         self._complete = complete
         self._expected: set[str] = set()
@@ -92,8 +84,9 @@ class CheckRecorder:
         if RESULT in item.stash:
             del item.stash[RESULT]
         name = _name(item)
-        if self._keep is not None and (NAME not in item.stash or name.startswith("devices[")):
-            self._before.setdefault(name, self._known(name))
+        if NAME not in item.stash or name.startswith("devices["):
+            rig = self.rig_checks.rig
+            self._before.setdefault(name, read_results(rig.state_directory, rig.rig_id).get(name))
             self._save([{**CheckResult(FAIL, _UNFINISHED, check=name).as_json(), **self._more.get(item.nodeid, {})}], False)
 
     @pytest.hookimpl(wrapper=True)
@@ -122,8 +115,6 @@ class CheckRecorder:
 
     def pytest_sessionfinish(self) -> None:
         """Keep the results, whatever ended the session, and give back what was known of checks that came to no result."""
-        if self._keep is None:
-            return
         results = self.results
         names = {result.check for result in results}
         entries = [{**result.as_json(), **self._more.get(result.check, {})} for result in results]
@@ -132,9 +123,11 @@ class CheckRecorder:
             self._save(entries, self._complete and self._expected <= set(self._results))
 
     def _save(self, entries: list[dict[str, Any]], complete: bool) -> None:
-        assert self._keep is not None
+        rig, rig_file = self.rig_checks.rig, self.rig_checks.rig_file
+        if self.rig_checks.dry_run:
+            return
         try:
-            self._keep(entries, complete)
+            keep_results(rig.state_directory, entries, complete, rig_id=rig.rig_id, rig_file=str(rig_file))
         except OSError as error:
             self._not_kept = f"the results of the validation could not be kept: {error}"
             _log.error("%s", self._not_kept)

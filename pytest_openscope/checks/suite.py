@@ -64,7 +64,8 @@ class RigChecks:
         self.notices = tuple(notices)
         self.within: Within = within or (lambda seconds, words: nullcontext())
         self.acquisition = acquisition
-        self.folder: Path = configuration.rig_file.parent
+        self.rig_file: Path = configuration.rig_file
+        self.folder = self.rig_file.parent
         self.dry_run: bool = configuration.dry_run
         self.session_uuid = session_uuid
         read, mistakes = check(Requirements, rig.requirements or {}, rig.path.name, "requirements")

@@ -26,9 +26,7 @@ from ..checks import (
     evaluate,
     expanded_block,
     keep_last_good,
-    keep_results,
     last_good,
-    read_results,
     things_of,
 )
 from ..records import installed_versions
@@ -230,7 +228,7 @@ def _commits(metadata: Path) -> dict[str, str]:
 
 
 def register_recorder(session: SessionState) -> Any:
-    configuration, rig = session.configuration, session.configuration.rig
+    configuration = session.configuration
 
     @contextmanager
     def within(seconds: float, words: str) -> Iterator[None]:
@@ -247,21 +245,14 @@ def register_recorder(session: SessionState) -> Any:
         reason = session.gate.reason_to_skip(place_of(item)[0])
         return bool(reason) and isinstance(error, pytest.skip.Exception) and str(error) == reason
 
-    name, notices = session.record.session_uuid, session.configuration_notices
-    keep = partial(keep_results, rig.state_directory, rig_id=rig.rig_id, rig_file=str(configuration.rig_file))
-    recorder = CheckRecorder(
-        RigChecks(
-            configuration,
-            name,
-            session.rig,
-            notices=notices,
-            within=within,
-            acquisition=partial(check_acquisition, configuration),
-        ),
-        None if session.dry_run else keep,
-        known=lambda check: read_results(rig.state_directory, rig.rig_id).get(check),
-        not_run=not_run,
-        complete=session.validating and session.options.all_checks,
+    rig_checks = RigChecks(
+        configuration,
+        session.record.session_uuid,
+        session.rig,
+        notices=session.configuration_notices,
+        within=within,
+        acquisition=partial(check_acquisition, configuration),
     )
+    recorder = CheckRecorder(rig_checks, not_run=not_run, complete=session.validating and session.options.all_checks)
     session.config.pluginmanager.register(recorder, PLUGIN_NAME)
     return recorder

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 CONFTEST = """
-import json
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -28,12 +28,11 @@ HERE = Path(__file__).parent
 def pytest_configure(config):
     requirements = {"executables": ["no_such_bonsai"]}
     rig = SimpleNamespace(rig_id="bench", path=HERE / "rig.yaml", devices=DEVICES, requirements=requirements)
+    rig.state_directory = HERE
     kind = {"launcher": "base", "acquisitions": ()}
     settings = SimpleNamespace(**kind, output_root=HERE / "out", centralized_log_directory=None, github_issue=None)
     configuration = SimpleNamespace(rig=rig, rig_file=rig.path, settings=settings, dry_run=False)
-    def keep(entries, complete):
-        (HERE / "kept.json").write_text(json.dumps([complete, entries]))
-    config.pluginmanager.register(CheckRecorder(RigChecks(configuration, "me"), keep, complete=True), PLUGIN_NAME)
+    config.pluginmanager.register(CheckRecorder(RigChecks(configuration, "me"), complete=True), PLUGIN_NAME)
     if config.args_source is not config.ArgsSource.ARGS:
         checks = Path(pytest_openscope.checks.__file__).parent
         config.args = [str(checks)]
@@ -65,14 +64,20 @@ def test_other(): pass
 @pytest.fixture
 def kept(pytester: pytest.Pytester) -> Path:
     pytester.makepyfile(conftest="from lab_conftest import *", lab_conftest=CONFTEST, lab_rig=LAB)
-    return pytester.path / "kept.json"
+    path = pytester.path / "validation.json"
+    path.write_text(json.dumps({"rig_id": "bench", "checks": {"devices[gone]": {"status": "pass"}}}))
+    return path
+
+
+def entries(kept: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(kept.read_text())["checks"]
+    return found
 
 
 def test_every_declared_thing_is_checked(pytester: pytest.Pytester, kept: Path) -> None:
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    complete, entries = json.loads(kept.read_text())
-    status = {entry["check"]: entry["status"] for entry in entries}
-    assert complete is True
+    status = {check: entry["status"] for check, entry in entries(kept).items()}
+    assert "devices[gone]" not in status
     assert status["configuration"] == "pass"
     assert status["devices[laser]"] == "pass"
     assert status["devices[dead]"] == "fail"
@@ -92,19 +97,16 @@ def test_every_declared_thing_is_checked(pytester: pytest.Pytester, kept: Path) 
 
 def test_a_part_of_the_suite_is_not_complete(pytester: pytest.Pytester, kept: Path) -> None:
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "-k", "laser")
-    complete, entries = json.loads(kept.read_text())
-    assert complete is False
-    assert [entry["check"] for entry in entries] == ["devices[laser]"]
+    assert list(entries(kept)) == ["devices[gone]", "devices[laser]"]
 
 
 def test_the_labs_own_checks(pytester: pytest.Pytester, kept: Path) -> None:
     path = pytester.makepyfile(test_own=OWN)
     pytester.runpytest_subprocess("-p", "no:cacheprovider", str(path))
-    _, entries = json.loads(kept.read_text())
-    found = {entry["check"]: (entry["status"], entry["message"], entry.get("expires_s")) for entry in entries}
-    assert found["test_water"] == ("pass", "passed", 604800.0)
-    assert found["test_valve"][0] == "fail"
-    assert "valve stuck" in found["test_valve"][1]
+    found = entries(kept)
+    assert [found["test_water"][key] for key in ("status", "message", "expires_s")] == ["pass", "passed", 604800.0]
+    assert found["test_valve"]["status"] == "fail"
+    assert "valve stuck" in found["test_valve"]["message"]
     assert "test_other" not in found
 
 
@@ -112,4 +114,4 @@ def test_wrong_expiry_is_refused(pytester: pytest.Pytester, kept: Path) -> None:
     path = pytester.makepyfile(test_own=OWN.replace("7d", "a while"))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", str(path))
     result.stderr.fnmatch_lines(["*'a while' is no duration*"])
-    assert not kept.exists()
+    assert list(entries(kept)) == ["devices[gone]"]
