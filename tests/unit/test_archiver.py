@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ import pytest
 import xxhash
 
 from pytest_openscope.modules import parameters
-from pytest_openscope.modules.archiving import engine, small_files
+from pytest_openscope.modules.archiving import engine, folders
 from pytest_openscope.modules.archiving.engine import Archiver, Progress, Report
+from pytest_openscope.modules.archiving.folders import FolderTarget, Source
 from pytest_openscope.modules.archiving.parameters import ArchiverParameters, read_parameters
-from pytest_openscope.modules.archiving.sources import PARTIAL, Source
-from pytest_openscope.modules.archiving.targets import FolderTarget
+from pytest_openscope.modules.archiving.sources import PARTIAL
 from pytest_openscope.modules.context import ModuleFailed
 
 MB = 1024 * 1024
@@ -51,10 +51,9 @@ class Bench:
         return read_parameters({**places, **given}, self.session)
 
     def archiver(self, **given: Any) -> Archiver:
-        def make(parameters: ArchiverParameters, name: str, place: str) -> FolderTarget:
-            return self.target(name, place, str(parameters.folder))
-
-        return Archiver(self.parameters(**given), on_progress=self.told.append, make_target=make)
+        archiver = Archiver(self.parameters(**given), on_progress=self.told.append)
+        archiver.targets = [self.target(one.name, one.place, str(self.session)) for one in archiver.targets]
+        return archiver
 
     def run(self, **given: Any) -> Report:
         return self.archiver(**given).run()
@@ -255,9 +254,9 @@ def test_a_share_that_cannot_rename_without_replacing_or_link_is_published_to_al
     def no_links(*_: object, **__: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
-    call = small_files._linux_call
+    function = folders._linux_function
     rename = refused if answer else None
-    monkeypatch.setattr(small_files, "_linux_call", lambda name: rename if name == "renameat2" else call(name))
+    monkeypatch.setattr(folders, "_linux_function", lambda name: rename if name == "renameat2" else function(name))
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     bench.write("a", "alpha")
@@ -275,15 +274,15 @@ def test_a_name_is_given_in_one_step_and_never_taken_from_another_file(tmp_path:
         monkeypatch.setattr(os, "link", lambda *_: pytest.fail("there was a moment with two names"))
     partial, final = tmp_path / "partial", tmp_path / "ä"
     partial.write_text("ours")
-    small_files.give_name(str(partial), str(final))
+    folders.give_name(str(partial), str(final))
     assert tree(tmp_path) == {"ä": b"ours"}
     partial.write_text("newer")
     with pytest.raises(FileExistsError) as caught:
-        small_files.give_name(str(partial), str(final))
+        folders.give_name(str(partial), str(final))
     assert "ä" in str(caught.value)
     assert tree(tmp_path) == {"ä": b"ours", "partial": b"newer"}
     with pytest.raises(FileNotFoundError):
-        small_files.give_name(str(tmp_path / "absent"), str(tmp_path / "b"))
+        folders.give_name(str(tmp_path / "absent"), str(tmp_path / "b"))
 
 
 def test_a_copy_of_a_record_that_has_grown_is_renewed_but_never_a_foreign_one(bench: Bench) -> None:
@@ -317,8 +316,7 @@ def disturbed(when: str, disturb: Callable[[FolderTarget, str], None]) -> type[F
                 disturb(self, name)
             return super().begin(name, source, replace)
 
-        def settle(self, names: Iterable[str]) -> None:
-            names = list(names)
+        def settle(self, names: Sequence[str]) -> None:
             super().settle(names)
             if when == "settled":
                 for name in names:
@@ -445,8 +443,9 @@ def test_a_dead_target_is_not_asked_for_each_of_its_files(bench: Bench) -> None:
                 raise OSError(errno.EHOSTDOWN, "Host is down")
             return super().begin(name, source, replace)
 
-        def probe(self) -> str:
-            return "Host is down" if self.name == "network" else ""
+        def probe(self) -> None:
+            if self.name == "network":
+                raise OSError(errno.EHOSTDOWN, "Host is down")
 
     for number in range(500):
         bench.write(f"f{number:03}", str(number))
@@ -608,15 +607,15 @@ def test_an_original_that_changed_after_it_was_copied_stays(bench: Bench, monkey
 CHILD = """
 import sys, json, threading
 from pathlib import Path
-from pytest_openscope.modules.archiving import targets
+from pytest_openscope.modules.archiving import folders
 from pytest_openscope.modules.archiving.engine import Archiver
 from pytest_openscope.modules.archiving.parameters import read_parameters
-hold_at, put = int(sys.argv[3]), targets._FileCopying.put
+hold_at, put = int(sys.argv[3]), folders.FileCopying.put
 def held(copying, block):
     put(copying, block)
     if hold_at and copying._position >= hold_at:
         threading.Event().wait(60)
-targets._FileCopying.put = held
+folders.FileCopying.put = held
 report = Archiver(read_parameters(json.loads(sys.argv[2]), Path(sys.argv[1]))).run()
 print(json.dumps(report.as_json()))
 """
@@ -879,7 +878,7 @@ def test_helpers_leave_whatever_is_in_the_way_to_the_engine(helped: Bench, monke
     monkeypatch.setattr(archiver, "_lacking", change)
     left = untouched(monkeypatch)
     report = archiver.run()
-    assert set(left) == {foreign, same, left_over, changed}
+    assert set(left) == {foreign, same, changed}
     assert set(reasons(report)) == {(foreign, "network")}
     assert (report.copied, report.already) == (98, 1)
     assert (helped.network / foreign).read_bytes() == b"foreign"
@@ -889,62 +888,58 @@ def test_helpers_leave_whatever_is_in_the_way_to_the_engine(helped: Bench, monke
     helped.assert_equal()
 
 
-def copier(bench: Bench) -> small_files._Copier:
-    return small_files._Copier(str(bench.session), "xxh3", [(str(bench.network), "s"), (str(bench.backup), "s")])
-
-
-def wanted(bench: Bench, *names: str) -> list[small_files.Wanted]:
+def numbers_made(bench: Bench, *names: str) -> list[list[int]]:
+    """Let a helper's part copy these files; return which of them it has made, for each target."""
     facts = {name: (bench.session / name).stat() for name in names}
-    return [(name, one.st_size, one.st_mtime_ns, [0, 1]) for name, one in facts.items()]
+    wanted = [(name, one.st_size, one.st_mtime_ns, [0, 1]) for name, one in facts.items()]
+    places = [FolderTarget(place.name, str(place), "s") for place in (bench.network, bench.backup)]
+    (made,) = folders.make_copies(wanted, str(bench.session), "xxh3", places)
+    return [[number for number, _ in copies] for copies in made]
 
 
 def test_a_helper_never_names_what_the_disk_garbled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write("a", "alpha")
     bench.write("b", "beta")
-    sync = small_files.sync_file_system
+    settle = FolderTarget.settle
 
-    def garble(folder: str) -> bool:
-        done = sync(folder)
-        if folder == str(bench.network):
-            (bench.network / small_files.partial_name("a", "s")).write_bytes(b"alphA")
-        return done
+    def garble(self: FolderTarget, names: Sequence[str]) -> None:
+        settle(self, names)
+        if self.name == "network":
+            (bench.network / folders.partial_name("a", "s")).write_bytes(b"alphA")
 
-    monkeypatch.setattr(small_files, "sync_file_system", garble)
-    (made,) = copier(bench).copy(wanted(bench, "a", "b"))
-    assert [numbers for numbers, _ in made] == [[1], [0, 1]]
+    monkeypatch.setattr(FolderTarget, "settle", garble)
+    assert numbers_made(bench, "a", "b") == [[1], [0, 1]]
     assert tree(bench.network) == {"b": b"beta"}
     assert tree(bench.backup) == {"a": b"alpha", "b": b"beta"}
 
 
 def test_a_helper_replaces_nothing_that_appears_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write("a", "alpha")
-    sync = small_files.sync_file_system
+    settle = FolderTarget.settle
 
-    def race(folder: str) -> bool:
+    def race(self: FolderTarget, names: Sequence[str]) -> None:
         (bench.network / "a").write_text("other")
-        return sync(folder)
+        settle(self, names)
 
-    monkeypatch.setattr(small_files, "sync_file_system", race)
-    (made,) = copier(bench).copy(wanted(bench, "a"))
-    assert [numbers for numbers, _ in made] == [[], [0]]
+    monkeypatch.setattr(FolderTarget, "settle", race)
+    assert numbers_made(bench, "a") == [[], [0]]
     assert tree(bench.network) == {"a": b"other"}
 
 
 def test_a_helper_does_not_ask_a_dead_target_for_each_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    write = small_files._Place.write
+    begin = FolderTarget.begin
 
-    def dead(self: small_files._Place, name: str, data: bytes, mtime_ns: int) -> str | None:
-        if self.root == str(bench.network):
+    def dead(self: FolderTarget, name: str, *rest: Any) -> folders.FileCopying:
+        if self.name == "network":
             asked.append(name)
             raise OSError(errno.EHOSTDOWN, "Host is down")
-        return write(self, name, data, mtime_ns)
+        return begin(self, name, *rest)
 
-    monkeypatch.setattr(small_files._Place, "write", dead)
+    monkeypatch.setattr(FolderTarget, "begin", dead)
     names = [bench.write(f"f{number:02}", str(number)).name for number in range(40)]
-    (made,) = copier(bench).copy(wanted(bench, *names))
-    assert len(asked) == 8
-    assert [numbers for numbers, _ in made] == [[], list(range(40))]
+    assert numbers_made(bench, *names) == [[], list(range(40))]
+    assert len(asked) == 1
 
 
 def test_a_target_that_helpers_cannot_write_is_named_and_costs_nothing_of_the_other(helped: Bench) -> None:
@@ -960,7 +955,7 @@ def test_a_target_that_helpers_cannot_write_is_named_and_costs_nothing_of_the_ot
 
 
 def test_no_helper_can_be_started(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_files.Helper, "__init__", lambda *_: (_ for _ in ()).throw(OSError(errno.EAGAIN, "no process")))
+    monkeypatch.setattr(folders.Helper, "__init__", lambda *_: (_ for _ in ()).throw(OSError(errno.EAGAIN, "no process")))
     many(helped, 20)
     assert helped.run().complete
     helped.assert_equal()
@@ -968,14 +963,14 @@ def test_no_helper_can_be_started(helped: Bench, monkeypatch: pytest.MonkeyPatch
 
 def test_a_helper_that_dies_costs_a_look_only(helped: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     many(helped, 300)
-    send = small_files.Helper._send
+    copy = folders.Helper.copy
 
-    def die(self: small_files.Helper, message: Any) -> None:
-        send(self, message)
-        if isinstance(message, list):
-            self.kill()
+    def die(self: folders.Helper, files: Any) -> Any:
+        made = copy(self, files)
+        self.kill()
+        return made
 
-    monkeypatch.setattr(small_files.Helper, "_send", die)
+    monkeypatch.setattr(folders.Helper, "copy", die)
     assert helped.run().complete
     helped.assert_equal()
     assert not partials(helped)
@@ -987,7 +982,7 @@ def test_helpers_end_with_the_process_that_was_killed(bench: Bench) -> None:
     process = start(bench)
 
     def helpers() -> list[psutil.Process]:
-        return [one for one in psutil.Process(process.pid).children() if "small_files" in " ".join(one.cmdline())]
+        return [one for one in psutil.Process(process.pid).children() if "folders" in " ".join(one.cmdline())]
 
     found: list[psutil.Process] = []
 
@@ -1014,8 +1009,8 @@ def test_stop_ends_helpers_too_and_the_rest_follows(helped: Bench, monkeypatch: 
     archiver = helped.archiver(workers=2)
     begin = archiver._start_helper
 
-    def begin_and_stop(places: Any) -> Any:
-        helper = begin(places)
+    def begin_and_stop() -> Any:
+        helper = begin()
         archiver.stop.set()
         return helper
 

@@ -149,4 +149,4 @@ def test_nothing_in_the_package_renames_or_removes_a_file_in_haste() -> None:
             if hasty.search(line) and "patiently(" not in line and "ignore_errors=True" not in line:
                 found.append(f"{path.relative_to(PACKAGE).as_posix()}:{number}: {line.strip()}")
     # The archiver's helper is a script of its own: what it is refused, it leaves to the engine, which is patient.
-    assert [line for line in found if not line.startswith("modules/archiving/small_files.py")] == []
+    assert [line for line in found if not line.startswith("modules/archiving/folders.py")] == []

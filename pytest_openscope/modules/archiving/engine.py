@@ -12,17 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...system import patiently
+from .folders import BINARY, BLOCK_BYTES, FolderTarget, Helper, Source, Wanted, new_hash, os_path, path_in
 from .manifest import Copy, Manifest
 from .parameters import ArchiverParameters, is_url
 from .remote import RemoteTarget
-from .small_files import Helper, new_hash
-from .sources import Source, find_files, os_path
-from .targets import BLOCK_BYTES, Conflict, Copying, FolderTarget, Target, words_of
+from .sources import find_files
+from .targets import Conflict, Copying, Target, words_of
 
 #: Files up to this size share one trip to the disk.
 SMALL_BYTES = 2 * 1024 * 1024
@@ -158,14 +160,12 @@ class Archiver:
         put_off: Callable[[str], bool] = lambda _: False,
         may_change: Callable[[str], bool] = lambda _: False,
         on_progress: Callable[[Progress], object] = lambda _: None,
-        make_target: Callable[[ArchiverParameters, str, str], Target] | None = None,
     ) -> None:
         self.parameters = parameters
         self.stop = threading.Event()
         self.report = Report()
         self._put_off, self._may_change, self._on_progress = put_off, may_change, on_progress
-        make = make_target or target_of
-        self.targets = [make(parameters, name, place) for name, place in parameters.targets().items()]
+        self.targets = [_target_of(parameters, name, place) for name, place in parameters.targets().items()]
         head = {"session_dir": str(parameters.folder), "network_dir": None, "backup_dir": None}
         self.manifest = Manifest(parameters.manifest, {**head, **{f"{one.name}_dir": one.place for one in self.targets}})
         self._root = os_path(str(parameters.folder))
@@ -298,8 +298,8 @@ class Archiver:
                 except queue.Empty:
                     return
                 try:
-                    if len(unit) >= _HELPED_FILES and (places := self._places_of_helpers()):
-                        helper = helper or self._start_helper(places)
+                    if len(unit) >= _HELPED_FILES and not self._broken:
+                        helper = helper or self._start_helper()
                         unit = self._let_copy(unit, helper) if helper else unit
                     self._archive(unit)
                 except Exception as error:  # guards the other files: nothing that one does may end the run
@@ -311,15 +311,13 @@ class Archiver:
 
     # -- many small files, by a helper process -----------------------------------------------------------------------
 
-    def _places_of_helpers(self) -> list[tuple[str, str]]:
-        """Return what helpers need to know of the targets; nothing where they cannot copy to all of them."""
-        if self._broken or any(type(target) is not FolderTarget for target in self.targets):
-            return []
-        return [target.for_helper() for target in self.targets if isinstance(target, FolderTarget)]
-
-    def _start_helper(self, places: Sequence[tuple[str, str]]) -> Helper | None:
+    def _start_helper(self) -> Helper | None:
+        """Return a new helper; None where there can be none, or it could not copy to all targets."""
+        folders = [target for target in self.targets if type(target) is FolderTarget]
+        if len(folders) < len(self.targets):
+            return None
         try:
-            helper = Helper(self._root, self._algo, places)
+            helper = Helper(self._root, self._algo, folders)
         except OSError:
             return None  # it goes without
         with self._lock:
@@ -335,13 +333,13 @@ class Archiver:
     def _let_copy(self, unit: list[_Task], helper: Helper) -> list[_Task]:
         """Let a helper copy small files; return those that are still to be seen to, with the targets that lack them."""
         which = {target.name: number for number, target in enumerate(self.targets)}
-        wanted = [(*task.source, [which[target.name] for target in task.targets]) for task in unit]
+        wanted: list[Wanted] = [(*task.source, [which[target.name] for target in task.targets]) for task in unit]
         try:
             for made in helper.copy(wanted):
-                for target, (numbers, checksums) in zip(self.targets, made, strict=True):
-                    mine = [unit[number] for number in numbers]
-                    for task, checksum in zip(mine, checksums, strict=True):
-                        task.checksum = checksum
+                for target, copies in zip(self.targets, made, strict=True):
+                    for number, checksum in copies:
+                        unit[number].checksum = checksum
+                    mine = [unit[number] for number, _ in copies]
                     self._settled(target, mine)
                     with self._lock:
                         for task in mine:
@@ -381,20 +379,13 @@ class Archiver:
         if not targets:
             return []
         try:
-            fd = os.open(self._path(name), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            with self._opened(name) as fd:
+                return self._pour(task, fd, targets, buffer)
         except FileNotFoundError:
             self._fail(name, "original", "has vanished", again=False)
-            return []
         except OSError as error:
             self._fail(name, "original", words_of(error))
-            return []
-        try:
-            return self._pour(task, fd, targets, buffer)
-        except OSError as error:
-            self._fail(name, "original", words_of(error))
-            return []
-        finally:
-            os.close(fd)
+        return []
 
     def _pour(self, task: _Task, fd: int, targets: list[Target], buffer: memoryview) -> list[Target]:
         name = task.source.name
@@ -472,7 +463,7 @@ class Archiver:
         if target.checksum_of(name, self._algo, self.stop.is_set) != task.checksum:
             raise Conflict(f"another file of the same size is there already: {where}")
         if isinstance(target, FolderTarget):
-            target.discard(name)  # a kill between the copy's two names leaves both
+            patiently(partial(target.discard, name))  # a kill between the copy's two names leaves both
         self._keep(target, [task])
         with self._lock:
             self.report.already += 1
@@ -480,13 +471,18 @@ class Archiver:
 
     def _checksum_of_original(self, task: _Task, buffer: memoryview) -> str:
         digest = new_hash(self._algo)
-        fd = os.open(self._path(task.source.name), os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
+        with self._opened(task.source.name) as fd:
             while count := _read_into(fd, buffer):
                 digest.update(buffer[:count])
                 if self.stop.is_set():
                     raise InterruptedError("stopped")
-            return digest.hexdigest()
+        return digest.hexdigest()
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        fd = os.open(self._path(name), os.O_RDONLY | BINARY)
+        try:
+            yield fd
         finally:
             os.close(fd)
 
@@ -514,7 +510,7 @@ class Archiver:
             name = task.source.name
             with self._guarded(name, target):
                 if target.checksum_of_copy(name, self._algo, self.stop.is_set) != task.checksum:
-                    target.discard(name)
+                    patiently(partial(target.discard, name))
                     raise OSError(0, "what was read back differs from what was written")
                 self._publish(task, target)
                 right.append(task)
@@ -531,12 +527,12 @@ class Archiver:
     def _publish(self, task: _Task, target: Target) -> None:
         name = task.source.name
         try:
-            target.publish(name, target.name in task.replaces)
+            patiently(partial(target.publish, name, target.name in task.replaces))
         except FileExistsError:
-            if target.checksum_of(name, self._algo, self.stop.is_set) != task.checksum:
-                target.discard(name)
+            is_ours = target.checksum_of(name, self._algo, self.stop.is_set) == task.checksum
+            patiently(partial(target.discard, name))
+            if not is_ours:
                 raise Conflict(f"another file is there already: {target.where(name)}") from None
-            target.discard(name)
 
     def _keep(self, target: Target, tasks: Iterable[_Task]) -> None:
         copies = {}
@@ -547,8 +543,18 @@ class Archiver:
 
     # -- failures ----------------------------------------------------------------------------------------------------
 
-    def _guarded(self, name: str, target: Target) -> _Guard:
-        return _Guard(self, name, target)
+    @contextmanager
+    def _guarded(self, name: str, target: Target) -> Iterator[None]:
+        """Turn what one file's copy raises into its problem."""
+        try:
+            yield
+        except InterruptedError:
+            if not self.stop.is_set():
+                raise
+        except Conflict as conflict:
+            self._fail(name, target.name, str(conflict), again=False)
+        except Exception as error:
+            self._fail(name, target.name, words_of(error), target=target)
 
     def _fail(self, name: str, place: str, reason: str, *, again: bool = True, target: Target | None = None) -> None:
         with self._lock:
@@ -557,8 +563,11 @@ class Archiver:
                 return
             self._in_a_row[place] = self._in_a_row.get(place, 0) + 1
             suspicious = self._in_a_row[place] % _SUSPICIOUS == 0
-        if suspicious and (broken := target.probe()):
-            self._broken[place] = f"{target.place} cannot be written to: {broken}"
+        if suspicious:
+            try:
+                target.probe()
+            except OSError as error:
+                self._broken[place] = f"{target.place} cannot be written to: {words_of(error)}"
 
     # -- afterwards --------------------------------------------------------------------------------------------------
 
@@ -604,34 +613,10 @@ class Archiver:
                     continue
 
     def _path(self, name: str) -> str:
-        return f"{self._root}{os.sep}{name if os.sep == '/' else name.replace('/', os.sep)}"
+        return path_in(self._root, name)
 
 
-class _Guard:
-    """Turns what one file's copy raises into its problem."""
-
-    def __init__(self, archiver: Archiver, name: str, target: Target) -> None:
-        self._archiver, self._name, self._target = archiver, name, target
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if error is None:
-            return False
-        if isinstance(error, InterruptedError):
-            return self._archiver.stop.is_set()
-        if isinstance(error, Conflict):
-            self._archiver._fail(self._name, self._target.name, str(error), again=False)
-            return True
-        if not isinstance(error, Exception):
-            return False
-        self._archiver._fail(self._name, self._target.name, words_of(error), target=self._target)
-        return True
-
-
-def target_of(parameters: ArchiverParameters, name: str, place: str) -> Target:
-    """Return the target at a place."""
+def _target_of(parameters: ArchiverParameters, name: str, place: str) -> Target:
     if is_url(place):
         return RemoteTarget(name, place, parameters.storage_options(name))
     return FolderTarget(name, place, str(parameters.folder))

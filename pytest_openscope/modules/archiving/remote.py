@@ -8,16 +8,13 @@ one that was interrupted is written anew. What was written is read back from the
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .small_files import new_hash
-from .sources import Source
-from .targets import BLOCK_BYTES, Copying, words_of
+from .folders import BLOCK_BYTES, Source, new_hash, partial_name
 
 #: File systems whose files are objects: written in one go, without folders and renaming.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"}
@@ -31,6 +28,17 @@ _PACKAGES = {
     "gs": "gcsfs",
     "gcs": "gcsfs",
 }
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what drivers raise into ``OSError``, which is a file's or a target's problem, not the run's."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 
 
 class RemoteTarget:
@@ -50,18 +58,17 @@ class RemoteTarget:
         """Return the file system and the place's path there."""
         found: tuple[Any, str] | None = self._shared or getattr(self._local, "found", None)
         if found is None:
-            with _told():
-                try:
-                    import fsspec
+            try:
+                import fsspec
 
-                    options = {"skip_instance_cache": True, **_resolved(self._options)}
-                    if self._is_store:
-                        options.setdefault("use_listings_cache", False)
-                    file_system, root = fsspec.core.url_to_fs(self.place, **options)
-                except ImportError as missing:
-                    package = _PACKAGES.get(self._protocol, self._protocol)
-                    remedy = f"install pytest-openscope[remote] (or {package}) for {self._protocol}:// targets"
-                    raise OSError(errno.EINVAL, f"{remedy} ({missing})") from missing
+                options = {"skip_instance_cache": True, **_resolved(self._options)}
+                if self._is_store:
+                    options.setdefault("use_listings_cache", False)
+                file_system, root = fsspec.core.url_to_fs(self.place, **options)
+            except ImportError as missing:
+                package = _PACKAGES.get(self._protocol, self._protocol)
+                remedy = f"install pytest-openscope[remote] (or {package}) for {self._protocol}:// targets"
+                raise OSError(errno.EINVAL, f"{remedy} ({missing})") from missing
             found = (file_system, str(root).rstrip("/"))
             if getattr(file_system, "async_impl", False):
                 self._shared = found
@@ -70,65 +77,53 @@ class RemoteTarget:
         return found
 
     def where(self, name: str) -> str:
-        """Return the URL of a file's copy."""
         return f"{self.place}/{name}"
-
-    def _final(self, root: str, name: str) -> str:
-        return f"{root}/{name}"
 
     def _copy_path(self, root: str, name: str) -> str:
         """Where a copy is while it is written: in an object store at its place, else under a name of its own."""
-        if self._is_store:
-            return self._final(root, name)
-        folder = name.rpartition("/")[0]
-        tag = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-        return f"{root}/{folder}/.openscope-{tag}.partial" if folder else f"{root}/.openscope-{tag}.partial"
+        return f"{root}/{name}" if self._is_store else f"{root}/{partial_name(name, '')}"
 
+    @_told()
     def size_of(self, name: str) -> int | None:
-        """Return the size of what lies at a file's place."""
         file_system, root = self._connect()
-        with _told():
-            try:
-                return int(file_system.info(self._final(root, name))["size"] or 0)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        try:
+            return int(file_system.info(f"{root}/{name}")["size"] or 0)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def is_fresh(self, name: str) -> bool:
-        """Tell that somebody has to look what is there."""
         return False
 
-    def begin(self, name: str, source: Source, replace: bool) -> Copying:
-        """Begin a copy."""
+    @_told()
+    def begin(self, name: str, source: Source, replace: bool) -> _Upload:
         file_system, root = self._connect()
-        with _told():
-            if self._is_store:
-                return _Upload(
-                    file_system.open(self._copy_path(root, name), "wb" if replace else "xb", block_size=2 * BLOCK_BYTES)
-                )
-            with self._lock:
-                folder = self._copy_path(root, name).rpartition("/")[0]
-                if folder not in self._made:
-                    file_system.makedirs(folder, exist_ok=True)
-                    self._made.add(folder)
-            return _Upload(file_system.open(self._copy_path(root, name), "wb"))
+        path = self._copy_path(root, name)
+        if self._is_store:
+            return _Upload(file_system.open(path, "wb" if replace else "xb", block_size=2 * BLOCK_BYTES))
+        folder = path.rpartition("/")[0]
+        with self._lock:
+            if folder not in self._made:
+                file_system.makedirs(folder, exist_ok=True)
+                self._made.add(folder)
+        return _Upload(file_system.open(path, "wb"))
 
-    def settle(self, names: Iterable[str]) -> None:
+    def settle(self, names: Sequence[str]) -> None:
         """Do nothing: a server that has confirmed a file has it."""
 
+    @_told()
     def checksum_of(self, name: str, algo: str, stop: Callable[[], bool]) -> str:
-        """Read what lies at a file's place and return its checksum."""
         file_system, root = self._connect()
-        return self._checksum(file_system, self._final(root, name), algo, stop)
+        return self._checksum(file_system, f"{root}/{name}", algo, stop)
 
+    @_told()
     def checksum_of_copy(self, name: str, algo: str, stop: Callable[[], bool]) -> str:
-        """Read a finished copy from the server and return its checksum."""
         file_system, root = self._connect()
         return self._checksum(file_system, self._copy_path(root, name), algo, stop)
 
     def _checksum(self, file_system: Any, path: str, algo: str, stop: Callable[[], bool]) -> str:
         digest = new_hash(algo)
         options = {"cache_type": "none"} if self._is_store else {}
-        with _told(), file_system.open(path, "rb", **options) as stream:
+        with file_system.open(path, "rb", **options) as stream:
             if hasattr(stream, "prefetch"):
                 stream.prefetch()  # SFTP: without it every block costs a round trip
             while data := stream.read(2 * BLOCK_BYTES):
@@ -137,39 +132,31 @@ class RemoteTarget:
                     raise InterruptedError("stopped")
         return digest.hexdigest()
 
+    @_told()
     def publish(self, name: str, replace: bool) -> None:
-        """Give a copy its name; an object has it already."""
         if self._is_store:
-            return
+            return  # an object has its name already
         file_system, root = self._connect()
-        partial, final = self._copy_path(root, name), self._final(root, name)
-        with _told():
-            if replace:
-                if file_system.exists(final):
-                    file_system.rm_file(final) if hasattr(file_system, "rm_file") else file_system.rm(final)
-            elif file_system.exists(final):
+        partial, final = self._copy_path(root, name), f"{root}/{name}"
+        if file_system.exists(final):
+            if not replace:
                 raise FileExistsError(errno.EEXIST, "is there already", final)
-            rename = getattr(getattr(file_system, "ftp", None), "rename", None)
-            if rename is not None:
-                rename(partial, final)  # SFTP's own refuses a name that is taken; the driver's mv replaces
-            else:
-                file_system.mv(partial, final)
+            file_system.rm_file(final)
+        rename = getattr(getattr(file_system, "ftp", None), "rename", None)
+        if rename is not None:
+            rename(partial, final)  # SFTP's own refuses a name that is taken; the driver's mv replaces
+        else:
+            file_system.mv(partial, final)
 
+    @_told()
     def discard(self, name: str) -> None:
-        """Remove a copy that turned out wrong."""
         file_system, root = self._connect()
-        with _told():
-            file_system.rm(self._copy_path(root, name))
+        file_system.rm(self._copy_path(root, name))
 
-    def probe(self) -> str:
-        """Say why the server cannot be reached."""
-        try:
-            file_system, root = self._connect()
-            with _told():
-                file_system.exists(root)
-        except OSError as error:
-            return words_of(error)
-        return ""
+    @_told()
+    def probe(self) -> None:
+        file_system, root = self._connect()
+        file_system.exists(root)
 
 
 class _Upload:
@@ -180,36 +167,22 @@ class _Upload:
         if hasattr(stream, "set_pipelined"):
             stream.set_pipelined(True)  # SFTP: without it every block waits for its confirmation
 
+    @_told()
     def put(self, block: memoryview) -> None:
-        """Write the next block."""
-        with _told():
-            self._stream.write(bytes(block))
+        self._stream.write(bytes(block))
 
+    @_told()
     def finish(self, source: Source) -> None:
-        """Complete the copy."""
-        with _told():
-            self._stream.close()
+        self._stream.close()
 
+    @_told()
     def abandon(self) -> None:
         """Give the upload up, so that a store makes no object of it."""
-        with _told():
-            discard = getattr(self._stream, "discard", None)
-            if discard is not None:
-                discard()
-                self._stream.closed = True
-            else:
-                self._stream.close()
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn what drivers raise into ``OSError``, which is a file's or a target's problem, not the run's."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+        if hasattr(self._stream, "discard"):
+            self._stream.discard()
+            self._stream.closed = True
+        else:
+            self._stream.close()
 
 
 def _resolved(value: Any) -> Any:

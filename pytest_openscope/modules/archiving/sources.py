@@ -6,29 +6,20 @@ import json
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
 
 from ...records import METADATA
 from . import JOBS
+from .folders import Source, os_path
 from .parameters import ArchiverParameters
 
 #: Names of copies that are under way, in the targets' folders; such a file is nobody's data.
 PARTIAL = re.compile(r"\.openscope-[0-9a-f]{16}\.partial")
 #: Manifests of other archives of the same session.
 _OWN = re.compile(rf"{METADATA}/session_archiver[^/]*_manifest\.jsonl?")
-
-
-class Source(NamedTuple):
-    """A file: its path relative to the folder, with ``/``, and what it was when the folder was looked through."""
-
-    name: str
-    size: int
-    mtime_ns: int
 
 
 @dataclass
@@ -39,14 +30,6 @@ class Found:
     problems: dict[str, str] = field(default_factory=dict)
     passed_over: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-
-
-def os_path(path: str) -> str:
-    """Return a path that Windows takes at any length."""
-    if sys.platform != "win32" or path.startswith("\\\\?\\"):
-        return path
-    path = os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
-    return f"\\\\?\\UNC\\{path[2:]}" if path.startswith("\\\\") else f"\\\\?\\{path}"
 
 
 def find_files(parameters: ArchiverParameters) -> Found:
