@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
@@ -94,11 +95,11 @@ def environment(folder: Path) -> dict[str, str]:
     return kept
 
 
-class Ended:
+class Ended(NamedTuple):
     """How a session's process ended, and what it printed."""
 
-    def __init__(self, code: int, text: str) -> None:
-        self.code, self.text = code, text
+    code: int
+    text: str
 
 
 class Bench:
@@ -173,9 +174,11 @@ class Bench:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
             timeout=SESSION_S,
         )
-        return Ended(done.returncode, done.stdout.decode("utf-8", "replace"))
+        return Ended(done.returncode, done.stdout)
 
     # -- what sessions left ------------------------------------------------------------------------------------------
 
@@ -218,24 +221,26 @@ class Bench:
         found = self.events(folder, WITNESS_JOURNAL)
         return [int(event["pid"]) for event in found if event["event"] == "sidecar_started"]
 
-    def ready(self) -> Path:
-        """Wait until a step runs that waits, the sidecar watches, and all that it starts runs; return its session.
+    def start_waiting(self, **options: Any) -> tuple[Running, Path]:
+        """Start a session whose program acquires until :meth:`go`, and return it with its folder once all its helpers run.
 
         A process that is killed while it starts another one may leave that one suspended for good, on Windows.
         """
+        self.write("def test_acquire(acquisition):\n    acquisition.start(command=ENDLESS)\n    wait_for('go')\n")
+        running = self.start(**options)
         wait_for((self.folder / "ready").exists, "the step that waits was not reached", SESSION_S)
         folder = self.session()
         wait_for(lambda: self.sidecars(folder), "no sidecar was started")
         wait_for(lambda: self.in_mirror(folder), "the mirror was not begun")
-        return folder
+        return running, folder
 
     def in_mirror(self, folder: Path) -> list[Path]:
         """Return the folders that a session of this rig has in the mirror; another rig's may have its name."""
         return list(self.share.rglob(f"{self.rig_id}/{folder.name}"))
 
-    def go(self, name: str = "go") -> None:
+    def go(self) -> None:
         """Let the step go on."""
-        (self.folder / name).touch()
+        (self.folder / "go").touch()
 
     def ended(self, folder: Path, outcome: str) -> dict[str, Any]:
         """Wait for a session's final state; check its outcome, its log's last line, and that what failed is described."""
@@ -252,11 +257,7 @@ class Bench:
     def assert_mirrored(self, count: int) -> None:
         """Check that all sessions have a verified copy, and each of their lines once in the day's log."""
         for folder in self.sessions:
-            status = wait_for(
-                lambda folder=folder: self.state(folder)["mirror"]["status"] == "verified",  # type: ignore[misc]
-                f"the mirror of {folder.name} was not verified",
-            )
-            require(status, "")
+            wait_for(partial(self._is_verified, folder), f"the mirror of {folder.name} was not verified")
             copies = [path for path in self.in_mirror(folder) if (path / LOG_NAME).exists()]
             require(len(copies) == 1, f"{folder.name} has {len(copies)} folders in the mirror")
             same = (copies[0] / LOG_NAME).read_bytes() == (folder / METADATA / LOG_NAME).read_bytes()
@@ -268,9 +269,8 @@ class Bench:
             clean = report.clean and not report.blanked and not report.appended
             require(clean, f"the day's log had to be mended: {report}".replace("\n", " "))
 
-    def processes(self) -> list[psutil.Process]:
-        """Return the living processes that name this folder or work in it."""
-        return processes_of(self.folder)
+    def _is_verified(self, folder: Path) -> bool:
+        return bool(self.state(folder)["mirror"]["status"] == "verified")
 
     def assert_gone(self, problem: str) -> None:
         """Wait until no process of this rig is left.
@@ -279,21 +279,16 @@ class Bench:
             CheckError: ``problem``, and what runs.
         """
         until = time.monotonic() + WAIT_S
-        while left := self.processes():
+        while left := processes_of(self.folder):
             require(time.monotonic() < until, f"{problem} (waited {WAIT_S:g} s): {described(left)}")
             time.sleep(0.05)
 
 
-class Running:
+class Running(NamedTuple):
     """A session that was started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
-        self.process, self.output = process, output
-
-    @property
-    def pid(self) -> int:
-        """The process that was started."""
-        return self.process.pid
+    process: subprocess.Popen[bytes]
+    output: Path
 
     def end(self) -> Ended:
         """Wait for its end.

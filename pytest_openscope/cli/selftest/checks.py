@@ -15,11 +15,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ...records import DEBUG_STATE
 from ...system import ClockWatch, Job, boot_id, create_time, is_alive, remove_file, replace_file, send_break, write_atomic
-from .bench import LINES, SESSION_S, Bench, CheckError, SkipError, kill, kill_all, require, wait_for
+from .bench import LINES, SESSION_S, Bench, CheckError, SkipError, kill, kill_all, processes_of, require, wait_for
 from .github import REPO, TOKEN, TOKEN_ENV, Github
 
 #: Where the lines of a program must be, once each.
@@ -272,15 +273,10 @@ def hung_in_c(place: Place) -> str:
     return f"ended by the sidecar (exit code {ended.code}), the program of the acquisition too"
 
 
-_WAITS = "def test_acquire(acquisition):\n    acquisition.start(command=ENDLESS)\n    wait_for('go')\n"
-
-
 def killed_experiment(place: Place) -> str:
     """The experiment process is killed, as by the task manager: the sidecar finishes the session."""
     bench = place.bench("killed")
-    bench.write(_WAITS)
-    running = bench.start()
-    folder = bench.ready()
+    running, folder = bench.start_waiting()
     kill_all(bench.pid(folder))
     running.end()
     end = bench.ended(folder, "crashed")
@@ -292,9 +288,7 @@ def killed_experiment(place: Place) -> str:
 def killed_sidecar(place: Place) -> str:
     """The sidecar is killed: the session goes on, and another one is started."""
     bench = place.bench("sidecar")
-    bench.write(_WAITS)
-    running = bench.start()
-    folder = bench.ready()
+    running, folder = bench.start_waiting()
     kill_all(bench.sidecars(folder)[0])
     wait_for(lambda: len(bench.sidecars(folder)) > 1, "no second sidecar was started")
     bench.go()
@@ -308,9 +302,7 @@ def killed_sidecar(place: Place) -> str:
 def killed_both(place: Place) -> str:
     """Experiment and sidecar are gone at once, as after a power cut: recovery finishes the session."""
     bench = place.bench("both")
-    bench.write(_WAITS)
-    running = bench.start()
-    folder = bench.ready()
+    running, folder = bench.start_waiting()
     sidecar, experiment = bench.sidecars(folder)[0], bench.pid(folder)
     # The sidecar first: it would finish the session, the session would only start another one, and has no time to.
     kill_all(sidecar, experiment)
@@ -341,17 +333,15 @@ def interrupted(place: Place) -> str:
 def interrupted_from_outside(place: Place) -> str:
     """CTRL_BREAK (Windows) or SIGINT from another process, while a program acquires."""
     bench = place.bench("break")
-    bench.write(_WAITS)
     if sys.platform == "win32":
-        running = bench.start(creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
+        running, folder = bench.start_waiting(creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
         name = "CTRL_BREAK"
     else:
-        running = bench.start(start_new_session=True)
+        running, folder = bench.start_waiting(start_new_session=True)
         name = "SIGINT"
-    folder = bench.ready()
     try:
         if sys.platform == "win32":
-            send_break(running.pid)
+            send_break(running.process.pid)
         else:
             os.kill(bench.pid(folder), signal.SIGINT)
     except OSError as error:
@@ -368,23 +358,20 @@ def interrupted_from_outside(place: Place) -> str:
 def outlived_console(place: Place) -> str:
     """All that belongs to the console is ended at once; the sidecar, which does not, finishes the session."""
     bench = place.bench("console")
-    bench.write(_WAITS)
     if sys.platform == "win32":
         # Without a window; what is ended is every process that is attached to it.
-        running = bench.start(creationflags=subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP)
-    else:
-        running = bench.start(start_new_session=True)
-    folder = bench.ready()
-    sidecar = bench.sidecars(folder)[0]
-    if sys.platform == "win32":
+        running, folder = bench.start_waiting(creationflags=subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP)
+        sidecar = bench.sidecars(folder)[0]
         members = _console_of(bench.pid(folder))
         require(sidecar not in members, "the sidecar is attached to the experiment's console")
         # Not the tree of the one that was started: as its child, the sidecar would be among them.
-        for pid in {running.pid, bench.pid(folder), *members} - {os.getpid()}:
+        for pid in {running.process.pid, bench.pid(folder), *members} - {os.getpid()}:
             kill_all(pid)
     else:
-        require(os.getsid(sidecar) != os.getsid(running.pid), "the sidecar is in the experiment's session")
-        os.killpg(running.pid, signal.SIGKILL)
+        running, folder = bench.start_waiting(start_new_session=True)
+        sidecar = bench.sidecars(folder)[0]
+        require(os.getsid(sidecar) != os.getsid(running.process.pid), "the sidecar is in the experiment's session")
+        os.killpg(running.process.pid, signal.SIGKILL)
     running.end()
     bench.ended(folder, "crashed")
     bench.assert_gone("something of the session runs on")
@@ -404,9 +391,7 @@ def _console_of(pid: int) -> set[int]:
 def two_starts(place: Place) -> str:
     """A second start on a rig that is in use is refused, and disturbs nothing."""
     bench = place.bench("two")
-    bench.write(_WAITS)
-    running = bench.start()
-    folder = bench.ready()
+    running, folder = bench.start_waiting()
     second = bench.run()
     require(second.code == 4, f"the second start ended with exit code {second.code} instead of 4")
     require(len(bench.sessions) == 1, "the second start made a session folder")
@@ -425,31 +410,22 @@ def reported(place: Place) -> str:
         bench.write("def test_acquire(): raise RuntimeError('the shutter is stuck')\n")
         for number in (0, 1):
             bench.run(code=1, env={TOKEN_ENV: TOKEN})
-            wait_for(
-                lambda number=number: _answers(bench, number),  # type: ignore[misc]
-                "debug_state.json does not tell of the issue",
-                SESSION_S,
-            )
+            wait_for(partial(_issue_is_told, bench, number), "debug_state.json does not tell of the issue", SESSION_S)
         require(len(github.issues) == 1, f"{len(github.issues)} issues were opened for one defect")
         body = github.issues[0]["body"]
         require("the shutter is stuck" in body, "the issue does not name the failure")
         require(TOKEN not in body, "the token is in the issue")
         # What still looks for a second rig's issue has nothing to look for here.
-        kill_helpers(bench)
+        for process in processes_of(bench.folder):
+            kill(process.pid)
     finally:
         github.close()
     return "two failures, one issue"
 
 
-def _answers(bench: Bench, number: int) -> bool:
+def _issue_is_told(bench: Bench, number: int) -> bool:
     told = bench.state(bench.session(number), DEBUG_STATE).get("github") or {}
     return any(report.get("issue_url") for report in told.get("reports") or ())
-
-
-def kill_helpers(bench: Bench) -> None:
-    """End the processes of a bench that would go on for minutes."""
-    for process in bench.processes():
-        kill(process.pid)
 
 
 def mirrored(place: Place) -> str:
@@ -459,9 +435,7 @@ def mirrored(place: Place) -> str:
     with _folder_on(place.mirror) as share:
         one = place.bench("share1", centralized_log_directory=str(share), rig_id="selftest-one", mirror_wait_s=20)
         other = place.bench("share2", centralized_log_directory=str(share), rig_id="selftest-two", mirror_wait_s=20)
-        other.write(_WAITS)
-        running = other.start()
-        folder = other.ready()
+        running, folder = other.start_waiting()
         began = time.perf_counter()
         one.run(code=0)
         took_s = time.perf_counter() - began
