@@ -38,9 +38,7 @@ def read_configuration(rig_config: Path | None, params: Sequence[Path] = (), dry
     """
     if rig_config is None:
         raise WrongUse("--rig-config: no rig configuration is given -> add --rig-config FILE")
-    request = ConfigRequest(
-        rig_config=rig_config, params_files=tuple(params), dry_run=dry_run, no_input=True, environ=os.environ
-    )
+    request = ConfigRequest(rig_config=rig_config, params_files=tuple(params), dry_run=dry_run, environ=os.environ)
     loaded = load(request)
     if loaded.configuration is None:
         raise WrongUse(*loaded.mistakes)

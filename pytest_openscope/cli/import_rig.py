@@ -28,7 +28,7 @@ def import_rig(
     schema = target.with_name(_SCHEMA)
     if target.exists():
         raise WrongUse(f"{target}: is there already -> name another file; nothing is ever overwritten")
-    loaded = load(ConfigRequest(rig_config=old.absolute(), dry_run=True, no_input=True, environ=environment_without_ours()))
+    loaded = load(ConfigRequest(rig_config=old.absolute(), dry_run=True, environ=environment_without_ours()))
     if loaded.configuration is None:
         raise WrongUse(*loaded.mistakes)
     text = rig_yaml(loaded.configuration.rig)

@@ -136,7 +136,7 @@ def init(
     with tempfile.TemporaryDirectory() as draft:
         rig = Path(draft) / "rig.yaml"
         rig.write_text(contents[0], encoding="utf-8", newline="\n")
-        mistakes = load(ConfigRequest(rig_config=rig, no_input=True, cwd=Path(draft), environ=os.environ)).mistakes
+        mistakes = load(ConfigRequest(rig_config=rig, cwd=Path(draft), environ=os.environ)).mistakes
     if mistakes:
         raise WrongUse(*mistakes)
     folder.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ class _Repeat:
         """Return the secrets of today's rig and parameter files, which are masked in the session's copies."""
         parameter_file = self.session.get("parameter_file")
         files = (Path(parameter_file),) if parameter_file and Path(parameter_file).is_file() else ()
-        request = ConfigRequest(self.rig_file, params_files=files, dry_run=True, no_input=True, environ=os.environ)
+        request = ConfigRequest(self.rig_file, params_files=files, dry_run=True, environ=os.environ)
         found = load(request).configuration if self.rig_file.is_file() else None
         return found.secrets if found is not None else frozenset()
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -70,7 +71,7 @@ class Configuration:
         secrets: values that must appear nowhere.
         settings: typed values; session placeholders in them are not replaced yet (:meth:`expanded` does).
         pre_pipeline, post_pipeline: the steps of the parameter file, before expansion.
-        dry_run, no_input, cwd, environ, validating: as requested.
+        dry_run, cwd, environ, validating: as requested.
     """
 
     rig: Rig
@@ -83,7 +84,6 @@ class Configuration:
     pre_pipeline: tuple[PipelineEntry, ...]
     post_pipeline: tuple[PipelineEntry, ...]
     dry_run: bool
-    no_input: bool
     cwd: Path
     environ: Mapping[str, str]
     validating: bool = False
@@ -159,9 +159,9 @@ def expand_rig(rig: Rig, expander: Expander) -> Rig:
     values, model = expander(rig.values_), None
     if rig.model is not None:
         values = expand_typed(rig.values_, expander)
-        model, findings = read_values(type(rig.model), values, "values.")
-        if findings:
-            raise ConfigurationError([Mistake(rig.path.name, one.problem, one.remedy, one.key) for one in findings])
+        model, mistakes = read_values(type(rig.model), values, rig.path.name, "values.")
+        if mistakes:
+            raise ConfigurationError(mistakes)
     return dataclasses.replace(
         rig,
         devices=expand_typed(rig.devices, expander),
@@ -181,19 +181,13 @@ def make_expander(
     session_folder: Path | None = None,
 ) -> Expander:
     """Return an expander over the merged values; ``{rig_param:KEY}`` finds what overrides the rig's value, too."""
-
-    def rig_lookup(name: str) -> Any:
-        try:
-            return look_up(parameters, name)
-        except KeyError:
-            return look_up({**rig.raw, **rig.values_, "rig_id": rig.rig_id}, name)
-
+    everything = {**rig.raw, **rig.values_, **parameters, "rig_id": rig.rig_id}
     session: dict[str, str] = {}
     if session_uuid is not None:
         session["session_uuid"] = session_uuid
     if session_folder is not None:
         session["output_session_folder"] = session["session_folder"] = str(session_folder)
-    return Expander({**parameters, "rig_id": rig.rig_id}, rig_lookup, environ, session)
+    return Expander({**parameters, "rig_id": rig.rig_id}, partial(look_up, everything), environ, session)
 
 
 def expand_typed(value: Any, expander: Expander) -> Any:
@@ -233,9 +227,9 @@ def read_own_parameters(
         return None, [Mistake(where, wrong.problem, wrong.remedy, "parameters_model")]
     known, declared = {*KNOWN_PARAMETERS, *rig.values_, "rig_id"}, model_keys(model)
     own = {name: value for name, value in parameters.items() if name in declared or name not in known}
-    found, findings = read_values(model, expand_typed(own, expander), "")
     where = source_of(sources, "parameters_model")
-    return found, [Mistake(source_of(sources, one.key, where), one.problem, one.remedy, one.key) for one in findings]
+    found, mistakes = read_values(model, expand_typed(own, expander), where, "")
+    return found, [dataclasses.replace(one, where=source_of(sources, one.key, where)) for one in mistakes]
 
 
 @dataclass
@@ -256,11 +250,11 @@ class SettingsReading:
         for name in _BLOCKS:
             if values.get(name) is not None:
                 values[name] = self._block(name, values[name])
-        settings, findings = validate(Settings, values)
-        for one in findings:
+        settings, mistakes = validate(Settings, values)
+        for one in mistakes:
             self._wrong(one.key, one.problem, one.remedy)
         found: dict[str, Any] = {"rig_id": self.rig.rig_id}
-        if not any(one.key == "output_root_folder" for one in findings):
+        if not any(one.key == "output_root_folder" for one in mistakes):
             found["output_root"] = self._root(settings.output_root_folder, cwd, dry_run, look=not validating)
         if settings.github_issue is not None and settings.github_issue.report_wait_s is not None:
             found["report_wait_s"] = settings.github_issue.report_wait_s
@@ -309,17 +303,19 @@ class SettingsReading:
         return root
 
 
-def find_secrets(*values: Any, environ: Mapping[str, str], token_env: str | None) -> frozenset[str]:
+def find_secrets(*values: Mapping[str, Any], environ: Mapping[str, str]) -> frozenset[str]:
     """Return every secret of the configuration: the report token, a collector's headers, the addresses of alerts."""
     found: set[str] = set()
     for value in values:
         found |= collect_secrets(value, environ)
-        for block in (value, value.get("parameters")) if isinstance(value, Mapping) else ():
+        for block in (value, value.get("parameters")):
             if isinstance(block, Mapping):
                 found |= collect_secrets({"secret": _addresses(block.get("alerts"))}, environ)
-                found |= _headers(block.get("otel"), environ)
-    if token_env and environ.get(token_env):
-        found |= collect_secrets({"token": environ[token_env]})
+                headers = [
+                    part.partition("=")[2].strip() for part in _of_variable(block, "otel", "headers_env", environ).split(",")
+                ]
+                token = _of_variable(block, "github_issue", "token_env", environ)
+                found |= collect_secrets({"secret": [token, *headers, *map(unquote, headers)]})
     return frozenset(found)
 
 
@@ -330,11 +326,9 @@ def _addresses(alerts: Any) -> Any:
     return [value for name, value in alerts.items() if name == "to" or name not in keys_of(AlertSettings)]
 
 
-def _headers(otel: Any, environ: Mapping[str, str]) -> frozenset[str]:
-    """Return the values of the headers that a collector is sent."""
-    name = otel.get("headers_env") if isinstance(otel, Mapping) else None
-    if not isinstance(otel, Mapping):
-        return frozenset()
-    text = environ.get(str(name or OtelSettings.model_fields["headers_env"].default), "")
-    values = [value.strip() for _, _, value in (part.partition("=") for part in text.split(","))]
-    return collect_secrets({"secret": [*values, *map(unquote, values)]})
+def _of_variable(parameters: Mapping[str, Any], block: str, key: str, environ: Mapping[str, str]) -> str:
+    """Return what the environment variable holds that a block names ("" without the block)."""
+    written = parameters.get(block)
+    if not isinstance(written, Mapping):
+        return ""
+    return environ.get(str(written.get(key) or _BLOCKS[block][0].model_fields[key].default), "")

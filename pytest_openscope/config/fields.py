@@ -257,41 +257,33 @@ def check(
         elif strict:
             mistakes.append(Mistake(where, "unknown key", f"the keys here are {', '.join(known)}", prefix + name))
     later = {name: value for name, value in section.items() if name in known and has_placeholder(value)}
-    read, wrong = validate(model, {name: value for name, value in section.items() if name in known and name not in later})
-    mistakes += [Mistake(where, one.problem, one.remedy, prefix + one.key) for one in wrong]
-    return read.model_copy(update=later), mistakes
+    now = {name: value for name, value in section.items() if name in known and name not in later}
+    read, wrong = validate(model, now, where, prefix)
+    return read.model_copy(update=later), mistakes + wrong
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with one value: its dotted key, the problem, the remedy."""
-
-    key: str
-    problem: str
-    remedy: str
-
-
-def validate(model: type[SectionT], values: Mapping[str, Any]) -> tuple[SectionT, list[Finding]]:
+def validate(
+    model: type[SectionT], values: Mapping[str, Any], where: str = "", prefix: str = ""
+) -> tuple[SectionT, list[Mistake]]:
     """Return the model of ``values``, with its defaults for keys that are wrong, and what is wrong with these."""
     try:
         return model.model_validate(values), []
     except ValidationError as error:
-        findings = explain(model, error)
-        wrong = {finding.key.split(".")[0] for finding in findings}
-        return model.model_validate({name: value for name, value in values.items() if name not in wrong}), findings
+        mistakes = explain(model, error, where, prefix)
+        wrong = {mistake.key.removeprefix(prefix).split(".")[0] for mistake in mistakes}
+        return model.model_validate({name: value for name, value in values.items() if name not in wrong}), mistakes
 
 
-def explain(model: type[BaseModel], error: ValidationError) -> list[Finding]:
-    """Return pydantic's errors in an operator's words, one a value."""
-    found: dict[str, Finding] = {}
+def explain(model: type[BaseModel], error: ValidationError, where: str, prefix: str) -> list[Mistake]:
+    """Return pydantic's errors in an operator's words, one a value, each key with ``prefix`` before it."""
+    found: dict[str, Mistake] = {}
     for one in error.errors(include_url=False):
         place = [str(part) for part in one["loc"]]
         field = _field_at(model, place)
         name = ".".join(place)
         if field is not None and typing.get_origin(field.annotation) is not dict and place[-1].isdigit() and len(place) == 2:
             name = place[0]  # one of several texts: the message names it
-        problem, remedy = _words(one, field, name)
-        found.setdefault(name, Finding(name, problem, remedy))
+        found.setdefault(name, Mistake(where, *_words(one, field, name), prefix + name))
     return list(found.values())
 
 

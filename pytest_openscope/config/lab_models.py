@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from .fields import Finding, Wrong, explain, show
+from ..records import Mistake
+from .fields import Wrong, explain, show
 from .suggest import nearest
 
 
@@ -51,20 +53,24 @@ def model_keys(model: type[BaseModel]) -> set[str]:
     return keys
 
 
-def read_values(model: type[BaseModel], values: Mapping[str, Any], prefix: str) -> tuple[BaseModel | None, list[Finding]]:
+def read_values(
+    model: type[BaseModel], values: Mapping[str, Any], where: str, prefix: str
+) -> tuple[BaseModel | None, list[Mistake]]:
     """Return the lab's values as its model, or what is wrong with them, each key with ``prefix`` before it."""
     try:
         return model.model_validate(dict(values)), []
     except ValidationError as error:
-        found = explain(model, error)
+        found = explain(model, error, where, prefix)
     except Exception as error:  # a validator of the lab's own may fail in any way
-        return None, [Finding(prefix.rstrip("."), f"the model fails: {type(error).__name__}: {error}", "mend the model")]
+        problem = f"the model fails: {type(error).__name__}: {error}"
+        return None, [Mistake(where, problem, "mend the model", prefix.rstrip("."))]
     known = model_keys(model)
-    findings = []
+    mistakes = []
     for one in found:
-        near = nearest(one.key, known) if one.problem == "unknown key" else None
-        missing = one.problem == "is missing" and any(nearest(given, [one.key]) for given in values if given not in known)
+        name = one.key.removeprefix(prefix)
+        near = nearest(name, known) if one.problem == "unknown key" else None
+        missing = one.problem == "is missing" and any(nearest(given, [name]) for given in values if given not in known)
         if missing and any(other.problem == "unknown key" for other in found):
             continue  # the misspelt key is told, with the name that is missing
-        findings.append(Finding(prefix + one.key, one.problem, f"did you mean {near}?" if near else one.remedy))
-    return None, findings
+        mistakes.append(replace(one, remedy=f"did you mean {near}?") if near else one)
+    return None, mistakes

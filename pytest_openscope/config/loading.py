@@ -169,7 +169,6 @@ class _Loading:
             pre_pipeline=pipelines[Phase.PRE_ACQUISITION],
             post_pipeline=pipelines[Phase.POST_ACQUISITION],
             dry_run=request.dry_run,
-            no_input=request.no_input,
             cwd=request.cwd,
             environ=request.environ,
             validating=request.validating,
@@ -184,11 +183,7 @@ class _Loading:
         return Loaded(None, tuple(dict.fromkeys(mistakes)), missing, tuple(masker(notice) for notice in self.notices))
 
     def _secrets(self) -> frozenset[str]:
-        block = self.merged.get("github_issue")
-        token_env = (block.get("token_env") or "GITHUB_ISSUE_TOKEN") if isinstance(block, dict) else None
-        environ = self.request.environ
-        values = (self.merged, self.raw, *self.replaced)
-        return find_secrets(*values, environ=environ, token_env=token_env if isinstance(token_env, str) else None)
+        return find_secrets(self.merged, self.raw, *self.replaced, environ=self.request.environ)
 
     def _shown(self, path: Path) -> str:
         try:
@@ -410,9 +405,8 @@ class _Loading:
             self.wrong(where, "rig_model", wrong.problem, wrong.remedy)
             return rig
         expander = make_expander(self.merged, rig, self.request.environ)
-        values, findings = read_values(model, expand_typed(self.values, expander), "values.")
-        for one in findings:
-            self.wrong(self.rig_where, one.key, one.problem, one.remedy)
+        values, mistakes = read_values(model, expand_typed(self.values, expander), self.rig_where, "values.")
+        self.mistakes += mistakes
         return dataclasses.replace(rig, model=values)
 
     def _check_demands(self) -> None:
@@ -479,11 +473,8 @@ class _Loading:
 
 def _looks_like_devices(value: Any) -> bool:
     """Tell whether a value is one device, or several of them as a list or a mapping."""
-    if isinstance(value, dict):
-        if not _DRIVER_KEYS.isdisjoint(value):
-            return True
-        value = list(value.values())
-    return isinstance(value, list) and any(isinstance(one, dict) and not _DRIVER_KEYS.isdisjoint(one) for one in value)
+    several = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(isinstance(one, dict) and not _DRIVER_KEYS.isdisjoint(one) for one in (value, *several))
 
 
 def _translate(written: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import entry_points
@@ -537,14 +538,11 @@ class Entry(Section):
 
 PARAMETERS = keys_of(Settings)
 #: Keys that each of several acquisitions may have for itself.
-ACQUISITION_KEYS = tuple(
-    name
-    for name in keys_of(AcquisitionEntry)
-    if name in ("launcher", "command", "name", "background", "process_start_timeout_sec")
-    or name.startswith(("script_", "python_", "bonsai_", "matlab_", "octave_", "stop_"))
-    or name
-    in ("acquisition_timeout_s", "acquisition_error_terminate", "acquisition_error_grace_period_sec", "acquisition_echo")
+_OF_ONE = (
+    r"launcher|command|name|background|process_start_timeout_sec|acquisition_(timeout_s|error_.+|echo)"
+    r"|(script|python|bonsai|matlab|octave|stop)_.+"
 )
+ACQUISITION_KEYS = tuple(name for name in keys_of(AcquisitionEntry) if re.fullmatch(_OF_ONE, name))
 RIG_KEYS = keys_of(RigFile)
 #: ``github_issue_on_error`` stands for ``enabled``; the other flat keys are ``github_issue_<option>``.
 FLAT_GITHUB = {
@@ -563,18 +561,14 @@ def look_up(mapping: Mapping[str, Any], name: str) -> Any:
     """
     if name in mapping:
         return mapping[name]
-    head, _, rest = name.partition(".")
-    while rest:
-        inner = mapping.get(head)
+    parts = name.split(".")
+    for size in range(1, len(parts)):
+        inner = mapping.get(".".join(parts[:size]))
         if isinstance(inner, list):
             inner = {str(index): item for index, item in enumerate(inner)}
         if isinstance(inner, Mapping):
-            try:
-                return look_up(inner, rest)
-            except KeyError:
-                pass
-        part, _, rest = rest.partition(".")
-        head = f"{head}.{part}"
+            with suppress(KeyError):
+                return look_up(inner, ".".join(parts[size:]))
     raise KeyError(name)
 
 
@@ -621,11 +615,7 @@ class Rig(Mapping[str, Any], Generic[ValuesT]):
 
     def __getitem__(self, name: str) -> Any:
         try:
-            return look_up(self.values_, name)
-        except KeyError:
-            pass
-        try:
-            return look_up({**self.raw, "rig_id": self.rig_id}, name)
+            return look_up({**self.raw, "rig_id": self.rig_id, **self.values_}, name)
         except KeyError:
             raise KeyError(f"{name!r} is not in {self.path.name}; it has: {', '.join(self.values_) or 'no values'}") from None
 

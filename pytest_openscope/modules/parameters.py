@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, ValidationError
 
-from ..config import KNOWN_PARAMETERS, Finding, Flag, Integer, Number, Section, check, keys_of, seconds
+from ..config import KNOWN_PARAMETERS, Flag, Integer, Number, Section, check, keys_of, seconds
 from ..config import Seconds as _Seconds
+from ..records import Mistake
 from ..system import awake_s
 from .failures import ModuleFailed, StepTimedOut
 
@@ -62,15 +63,14 @@ class StepParameters(Section):
 
 def read_parameters(
     model: type[ParametersT], parameters: Mapping[str, Any], own: Mapping[str, Any]
-) -> tuple[ParametersT, list[Finding]]:
+) -> tuple[ParametersT, list[Mistake]]:
     """Return a step's parameters, with defaults where they are wrong, and what is wrong with them.
 
     An entry's own parameters count before those of the session; ``timeout_s`` is the entry's alone.
     """
     shared = {name: parameters[name] for name in keys_of(model) if name in parameters and name != "timeout_s"}
     mine = {name: value for name, value in own.items() if name in keys_of(model) or name not in _OF_OTHERS}
-    read, mistakes = check(model, {**shared, **mine}, "", "")
-    return read, [Finding(mistake.key, mistake.problem, mistake.remedy) for mistake in mistakes]
+    return check(model, {**shared, **mine}, "", "")
 
 
 def parameters_of(model: type[ParametersT], parameters: Mapping[str, Any], own: Mapping[str, Any]) -> ParametersT:
