@@ -189,7 +189,8 @@ def answer_history(
     import duckdb
 
     def answer() -> HistoryAnswer:
-        with closing(Database(path)) as database:
+        database = Database(path)
+        with closing(database.connection):
             problems = database.update(sources, full)
             found = _ask(database, sources, rigs, since, problems)
             if parquet is not None:

@@ -63,17 +63,13 @@ class Database:
         run("CREATE TABLE IF NOT EXISTS facts (name VARCHAR PRIMARY KEY, value VARCHAR)")
         if self.fact("version") not in ("", str(_VERSION)):
             # It may know sessions whose folders are gone, so nothing of it is thrown away.
-            self.close()
+            self.connection.close()
             remedy = "give another one with --database, which reads all sessions"
             raise HistoryError(f"{self.path} was made by another version of pytest-openscope -> {remedy}")
         for name, columns in {**_OWN, **TABLES}.items():
             run(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         given = [str(_VERSION), uuid.uuid4().hex]
         run("INSERT OR IGNORE INTO facts VALUES ('version', $1), ('run', '0'), ('id', $2)", given)
-
-    def close(self) -> None:
-        """Write what is in the write-ahead log into the file and close it."""
-        self.connection.close()
 
     def fact(self, name: str) -> str:
         """Return one of the database's own facts; "" where it is unknown."""
@@ -98,11 +94,10 @@ class Database:
                 if count // _TELL_EVERY < (count + len(batch)) // _TELL_EVERY:
                     say(f"{count + len(batch)} sessions read")
                 count += len(batch)
-            days = [(source.name, day) for day in search.listed]
             self.connection.execute(
                 "DELETE FROM days WHERE source = $1 AND date IN (SELECT unnest($2::DATE[]))", [source.name, search.listed]
             )
-            self._insert("days", days)
+            self._insert("days", [(source.name, day) for day in search.listed])
             problems += search.problems
         return problems
 

@@ -103,7 +103,9 @@ class LiveSession:
     def _take(self, event: dict[str, Any], changed: set[int]) -> None:
         kind = event["event"]
         if kind == "session":
-            self._begin(event)
+            self._facts = {key: event.get(key) for key in _FACTS}
+            self._log = LogFollower(self.folder / (event.get("session_log") or f"{METADATA}/launcher.log"))
+            self._process = event["pid"], event["create_time"]
         elif kind in ("step_started", "step_finished", "attempt_ended"):
             self._take_step(event, changed)
         elif kind == "kept":
@@ -129,11 +131,6 @@ class LiveSession:
             self._die()
         elif kind == "death":
             self._keep("failures", [event["failure"]])
-
-    def _begin(self, event: dict[str, Any]) -> None:
-        self._facts = {key: event.get(key) for key in _FACTS}
-        self._log = LogFollower(self.folder / (event.get("session_log") or f"{METADATA}/launcher.log"))
-        self._process = event["pid"], event["create_time"]
 
     def _take_step(self, event: dict[str, Any], changed: set[int]) -> None:
         key = event["step"], event["phase"]

@@ -129,14 +129,11 @@ class LivePage:
     async def read_until_unneeded(self) -> None:
         """Tell the browsers what happens; return when nobody needs the page any more."""
         while not self._unneeded():
-            stale = [one for one in self.browsers if one.stale]
-            updates, whole = await run_in_threadpool(self._read, bool(stale))
+            updates, whole = await run_in_threadpool(self._read, any(one.stale for one in self.browsers))
             for browser in list(self.browsers):
-                if browser in stale:
+                if block := whole if browser.stale else updates:
                     browser.stale = False
-                    browser.put(whole)
-                elif updates and not browser.stale:
-                    browser.put(updates)
+                    browser.put(block)
             await asyncio.sleep(TICK_S if self.browsers else _IDLE_TICK_S)
 
     def _read(self, with_snapshot: bool) -> tuple[bytes, bytes]:

@@ -122,10 +122,8 @@ def _figure(title: str, shown: Any, height: int, **more: Any) -> Any:
         sizing_mode="stretch_width",
         tools="xpan,xwheel_zoom,box_zoom,reset,hover",
         active_scroll=None,
-        toolbar_location="right",
         **more,
     )
-    made.toolbar.logo = None
     made.background_fill_alpha = made.border_fill_alpha = 0.0
     return made
 

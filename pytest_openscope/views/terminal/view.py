@@ -138,8 +138,8 @@ class TerminalView:
     def _start(self) -> None:
         if self._thread is None and not self._broken:
             target = self._draw_until_over if self._is_terminal else self._give_signs_of_life
-            self._thread = threading.Thread(target=self._guarded, args=("showing the session", target), daemon=True)
-            self._thread.name = "openscope-terminal"
+            given = ("showing the session", target)
+            self._thread = threading.Thread(target=self._guarded, args=given, name="openscope-terminal", daemon=True)
             self._thread.start()
 
     # -- in the thread -------------------------------------------------------------------------------------------------
