@@ -73,13 +73,7 @@ def whole_lines(file: DayFile, place: int, end: int) -> bytes:
 
 
 class SessionAudit:
-    """Collects which parts of one session log the day's log holds.
-
-    Attributes:
-        key: the session's key in the day's log.
-        source: its log.
-        furthest: end of the furthest line that the day's log holds.
-    """
+    """Collects which parts of one session log the day's log holds; ``furthest`` is the end of the furthest line of them."""
 
     def __init__(self, key: bytes, source: SourceLog) -> None:
         self.key = key

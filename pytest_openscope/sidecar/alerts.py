@@ -56,12 +56,7 @@ def check_alerts(settings: AlertSettings | None, dry_run: bool, where: str) -> l
 
 
 class Alerts:
-    """Watches one session, and has each alert sent once.
-
-    Args:
-        urls: the addresses.
-        say: gets level, text, logger and whether the operator should see it.
-    """
+    """Watches one session, and has each alert sent once; ``say`` gets level, text, logger, and whether the operator sees it."""
 
     def __init__(
         self,

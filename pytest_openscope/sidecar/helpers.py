@@ -46,11 +46,7 @@ _REPORTS_TICK_S = 0.2
 
 
 class Helpers:
-    """The sidecar's helpers, and its voice: :meth:`say` and :meth:`guard`.
-
-    Attributes:
-        secrets: exact values to mask.
-    """
+    """The sidecar's helpers, and its voice: :meth:`say` and :meth:`guard`."""
 
     def __init__(self, view: SessionView, journal: Journal, link: Link, dead: threading.Event) -> None:
         self.view, self.journal, self.link, self.dead = view, journal, link, dead

@@ -60,11 +60,7 @@ def forget(note: Path) -> None:
 
 
 class OtelSupervisor:
-    """Keeps one worker at what this session, and earlier ones of the rig, owe to the collector.
-
-    Args:
-        say: gets level, text, logger and whether the operator should see it.
-    """
+    """Keeps one worker at what this session, and earlier ones of the rig, owe to the collector."""
 
     def __init__(self, view: SessionView, journal: Journal, say: Callable[[str, str, str, bool], None]) -> None:
         self.view, self.journal, self.say = view, journal, say

@@ -85,11 +85,7 @@ def steps_of(view: SessionView) -> list[Step]:
 
 
 class SessionData:
-    """One session's log records, steps and samples as OpenTelemetry has them.
-
-    Args:
-        names_people: let subject and user stand in what is sent.
-    """
+    """One session's log records, steps and samples as OpenTelemetry has them; subject and user only if ``names_people``."""
 
     def __init__(self, view: SessionView, names_people: bool) -> None:
         self.view = view

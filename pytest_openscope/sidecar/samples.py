@@ -43,7 +43,10 @@ def append(path: Path, sample: dict[str, Any]) -> None:
     data = json.dumps(sample).encode("ascii")
     if not path.exists():
         write_atomic(path, b"[" + _END)
-    elif not _ends_well(path):
+    with open(path, "rb", buffering=0) as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_END)))
+        ends_well = stream.read() == _END
+    if not ends_well:
         repair(path)
     with open(path, "r+b", buffering=0) as stream:
         start = stream.seek(0, os.SEEK_END) - len(_END)
@@ -59,12 +62,6 @@ def append(path: Path, sample: dict[str, Any]) -> None:
             stream.write(_END)
             stream.truncate()
             raise
-
-
-def _ends_well(path: Path) -> bool:
-    with open(path, "rb", buffering=0) as stream:
-        stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_END)))
-        return stream.read() == _END
 
 
 def read_samples(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
@@ -172,11 +169,8 @@ class ResourceSampler:
     Args:
         path: ``resource_usage.json``.
         pid: the experiment process, with its start time in ``started``.
-        interval_s: time between samples.
         disk: a folder on the session's disk.
         say: gets level, text, logger and whether the operator should see it.
-        low_disk_gb: warn below this free space.
-        low_memory_percent: warn above this part of the memory in use.
     """
 
     def __init__(
