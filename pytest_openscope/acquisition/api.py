@@ -27,14 +27,13 @@ class Acquisition:
 
     Args:
         folder: the session folder.
-        sink: gets output lines; see :data:`.output.Sink`. With several programs at once it is called from several threads.
-        on_event: gets the journal's events, from the same threads.
+        sink, on_event, on_ended: get output lines (:data:`.output.Sink`), the journal's events, and the facts of each run that
+            has ended; each from the run's own thread.
         defaults: limits and the like of each run, where the call does not say otherwise.
         dry_run: simulate every run.
         fault: how simulated runs fail.
-        on_ended: gets the facts of each run when it has ended, from the run's own thread.
         echo: shows output on the terminal where the spec asks for it.
-        services: what adapters may ask of the session: the fields ``ask``, ``save`` and ``notice`` of :class:`.adapter.Task`.
+        services: the fields ``ask``, ``save`` and ``notice`` of :class:`.adapter.Task`.
 
     Attributes:
         attempt: which attempt of the step runs; from the second on it stands in the names of the output, so that none is lost.
@@ -231,7 +230,7 @@ class Acquisition:
         for run in runs:
             run.stop(reason, wait=False)
         for together in list(self._together):
-            together.begin_stop(reason)
+            together.stop(reason, wait=False)
         for together in list(self._together) if wait else ():
             together.stop(reason)
         for run in runs if wait else ():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,17 @@ from ..config import ADAPTERS, Settings
 from ..records import ConfigurationError, Mistake
 from ..system import StopPolicy
 from .adapter import Adapter, Finding, Given, Task, mistake, typed
+from .bonsai import BonsaiAdapter
+from .commands import CommandAdapter, PythonAdapter
+from .matlab import MatlabAdapter
 from .spec import AcquisitionSpec
 
 Parameters = Mapping[str, Any]
 
 #: Our own kinds; others come from the entry point group :data:`.ADAPTERS`.
-_OWN = {
-    "python": ("commands", "PythonAdapter"),
-    "command": ("commands", "CommandAdapter"),
-    "bonsai": ("bonsai", "BonsaiAdapter"),
-    "matlab": ("matlab", "MatlabAdapter"),
+_OWN: dict[str, type[Adapter]] = {
+    adapter.kind: adapter for adapter in (PythonAdapter, CommandAdapter, BonsaiAdapter, MatlabAdapter)
 }
-
-
 #: Limits that each of several acquisitions may have for itself: key, and the fields that it sets.
 _LIMITS = {
     "acquisition_timeout_s": ("timeout_s",),
@@ -67,9 +64,7 @@ def adapter_of(task: Task) -> Adapter:
     if kind == "base":
         return Given(None)
     if kind in _OWN:
-        module, name = _OWN[kind]
-        own: type[Adapter] = getattr(import_module(f".{module}", __package__), name)
-        return own(task)
+        return _OWN[kind](task)
     for point in entry_points(group=ADAPTERS):
         if point.name.lower() == kind:
             try:

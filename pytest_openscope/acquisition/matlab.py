@@ -67,7 +67,8 @@ class MatlabAdapter(Adapter):
         octave = self.settings.matlab_engine == "octave"
         if not dry_run and octave:
             yield from check_program(self._octave(), "octave_exe_path")
-        elif not dry_run and not _is_installed():
+        elif not dry_run and importlib.util.find_spec(PACKAGE.partition(".")[0]) is None:
+            # Looking for matlab.engine itself would load MATLAB's libraries.
             yield Finding(f"the package {PACKAGE} is not installed", INSTALL, "matlab_engine")
         missing: list[Finding] = []
         if self.parameters.get("script_path"):
@@ -226,8 +227,3 @@ class MatlabCall:
 
 def _close(engine: MatlabEngine, settings: Settings) -> None:
     engine.close(None if settings.matlab_keep_engine_alive else settings.matlab_cancel_timeout_sec)
-
-
-def _is_installed() -> bool:
-    """Tell whether ``matlab`` is there; ``matlab.engine`` itself would load MATLAB's libraries."""
-    return importlib.util.find_spec(PACKAGE.partition(".")[0]) is not None

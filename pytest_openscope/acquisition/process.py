@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +53,14 @@ class OutputFiles:
         directory = folder / METADATA / "acquisition"
         directory.mkdir(parents=True, exist_ok=True)
         stem = safe_name("".join(char if char.isprintable() else "-" for char in name)[:80], "_")
-        number = 1
-        while True:
+        for number in count(1):
             suffix = f"[{number}]" if number > 1 else ""
             self.name = name + suffix
             self.stdout = directory / f"{stem}{suffix}.stdout.log"
             self.stderr = directory / f"{stem}{suffix}.stderr.log"
-            try:
+            with suppress(FileExistsError):
                 self.fds = [_create(self.stdout)]
                 break
-            except FileExistsError:
-                number += 1
         try:
             self.fds.append(_create(self.stderr))
         except BaseException:
@@ -78,10 +77,8 @@ class OutputFiles:
         """Remove the files of a process that did not start."""
         self.close()
         for path in (self.stdout, self.stderr):
-            try:
+            with suppress(OSError):
                 remove_file(path)
-            except OSError:
-                continue
 
 
 def _create(path: Path) -> int:

@@ -98,12 +98,12 @@ class WorkTree:
     branch: str | None = None
     commit: str | None = None
     changes: tuple[Change, ...] = ()
-    missing_submodules: tuple[str, ...] = ()
+    lacks_submodules: bool = False
 
     @property
     def ready(self) -> bool:
         """Nothing is to be done: exactly the wanted commit is checked out."""
-        return self.commit is not None and self.head == self.commit and not self.missing_submodules
+        return self.commit is not None and self.head == self.commit and not self.lacks_submodules
 
 
 class RepositoryError(Exception):
@@ -115,7 +115,7 @@ class RepositoryError(Exception):
 
 
 def repository_of(
-    parameters: Parameters, cwd: Path, secrets: frozenset[str] = frozenset(), where: str = "parameters"
+    parameters: Parameters, cwd: Path, secrets: frozenset[str] = frozenset()
 ) -> tuple[Repository | None, list[Mistake]]:
     """Return the repository that expanded parameters name, None without ``repository_url``, and what is wrong with the keys."""
     url = str(parameters.get("repository_url") or "").strip()
@@ -126,13 +126,15 @@ def repository_of(
     wanted = str(parameters.get("repository_commit_hash") or _DEFAULT).strip()
     if folder is None:
         remedy = "give the folder that holds, or gets, the repository's folder"
-        mistakes.append(Mistake(where, "is missing: repository_url needs a place", remedy, "local_repository_path"))
+        mistakes.append(Mistake("parameters", "is missing: repository_url needs a place", remedy, "local_repository_path"))
     if _NO_REFERENCE.search(wanted):
         problem = f"{wanted!r} is no commit, tag or branch"
-        mistakes.append(Mistake(where, problem, "give a full hash, or the name of a tag or branch", "repository_commit_hash"))
+        mistakes.append(
+            Mistake("parameters", problem, "give a full hash, or the name of a tag or branch", "repository_commit_hash")
+        )
     if url.startswith("-"):
         problem = f"{mask_text(url, secrets)!r} is no address of a repository"
-        mistakes.append(Mistake(where, problem, "mend it", "repository_url"))
+        mistakes.append(Mistake("parameters", problem, "mend it", "repository_url"))
     if mistakes or folder is None:
         return None, mistakes
     clean, user, password = _without_credentials(url)
@@ -211,7 +213,7 @@ def examine(repository: Repository, git: Git | None = None) -> WorkTree:
         branch=_branch(git, folder),
         commit=commit,
         changes=local_changes(git, folder),
-        missing_submodules=_missing_submodules(git, folder),
+        lacks_submodules=_lacks_submodules(git, folder),
     )
 
 
@@ -305,11 +307,11 @@ def _shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _missing_submodules(git: Git, folder: Path) -> tuple[str, ...]:
+def _lacks_submodules(git: Git, folder: Path) -> bool:
     if not (folder / ".gitmodules").exists():
-        return ()
+        return False
     listed = git.answers(folder, "submodule", "status", "--recursive") or ""
-    return tuple(line[1:].split(" ", 1)[1] for line in listed.splitlines() if line.startswith("-"))
+    return any(line.startswith("-") for line in listed.splitlines())
 
 
 def check_repository(repository: Repository, tree: WorkTree, allow_dirty: bool, where: str) -> list[Mistake]:
@@ -336,14 +338,13 @@ def check_repository(repository: Repository, tree: WorkTree, allow_dirty: bool, 
 
 @dataclass(frozen=True)
 class CheckedOut:
-    """What a session runs: ``commit`` with ``changes``; ``done`` says what it took to get there.
+    """What a session runs: ``commit`` with ``changes``.
 
     Until ``release()``, or the end of the process, no other session moves the folder to another commit.
     """
 
     commit: str
     changes: tuple[Change, ...]
-    done: tuple[str, ...]
     in_use: FileLock
 
     def release(self) -> None:
@@ -413,7 +414,6 @@ class _Checkout:
     def __post_init__(self) -> None:
         self.folder = self.repository.folder
         self.users = self.folder.parent / f".{self.folder.name}.openscope.in-use"
-        self.done: list[str] = []
 
     def run(self) -> CheckedOut:
         tree = examine(self.repository, self.git)
@@ -438,7 +438,7 @@ class _Checkout:
         in_use = FileLock(self.users / self.user)
         if not in_use.acquire():
             raise _error("local_repository_path", f"{in_use.path} is locked", "give another local_repository_path")
-        return CheckedOut(commit, changes, tuple(self.done), in_use)
+        return CheckedOut(commit, changes, in_use)
 
     def _refuse_beside_others(self, commit: str) -> None:
         """Raise where another session of this computer runs the code that lies here now; notes of dead ones are removed."""
@@ -455,13 +455,9 @@ class _Checkout:
             problem = f"session {', '.join(users)} runs another commit in {self.folder} than {commit}"
             raise _error("local_repository_path", problem, "wait for its end, or give each rig a folder of its own")
 
-    def _tell(self, text: str) -> None:
-        self.done.append(text)
-        self.say(text)
-
     def _begin(self, text: str) -> None:
         text = f"{text} (at most {self.repository.timeout_s:g} s)"
-        self._tell(text)
+        self.say(text)
         self.announce(text)
 
     def _clone(self) -> str:
@@ -485,7 +481,7 @@ class _Checkout:
             with suppress(OSError):
                 remove_tree(place)
             raise
-        self._tell(f"checked out {commit} ({repository.wanted})")
+        self.say(f"checked out {commit} ({repository.wanted})")
         return commit
 
     def _fetch(self) -> str:
@@ -496,9 +492,8 @@ class _Checkout:
             with suppress(RepositoryError):
                 return self._resolve(folder)
             with suppress(GitFailed):
-                self._long(
-                    folder, "fetch", "--", url, wanted if _HEX.fullmatch(wanted) else f"refs/tags/{wanted}:refs/tags/{wanted}"
-                )
+                what = wanted if _HEX.fullmatch(wanted) else f"refs/tags/{wanted}:refs/tags/{wanted}"
+                self._long(folder, "fetch", "--", url, what)
         except GitFailed as failure:
             if failure.kind in ("stopped", "missing"):
                 raise
@@ -516,7 +511,7 @@ class _Checkout:
         if not self.confirm(f"The remote cannot be asked: {failure}. {known}. Run that commit?"):
             remedy = f"mend the connection, or run what is here: --param repository_commit_hash={here}"
             raise _error("repository_url", f"{failure}; {known}", remedy) from failure
-        self._tell(f"the operator chose {here}: {failure}")
+        self.say(f"the operator chose {here}: {failure}")
         return here
 
     def _resolve(self, folder: Path) -> str:
@@ -552,7 +547,7 @@ class _Checkout:
             if local is not None:
                 self.say(f"the local branch {wanted} is left as it is: {local}")
             self._long(folder, "checkout", "--detach", commit)
-        self._tell(f"checked out {commit} ({wanted}); before it was {tree.head}{f' ({tree.branch})' if tree.branch else ''}")
+        self.say(f"checked out {commit} ({wanted}); before it was {tree.head}{f' ({tree.branch})' if tree.branch else ''}")
 
     def _keep_commits(self, folder: Path, branch: str | None) -> None:
         """Give a branch to commits that nothing but HEAD holds: git would remove them some weeks after they are left."""
@@ -562,7 +557,7 @@ class _Checkout:
             return
         name = f"openscope-kept-{head[:12]}"
         git(folder, "branch", name, head)
-        self._tell(f"{folder}: commit {head} was on no branch; it is kept as {name}")
+        self.say(f"{folder}: commit {head} was on no branch; it is kept as {name}")
 
     def _update_submodules(self, folder: Path, changes: tuple[Change, ...]) -> None:
         """Bring submodules to the commits that are recorded; those that somebody has changed stay as they are."""

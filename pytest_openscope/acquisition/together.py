@@ -97,15 +97,14 @@ class Together:
         running.sort(key=lambda member: names.index(member.name) if member.name in names else len(names))
         return [member.run for member in running if member.run is not None]
 
-    def stop(self, reason: str) -> None:
-        """Stop one after the other, each when the one before it has ended; safe from any thread, and again."""
-        for run in self.runs_in_stop_order():
-            run.stop(reason)
+    def stop(self, reason: str, wait: bool = True) -> None:
+        """Stop one after the other, each when the one before it has ended; safe from any thread, and again.
 
-    def begin_stop(self, reason: str) -> None:
-        """Ask the first one to stop, and return; who waits for it in :meth:`run` then stops the others."""
-        for run in self.runs_in_stop_order()[:1]:
-            run.stop(reason, wait=False)
+        ``wait`` False asks the first one, and returns: who waits for it in :meth:`run` then stops the others.
+        """
+        runs = self.runs_in_stop_order()
+        for run in runs if wait else runs[:1]:
+            run.stop(reason, wait=wait)
 
     @property
     def longest_stop_s(self) -> float:

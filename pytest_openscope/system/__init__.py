@@ -58,7 +58,6 @@ from .processes import spawn_detached as spawn_detached
 from .processes import start_of as start_of
 from .processes import start_of_now as start_of_now
 from .processes import step_back as step_back
-from .processes import window_titles as window_titles
 from .signals import ConsoleClose as ConsoleClose
 from .signals import Latch as Latch
 from .signals import Waker as Waker
@@ -79,6 +78,7 @@ from .usage import TreeUsage as TreeUsage
 from .windows import Job as Job
 from .windows import in_a_job as in_a_job
 from .windows import send_break as send_break
+from .windows import window_titles as window_titles
 from .workers import Reporter as Reporter
 from .workers import Retry as Retry
 from .workers import WorkerProcess as WorkerProcess

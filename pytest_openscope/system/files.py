@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -120,15 +121,12 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
 
 def json_bytes(value: Any, default: Callable[[Any], Any] = str) -> bytes:
     """Return indented UTF-8 JSON that any reader accepts: lone surrogates escaped, NaN and infinities as null."""
-    try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, default=default, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=default)
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=default)
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from .processes import running_processes, runs, same_process, start_of, started_at
+from .processes import running_processes, runs, same_process, start_of
 from .windows import send_break
 
 _POLL_S = 0.1
@@ -87,21 +87,14 @@ class ProcessTree:
             found.append(root)
             with contextlib.suppress(psutil.Error, OSError):
                 found += root.children(recursive=True)
-        if self.pgid is not None and (root is not None or not psutil.pid_exists(self.pid) or self._is_zombie()):
+        # A group keeps its number from being given out: where another process has it, nothing of the group is left.
+        if self.pgid is not None and (root is not None or same_process(self.pid, None) is None):
             found += _group(self.pgid)
         found += [process for member in self.members() if (process := same_process(member, None))]
         if self.session_mark:
             found += _marked(self.session_mark, self.name)
         # Of two for one pid the first, which was found by its start time.
         return list({process.pid: process for process in reversed(_living(found))}.values())[::-1]
-
-    def _is_zombie(self) -> bool:
-        """Tell whether the pid is still taken by the dead main process, so that its group is still its own."""
-        try:
-            process = psutil.Process(self.pid)
-            return started_at(process, self.create_time) and process.status() == psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):
-            return True
 
     def stop(self, policy: StopPolicy = StopPolicy(), *, graceful: bool = True) -> StopReport:
         """Stop every process, as gently as it allows (without ``graceful`` by SIGTERM at once), until all are gone.
@@ -202,12 +195,10 @@ class _Hunt:
         for process in self.find():
             self._remember(process)
         for process in list(self._known.values()):
-            try:
+            with contextlib.suppress(psutil.Error, OSError):
                 if process.pid != self.pid and process.ppid() not in self._known:
                     for child in process.children(recursive=True):
                         self._remember(child)
-            except (psutil.Error, OSError):
-                continue
         self._known = {pid: process for pid, process in self._known.items() if runs(process)}
         return list(self._known.values())
 

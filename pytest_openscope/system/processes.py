@@ -21,7 +21,6 @@ from typing import Any
 import psutil
 
 from .clocks import elapsed_s
-from .windows import titles_of_windows
 
 if sys.platform == "win32":
     import _winapi
@@ -51,23 +50,13 @@ def same_process(pid: int | None, started: float | None) -> psutil.Process | Non
         return None
     try:
         process = psutil.Process(pid)
-        if not started_at(process, started):
-            return None
+        if started is not None:
+            own = process.create_time() if started > _SINCE_EPOCH_S else start_of(process)
+            if abs(own - started) > SAME_START_S:
+                return None
         return process if runs(process) else None
     except (psutil.Error, OSError, OverflowError):
         return None
-
-
-def started_at(process: psutil.Process, started: float | None) -> bool:
-    """Tell whether a process, which may be dead, has this start time; True without one.
-
-    Raises:
-        psutil.Error: the process is gone.
-    """
-    if started is None:
-        return True
-    own = process.create_time() if started > _SINCE_EPOCH_S else start_of(process)
-    return abs(own - started) <= SAME_START_S
 
 
 def start_of(process: psutil.Process) -> float:
@@ -145,15 +134,6 @@ def cpu_s(pid: int) -> float | None:
     except (psutil.Error, OSError):
         return None
     return float(used.user + used.system)
-
-
-def window_titles(pid: int) -> list[str]:
-    """Return the titles of the visible windows of a process and its descendants; empty on systems other than Windows."""
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except (psutil.Error, OSError):
-        children = []
-    return titles_of_windows({pid, *(child.pid for child in children)})
 
 
 def memory_mb() -> float:

@@ -52,11 +52,10 @@ def interrupt_main(number: int = int(signal.SIGINT)) -> None:
 class ConsoleClose:
     """Holds the console open until :meth:`over`; ``cause`` says what is being closed, "" while nothing is.
 
-    What Windows asks of a console's processes before it ends them: the C runtime turns these events into ``SIGBREAK`` in a
-    thread of its own, and Windows ends the process when that thread's handler returns. So a handler of ours answers first,
-    passes the event on as one Ctrl-C, and returns only when the session has ended; what is not done after the time that
-    Windows gives (five seconds for a closed window) the sidecar finishes, which has no console. Windows sends log-off and
-    shutdown here only to processes without ``user32.dll``; others hear of them by a window (:mod:`.desktop`).
+    Windows ends the process when the handler of such an event returns. So a handler of ours passes the event on as one Ctrl-C,
+    and returns only when the session has ended; what is not done after the time that Windows gives (five seconds for a closed
+    window) the sidecar finishes, which has no console. Windows sends log-off and shutdown here only to processes without
+    ``user32.dll``; others hear of them by a window (:mod:`.desktop`).
     CTRL_BREAK comes here as well, since the SIGBREAK that becomes of it does not wake a main thread that sleeps; ``on_break``
     passes it on, and says whether it did.
     Source: Microsoft, "HandlerRoutine callback function" and "SetConsoleCtrlHandler"; CPython, ``signal_handler``.
@@ -102,12 +101,10 @@ class ConsoleClose:
 class Waker:
     """Lets the main thread run the handler of a signal at once that its system call did not notice.
 
-    Python runs handlers between two instructions of the main thread. A signal that comes after the last instruction and before
-    a sleep has begun (other threads may run in between), or that the system gives to another thread, is heard only when the
-    sleep is over: a Ctrl-C could wait for an hour. The C handler also writes a byte (``signal.set_wakeup_fd``). A thread reads
-    it and, where no handler has run a moment later, interrupts the main thread's system call by ``SIGURG``, which nobody else
-    needs to hear and which is ignored where it has no handler. Windows needs none of it: a sleep there waits for an event that
-    the C handler sets.
+    A signal that comes just before a sleep of the main thread has begun, or that the system gives to another thread, is heard
+    only when the sleep is over: a Ctrl-C could wait for an hour. The C handler also writes a byte (``signal.set_wakeup_fd``). A
+    thread reads it and, where no handler has run a moment later, interrupts the main thread's system call by ``SIGURG``, which
+    is ignored where it has no handler. On Windows a sleep waits for an event that the C handler sets.
 
     Args:
         numbers: the signals that must be heard.
@@ -165,9 +162,8 @@ class Waker:
 def on_fork(owner: Any, restore: Callable[[Any], None]) -> None:
     """Call ``restore(owner)`` in every fork from now on, as long as ``owner`` lives; no request to end a fork is lost by it.
 
-    Copies that a step makes of the experiment process with ``os.fork`` (a pool's workers) must hear signals as without a
-    session: with its handlers, the SIGTERM by which a pool ends its workers would be a request to end the session, lost
-    where it comes before the copy has begun. The signals are held back from just before the fork until its handlers are
+    With the session's handlers, the SIGTERM by which a step's pool ends its workers would be a request to end the session, lost
+    where it comes before the copy has begun. So signals are held back from just before the fork until the handlers in it are
     those of before. Windows has no forks.
     """
     if sys.platform == "win32":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+
+import psutil
 
 _MAX_PIDS = 4096
 
@@ -102,10 +105,13 @@ def in_a_job() -> bool:
     return False
 
 
-def titles_of_windows(pids: Collection[int]) -> list[str]:
-    """Return the titles of the visible windows of processes, consoles apart; empty on other systems."""
+def window_titles(pid: int) -> list[str]:
+    """Return the titles of the visible windows of a process and its descendants, consoles apart; empty on other systems."""
     titles: list[str] = []
     if sys.platform == "win32":
+        pids = {pid}
+        with contextlib.suppress(psutil.Error, OSError):
+            pids.update(child.pid for child in psutil.Process(pid).children(recursive=True))
         user32 = ctypes.WinDLL("user32", use_last_error=True)
 
         def look(window: int, _: int) -> bool:
