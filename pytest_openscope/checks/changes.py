@@ -34,7 +34,7 @@ class Changes:
 
     Attributes:
         since: when that session began; "" when there was none.
-        lines: for the operator: one a change of what matters to a rig, then one for all packages.
+        lines: for the operator.
         as_json: ``{"since", "session", "changes": {section: {key: {"before", "now"}}}}``.
     """
 

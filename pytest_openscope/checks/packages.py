@@ -27,12 +27,7 @@ _NOT_LOCKED = ("editable", "virtual", "directory")
 
 @dataclass(frozen=True)
 class Locked:
-    """What a lock file says of one package.
-
-    Attributes:
-        versions: the versions that count here; several, where the file holds one for each kind of system.
-        required: False where the file does not say that this system needs it.
-    """
+    """The versions of one package that count here, and whether the file says that this system needs it."""
 
     versions: tuple[str, ...]
     required: bool = True

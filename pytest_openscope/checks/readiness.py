@@ -66,19 +66,22 @@ def expanded_block(configuration: Any) -> tuple[dict[str, Any], list[str]]:
     return dict(values), [str(mistake) for mistake in mistakes]
 
 
-def _kept(state_directory: Path) -> dict[str, Any]:
-    return read_json(state_directory / VALIDATION) or {}
+def _rigs(state_directory: Path) -> dict[str, dict[str, Any]]:
+    """Return what is kept of each rig with this state directory, by its id; the one that was validated last comes first."""
+    content = read_json(state_directory / VALIDATION) or {}
+    return {str(content.get("rig_id") or ""): content, **_mappings(content.get("other_rigs"))}
+
+
+def _mappings(value: Any) -> dict[str, dict[str, Any]]:
+    """Return the mappings in a mapping; a damaged file may hold anything."""
+    return {str(key): item for key, item in value.items() if isinstance(item, dict)} if isinstance(value, dict) else {}
 
 
 def read_results(state_directory: Path, rig_id: str = "") -> dict[str, dict[str, Any]]:
     """Return the last result of every check of this rig; a missing or damaged file holds none."""
-    content = _kept(state_directory)
-    if rig_id and content.get("rig_id") != rig_id:
-        content = _other_rigs(content).get(rig_id, {})
-    checks = content.get("checks")
-    if not isinstance(checks, dict):
-        return {}
-    return {str(key): value for key, value in checks.items() if isinstance(value, dict)}
+    rigs = _rigs(state_directory)
+    content = rigs.get(rig_id, {}) if rig_id else next(iter(rigs.values()))
+    return _mappings(content.get("checks"))
 
 
 def keep_results(
@@ -109,23 +112,11 @@ def keep_results(
         groups = {*CHECK_GROUPS, *(group_of(check) for check in fresh)}
         kept = {check: result for check, result in kept.items() if group_of(check) not in groups}
     make_private_folder(state_directory)
-    before = _kept(state_directory)
-    others = _other_rigs(before)
-    if before.get("rig_id") not in (None, "", rig_id):
-        others[str(before["rig_id"])] = {"rig_file": before.get("rig_file"), "checks": before.get("checks")}
-    others.pop(rig_id, None)
-    content = {
-        "rig_id": rig_id,
-        "rig_file": rig_file,
-        "checks": {**kept, **fresh},
-        **({"other_rigs": others} if others else {}),
-    }
+    content: dict[str, Any] = {"rig_id": rig_id, "rig_file": rig_file, "checks": {**kept, **fresh}}
+    others = {key: rig for key, rig in _rigs(state_directory).items() if key not in ("", rig_id)}
+    if others:
+        content["other_rigs"] = {key: {part: rig.get(part) for part in ("rig_file", "checks")} for key, rig in others.items()}
     write_json(state_directory / VALIDATION, content)
-
-
-def _other_rigs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    others = content.get("other_rigs")
-    return {str(key): value for key, value in others.items() if isinstance(value, dict)} if isinstance(others, dict) else {}
 
 
 def evaluate(
@@ -166,7 +157,7 @@ def evaluate(
         problems["the rig was never validated"] = None
     if not problems:
         return Readiness(True)
-    rig_file = rig_file or str(_kept(state_directory).get("rig_file") or "") or "RIG.yaml"
+    rig_file = rig_file or str(next(iter(_rigs(state_directory).values())).get("rig_file") or "RIG.yaml")
     files = dict.fromkeys(str(results[check]["file"]) for check in concerned if results.get(check, {}).get("file"))
     command = command_line(["pytest", "--rig-config", rig_file, "--validate-rig", *files])
     refuse = block.get("on_stale") != "warn"

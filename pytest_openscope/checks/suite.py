@@ -41,9 +41,6 @@ class RigChecks:
     Attributes:
         requirements: the rig file's ``requirements``, typed, with every placeholder replaced.
         mistakes: what is wrong with them, and could be seen only once the placeholders were replaced.
-        notices: remarks on the configuration.
-        folder: the rig file's directory.
-        settings: the session's settings.
         within: a context manager that fails the running test after so many seconds, with so many words.
         acquisition: what is wrong with the acquisition that the parameters describe: mistakes, and warnings.
     """

@@ -27,11 +27,6 @@ class DeviceFailure:
     spec: DeviceSpec
     error: BaseException
 
-    @property
-    def name(self) -> str:
-        """The device's name."""
-        return self.spec.name
-
     def __str__(self) -> str:
         """Say what stands behind the device's name."""
         place = f" (in {self.place})" if self.place else ""
@@ -77,12 +72,12 @@ class DevicesFailed(Exception):  # noqa: N818 - a sentence, as its message is
     def __init__(self, failures: Sequence[DeviceFailure]) -> None:
         self.failures = tuple(failures)
         if len(failures) == 1:
-            super().__init__(f"{failures[0].name} did not open {failures[0]}")
+            super().__init__(f"{failures[0].spec.name} did not open {failures[0]}")
             return
         # The summary shows the first line alone: it names them all.
-        names = ", ".join(failure.name for failure in failures)
-        lines = [f"{len(failures)} devices did not open: {names}", *(f"  - {failure.name} {failure}" for failure in failures)]
-        super().__init__("\n".join(lines))
+        names = ", ".join(failure.spec.name for failure in failures)
+        lines = [f"  - {failure.spec.name} {failure}" for failure in failures]
+        super().__init__("\n".join([f"{len(failures)} devices did not open: {names}", *lines]))
 
 
 def _ports() -> str:

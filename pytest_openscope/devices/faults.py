@@ -25,16 +25,10 @@ _FORMS = "laser.open=TimeoutError, laser.*=delay:2s, laser.read=hang, acquisitio
 
 @dataclass(frozen=True)
 class Fault:
-    """One injected fault.
+    """One injected fault, with the user's ``text``.
 
-    Attributes:
-        text: as the user wrote it.
-        target: device name or pattern.
-        method: method name or pattern.
-        kind: ``raise``, ``delay`` or ``hang``.
-        exception: ``Type: message`` of ``raise``.
-        seconds: length of ``delay``.
-        struck: set once a call has met it.
+    ``target`` and ``method`` may be patterns; ``kind`` is ``raise`` (with ``exception``), ``delay`` (with ``seconds``) or
+    ``hang``; ``struck`` is set once a call has met it.
     """
 
     text: str
@@ -102,11 +96,9 @@ def _methods(entry: Any, rig_dir: Path) -> Collection[str] | None:
         driver = load(str(entry["driver"]), rig_dir)
     except (LoadError, KeyError, TypeError):
         return None
-    if not isinstance(driver, type):
+    if not isinstance(driver, type) or surface_of(driver).dynamic:
         return None
-    surface = surface_of(driver)
-    names = surface.names()
-    return None if surface.dynamic else names
+    return surface_of(driver).names()
 
 
 def _parse(value: str, devices: Collection[str]) -> Fault:

@@ -24,11 +24,9 @@ from .surface import Surface, fits, surface_of
 
 @dataclass(frozen=True)
 class Simulation:
-    """How a device is simulated.
+    """How a device is simulated, in ``words`` for the operator; ``build`` makes what is then opened like the real one.
 
     Attributes:
-        words: for the operator: ``mock my_lab.mocks:LickSpout``, ``pyvisa-sim laser.yaml``, ``autospec of Spinnaker``.
-        build: makes the object that is then opened like the real one.
         contract: what the driver offers, where the object is of another class.
         connect_mock: the object is ophyd-async's and is connected in its mock mode.
         helper: what is closed after the device.

@@ -165,7 +165,7 @@ class TestReal:
         devices = make({"a": {"open": "eager"}, "b": broken, "c": {}, "d": {**broken, "driver": "lab_devices:Nope"}})
         with pytest.raises(DevicesFailed) as caught:
             devices.open_all()
-        assert [failure.name for failure in caught.value.failures] == ["b", "d"]
+        assert [failure.spec.name for failure in caught.value.failures] == ["b", "d"]
         assert "open went wrong" in str(caught.value)
         assert "define it in lab_devices" in str(caught.value)
         assert devices.opened() == ["a"]

@@ -12,7 +12,10 @@ from typing import Any
 from ..peer import Script
 from .base import ScriptSource, Talker
 
-_KINDS = ("req", "sub", "pub", "push", "pull", "dealer", "pair")
+#: Kinds, and what stands at the other end in a dry run. A ROUTER, unlike a REP, may leave a question unanswered.
+_KINDS = {"req": "ROUTER", "sub": "PUB", "pub": "SUB", "push": "PULL", "pull": "PUSH", "dealer": "ROUTER", "pair": "PAIR"}
+#: How often that one looks whether it shall say something of itself, or end.
+_LOOK_MS = 20
 
 
 class ZmqDevice(Talker):
@@ -128,19 +131,13 @@ class ZmqDevice(Talker):
         return {**options, "address": peer.address}, peer, f"scripted peer {played.name}"
 
 
-#: A ROUTER, unlike a REP, may leave a question unanswered and hear the next one.
-_COUNTERPART = {"req": "ROUTER", "sub": "PUB", "pub": "SUB", "push": "PULL", "pull": "PUSH", "dealer": "ROUTER", "pair": "PAIR"}
-#: How often the peer looks whether it shall say something of itself, or end.
-_LOOK_MS = 20
-
-
 class _ZmqPeer:
     def __init__(self, script: Script, kind: str, *, bind: bool) -> None:
         import zmq
 
         self._script, self._kind = script, kind
         self._context = zmq.Context()
-        self._socket = self._context.socket(getattr(zmq, _COUNTERPART[kind]))
+        self._socket = self._context.socket(getattr(zmq, _KINDS[kind]))
         self._socket.setsockopt(zmq.LINGER, 0)
         if kind == "pub":
             self._socket.setsockopt(zmq.SUBSCRIBE, b"")
