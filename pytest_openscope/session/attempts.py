@@ -33,7 +33,7 @@ class Attempts:
 
     def covers(self, error: BaseException | None) -> bool:
         """Tell whether a step may be tried again after this error; never after an interrupt or ``pytest.exit``."""
-        if error is None or isinstance(error, (StepInterrupted, StepExited, KeyboardInterrupt, SystemExit)):
+        if isinstance(error, (StepInterrupted, StepExited)):
             return False
         return isinstance(error, self.on) or (isinstance(error, StepTimedOut) and TimeoutError in self.on)
 
@@ -78,6 +78,7 @@ class Retries:
 
     def __init__(self, session: SessionState) -> None:
         self._session = session
+        self._error: BaseException | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
@@ -95,12 +96,11 @@ class Retries:
     def _attempt(self, item: Any, nextitem: pytest.Item | None, attempts: Attempts, number: int) -> bool:
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
-        errors: list[BaseException | None] = []
-        item.stash[_ERRORS] = errors
+        self._error = None
         reports = [call_and_report(item, "setup", log=False)]
         if reports[0].passed:
             reports.append(call_and_report(item, "call", log=False))
-        again = number < attempts.most and reports[-1].failed and attempts.covers(errors[-1] if errors else None)
+        again = number < attempts.most and reports[-1].failed and attempts.covers(self._error)
         again = again and not self._session.gate.reason_to_skip(place_of(item)[0])
         # What has a wider scope than the step stays for the next attempt.
         reports.append(call_and_report(item, "teardown", log=False, nextitem=item.parent if again else nextitem))
@@ -115,13 +115,11 @@ class Retries:
             _forget_failed_fixtures(item)
         return again
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
         """Keep the error, which the report has as text only."""
-        report = yield
-        if _ERRORS in item.stash and report.failed and call.when != "teardown":
-            item.stash[_ERRORS].append(call.excinfo.value if call.excinfo else None)
-        return report
+        if call.when != "teardown" and call.excinfo is not None:
+            self._error = call.excinfo.value
 
     def _wait(self, item: pytest.Item, attempts: Attempts, number: int) -> bool:
         """Wait for the next attempt; False when it is not to come any more."""
@@ -142,9 +140,6 @@ class Retries:
         if report.outcome == "rerun":  # type: ignore[comparison-overlap]
             return "rerun", "R", ("RERUN", {"yellow": True})
         return None
-
-
-_ERRORS = pytest.StashKey["list[BaseException | None]"]()
 
 
 def _forget_failed_fixtures(item: Any) -> None:

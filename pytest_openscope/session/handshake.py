@@ -104,10 +104,6 @@ class Joined:
     others: list[Node]
     peers: list[Peer]
 
-    def close(self) -> None:
-        for peer in self.peers:
-            peer.channel.close()
-
 
 # -- the master ----------------------------------------------------------------------------------------------------------
 
@@ -152,13 +148,18 @@ class _Gathering:
 
     def wait_for_slaves(self) -> None:
         sync = self._sync
+        wanted = f"{sync.expected_slaves} slave{'' if sync.expected_slaves == 1 else 's'}"
         with _listen(sync.bind_host, sync.port) as listener:
             self._selector.register(listener, selectors.EVENT_READ)
-            self._tell("INFO", f"waiting for {self._wanted} on {sync.bind_host}:{sync.port}, key {sync.key!r}")
+            self._tell("INFO", f"waiting for {wanted} on {sync.bind_host}:{sync.port}, key {sync.key!r}")
             deadline = time.monotonic() + sync.timeout_s
             while len(self.slaves) < sync.expected_slaves:
                 if time.monotonic() > deadline:
-                    raise SyncError(self._who_is_missing())
+                    raise SyncError(
+                        f"{len(self.slaves)} of {wanted} came within {sync.timeout_s:g} s (session_sync_timeout_sec):"
+                        f" {', '.join(map(str, self.slaves)) or 'none'}{''.join(f'; {text}' for text in self._refused)}"
+                        f" -> start the other PCs with session_sync_port {sync.port} and this PC as session_sync_master_host"
+                    )
                 for key, _ in self._selector.select(SLICE_S):
                     if key.data is None:
                         self._accept(listener)
@@ -166,10 +167,6 @@ class _Gathering:
                         self._hear(key.data)
                 for peer in [one for one in self._strangers if time.monotonic() - one.heard > sync.ack_timeout_s]:
                     self._refuse(peer, f"it said nothing for {sync.ack_timeout_s:g} s", "timeout")
-
-    @property
-    def _wanted(self) -> str:
-        return f"{self._sync.expected_slaves} slave{'' if self._sync.expected_slaves == 1 else 's'}"
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # it was taken back before it could be accepted
@@ -189,7 +186,7 @@ class _Gathering:
                 self._refuse(peer, str(error))
             return
         except Garbage as error:
-            self._refuse(peer, f"it sent {error}", "invalid_message")
+            self._refuse(peer, str(error), "invalid_message")
             return
         if messages and peer not in self.slaves:
             self._meet(peer, messages[0])
@@ -232,14 +229,6 @@ class _Gathering:
             self._refused.append(text)
             self._tell("WARNING", text)
 
-    def _who_is_missing(self) -> str:
-        sync = self._sync
-        return (
-            f"{len(self.slaves)} of {self._wanted} came within {sync.timeout_s:g} s (session_sync_timeout_sec):"
-            f" {', '.join(map(str, self.slaves)) or 'none'}{''.join(f'; {text}' for text in self._refused)}"
-            f" -> start the other PCs with session_sync_port {sync.port} and this PC as session_sync_master_host"
-        )
-
     def agree_on(self, session_name: str) -> None:
         """Announce the name, and release the slaves once all have acknowledged it."""
         sync = self._sync
@@ -274,24 +263,19 @@ class _Gathering:
             try:
                 peer.channel.send(message)
             except Gone as error:
-                raise SyncError(f"{peer} has left: {error} -> start all PCs again") from None
+                raise _fell_out(peer, error) from None
 
     def _take_acknowledgement(self, peer: Peer, session_name: str) -> None:
         try:
-            messages = peer.channel.receive()
-        except Gone as error:
-            raise SyncError(f"{peer} has left before it acknowledged the name: {error} -> start all PCs again") from None
-        except Garbage as error:
-            raise SyncError(f"{peer} sent {error} in place of an acknowledgement -> is it the right PC?") from None
-        for message in messages:
-            if message.get("status") == "error":
-                raise SyncError(f"{peer} cannot take part: {short(message.get('reason'), MAX_TEXT_CHARS)}")
-            if peer.acknowledged or message.get("status") != "ack" or message.get("session_name") != session_name:
-                raise SyncError(
-                    f"{peer} did not acknowledge the name {session_name!r}: {short(message)} -> start all PCs again"
-                )
-            peer.acknowledged = True
-            peer.read_own(message)
+            for message in peer.channel.receive():
+                if message.get("status") == "error":
+                    raise SyncError(f"{peer} cannot take part: {short(message.get('reason'), MAX_TEXT_CHARS)}")
+                if message.get("status") != "ack" or message.get("session_name") != session_name:
+                    raise Garbage(f"it sent {short(message)} in place of an acknowledgement")
+                peer.acknowledged = True
+                peer.read_own(message)
+        except (Gone, Garbage) as error:
+            raise _fell_out(peer, error) from None
 
     def dismiss(self, why: str) -> None:
         """Let the slaves go, which learn why."""
@@ -304,6 +288,10 @@ class _Gathering:
         for peer in self._strangers if self._agreed else (*self._strangers, *self.slaves):
             peer.channel.close()
         self._selector.close()
+
+
+def _fell_out(peer: Peer, error: Exception) -> SyncError:
+    return SyncError(f"{peer} fell out of the handshake: {error} -> start all PCs again")
 
 
 def _try_to_send(channel: Channel, message: dict[str, Any]) -> None:
@@ -344,10 +332,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def join(sync: Sync, refusal: Callable[[str], str], tell: Tell) -> Joined:
     """Be a slave: find the master, take the session's name from it, and wait until it releases all.
 
-    Args:
-        sync: who this node is.
-        refusal: says why this PC cannot have a session of that name; "" when it can.
-        tell: takes level and text of what happens.
+    ``refusal(name)`` says why this PC cannot have a session of that name; "" when it can.
 
     Raises:
         SyncError: no master in time, another key, a master that breaks off, keeps silent or talks something else.
@@ -395,7 +380,11 @@ def _take_name(sync: Sync, channel: Channel, refusal: Callable[[str], str], tell
         channel.send({"session_key": sync.key, "state": "ready", "role": "slave", "node_name": sync.node_name})
         tell("INFO", f"connected to {who}; waiting for the session's name")
         announcement = _next_message(sync, channel, who, "announce", "the session's name")
-        name = _name_in(announcement, sync, channel, who, refusal)
+        name = str(announcement.get("session_name", ""))
+        if problem := refusal(name):
+            _try_to_send(channel, {"status": "error", "reason": problem})
+            channel.leave()
+            raise SyncError(f"{who} announces a name that this PC cannot take: {problem}")
         master = Peer(channel, short(announcement.get("master") or sync.master_host))
         master.read_own(announcement)
         acknowledgement: dict[str, Any] = {"status": "ack", "session_name": name, "node_name": sync.node_name}
@@ -414,25 +403,6 @@ def _take_name(sync: Sync, channel: Channel, refusal: Callable[[str], str], tell
             channel.close()
 
 
-def _name_in(announcement: dict[str, Any], sync: Sync, channel: Channel, who: str, refusal: Callable[[str], str]) -> str:
-    """Return the session's name; the master learns why this PC cannot take it."""
-    if (key := announcement.get("session_key")) != sync.key:
-        _try_to_send(channel, {"status": "error", "reason": "session_key_mismatch"})
-        raise SyncError(
-            f"{who} announces the session key {short(repr(key))}, this PC has {sync.key!r} -> check the subject on both"
-        )
-    name = announcement.get("session_name")
-    if isinstance(name, str) and name:
-        problem = refusal(name)
-    else:
-        name, problem = "", f"{short(repr(name))} is no session name"
-    if problem:
-        _try_to_send(channel, {"status": "error", "reason": problem})
-        channel.leave()
-        raise SyncError(f"{who} announces a name that this PC cannot take: {problem}")
-    return name
-
-
 def _next_message(sync: Sync, channel: Channel, who: str, status: str, what: str) -> dict[str, Any]:
     """Return the master's next message, which has to come within ``session_sync_ack_timeout_sec``."""
     deadline = time.monotonic() + sync.ack_timeout_s
@@ -446,19 +416,18 @@ def _next_message(sync: Sync, channel: Channel, who: str, status: str, what: str
                         " -> is it waiting for another PC? Start that one, or give more time"
                     )
                 selector.select(SLICE_S)
+            (message,) = messages
+            if message.get("status") not in ("error", status):
+                raise Garbage(f"it sent {short(message)} in place of {what}")
         except Garbage as error:
             raise SyncError(
-                f"{who} does not speak the session protocol: it sent {error} -> check session_sync_port on both PCs"
+                f"{who} does not speak the session protocol: {error} -> check session_sync_port on both PCs"
             ) from None
-    (message,) = messages
-    reason = message.get("reason")
-    if message.get("status") == "error" and reason == "session_key_mismatch":
+    if message.get("status") == status:
+        return message
+    if message.get("reason") == "session_key_mismatch":
         raise SyncError(
             f"{who} refused this PC: its session key is not {sync.key!r}"
             " -> give both PCs the same subject, or the same session_sync_session_key"
         )
-    if message.get("status") == "error":
-        raise SyncError(f"{who} ended the handshake: {short(reason, MAX_TEXT_CHARS)}")
-    if message.get("status") != status:
-        raise SyncError(f"{who} sent {short(message)} in place of {what} -> is it a master of the same version?")
-    return message
+    raise SyncError(f"{who} ended the handshake: {short(message.get('reason'), MAX_TEXT_CHARS)}")

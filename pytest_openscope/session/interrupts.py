@@ -354,6 +354,15 @@ class Watchdog:
             self._wake.notify()
         self._tell()
 
+    @contextmanager
+    def limited(self, key: str, timeout_s: float, message: str) -> Iterator[None]:
+        """Have a deadline for a while."""
+        self.arm(key, timeout_s, message)
+        try:
+            yield
+        finally:
+            self.cancel(key)
+
     def cancel(self, key: str) -> None:
         """Drop a deadline; unknown keys are ignored, since pytest-timeout cancels twice."""
         with self._wake:

@@ -62,7 +62,7 @@ class Node:
     def from_json(cls, data: Any) -> Node:
         """Read a node from a message; raises ``Garbage``."""
         if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-            raise Garbage("a node without a name")
+            raise Garbage("it sent a node without a name")
         known = {one.name: short(data[one.name], MAX_TEXT_CHARS) for one in fields(cls) if data.get(one.name) is not None}
         return cls(**{**known, "name": short(data["name"])})
 
@@ -122,7 +122,7 @@ class Channel:
             self._in += data
         *lines, rest = self._in.split(b"\n", most)
         if any(len(line) > MAX_LINE_BYTES for line in (*lines, rest)):
-            raise Garbage(f"a message of more than {MAX_LINE_BYTES:,} bytes")
+            raise Garbage(f"it sent a message of more than {MAX_LINE_BYTES:,} bytes")
         self._in = rest
         return [_decode(line) for line in lines]
 
@@ -147,7 +147,7 @@ def _decode(line: bytearray) -> dict[str, Any]:
     except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
-        raise Garbage(f"no JSON object: {bytes(line[:60])!r}")
+        raise Garbage(f"it sent no JSON object: {bytes(line[:60])!r}")
     return message
 
 

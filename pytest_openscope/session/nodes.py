@@ -146,10 +146,8 @@ class Nodes:
     def _try(self, peer: Peer, action: Callable[[], None]) -> None:
         try:
             action()
-        except Gone as error:
+        except (Gone, Garbage) as error:
             self._lose(peer, str(error))
-        except Garbage as error:
-            self._lose(peer, f"it sent {error}")
 
     def _hear(self, peer: Peer) -> None:
         def take() -> None:
@@ -170,7 +168,7 @@ class Nodes:
     def _take_all(self, message: dict[str, Any]) -> None:
         nodes = message.get("nodes")
         if not isinstance(nodes, list):
-            raise Garbage(f"{short(message)} in place of the table of nodes")
+            raise Garbage(f"it sent {short(message)} in place of the table of nodes")
         mine = short(message.get("you"))
         for node in map(Node.from_json, nodes):
             if node.name == mine:

@@ -153,15 +153,11 @@ class Options:
     @property
     def acquisition_faults(self) -> tuple[str, ...]:
         """What ``--inject acquisition=…`` asked for, as written."""
-        return tuple(text for text in self.inject if _aims_at_acquisition(text))
+        return tuple(text for text in self.inject if text.partition("=")[0].strip() == "acquisition")
 
     @property
     def device_faults(self) -> tuple[str, ...]:
-        return tuple(text for text in self.inject if not _aims_at_acquisition(text))
-
-
-def _aims_at_acquisition(text: str) -> bool:
-    return text.partition("=")[0].strip() == "acquisition"
+        return tuple(text for text in self.inject if text not in self.acquisition_faults)
 
 
 def read_options(config: pytest.Config, rig_config: tuple[Path, str]) -> Options:

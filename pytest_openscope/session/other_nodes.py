@@ -33,10 +33,7 @@ _ASK_BYPASS = "Session sync is enabled (role: {role}). Press 'b' to bypass or En
 def meet_other_nodes(session: SessionState, root: Path, given: str | None) -> OtherNodes | None:
     """Come together with the other PCs, as ``session_sync_role`` says; None where this session has none.
 
-    Args:
-        session: not open yet; it takes its name from the result.
-        root: where the session folder will be.
-        given: the name that this PC's session would have without the others; None for a new one.
+    The session, not open yet, takes its name from the result; ``given`` is the name that it would have without the others.
 
     Raises:
         pytest.UsageError: they did not come together.

@@ -88,12 +88,9 @@ class ParameterStep(pytest.Function):
         if self.timeout_s is None:
             super().runtest()
             return
-        watchdog, key = session_of(self.config).watchdog, f"{self.nodeid} timeout_s"
-        watchdog.arm(key, self.timeout_s, f"timeout: {self.name} took longer than timeout_s = {self.timeout_s:g} s")
-        try:
+        message = f"timeout: {self.name} took longer than timeout_s = {self.timeout_s:g} s"
+        with session_of(self.config).watchdog.limited(f"{self.nodeid} timeout_s", self.timeout_s, message):
             super().runtest()
-        finally:
-            watchdog.cancel(key)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, 0, self.nodeid.split("::", 1)[-1]

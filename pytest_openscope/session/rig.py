@@ -8,8 +8,7 @@ import json
 import platform
 import socket
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -39,7 +38,7 @@ from .repository import check_acquisition
 if TYPE_CHECKING:
     from .state import SessionState
 
-_LOGGER = "pytest_openscope.session"
+_LOGGER = "pytest_openscope.rig"
 #: A session that has just ended holds its sidecar's lock for some moments.
 _SIDECAR_LOCK_S = 3.0
 
@@ -150,7 +149,6 @@ def tell_of_crashes(session: SessionState) -> None:
 
 CHANGES = "changes_since_last_good.json"
 _LISTED = 10
-_LOGGER = "pytest_openscope.rig"
 
 
 class RigWatch:
@@ -230,14 +228,6 @@ def _commits(metadata: Path) -> dict[str, str]:
 def register_recorder(session: SessionState) -> Any:
     configuration = session.configuration
 
-    @contextmanager
-    def within(seconds: float, words: str) -> Iterator[None]:
-        session.watchdog.arm("rig check", seconds, words)
-        try:
-            yield
-        finally:
-            session.watchdog.cancel("rig check")
-
     def not_run(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
         error = call.excinfo.value if call.excinfo else None
         if isinstance(error, (StepInterrupted, StepExited)):
@@ -250,7 +240,7 @@ def register_recorder(session: SessionState) -> Any:
         session.record.session_uuid,
         session.rig,
         notices=session.configuration_notices,
-        within=within,
+        within=partial(session.watchdog.limited, "rig check"),
         acquisition=partial(check_acquisition, configuration),
     )
     recorder = CheckRecorder(rig_checks, not_run=not_run, complete=session.validating and session.options.all_checks)
