@@ -152,7 +152,10 @@ def _create_folder(session: SessionState, root: Path) -> None:
     except FileExistsError:
         key, remedy = "session_uuid", "give another name"
         if agreed is not None:
-            key, remedy = f"session_sync_role {settings.session_sync_role}", "give each PC its own output_root_folder"
+            key, remedy = (
+                f"session_sync_role {settings.session_sync_role}",
+                "give each PC of a session its own output_root_folder",
+            )
         problem = f"the session folder {root / str(given)} exists, and nothing is ever overwritten"
         raise pytest.UsageError(f"{key}: {problem} -> {remedy}") from None
     except OSError as error:
