@@ -17,17 +17,10 @@ from ..records import Mistake
 from ..system import parse_duration_s
 from .files import kind_of
 from .suggest import nearest
+from .yaml_rules import Wrong as Wrong
 
 CONTROL_REMEDY = "write `\\\\` or `/` between folders"
 _SHOWN_CHARS = 60
-
-
-class Wrong(ValueError):  # noqa: N818 - not an error of the program
-    """A value does not fit; carries problem and remedy."""
-
-    def __init__(self, problem: str, remedy: str = "") -> None:
-        super().__init__(problem)
-        self.problem, self.remedy = problem, remedy
 
 
 class Unfit(Wrong):

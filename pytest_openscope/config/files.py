@@ -13,19 +13,11 @@ from typing import Any
 
 from ..records import Mistake
 from .suggest import nearest
-from .yaml_rules import MAX_DEPTH, YamlError, keeps_text, load_yaml
+from .yaml_rules import MAX_DEPTH, Wrong, YamlError, keeps_text, load_yaml
 
 MAX_BYTES = 5_000_000
 
 _BOMS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-
-
-class _RefusedError(Exception):
-    """Why a file cannot be used."""
-
-    def __init__(self, problem: str, remedy: str = "mend the file there") -> None:
-        super().__init__(problem)
-        self.problem, self.remedy = problem, remedy
 
 
 def read_mapping(path: Path, shown: str, what: str, mistakes: list[Mistake]) -> dict[str, Any] | Mistake:
@@ -43,29 +35,28 @@ def read_mapping(path: Path, shown: str, what: str, mistakes: list[Mistake]) -> 
         if value is None and path.suffix.lower() != ".json":
             value = {}
         if not isinstance(value, dict):
-            raise _RefusedError(f"the top level is {kind_of(value)}, not a mapping", "write 'key: value' pairs")
+            raise Wrong(f"the top level is {kind_of(value)}, not a mapping", "write 'key: value' pairs")
         mistakes += [Mistake(shown, "is no finite number", "write a number", key) for key in sorted(_not_finite(value, ""))]
         return value
-    except _RefusedError as refused:
-        return Mistake(shown, refused.problem, refused.remedy)
+    except Wrong as wrong:
+        return Mistake(shown, wrong.problem, wrong.remedy or "mend the file there")
 
 
 def _read_bytes(path: Path, what: str) -> bytes:
     try:
         facts = path.stat()
         if stat.S_ISDIR(facts.st_mode):
-            raise _RefusedError("is a directory", f"name the {what} file itself")
+            raise Wrong("is a directory", f"name the {what} file itself")
         if not stat.S_ISREG(facts.st_mode):
-            raise _RefusedError("is no ordinary file", f"name a {what} file")
+            raise Wrong("is no ordinary file", f"name a {what} file")
         if facts.st_size > MAX_BYTES:
             problem = f"is too large for a {what}: {facts.st_size:,} bytes, at most {MAX_BYTES:,}"
-            raise _RefusedError(problem, "name the right file")
+            raise Wrong(problem, "name the right file")
         return path.read_bytes()
     except FileNotFoundError:
-        raise _RefusedError("there is no such file", _neighbours(path)) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _RefusedError(f"cannot be read: {reason}", "check the path and its permissions") from None
+        raise Wrong("there is no such file", _neighbours(path)) from None
+    except OSError as error:
+        raise Wrong(f"cannot be read: {error.strerror or error}", "check the path and its permissions") from None
 
 
 def _neighbours(path: Path) -> str:
@@ -84,9 +75,9 @@ def _decode(data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         problem = f"is not encoded in {encoding.upper()} (line {line}, byte 0x{data[error.start]:02X})"
-        raise _RefusedError(problem, "save it as UTF-8") from None
+        raise Wrong(problem, "save it as UTF-8") from None
     if "\0" in text:
-        raise _RefusedError("is no text file: it holds a NUL byte", "name the right file, or save it as UTF-8")
+        raise Wrong("is no text file: it holds a NUL byte", "name the right file, or save it as UTF-8")
     return text
 
 
@@ -97,7 +88,7 @@ def _parse(text: str, suffix: str) -> Any:
         return _parse_toml(text)
     if suffix in (".yaml", ".yml", ""):
         return _parse_yaml(text)
-    raise _RefusedError(f"the ending {suffix} tells no known language", "use .yaml, .toml or .json")
+    raise Wrong(f"the ending {suffix} tells no known language", "use .yaml, .toml or .json")
 
 
 def _parse_yaml(text: str) -> Any:
@@ -105,7 +96,7 @@ def _parse_yaml(text: str) -> Any:
         return load_yaml(text)
     except YamlError as error:
         remedy = error.remedy or "check quotes, brackets and indentation there"
-        raise _RefusedError(error.place + error.problem, remedy) from None
+        raise Wrong(error.place + error.problem, remedy) from None
 
 
 class _WrittenFloat(float):
@@ -133,13 +124,13 @@ def _parse_json(text: str) -> Any:
         return _parse_yaml(text.replace("\t", " "))  # JSON is YAML, whose reader knows in which line the key stands again
     except json.JSONDecodeError as error:
         if not text.strip():
-            raise _RefusedError("is empty", "write a JSON object: {…}") from None
+            raise Wrong("is empty", "write a JSON object: {…}") from None
         problem, remedy = _json_words(error, text)
-        raise _RefusedError(f"line {error.lineno}, column {error.colno}: is no valid JSON: {problem}", remedy) from None
+        raise Wrong(f"line {error.lineno}, column {error.colno}: is no valid JSON: {problem}", remedy) from None
     except RecursionError:
-        raise _RefusedError(f"is nested deeper than {MAX_DEPTH} levels") from None
+        raise Wrong(f"is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError:
-        raise _RefusedError("holds a number with too many digits") from None
+        raise Wrong("holds a number with too many digits") from None
 
 
 #: What the reader says, what stands before the place and what at it, a line each; problem ("" for the reader's words); remedy.
@@ -174,9 +165,9 @@ def _parse_toml(text: str) -> Any:
         message = str(error)
         place = re.search(r"\(at (line \d+, column \d+|end of document)\)$", message)
         reason = re.sub(r"""\s*[:(]?\s*['"(].*$""", "", message.split(" (at ")[0])
-        raise _RefusedError(f"{place[1] + ': ' if place else ''}is no valid TOML: {reason}") from None
+        raise Wrong(f"{place[1] + ': ' if place else ''}is no valid TOML: {reason}") from None
     except (RecursionError, ValueError):
-        raise _RefusedError("is no valid TOML") from None
+        raise Wrong("is no valid TOML") from None
     # Dates and times become text.
     return json.loads(json.dumps(found, default=lambda moment: moment.isoformat()))
 
@@ -184,7 +175,7 @@ def _parse_toml(text: str) -> Any:
 def _not_finite(value: Any, path: str, depth: int = 0) -> Iterator[str]:
     """Yield the dotted keys of numbers that JSON cannot hold; refuse what is nested too deep."""
     if depth > MAX_DEPTH:
-        raise _RefusedError(f"is nested deeper than {MAX_DEPTH} levels")
+        raise Wrong(f"is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, float) and not math.isfinite(value):
         yield path
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -192,17 +183,10 @@ def _not_finite(value: Any, path: str, depth: int = 0) -> Iterator[str]:
         yield from _not_finite(child, f"{path}.{key}" if path else str(key), depth + 1)
 
 
-_WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    _WrittenFloat: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a mapping",
-}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
 
 
 def kind_of(value: Any) -> str:
     """Say in a user's words what a value is."""
-    return "empty (null)" if value is None else _WORDS.get(type(value), type(value).__name__)
+    kind = float if isinstance(value, float) else type(value)
+    return "empty (null)" if value is None else _WORDS.get(kind, kind.__name__)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from .fields import show
 from .files import kind_of
-from .yaml_rules import YamlError, keeps_text, load_yaml
+from .yaml_rules import Wrong, YamlError, keeps_text, load_yaml
 
 
-class OverrideError(Exception):
+class OverrideError(Wrong):
     """A ``--param`` cannot be applied; carries key, problem and remedy."""
 
     def __init__(self, key: str, problem: str, remedy: str = "") -> None:
-        super().__init__(problem)
-        self.key, self.problem, self.remedy = key, problem, remedy
+        super().__init__(problem, remedy)
+        self.key = key
 
 
 def overlay(target: dict[str, Any], layer: Mapping[str, Any], where: str, sources: dict[str, str], prefix: str = "") -> None:
@@ -37,20 +38,13 @@ def overlay(target: dict[str, Any], layer: Mapping[str, Any], where: str, source
             overlay(target[key], value, where, sources, path + ".")
         else:
             _forget(sources, path)
-            target[key] = copy_of(value)
+            target[key] = deepcopy(value)
             sources[path] = where
 
 
 def _forget(sources: dict[str, str], path: str) -> None:
     for known in [known for known in sources if known == path or known.startswith(path + ".")]:
         del sources[known]
-
-
-def copy_of(value: Any) -> Any:
-    """Return a copy in which no mapping or list is shared with ``value``."""
-    if isinstance(value, Mapping):
-        return {key: copy_of(item) for key, item in value.items()}
-    return [copy_of(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def source_of(sources: Mapping[str, str], path: str, default: str = "") -> str:
@@ -124,7 +118,7 @@ def apply_override(target: dict[str, Any], key: str, value: Any, where: str, sou
         overlay(old, value, where, sources, key + ".")
         return
     _forget(sources, key)
-    container[step] = copy_of(value)
+    container[step] = deepcopy(value)
     sources[key] = where
 
 

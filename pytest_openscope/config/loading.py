@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from .configuration import Configuration, SettingsReading, expand_typed, find_se
 from .fields import CONTROL_REMEDY, TEXT_KINDS, Section, Wrong, check, control_characters, kind_name, show
 from .files import kind_of, read_mapping
 from .lab_models import load_model, read_values
-from .layers import OverrideError, apply_override, copy_of, overlay, parse_override, source_of, value_problem
+from .layers import OverrideError, apply_override, overlay, parse_override, source_of, value_problem
 from .models import (
     FLAT_GITHUB,
     KNOWN_IN_RIG,
@@ -204,7 +205,7 @@ class _Loading:
             where = f"{raw.where} (named by {self.request.rig_config_where})"
             self.mistakes.append(Mistake(where, raw.problem, raw.remedy))
             return False
-        self.raw = copy_of(raw)
+        self.raw = deepcopy(raw)
         self._sort_rig(raw)
         own = {key: value for key, value in self.values.items() if key not in KNOWN_IN_RIG and key not in PIPELINES}
         overlay(self.merged, own, self.rig_where, self.sources)
@@ -479,7 +480,7 @@ def _looks_like_devices(value: Any) -> bool:
 
 def _translate(written: Mapping[str, Any]) -> dict[str, Any]:
     """Return one source's parameters with the older spellings (``github_issue_repo``, ``session_sync_mode``) as today's."""
-    layer: dict[str, Any] = copy_of(written)
+    layer = deepcopy(dict(written))
     _normalise(layer)
     if layer.get("session_sync_mode") is not None:
         layer.setdefault("session_sync_role", layer["session_sync_mode"])
@@ -505,12 +506,10 @@ def _normalise(layer: dict[str, Any]) -> None:
             layer[name] = str(value).strip()
 
 
-def _texts(value: Any, path: str) -> list[tuple[str, str]]:
-    """Return every text in a value that may hold a reference, with its dotted key."""
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield every text in a value, with its dotted key."""
     if isinstance(value, str):
-        return [(path, value)] if "{" in value else []
-    if isinstance(value, Mapping):
-        return [found for key, item in value.items() for found in _texts(item, f"{path}.{key}")]
-    if isinstance(value, list):
-        return [found for index, item in enumerate(value) for found in _texts(item, f"{path}.{index}")]
-    return []
+        yield path, value
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in parts:
+        yield from _texts(item, f"{path}.{key}")

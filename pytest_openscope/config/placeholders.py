@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 SESSION_FOLDER = ("output_session_folder", "session_folder")
 RIG_PARAM = "rig_param:"
@@ -22,8 +22,7 @@ _GOES_ON = "\0"
 _CONTINUATION = rf"""{_GOES_ON}([^\s"'|;,<>{_GOES_ON}]*)"""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A reference that cannot be followed: ``kind`` is unknown, mapping or cycle; ``name`` the key or the circle of keys."""
 
     kind: str

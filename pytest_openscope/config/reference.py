@@ -11,30 +11,20 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from .models import (
-    AlertSettings,
-    Device,
-    Entry,
-    GithubIssueSettings,
-    OtelSettings,
-    Readiness,
-    Requirements,
-    RigFile,
-    Settings,
-)
+from . import models
 from .schema import parameters_schema, rig_schema
 from .tables import fill_tables
 
 TABLES: dict[str, type[BaseModel]] = {
-    "rig": RigFile,
-    "parameters": Settings,
-    "github_issue": GithubIssueSettings,
-    "otel": OtelSettings,
-    "alerts": AlertSettings,
-    "devices": Device,
-    "requirements": Requirements,
-    "readiness": Readiness,
-    "pipeline": Entry,
+    "rig": models.RigFile,
+    "parameters": models.Settings,
+    "github_issue": models.GithubIssueSettings,
+    "otel": models.OtelSettings,
+    "alerts": models.AlertSettings,
+    "devices": models.Device,
+    "requirements": models.Requirements,
+    "readiness": models.Readiness,
+    "pipeline": models.Entry,
 }
 
 

@@ -32,12 +32,19 @@ _TYPES: dict[str, tuple[type, ...]] = {"null": (type(None),), "bool": (bool,), "
 _ID_KEYS = frozenset({"subject_id", "user_id", "rig_id", "session_uuid", "repository_commit_hash", "session_sync_session_key"})
 
 
-class YamlError(Exception):
+class Wrong(ValueError):  # noqa: N818 - not an error of the program
+    """A file or a value does not fit; carries problem and remedy."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.remedy = problem, remedy
+
+
+class YamlError(Wrong):
     """The text is no acceptable YAML; ``place`` says where, if that is known. No content of the file is in the message."""
 
     def __init__(self, problem: str, mark: Any = None, remedy: str = "") -> None:
-        super().__init__(problem)
-        self.problem, self.remedy = problem, remedy
+        super().__init__(problem, remedy)
         self.place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
 
 
