@@ -119,20 +119,13 @@ class SessionFiles:
 
 
 def _neighbours(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the end states of the sessions beside this one, the newest first."""
-
-    def changed(other: Path) -> float:
-        try:
-            return (other / METADATA / END_STATE).stat().st_mtime
-        except OSError:
-            return 0.0
-
+    """Yield the end states of this session and those beside it, the newest first."""
     try:
-        others = sorted(((changed(other), other) for other in folder.parent.iterdir() if other != folder), reverse=True)
+        states = sorted(folder.parent.glob(f"*/{METADATA}/{END_STATE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
-        return
-    for stamp, other in others[:_LOOKED_THROUGH]:
-        if stamp and (state := read_json(other / METADATA / END_STATE)) is not None:
+        return  # The disk, or one of the sessions, went away in this moment.
+    for path in states[:_LOOKED_THROUGH]:
+        if (state := read_json(path)) is not None:
             yield state
 
 
