@@ -81,9 +81,7 @@ class ModuleContext:
         Raises:
             EOFError: nobody is there to answer.
         """
-        if self.no_input or self.operator is None:
-            raise EOFError(f"nobody is there to answer: {prompt}")
-        return self.operator.ask(prompt, default)
+        return self._who_answers(prompt).ask(prompt, default)
 
     def confirm(self, prompt: str) -> bool:
         """Ask the operator for a yes.
@@ -91,9 +89,12 @@ class ModuleContext:
         Raises:
             EOFError: nobody is there to answer.
         """
+        return self._who_answers(prompt).confirm(prompt)
+
+    def _who_answers(self, prompt: str) -> Operator:
         if self.no_input or self.operator is None:
             raise EOFError(f"nobody is there to answer: {prompt}")
-        return self.operator.confirm(prompt)
+        return self.operator
 
     def measure(
         self, name: str, value: float, unit: str = "", minimum: float | None = None, maximum: float | None = None

@@ -51,7 +51,6 @@ class DiskSpaceCheck(StepParameters):
     timeout_s: SecondsText | None = seconds(60.0, "longest wait for the disk; the operator's answers take no time", 0.001)
 
     def missing(self) -> Iterator[tuple[str, str]]:
-        """Something must be asked of the disk."""
         if self.required_free_gb is None and self.expected_gb is None:
             yield "required_free_gb", "give it in GiB, or expected_gb"
         if self.expected_duration_s is not None and self.expected_gb is None:
@@ -71,7 +70,6 @@ class DiskSpaceCheck(StepParameters):
 
     @property
     def place(self) -> str:
-        """The folder as given; "" for the session folder."""
         return self.disk_space_check_path or self.path or ""
 
     def would(self) -> str:

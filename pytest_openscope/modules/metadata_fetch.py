@@ -22,7 +22,6 @@ class SubjectFetch(ServiceParameters):
 
     @property
     def subject(self) -> str:
-        """The subject to ask for."""
         return self.metadata_subject_id or self.metadata_mouse_id or self.subject_id or self.mouse_id or ""
 
     def would(self) -> str:
@@ -40,7 +39,6 @@ class ProceduresFetch(SubjectFetch):
 
     @property
     def attempt_s(self) -> float:
-        """Longest wait for one answer."""
         given = "metadata_procedures_timeout" in self.model_fields_set
         return (
             self.metadata_procedures_timeout if given else max(self.metadata_procedures_timeout, self.metadata_service_timeout)

@@ -49,7 +49,6 @@ class ServiceParameters(StepParameters):
         return value.strip()
 
     def missing(self) -> Iterator[tuple[str, str]]:
-        """Without an address nobody can be asked."""
         if not self.base_url:
             yield "metadata_service_base_url", "give it in the rig file, e.g. http://aind-metadata-service"
 
@@ -60,12 +59,10 @@ class ServiceParameters(StepParameters):
 
     @property
     def server(self) -> str:
-        """The address for messages."""
         return mask_text(self.base_url) or "the metadata service"
 
     @property
     def attempt_s(self) -> float:
-        """Longest wait for one answer."""
         return self.metadata_service_timeout
 
     def url(self, *path: str) -> str:

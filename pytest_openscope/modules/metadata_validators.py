@@ -43,7 +43,6 @@ class ProjectValidator(ServiceParameters):
 
     @property
     def project(self) -> str:
-        """The project as given; "" for none."""
         return self.metadata_project_name or self.project_name or (self.projects[0] if self.projects else "")
 
     def would(self) -> str:
@@ -61,7 +60,6 @@ class ProtocolValidator(ServiceParameters):
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The protocols as given."""
         name = self.metadata_protocol_name or self.protocol_name
         return (name,) if name else self.protocol_id
 

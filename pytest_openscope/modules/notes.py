@@ -77,7 +77,6 @@ class NotesEditor(ExperimentNotes):
 
     @property
     def command(self) -> list[str]:
-        """The editor and its arguments, without the file."""
         return [*(self.experiment_notes_editor_command or _default_editor()), *self.experiment_notes_editor_args]
 
     def would(self) -> str:

@@ -156,7 +156,6 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """The time is up."""
         return self._end is not None and awake_s() >= self._end
 
     def check(self) -> None:

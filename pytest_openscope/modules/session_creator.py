@@ -65,18 +65,15 @@ class SessionCreator(StepParameters):
     force: FlagText = key(False, "replace a file that is there")
 
     def missing(self) -> Iterator[tuple[str, str]]:
-        """The schema is an extra."""
         if self.session_format == "acquisition" and not schema_is_installed():
             yield "session_format", f"acquisition needs the extra aind: {_INSTALL}"
 
     @property
     def makes_acquisition(self) -> bool:
-        """Whether the schema's file is made."""
         return self.session_format == "acquisition" or (self.session_format == "auto" and schema_is_installed())
 
     @property
     def file_name(self) -> str:
-        """The file that is made."""
         return ACQUISITION_FILE if self.makes_acquisition else SESSION_FILE
 
     def would(self) -> str:

@@ -73,7 +73,6 @@ class SessionFacts:
 
     @property
     def started(self) -> datetime:
-        """When the session began."""
         return _time(self.end_state["start_time"])
 
     @property
@@ -100,13 +99,11 @@ class SessionFacts:
 
     @property
     def notes(self) -> str:
-        """The operator's notes."""
         notes = (self.end_state.get("experiment_data") or {}).get("experiment_notes")
         return str(notes or "")
 
     @property
     def device_names(self) -> list[str]:
-        """Names of the rig's devices."""
         return list(self.end_state.get("devices") or {})
 
     @property

@@ -32,7 +32,6 @@ class ZmqReady(StepParameters):
     zmq_ready_message: Text = key(MESSAGE, "what is sent and waited for")
 
     def missing(self) -> Iterator[tuple[str, str]]:
-        """The library is an extra."""
         if importlib.util.find_spec("zmq") is None:
             yield "zmq", 'install it: pip install "pytest-openscope[zmq]"'
 
@@ -60,7 +59,6 @@ class ReadyWaiter(ZmqReady):
 
     @property
     def wait_s(self) -> float:
-        """Longest wait for the message."""
         return self.zmq_ready_waiter_timeout if self.timeout_s is None else self.timeout_s
 
     def would(self) -> str:

@@ -343,18 +343,15 @@ class Archiver:
                     self._settled(target, mine)
                     with self._lock:
                         for task in mine:
-                            self._helped(task, target)
+                            task.targets.remove(target)
+                            self._done += task.source.size
+                            self._problems.pop((task.source.name, target.name), None)
+                            if not task.targets:
+                                self._done_files += 1
+                                self._problems.pop((task.source.name, "original"), None)
         except (OSError, ValueError):
             pass  # the helper was ended; what it has not told of is seen to here
         return [task for task in unit if task.targets]
-
-    def _helped(self, task: _Task, target: Target) -> None:
-        task.targets.remove(target)
-        self._done += task.source.size
-        self._problems.pop((task.source.name, target.name), None)
-        if not task.targets:
-            self._done_files += 1
-            self._problems.pop((task.source.name, "original"), None)
 
     # -- one unit: a large file, or some small ones ------------------------------------------------------------------
 
@@ -623,26 +620,25 @@ def _target_of(parameters: ArchiverParameters, name: str, place: str) -> Target:
 
 
 def _units(tasks: Sequence[_Task], workers: int) -> list[list[_Task]]:
-    """Put small files together, so many that the disk is seldom waited for and every worker has some; large ones alone."""
+    """Put small files together, so many that the disk is seldom waited for and every worker has some; large ones alone.
+
+    The order stays, but for a large file between small ones.
+    """
     small = sum(task.source.size <= SMALL_BYTES for task in tasks)
-    return list(_group(tasks, min(_BATCH_FILES, small // (2 * workers) + 1)))
-
-
-def _group(tasks: Iterable[_Task], most: int) -> Iterator[list[_Task]]:
-    """Yield the units; the order stays, but for a large file between small ones."""
+    most = min(_BATCH_FILES, small // (2 * workers) + 1)
+    units: list[list[_Task]] = []
     batch: list[_Task] = []
-    room = _BATCH_BYTES
+    room = 0
     for task in tasks:
         if task.source.size > SMALL_BYTES:
-            yield [task]
+            units.append([task])
             continue
-        if batch and (len(batch) >= most or task.source.size > room):
-            yield batch
+        if not batch or len(batch) >= most or task.source.size > room:
             batch, room = [], _BATCH_BYTES
+            units.append(batch)
         batch.append(task)
         room -= task.source.size
-    if batch:
-        yield batch
+    return units
 
 
 def _read_into(fd: int, buffer: memoryview) -> int:

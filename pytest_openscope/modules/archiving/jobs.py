@@ -18,17 +18,15 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from ...records import JOURNAL, METADATA, WITNESS_JOURNAL, JournalReader, boot_is_same, safe_name
 from ...system import FileLock, is_alive, light_command, now_iso, read_json, remove_file, spawn_detached, step_back, write_json
 from . import JOBS
-
-if TYPE_CHECKING:
-    from .engine import Archiver, Progress, Report
-    from .parameters import ArchiverParameters
+from .engine import Archiver, Progress, Report
+from .parameters import ArchiverParameters
 
 _LOG = "worker.log"
 _POINTERS = "archives"
@@ -58,12 +56,14 @@ def _session_event(session_folder: Path) -> dict[str, Any] | None:
 
 def open_jobs(session_folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return the notes of a folder that are not done, with their content."""
-    found = []
+    return [(path, facts) for path, facts in _jobs(session_folder) if not facts.get("done")]
+
+
+def _jobs(session_folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted((session_folder / METADATA / JOBS).glob("*.json")):
         facts = read_json(path)
-        if facts is not None and isinstance(facts.get("parameters"), dict) and not facts.get("done"):
-            found.append((path, facts))
-    return found
+        if facts is not None and isinstance(facts.get("parameters"), dict):
+            yield path, facts
 
 
 def session_runs(session_folder: Path) -> bool:
@@ -92,7 +92,6 @@ def work_off_archives(
     *,
     step: str | None = None,
     on_progress: Callable[[Progress], object] = lambda _: None,
-    on_start: Callable[[Archiver], object] = lambda _: None,
     wait_s: float = 0.0,
 ) -> Iterator[tuple[str, Report | str]]:
     """Work off the open notes of a folder; yield each step's name with its report, or with why it could not be run.
@@ -113,7 +112,7 @@ def work_off_archives(
             if step is not None and name != step:
                 continue
             try:
-                report = _run_job(session_folder, path, facts, on_progress, on_start, step is not None)
+                report = _run_job(session_folder, path, facts, on_progress, step is not None)
             except Exception as error:  # one archive that cannot be begun must not keep the others from it
                 print(traceback.format_exc(), file=sys.stderr, flush=True)
                 write_json(path, {**facts, "tried_at": now_iso(), "problem": f"{type(error).__name__}: {error}"})
@@ -129,19 +128,13 @@ def _run_job(
     path: Path,
     facts: dict[str, Any],
     on_progress: Callable[[Progress], object],
-    on_start: Callable[[Archiver], object],
     in_step: bool,
 ) -> Report:
-    from .engine import Archiver
-    from .parameters import ArchiverParameters
-
     parameters = ArchiverParameters.model_validate(facts["parameters"])
     # A step runs within its session, or in a process that makes up for steps after a crash: both write records until they end.
     in_session = in_step and (session_folder / METADATA / JOURNAL).exists()
     put_off = is_record if in_session or session_runs(session_folder) else (lambda _: False)
-    archiver = Archiver(parameters, put_off=put_off, may_change=is_record, on_progress=on_progress)
-    on_start(archiver)
-    report = archiver.run()
+    report = Archiver(parameters, put_off=put_off, may_change=is_record, on_progress=on_progress).run()
     done = report.complete and not report.later
     write_json(path, {**facts, "tried_at": now_iso(), "done": done, "problem": None, "report": report.as_json()})
     return report
@@ -186,8 +179,8 @@ def state_of_archives(session_folder: Path) -> list[str]:
     return lines
 
 
-def hand_over_archives(session_folder: Path, state_directory: Path | None, after: tuple[int, float | None]) -> bool:
-    """Start a worker for what a session's folder owes, and let the rig remember it; False when nothing is owed.
+def hand_over_archives(session_folder: Path, state_directory: Path | None, after: tuple[int, float | None]) -> None:
+    """Start a worker for what a session's folder owes, and let the rig remember it.
 
     Args:
         after: pid and start time of the process that calls, and still writes the session's own files until it ends.
@@ -195,16 +188,16 @@ def hand_over_archives(session_folder: Path, state_directory: Path | None, after
     Raises:
         OSError: the state directory cannot be written, or the process cannot be created.
     """
-    for path in sorted((session_folder / METADATA / JOBS).glob("*.json")):
-        # Records may have changed since: a report was answered late, steps were made up for after a crash.
-        if (facts := read_json(path)) is not None and facts.get("done"):
+    owed = list(_jobs(session_folder))
+    if not owed:
+        return
+    for path, facts in owed:
+        if facts.get("done"):
+            # Records may have changed since: a report was answered late, steps were made up for after a crash.
             write_json(path, {**facts, "done": False})
-    if not open_jobs(session_folder):
-        return False
     if state_directory is not None:
         point_to(state_directory, session_folder)
     start_worker(session_folder, after=after)
-    return True
 
 
 def go_on_with_archives(state_directory: Path) -> list[str]:
@@ -267,7 +260,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.after:
         _await_end(options.after)
     code = 0
-    for name, report in work_off_archives(options.folder, step=options.step, on_progress=_tell_progress, wait_s=_PATIENCE_S):
+    reports = work_off_archives(
+        options.folder,
+        step=options.step,
+        on_progress=lambda progress: _tell({"progress": asdict(progress)}),
+        wait_s=_PATIENCE_S,
+    )
+    for name, report in reports:
         if isinstance(report, str):
             _tell({"problem": report})
             code = 1
@@ -295,10 +294,6 @@ def _await_end(process: str) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while is_alive(int(pid), float(created) if created else None) and time.monotonic() < deadline:
         time.sleep(0.1)
-
-
-def _tell_progress(progress: Progress) -> None:
-    _tell({"progress": asdict(progress)})
 
 
 def _tell(message: dict[str, Any]) -> None:
