@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator
 
-from ..config import Id, PathText, Text, key
+from ..config import Id, PathText, Text, Texts, key
 from .context import ModuleContext
 from .failures import ModuleFailed
 from .metadata_service import ServiceParameters, as_text, ask_service, keep
@@ -15,16 +15,12 @@ from .metadata_service import ServiceParameters, as_text, ask_service, keep
 _ATTEMPTS = 5
 
 
-def _ids(value: Any) -> Any:
-    """Read one id, or a list of them; numbers are ids too."""
-    items = value if isinstance(value, (list, tuple)) else [value]
-    for item in items:
-        if isinstance(item, bool) or not isinstance(item, (str, int, float)):
-            raise ValueError(f"a name or number, or a list of them, expected, not {item!r}")
-    return tuple(text for text in (str(item).strip() for item in items) if text)
+def _stripped(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text.strip() for text in texts if text.strip())
 
 
-Ids = Annotated[tuple[str, ...], BeforeValidator(_ids)]
+#: One name or number, or a list of them.
+Ids = Annotated[Texts, AfterValidator(_stripped)]
 
 
 class ProjectValidator(ServiceParameters):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Any
 
-from pydantic import BeforeValidator
-
-from ..config import Text, key
+from ..config import Id, key
 from .context import ModuleContext
 from .failures import ModuleFailed
 from .parameters import NumberText, StepParameters
@@ -18,16 +15,10 @@ _HEAD = "timestamp,stage,weight_g\n"
 _ATTEMPTS = 5
 
 
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
 class MouseWeight(StepParameters):
     """Parameters of ``mouse_weight_pre_prompt`` and ``mouse_weight_post_prompt``."""
 
-    mouse_weight_g: Annotated[Text, BeforeValidator(_as_text)] | None = key(
-        None, "answers for the operator, in grams: 24.5, `24,5`, `24.5 g`"
-    )
+    mouse_weight_g: Id | None = key(None, "answers for the operator, in grams: 24.5, `24,5`, `24.5 g`")
     mouse_weight_minimum_g: NumberText = key(5.0, "lightest plausible animal", "g")
     mouse_weight_maximum_g: NumberText = key(100.0, "heaviest plausible animal", "g")
 

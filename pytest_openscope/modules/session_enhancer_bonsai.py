@@ -46,7 +46,7 @@ def session_enhancer_bonsai(context: ModuleContext, parameters: SessionEnhancerB
     """
     folder = context.path(parameters.output_session_folder or "")
     facts = SessionFacts.read(folder)
-    workflow = _Workflow.of(facts, parameters.script_path)
+    workflow = _Workflow(facts, parameters.script_path)
     path = next((folder / name for name in (ACQUISITION_FILE, SESSION_FILE) if (folder / name).is_file()), None)
     if path is None:
         raise ModuleFailed(f"there is no {ACQUISITION_FILE} or {SESSION_FILE} in {folder} -> run session_creator before")
@@ -60,28 +60,28 @@ def session_enhancer_bonsai(context: ModuleContext, parameters: SessionEnhancerB
 
 
 class _Workflow:
-    """A workflow that ran."""
+    """A workflow that ran.
 
-    def __init__(self, path: str, facts: SessionFacts) -> None:
-        self.path = path
-        self.name = PurePosixPath(path).name
+    Raises:
+        ModuleFailed: nothing says which one.
+    """
+
+    def __init__(self, facts: SessionFacts, given: str | None) -> None:
+        path = given or facts.end_state.get("script_path") or facts.parameters.get("script_path")
+        if not path:
+            raise ModuleFailed("nothing says which workflow ran -> give script_path")
+        self.path = str(path).replace("\\", "/")
+        self.name = PurePosixPath(self.path).name
         self.commit = facts.repository.get("commit")
-        self.url = str(facts.repository.get("repository_url") or facts.parameters.get("repository_url") or path)
+        self.url = str(facts.repository.get("repository_url") or facts.parameters.get("repository_url") or self.path)
         provenance = read_json(facts.folder / METADATA / "bonsai_provenance.json") or {}
         packages = provenance.get("package_versions")
         bonsai = packages.get("Bonsai") if isinstance(packages, Mapping) else None
         installed = bonsai.get("installed") or bonsai.get("wanted") if isinstance(bonsai, Mapping) else bonsai
         self.bonsai_version = str(installed or provenance.get("bonsai_version") or "") or None
         self.fingerprint = str(provenance.get("fingerprint") or "") or None
-        given = facts.parameters.get("script_parameters")
-        self.parameters = dict(given) if isinstance(given, Mapping) else {}
-
-    @classmethod
-    def of(cls, facts: SessionFacts, given: str | None) -> _Workflow:
-        path = given or facts.end_state.get("script_path") or facts.parameters.get("script_path")
-        if not path:
-            raise ModuleFailed("nothing says which workflow ran -> give script_path")
-        return cls(str(path).replace("\\", "/"), facts)
+        parameters = facts.parameters.get("script_parameters")
+        self.parameters = dict(parameters) if isinstance(parameters, Mapping) else {}
 
 
 def _enhance_acquisition(content: dict[str, Any], workflow: _Workflow) -> bytes:

@@ -133,7 +133,8 @@ class Manifest:
 
     def _entry(self, name: str, targets: Mapping[str, str], now: str) -> dict[str, Any]:
         """One file as the launcher writes it (``status``, ``checksum``, ``network_path`` …), and what a later run needs."""
-        copies = {target: copy for (other, target), copy in self._of(name)}
+        places = ("network", "backup")
+        copies = {target: self.copies[name, target] for target in places if (name, target) in self.copies}
         if not copies and name not in self.errors:
             return dict(self._before.get(name, {}))
         error = self.errors.get(name)
@@ -148,7 +149,3 @@ class Manifest:
         if name in self.gone:
             entry["original_removed"] = True
         return entry
-
-    def _of(self, name: str) -> list[tuple[tuple[str, str], Copy]]:
-        keys = [(name, target) for target in ("network", "backup")]
-        return [(key, self.copies[key]) for key in keys if key in self.copies]
