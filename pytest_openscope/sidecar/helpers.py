@@ -107,7 +107,9 @@ class Helpers:
         self._otel_begun = finish_only
         self.guard("noting the unfinished session", self.view.mark_unfinished)
         self.guard("starting the alerts", self._start_alerts)
-        if not finish_only:
+        if finish_only:
+            self.guard("starting the mirror", self._start_mirror)
+        else:
             self.guard("starting the resource samples", self._start_samples)
             self.guard("starting earlier reports", self._start_old_reports)
             self.guard("going on with earlier archives", self._go_on_with_archives)

@@ -146,7 +146,7 @@ def _kill_sidecar_too(bench: Any, *arguments: str) -> Path:
     bench.write(
         "dies_twice.py",
         "import os, signal, psutil\nparent = psutil.Process(os.getppid())\n"
-        "(sidecar,) = [one for one in parent.children() if 'sidecar' in ' '.join(one.cmdline())]\n"
+        "(sidecar,) = [one for one in parent.children() if 'pytest_openscope.sidecar' in ' '.join(one.cmdline())]\n"
         "sidecar.suspend()\nparent.kill()\nsidecar.kill()\n",
     )
     bench.run("day1.json", *arguments)
