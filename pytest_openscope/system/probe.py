@@ -1,4 +1,7 @@
-"""Touches disks, shares and servers from a process of its own, which may hang without holding up anybody."""
+"""Touches disks, shares and servers from a process of its own, which may hang without holding up anybody.
+
+``python -m pytest_openscope.system.probe <name> <json arguments>`` prints one JSON object.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from .files import remove_file
-from .processes import light_command
 from .surroundings import missing_drive
 
 _BLOCK_BYTES = 1 << 20
@@ -27,8 +29,11 @@ _FAREWELL_S = 0.5
 
 def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
     """Run a probe and return what it found; ``{"error": …}`` when it failed or did not come back in time."""
-    command = light_command("pytest_openscope.system.probe", [name, json.dumps(arguments)])
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "pytest_openscope.system.probe", name, json.dumps(arguments)]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment)
     try:
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -148,3 +153,7 @@ def main(arguments: list[str]) -> int:
         answer = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.write(json.dumps(answer))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
