@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.machinery
 import json
 import math
@@ -185,12 +186,8 @@ def _driver(options: Any, rig_dir: Path | None) -> str:
     driver = str(options.get("driver", "")) if isinstance(options, Mapping) else str(options)
     module, colon, _ = driver.partition(":")
     path = _source(module, rig_dir) if colon else None
-    if path is None:
-        return driver
-    import hashlib
-
     try:
-        return f"{driver} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        return driver if path is None else f"{driver} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     except OSError:
         return driver
 

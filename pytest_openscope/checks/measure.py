@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -320,7 +320,9 @@ def check_device(name: str, devices: Any, within: AbstractContextManager[Any] | 
         error = getattr(failure, "error", raised)
         remedy = getattr(failure or error, "remedy", "") or "is it switched on and connected? see the session log"
         text = f"{type(error).__name__}: {error}"
-        _put_away(name, devices)
+        with suppress(Exception):  # what it says to its closing adds nothing
+            if name in devices.opened():
+                devices.close(name)
         return CheckResult(FAIL, text, remedy, took_ms, "ms", limit_ms)
     try:
         devices.close(name)
@@ -332,15 +334,6 @@ def check_device(name: str, devices: Any, within: AbstractContextManager[Any] | 
         return CheckResult(PASS, f"opens and closes; its driver has no check() ({opening})")
     words = "opens, answers and closes" if said in (None, True) else f"says {said!r}"
     return CheckResult(PASS, f"{words} ({opening}); check() took", "", took_ms, "ms", limit_ms)
-
-
-def _put_away(name: str, devices: Any) -> None:
-    """Close what failed its check; what it says to that adds nothing."""
-    if name in devices.opened():
-        try:
-            devices.close(name)
-        except Exception:
-            return
 
 
 # GitHub

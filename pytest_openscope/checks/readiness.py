@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -209,8 +210,6 @@ def _problem(check: str, result: Mapping[str, Any], max_age_s: float, now: datet
 
 
 def _hint(name: str) -> str:
-    import difflib
-
     near = difflib.get_close_matches(name, CHECK_GROUPS, n=1)
     if near and group_of(name) not in CHECK_GROUPS:
         return f" (did you mean {near[0]}?)"

@@ -283,8 +283,8 @@ class Devices(Mapping[str, Any]):
         Raises:
             Exception: what driver or mock raised.
         """
-        hooks = Hooks(spec.name, self._log.getChild(spec.name), self._released, log_io=spec.log_io)
-        hooks.call_timeout_s, hooks.watch = spec.call_timeout_s, self._watch
+        log, limit_s = self._log.getChild(spec.name), spec.call_timeout_s
+        hooks = Hooks(spec.name, log, self._released, log_io=spec.log_io, call_timeout_s=limit_s, watch=self._watch)
         opened = self._simulated(spec, hooks) if self.dry_run else self._real(spec, hooks)
         try:
             opened.open()

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from .opening import OpenDevice
 from .spec import DeviceSpec
@@ -86,18 +85,14 @@ class Safety:
         command = spec.command_line(self._rig_dir)
         timeout_s = max(1.0, min(spec.safe_state_timeout_s, deadline - time.monotonic()))
         try:
-            # Files, not pipes: what the command leaves running would hold a pipe, and be waited for; on Windows without end.
-            with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-                done = subprocess.run(command, cwd=self._rig_dir, timeout=timeout_s, stdout=out, stderr=err, check=False)
-                printed = _read(err) or _read(out)
+            # A file, no pipe: what the command leaves running would hold a pipe, and be waited for; on Windows without end.
+            with tempfile.TemporaryFile() as output:
+                done = subprocess.run(command, cwd=self._rig_dir, timeout=timeout_s, stdout=output, stderr=output, check=False)
+                output.seek(0)
+                printed = output.read().decode("utf-8", "replace").strip()
         except (OSError, subprocess.TimeoutExpired) as error:
             return f": {error}"
         if done.returncode:
-            return f" with exit code {done.returncode}: {printed.decode('utf-8', 'replace').strip()[-500:]}"
+            return f" with exit code {done.returncode}: {printed[-500:]}"
         self._log.warning("%s was made safe by its command: %s", spec.name, " ".join(command))
         return ""
-
-
-def _read(stream: IO[bytes]) -> bytes:
-    stream.seek(0)
-    return stream.read()
