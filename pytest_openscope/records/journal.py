@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..system import boot_id, is_deleted, keep_apart, now_iso, patiently, put_back
+from ..system import boot_id, is_deleted, json_bytes, keep_apart, now_iso, patiently, put_back
 
 JOURNAL = "journal.jsonl"
 #: Written by the process that runs the steps of post-acquisition that a dead session did not reach.
@@ -31,9 +31,10 @@ WITNESS_JOURNAL = "witness.jsonl"
 _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 #: About three hundred events, filled with newlines so that writing into it needs no new room.
 _SPARE_BYTES = 64 * 1024
+#: By so many bytes a reader tells the file that it knows from one that was emptied and has grown again.
+_TAIL_BYTES = 64
 #: Of the wall clock against the monotonic one in the time between an event and its reader.
 _DRIFT_S = 5.0
-_ENCODE = json.JSONEncoder(default=str).encode
 #: Events that the sidecar may read when it looks next (every 0.2 s): waking it a thousand times costs the experiment its core.
 _UNHURRIED = frozenset({"step_started", "step_finished", "step_resumed", "acquisition_batch", "kept"})
 
@@ -106,7 +107,7 @@ class Journal:
         if self._fd is None:
             return
         line = {"event": event, "at": now_iso(), "mono": time.monotonic(), **fields}
-        data = _ENCODE(line).encode("ascii") + b"\n"
+        data = json_bytes(line, indent=None)
         try:
             # Once the disk was full, its events stay together: a later one in the journal would be read before them.
             self._full = self._full or not self._append(self._fd, data)
@@ -145,6 +146,8 @@ class JournalReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
+        #: The end of what was read; it stands before ``_offset`` as long as nobody empties the file.
+        self._tail = b""
         self._rest = b""
         self._spare_offset = 0
 
@@ -152,14 +155,18 @@ class JournalReader:
         """Return the events that came since the last call; an unreadable file gives none."""
         try:
             with open(self.path, "rb") as stream:
-                if stream.seek(0, os.SEEK_END) < self._offset:
-                    # Somebody emptied it; the events that come now stand at its beginning.
-                    self._offset, self._rest = 0, b""
-                stream.seek(self._offset)
+                stream.seek(self._offset - len(self._tail))
                 data = stream.read()
+                if not data.startswith(self._tail):
+                    # Somebody emptied it; the events that come now stand at its beginning.
+                    self._offset, self._tail, self._rest = 0, b"", b""
+                    stream.seek(0)
+                    data = stream.read()
         except OSError:
             return []
+        data = data[len(self._tail) :]
         self._offset += len(data)
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         return [event for line in lines if (event := _parse(line))] + self._read_spare()

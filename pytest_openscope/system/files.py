@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import shutil
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from pydantic_core import PydanticSerializationError, to_json
 
 T = TypeVar("T")
 
@@ -119,20 +120,14 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
         raise
 
 
-def json_bytes(value: Any, default: Callable[[Any], Any] = str) -> bytes:
-    """Return indented UTF-8 JSON that any reader accepts: lone surrogates escaped, NaN and infinities as null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=default)
-    return (text + "\n").encode("utf-8", "backslashreplace")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+def json_bytes(value: Any, default: Callable[[Any], Any] = str, indent: int | None = 2) -> bytes:
+    """Return UTF-8 JSON that any reader accepts, with a newline: lone surrogates escaped, NaN and infinities as null."""
+    try:
+        return to_json(value, indent=indent, inf_nan_mode="null", fallback=default) + b"\n"
+    except PydanticSerializationError:
+        # A lone surrogate, as names of files can have them.
+        plain = json.loads(json.dumps(value, default=default), parse_constant=lambda _: None)
+        return (json.dumps(plain, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:

@@ -365,9 +365,9 @@ def test_a_sidecar_that_was_killed_twice_is_told(bench: Any) -> None:
 # -- files that go away -----------------------------------------------------------------------------------------------
 
 
-def run_with(bench: Any, harm: Any) -> int:
+def run_with(bench: Any, harm: Any, mirror_finish_s: float = 60) -> int:
     """Do ``harm`` to the metadata folder while a program runs."""
-    share = use_share(bench, bench.path / "share", mirror_finish_s=1)
+    share = use_share(bench, bench.path / "share", mirror_finish_s=mirror_finish_s)
     share.mkdir()
     run = "acquisition.run(command=[sys.executable, '-u', '-c', 'import time\\nfor i in range(80): print(i); time.sleep(.01)'])"
     write_steps(bench, f"watched(experiment)\n    open('ready', 'w').close()\n    {run}")
@@ -407,7 +407,7 @@ def test_another_file_in_the_place_of_the_session_log_is_left_alone(bench: Any) 
         (metadata / "launcher.log").unlink()
         (metadata / "launcher.log").write_bytes(b"mine\n")
 
-    assert run_with(bench, harm) == 1
+    assert run_with(bench, harm, mirror_finish_s=1) == 1
     assert (bench.folder / "launcher_metadata" / "launcher.log").read_bytes() == b"mine\n"
     assert bench.end["outcome"] == "error"
     assert "another file has taken its place" in bench.debug["exception"]

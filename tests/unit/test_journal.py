@@ -63,3 +63,29 @@ def test_a_close_in_the_middle_of_an_event_raises_nothing(tmp_path: Path, monkey
     assert JournalReader(journal.path).read() == []
     assert journal.lost == 0
     assert journal._fd is None
+
+
+@pytest.mark.parametrize("events", [1, 50])
+def test_a_reader_sees_what_comes_after_the_file_was_emptied(tmp_path: Path, events: int) -> None:
+    """Also where it has grown beyond what was read before the reader looks again."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    for number in range(10):
+        journal.write("before", number=number)
+    reader = JournalReader(journal.path)
+    assert len(reader.read()) == 10
+    os.truncate(journal.path, 0)
+    for number in range(events):
+        journal.write("after", number=number)
+    assert [(event["event"], event["number"]) for event in reader.read()] == [("after", number) for number in range(events)]
+    journal.write("last")
+    assert [event["event"] for event in reader.read()] == ["last"]
+    journal.close()
+
+
+def test_an_event_may_hold_what_no_json_has(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write("odd", name="rig\udc80", path=tmp_path, value=float("nan"), keys={"\udc80": 1}, sign="µ\u2028")
+    (event,) = JournalReader(journal.path).read()
+    odd = {key: event[key] for key in ("name", "path", "value", "keys", "sign")}
+    assert odd == {"name": "rig\udc80", "path": str(tmp_path), "value": None, "keys": {"\udc80": 1}, "sign": "µ\u2028"}
+    journal.close()
