@@ -15,7 +15,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,6 @@ _SPARE_BYTES = 64 * 1024
 _TAIL_BYTES = 64
 #: Of the wall clock against the monotonic one in the time between an event and its reader.
 _DRIFT_S = 5.0
-#: Events that the sidecar may read when it looks next (every 0.2 s): waking it a thousand times costs the experiment its core.
-_UNHURRIED = frozenset({"step_started", "step_finished", "step_resumed", "acquisition_batch", "kept"})
 
 
 def spare_path(journal: Path) -> Path:
@@ -57,9 +54,8 @@ def drop_empty_spare(journal: Path) -> None:
 class Journal:
     """Appends events; never raises, since the experiment comes first: a failed write is counted in ``lost``."""
 
-    def __init__(self, path: Path, nudge: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.nudge = nudge
         self.lost = 0
         self._lock = threading.RLock()
         self._fd: int | None = self._open()
@@ -103,7 +99,7 @@ class Journal:
                 os.close(fd)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event and wake the sidecar."""
+        """Append one event."""
         if self._fd is None:
             return
         line = {"event": event, "at": now_iso(), "mono": time.monotonic(), **fields}
@@ -115,8 +111,6 @@ class Journal:
             self._full = True
         if self._full and not self._save(data):
             self.lost += 1
-        if self.nudge is not None and event not in _UNHURRIED:
-            self.nudge()
 
     def _save(self, data: bytes) -> bool:
         """Keep an event in the spare room; when that is used up, try the journal again, behind a line that may be torn."""

@@ -56,6 +56,7 @@ class Helpers:
         self.alerts: Alerts | None = None
         self.otel: OtelSupervisor | None = None
         self._otel_begun = False
+        self._failed: set[tuple[str, type[Exception]]] = set()
         self._reports: threading.Thread | None = None
         self._held: list[tuple[str, str, str]] | None = None
         self._logged = threading.Event()
@@ -65,10 +66,16 @@ class Helpers:
     # -- what it says ------------------------------------------------------------------------------------------------
 
     def guard(self, what: str, action: Callable[[], object]) -> None:
-        """Run one part's action; what it raises goes to the sidecar's log and to the session, and nowhere else."""
+        """Run one part's action; what it raises goes to the sidecar's log and to the session, and nowhere else.
+
+        The first error of its kind does: what fails in every look would fill the disk.
+        """
         try:
             action()
         except Exception as error:
+            if (what, type(error)) in self._failed:
+                return
+            self._failed.add((what, type(error)))
             print(f"{what} failed\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             self.say("ERROR", f"{what} failed: {type(error).__name__}: {error}")
 

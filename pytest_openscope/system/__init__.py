@@ -51,7 +51,6 @@ from .processes import isolated_python as isolated_python
 from .processes import lent_watch as lent_watch
 from .processes import light_command as light_command
 from .processes import lines_of as lines_of
-from .processes import memory_mb as memory_mb
 from .processes import running_processes as running_processes
 from .processes import same_process as same_process
 from .processes import spawn_detached as spawn_detached

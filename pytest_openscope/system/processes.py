@@ -136,11 +136,6 @@ def cpu_s(pid: int) -> float | None:
     return float(used.user + used.system)
 
 
-def memory_mb() -> float:
-    """Return this process's resident memory."""
-    return float(psutil.Process().memory_info().rss / 2**20)
-
-
 def step_back() -> None:
     """Give this process a lower priority: where cores are few, the experiment's own processes go first."""
     with contextlib.suppress(psutil.Error, OSError):

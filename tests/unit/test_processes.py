@@ -10,26 +10,21 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from pytest_openscope.system.processes import ProcessWatch, create_time, light_command, memory_mb
+from pytest_openscope.system.processes import ProcessWatch, create_time, light_command
 
 
 def test_a_helper_knows_itself_from_its_first_line(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text(
-        "import os\nfrom pytest_openscope.system import create_time, memory_mb\n"
-        "def main(args): print(memory_mb() > 1, create_time(os.getpid()) is not None, *args)\n",
+        "import os\nfrom pytest_openscope.system import create_time, cpu_s\n"
+        "def main(args): print(cpu_s(os.getpid()) is not None, create_time(os.getpid()) is not None, *args)\n",
         encoding="utf-8",
     )
     command = light_command("helper", ["seen"])
     command[5] = json.dumps([*json.loads(command[5]), str(tmp_path)])
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert (done.stdout.split(), done.stderr) == (["True", "True", "seen"], "")
-
-
-def test_memory_is_what_psutil_says() -> None:
-    assert memory_mb() == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.2)
 
 
 def test_a_wait_that_is_over_before_it_begins_does_not_wait() -> None:
