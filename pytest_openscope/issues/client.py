@@ -1,4 +1,8 @@
-"""GitHub's REST API: one request, one answer, no retry, and every surprise has a name."""
+"""GitHub through PyGithub's requester: one request, one answer, no retry, and every surprise has a name.
+
+PyGithub's objects complete themselves with further requests and take a 307 or a cut-off answer for success, so the requester
+below them is used. It brings authentication, redirects within the server, the pace of writes, TLS and proxies.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import quote, urlparse
+from urllib.parse import quote, urljoin, urlparse
 
 import requests
 from urllib3.exceptions import InvalidHeader
@@ -28,14 +32,14 @@ class Timing:
     """How long things may take and when they are tried again; all in seconds.
 
     Attributes:
-        request_timeout_s: per socket operation.
+        request_timeout_s: per socket operation; PyGithub takes whole seconds only.
         write_pace_s: between two writes; GitHub asks for one second.
         settle_s: after a creation, when to look for a lower number, until the list shows the own issue after ``trust_s``.
         trust_s: age at which a list must show an issue; until then a lost answer is looked up, not repeated.
         retry_s: first and longest interval after a passing fault; doubled with every attempt.
     """
 
-    request_timeout_s: float = 10.0
+    request_timeout_s: int = 10
     write_pace_s: float = 1.0
     settle_s: tuple[float, ...] = (6.0, 25.0, 90.0, *range(150, 750, 60))
     trust_s: float = 90.0
@@ -68,42 +72,31 @@ class TransientError(ServerError):
     """No usable answer now; a later attempt may get one."""
 
 
-class _OneServer(requests.Session):
-    """Sends the token to one server only."""
-
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self.headers.update({"Accept": "application/vnd.github+json", "User-Agent": "pytest-openscope"})
-        self._token = token
-        # Not as a header: requests would put a password of ~/.netrc in its place.
-        self.auth = self._authorise
-
-    def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
-        """Look at where a redirect leads, as requests does before it follows one."""
-        before, after = urlparse(response.request.url), urlparse(prepared_request.url)
-        if (before.scheme, before.netloc) != (after.scheme, after.netloc):
-            server = f"{after.scheme}://{after.netloc}"
-            raise RefusedError(f"{before.geturl()} redirects to another server, {server}; the token is not sent there")
-
-
 class Api:
     """One repository of one server with one token."""
 
     def __init__(self, api_base_url: str, repo: str, token: str, timing: Timing) -> None:
+        # Not above: importing it adds a handler that writes to stderr, in a session into the operator's terminal.
+        from github import Auth, Github
+
         self.base_url = api_base_url.rstrip("/")
         self.repo = repo
         self.timing = timing
         self._token = token
-        self._session = _OneServer(token)
-        self._next_write = 0.0
+        self._github = Github(
+            base_url=self.base_url,
+            auth=Auth.Token(token),
+            timeout=timing.request_timeout_s,
+            # Its own would repeat a POST that may have taken place.
+            retry=None,
+            seconds_between_requests=None,
+            seconds_between_writes=timing.write_pace_s,
+            user_agent="pytest-openscope",
+        )
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._github.close()
 
     def request(
         self, verb: str, path: str, kind: type[Answer], content: Mapping[str, Any] | None = None, **query: Any
@@ -113,36 +106,34 @@ class Api:
         Raises:
             GoneError, RefusedError, TransientError: see there.
         """
-        data = None if content is None else json.dumps(content).replace(self._token, "***")
-        is_read = verb == "GET"
-        if not is_read:
-            time.sleep(max(0.0, self._next_write - time.monotonic()))
+        masked = None if content is None else json.loads(json.dumps(content).replace(self._token, "***"))
+        status, headers, text = self._exchange(verb, path, query, masked)
+        if verb == "GET" and 300 <= status < 400 and "location" in headers:
+            # The repository was renamed; PyGithub follows a 301 only.
+            moved = urljoin(self.base_url, headers["location"])
+            if urlparse(moved)[:2] != urlparse(self.base_url)[:2]:
+                raise RefusedError(f"{path} redirects to another server, {moved}; the token is not sent there")
+            status, headers, text = self._exchange(verb, moved, {}, None)
         try:
-            # Of the requests that are redirected only a read may be repeated elsewhere: the repository was renamed.
-            answer = self._session.request(
-                verb,
-                self.base_url + path,
-                params=query,
-                data=data,
-                headers={"Content-Type": "application/json"},
-                timeout=self.timing.request_timeout_s,
-                allow_redirects=is_read,
-            )
-        except requests.RequestException as problem:
-            raise self._no_answer(problem) from problem
-        finally:
-            if not is_read:
-                self._next_write = time.monotonic() + self.timing.write_pace_s
-        try:
-            value = answer.json()
+            value = json.loads(text)
         except ValueError:
             value = None
-        if answer.status_code >= 300:
-            raise self._no_success(answer, value if isinstance(value, dict) else {})
+        if status >= 300:
+            raise self._no_success(status, headers, value if isinstance(value, dict) else {})
         if not isinstance(value, kind):
-            text = f"{verb}: the answer was cut off or is not what GitHub sends{self._enterprise_hint()}"
-            raise TransientError(text, uncertain=True)
+            hint = self._enterprise_hint()
+            raise TransientError(f"{verb}: the answer was cut off or is not what GitHub sends{hint}", uncertain=True)
         return value
+
+    def _exchange(self, verb: str, path: str, query: dict[str, Any], content: Any) -> tuple[int, dict[str, str], str]:
+        """Return status, headers (lower-case names) and text."""
+        try:
+            return self._github.requester.requestJson(verb, path, query, None, content)
+        except requests.RequestException as problem:
+            raise self._no_answer(problem) from problem
+        except RuntimeError as problem:
+            # What PyGithub raises of a 301 to another server, or to where it has just been.
+            raise RefusedError(f"{path}: {problem}; the token is sent to {self.base_url} only") from problem
 
     def _no_answer(self, problem: requests.RequestException) -> TransientError:
         text = str(problem)
@@ -156,8 +147,7 @@ class Api:
             server = f"the proxy {host} (of this PC's settings), through which {server} is asked,"
         return TransientError(f"{server} {what}: {cause_in_words(problem)}", uncertain=not unreached)
 
-    def _no_success(self, answer: requests.Response, error: Mapping[str, Any]) -> ServerError:
-        status, headers = answer.status_code, answer.headers
+    def _no_success(self, status: int, headers: Mapping[str, str], error: Mapping[str, Any]) -> ServerError:
         said = f"{status} {shortened(str(error.get('message') or ''))}".strip()
         if error.get("errors"):
             said += f" {shortened(json.dumps(error['errors']))}"

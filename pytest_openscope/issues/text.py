@@ -26,7 +26,7 @@ COUNT_CHARS = 200
 #: Shares of the whole body that the parts before the log may take.
 SHARES = {"traceback": 0.22, "stderr": 0.12, "stdout": 0.08, "faulthandler": 0.10, "config": 0.08, "versions": 0.06}
 #: Packages that explain failures of a session; the whole list would bury them.
-TELLING = ("pytest", "pytest-timeout", "PyYAML", "psutil", "requests", "numpy", "pyserial", "pyzmq", "PyVISA", "ophyd-async")
+TELLING = ("pytest", "pytest-timeout", "PyYAML", "psutil", "PyGithub", "numpy", "pyserial", "pyzmq", "PyVISA", "ophyd-async")
 
 _IN_TITLE = re.compile(rf"\[({FINGERPRINT.pattern})\]")
 _FINGERPRINT_LINE = re.compile(rf"^\W{{0,4}}Fingerprint:\W{{1,4}}({FINGERPRINT.pattern})\W{{0,4}}$")

@@ -1,5 +1,5 @@
-"""Asks the server in a process that can be killed: a timeout is per socket operation, so a server that drips bytes holds a call
-for ever.
+"""Asks the server in a process that can be killed: PyGithub's timeout is per socket operation, so a server that drips bytes
+holds a call for ever.
 
 The process gets one job as a JSON line on stdin, the token in it (never on a command line, never on disk), and answers with a
 line on stdout. Its parent holds the outbox lock meanwhile.
@@ -124,7 +124,8 @@ def attempt(path: Path, api: Api, now: Callable[[], float] = time.time) -> dict[
     except TransientError as problem:
         if problem.wait_s:
             ledger.delay(report["settings"]["api_base_url"], now() + problem.wait_s)
-        answer = postpone(report, str(problem), api.timing, now(), problem.wait_s)
+        # A request to wait is no fault; a server that is down counts towards giving up even when it names an end.
+        answer = postpone(report, str(problem), api.timing, now(), 0.0 if problem.uncertain else problem.wait_s)
     ledger.save()
     if done:
         remove_file(path)
