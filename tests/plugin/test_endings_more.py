@@ -455,7 +455,7 @@ def test_a_record_of_60_mb(bench: Any) -> None:
 def test_a_recovery_that_fails_does_not_keep_the_session(bench: Any) -> None:
     """It fails before there is a record or a log: both learn of it all the same."""
     (bench.path / "state" / "unfinished").mkdir(parents=True)
-    broken = "import pytest_openscope.sidecar as recovery\ndef recover(*_, **__): raise OSError('bad sectors')\n"
+    broken = "import pytest_openscope.session.rig as recovery\ndef recover(*_, **__): raise OSError('bad sectors')\n"
     bench.write("conftest.py", f"{broken}recovery.recover = recover\n")
     write_steps(bench, "pass")
     result = bench.run()
