@@ -1,6 +1,6 @@
 """The pipeline steps that come with the package, and the contract of the lab's own ones.
 
-A new step has a file of its own with its ``STEPS``; it is registered in :mod:`.ready_made`, and described in
+A new step has a file of its own; it is registered in :mod:`.ready_made`, and described in
 docs/reference/modules.md (whose tables :mod:`.reference` makes) and docs/how-to/move-from-the-launcher.md.
 """
 

@@ -14,7 +14,6 @@ import pytest
 
 from ..acquisition import parse_fault
 from ..config import ConfigRequest, Configuration, Loaded, expand_rig, load, source_of
-from ..devices import check_faults, check_specs
 from ..log import SessionLog
 from ..records import ConfigurationError, Mistake
 from ..sidecar import check_alerts, check_otel
@@ -272,6 +271,8 @@ def _check_parts(configuration: Configuration, options: Options, found: Findings
     if entries or configuration.parameter_file is not None or configuration.parameters.get("repository_url"):
         check_code(configuration, options.allow_dirty or options.resume_session is not None, found)
     if configuration.rig.devices and options.resume_session is None:
+        from ..devices import check_specs
+
         rig_file, rig = configuration.rig_file, expand_rig(configuration.rig, configuration.expander())
         # A validation finds what a safe-state command lacks, device by device.
         found.mistakes += check_specs(
@@ -293,6 +294,8 @@ def _check_parts(configuration: Configuration, options: Options, found: Findings
 def _check_faults(configuration: Configuration, options: Options) -> list[Mistake]:
     mistakes: list[Mistake] = []
     if options.device_faults:
+        from ..devices import check_faults
+
         mistakes += check_faults(options.device_faults, configuration.rig.devices, configuration.rig_file.parent)
     for text in options.acquisition_faults:
         try:

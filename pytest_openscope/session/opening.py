@@ -19,7 +19,6 @@ import pytest
 from .. import LAUNCHER_FORMAT_VERSION, __version__
 from ..checks import TIMEOUT_S
 from ..config import source_of
-from ..issues import missing_token
 from ..log import ExactMasker, mask_json, mask_text
 from ..records import JOURNAL, METADATA, ConfigurationError, Journal, SessionRecord, create_session_folder
 from ..sidecar import SidecarClient, mark_unfinished
@@ -108,6 +107,8 @@ def _look_for_token(session: SessionState) -> None:
     """Warn at once of reports that cannot be sent for want of a token; the summary repeats it where it is seen."""
     report = session.settings.github_issue
     if report is not None and reports_failures(session):
+        from ..issues import missing_token
+
         session.missing_token = missing_token(report, os.environ)
     if session.missing_token:
         session.log.write("WARNING", "pytest_openscope.issues", session.missing_token)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..acquisition import describe_command, runs_nothing
-from ..modules import limit_of, run_entry
 from ..records import OnFailure, Phase
 from .step_tools import acquisition_of, module_context_of
 from .steps import session_of
@@ -65,6 +64,8 @@ class PhaseNode(pytest.Collector):
                 name = _ACQUISITION
             yield self._step(name, run_acquisition, OnFailure.CONTINUE)
             return
+        from ..modules import limit_of
+
         entries = configuration.pre_pipeline if self.phase is Phase.PRE_ACQUISITION else configuration.post_pipeline
         for entry in entries:
             retry = {"attempts": entry.attempts, "retry_delay_s": entry.retry_delay_s}
@@ -117,6 +118,8 @@ def run_acquisition(request: pytest.FixtureRequest) -> None:
 def _entry_body(entry: PipelineEntry) -> Callable[[pytest.FixtureRequest], None]:
     def body(request: pytest.FixtureRequest) -> None:
         session = session_of(request.config)
+        from ..modules import run_entry
+
         expanded = session.expanded_entry(entry)
         if not run_entry(expanded, module_context_of(session, expanded)):
             session.keep("simulated", entry.name)

@@ -25,7 +25,6 @@ from ..acquisition import (
 )
 from ..config import source_of
 from ..log import ExactMasker
-from ..modules import OwnSteps, check_entries
 from ..records import (
     ConfigurationError,
     Mistake,
@@ -125,6 +124,8 @@ def check_scripts(configuration: Configuration, ready: bool, found: Findings) ->
     pending = elsewhere and not configuration.dry_run
     entries = (*configuration.pre_pipeline, *configuration.post_pipeline)
     if entries:
+        from ..modules import OwnSteps, check_entries
+
         found.mistakes += check_entries(
             entries,
             repository=None if pending else repository_folder(configuration.parameters),

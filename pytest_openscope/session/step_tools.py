@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..acquisition import Acquisition, default_spec, parse_fault
-from ..devices import Devices, build_specs, parse_injections
 from ..log import mask_json
-from ..modules import ModuleContext, OwnSteps, ScriptImports, Steps
 from ..records import Measurement, Phase
 from .operator import real_descriptor
 
 if TYPE_CHECKING:
     from ..config import PipelineEntry
+    from ..devices import Devices
+    from ..modules import ModuleContext, OwnSteps, Steps
     from .state import SessionState
 
 
@@ -112,6 +112,8 @@ class _AcquisitionJoint:
 
 def _make_devices(session: SessionState) -> Devices:
     rig = session.rig
+    from ..devices import Devices, build_specs, parse_injections
+
     faults, _ = parse_injections(session.options.device_faults, list(rig.devices))
     return Devices(
         build_specs(rig.devices),
@@ -127,6 +129,8 @@ def _make_devices(session: SessionState) -> Devices:
 def own_steps_of(session: SessionState) -> OwnSteps:
     """Return the steps that the rig names itself, looked for once in a session."""
     if session.own_steps is None:
+        from ..modules import OwnSteps
+
         session.own_steps = OwnSteps(session.rig.modules, session.rig.path.parent)
     found: OwnSteps = session.own_steps
     return found
@@ -138,6 +142,8 @@ def steps_of(session: SessionState) -> Steps:
     def phase() -> Phase:
         now = session.record.steps[-1].phase if session.record.steps else Phase.PRE_ACQUISITION
         return Phase.PRE_ACQUISITION if now is Phase.ACQUISITION else now
+
+    from ..modules import Steps
 
     return Steps(
         partial(module_context_of, session),
@@ -151,10 +157,14 @@ def steps_of(session: SessionState) -> Steps:
 def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleContext:
     """Return what a pipeline step may use; the placeholders of its entry are replaced already."""
     if session.scripts is None:
+        from ..modules import ScriptImports
+
         session.scripts = ScriptImports()
 
     def record(name: str, value: Any, unit: str = "", **limits: Any) -> None:
         session.measured(Measurement(name, value, unit, **limits))
+
+    from ..modules import ModuleContext
 
     return ModuleContext(
         parameters={**session.parameters, **entry.parameters},

@@ -13,8 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +120,9 @@ def mirror(path: str) -> dict[str, Any]:
 
 def github(api_base_url: str, repo: str, token_env: str) -> dict[str, Any]:
     """Ask GitHub what the token may do with the repository; nothing is created."""
+    import urllib.error
+    import urllib.request
+
     headers = {"Accept": "application/vnd.github+json", "User-Agent": "pytest-openscope"}
     headers["Authorization"] = f"Bearer {os.environ.get(token_env, '')}"
     request = urllib.request.Request(f"{api_base_url.rstrip('/')}/repos/{repo}", headers=headers)

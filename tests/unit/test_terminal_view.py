@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from pytest_openscope.log import SessionLog
-from pytest_openscope.views.terminal.content import Picture, Progress, Seen, clean, clock, plain_line
+from pytest_openscope.views.terminal.content import Progress, Seen, clean, clock, plain_line
+from pytest_openscope.views.terminal.picture import Picture
 from pytest_openscope.views.values import size
 
 FULL = Seen(

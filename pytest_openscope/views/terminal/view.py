@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...records import StepRecord
 from ...system import is_terminal, keep_apart, obeys_control_sequences
 from ..values import size
 from .area import Area
-from .content import Picture, Seen, Shown, clean, clock, plain_line
+from .content import Seen, Shown, clean, clock, plain_line
+
+if TYPE_CHECKING:
+    from .picture import Picture
 
 #: How often the area is drawn; what came in between is left out.
 DRAW_S = 0.5
@@ -57,7 +60,7 @@ class TerminalView:
         self._somebody_looks = is_terminal(sys.stdout)
         self._is_terminal = self._somebody_looks and not os.environ.get("CI") and obeys_control_sequences(fd)
         no_colour = os.environ.get("NO_COLOR") or getattr(config.option, "color", "auto") == "no"
-        self._picture = Picture(self._is_terminal and not no_colour, self._ascii_only)
+        self._colour = self._is_terminal and not no_colour
         self._plain_steps = not self._is_terminal and config.option.verbose >= 0
 
     # -- what the session calls ----------------------------------------------------------------------------------------
@@ -145,7 +148,7 @@ class TerminalView:
     # -- in the thread -------------------------------------------------------------------------------------------------
 
     def _draw_until_over(self) -> None:
-        area = Area(self._fd, self._ascii_only)
+        area, picture = Area(self._fd, self._ascii_only), self._picture()
         try:
             # A session that is over at once needs no area.
             while not self._over.is_set():
@@ -153,7 +156,7 @@ class TerminalView:
                 self._wake.clear()
                 width = area.width
                 if not self._over.is_set():
-                    area.draw(self._picture.lines(self._look(), width) if width else [])
+                    area.draw(picture.lines(self._look(), width) if width else [])
         finally:
             with suppress(OSError):
                 area.close()
@@ -191,6 +194,11 @@ class TerminalView:
             facts.append(_mirror(session.mirror_lag))
         return facts
 
+    def _picture(self) -> Picture:
+        from .picture import Picture  # rich is for sessions at a terminal
+
+        return Picture(self._colour, self._ascii_only)
+
     # -- lines ---------------------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
@@ -199,7 +207,7 @@ class TerminalView:
             return
         at = datetime.now().strftime("%H:%M:%S")
         who = clean(_place(self._running[-1][0])) if self._running else "the session"
-        line = self._picture.prompt_line(
+        line = self._picture().prompt_line(
             f">> ANSWER NEEDED at {at}: {who} waits", max(20, shutil.get_terminal_size().columns - 1)
         )
         # Capture is suspended while somebody is asked, and this is no output of the step.
