@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from string import digits
 
-from rapidfuzz.distance import OSA
-
 #: Names that people write for a known key although they are far from it letter by letter.
 _SYNONYMS = {
     "outputroot": "output_root_folder",
@@ -30,6 +28,8 @@ def nearest(word: str, known: Iterable[str], slack: int = 0) -> str | None:
     many in short names too, where a word can only be one of ``known`` anyway. Differences in case, hyphens and underscores are
     always slips; a number at the end (``command2``) never is.
     """
+    from rapidfuzz.distance import OSA  # only a mistake needs it
+
     names = list(known)
     folded = _folded(word)
     best: tuple[int, str] | None = None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Mapping
-from ctypes import wintypes
 from pathlib import Path, PurePath, PureWindowsPath
 
 import psutil
@@ -30,6 +28,9 @@ def remarks(output_root: Path, state_directory: Path, environ: Mapping[str, str]
             f"this Python is the Microsoft Store's, which keeps its own AppData: no other Python sees {state_directory}, nor"
             " that this rig is in use -> install Python from python.org, or set state_directory to a folder elsewhere"
         )
+    import ctypes
+    from ctypes import wintypes
+
     number = wintypes.DWORD()
     if ctypes.windll.kernel32.ProcessIdToSessionId(os.getpid(), ctypes.byref(number)) and number.value == 0:
         found.append(
