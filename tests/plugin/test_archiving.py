@@ -222,6 +222,7 @@ def test_the_command_tells_what_is_owed_and_finishes_it(bench: Any) -> None:
     (bench.path / "network").write_text("no folder")
     assert bench.run("day1.json").ret == 1
     bench.wait_for(lambda: not workers(bench) and job(bench)["tried_at"] and list((bench.path / "state/archives").glob("*")))
+    bench.wait_for(lambda: not processes_of(bench.path))  # the sidecar's own files are complete
     status = openscope(bench, "archive", "--status", "--rig-config", "rig.yaml")
     assert status.returncode == 1
     assert "data.bin: network: " in status.stdout

@@ -489,9 +489,9 @@ def test_a_view_that_fails_is_a_helper_that_failed(bench: Any, show: Any) -> Non
     bench.steps("def test_it(operator):\n    time.sleep(0.5)\n    assert operator.ask('Ready?') == 'yes'\n")
     bench.write(
         "conftest.py",
-        "from pytest_openscope.views.terminal import content, view\n"
+        "from pytest_openscope.views.terminal import picture, view\n"
         "def fail(*_):\n    raise RuntimeError('no picture')\n"
-        "content.Picture.lines = content.Picture.prompt_line = fail\nview.DRAW_S = 0.1\n",
+        "picture.Picture.lines = picture.Picture.prompt_line = fail\nview.DRAW_S = 0.1\n",
     )
     screen = show()
     screen.until("Ready?")
