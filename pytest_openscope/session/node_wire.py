@@ -24,6 +24,8 @@ _CHUNK_BYTES = 64 * 1024
 #: The system finds out within half a minute that a PC was switched off; not every system has all of these.
 _TCP_OPTIONS = (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
+_CLOSED = "it closed the connection"
+
 
 class Gone(Exception):  # noqa: N818 - what happened, not whose fault it was
     """A connection has ended: closed, broken, or not read any more."""
@@ -100,6 +102,8 @@ class Channel:
         except BlockingIOError:
             if len(self._out) > MAX_UNREAD_BYTES:
                 raise Gone("it does not read any more") from None
+        except ConnectionError:
+            raise Gone(_CLOSED) from None
         except OSError as error:
             raise Gone(words_of(error)) from None
 
@@ -115,10 +119,12 @@ class Channel:
                 data = self.socket.recv(_CHUNK_BYTES)
             except BlockingIOError:
                 return []
+            except ConnectionError:  # reset, where something that was sent to it had not been read
+                raise Gone(_CLOSED) from None
             except OSError as error:
                 raise Gone(words_of(error)) from None
             if not data:
-                raise Gone("it closed the connection")
+                raise Gone(_CLOSED)
             self._in += data
         *lines, rest = self._in.split(b"\n", most)
         if any(len(line) > MAX_LINE_BYTES for line in (*lines, rest)):

@@ -1,7 +1,8 @@
 """The pipe between an experiment process and its sidecar, both ends; neither can hold up the other.
 
-Down the sidecar's stdin goes a greeting (one line of JSON: secrets, import paths), up its stdout come JSON messages. The
-sidecar finds everything else in the journal, and watches the process itself, since a forked worker can keep a pipe open.
+Down the sidecar's stdin goes a greeting (one line of JSON: secrets, import paths), and its end once the journal tells of the
+session's; up its stdout come JSON messages. The sidecar finds everything else in the journal, and watches the process itself,
+since a forked worker can keep a pipe open.
 """
 
 from __future__ import annotations
@@ -36,8 +37,13 @@ def _spawn(folder: Path, stdout: int, *options: str, **more: Any) -> subprocess.
 def _greet(process: subprocess.Popen[bytes], **greeting: Any) -> None:
     """Send what the sidecar needs first, blocking until it is read."""
     assert process.stdin is not None
-    with process.stdin:
-        _write_all(process.stdin.fileno(), greeting)
+    _write_all(process.stdin.fileno(), greeting)
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()
 
 
 def _write_all(fd: int, message: dict[str, Any]) -> None:
@@ -58,6 +64,7 @@ def start_finisher(folder: Path, secrets: Iterable[str] = (), alert_urls: Iterab
         _greet(process, secrets=sorted(secrets), alert_urls=list(alert_urls), sys_path=path)
     except OSError:
         print(f"the sidecar for {folder.name} did not take its greeting", file=sys.stderr)
+    _let_go(process)
     # It outlives this process by design; Popen's finalizer would warn that it does.
     process.returncode = 0
 
@@ -94,8 +101,9 @@ class SidecarClient:
         self._greeting = {"secrets": list(secrets), "alert_urls": list(alert_urls)}
         self._terminal_fd = terminal_fd
         self._process: subprocess.Popen[bytes] | None = None
-        self._leaving = False
+        self._leaving = self._is_over = False
         self._done = threading.Event()
+        self._greeted = threading.Event()
         self._start()
 
     def _start(self) -> None:
@@ -107,6 +115,7 @@ class SidecarClient:
         except OSError as error:
             self._start_again(f"it cannot be started: {error}")
             return
+        self._greeted.clear()
         self._process, self.pid = process, process.pid
         threading.Thread(target=self._converse, args=(process,), name="openscope-sidecar", daemon=True).start()
 
@@ -116,6 +125,9 @@ class SidecarClient:
         # Where the pipe breaks: what that means is settled below.
         with contextlib.suppress(OSError, ValueError):
             _greet(process, **self._greeting, terminal=_terminal_name(self._terminal_fd))
+            self._greeted.set()
+            if self._is_over:
+                _let_go(process)
             for line in lines_of(process.stdout.fileno()):
                 self._handle(line)
         code = process.wait()
@@ -156,8 +168,14 @@ class SidecarClient:
         self._tell({"type": "restarted", "reason": reason})
         self._start()
 
+    def session_over(self) -> None:
+        """Let the sidecar look into the journal at once; call it after ``ended`` or ``discarded``."""
+        self._is_over = True
+        if self._process is not None and self._greeted.is_set():
+            _let_go(self._process)
+
     def wait_done(self, timeout_s: float) -> bool:
-        """After the journal's ``ended``: wait until the sidecar has nothing more to say; False when the time is up."""
+        """After :meth:`session_over`: wait until the sidecar has nothing more to say; False when the time is up."""
         return self._done.wait(timeout_s) and not self.gave_up
 
     def goodbye(self) -> None:
@@ -184,9 +202,13 @@ class Link:
 
     Attributes:
         greeting: what the experiment process said first; empty until then (see :meth:`wait_greeting`).
+
+    Args:
+        on_end: called, in a thread, when the other side says that the session is over, or is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
         self.greeting: dict[str, Any] = {}
         self._greeted = threading.Event()
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue(_MAX_QUEUED)
@@ -210,11 +232,16 @@ class Link:
             time.sleep(0.01)
 
     def _listen(self) -> None:
+        lines = lines_of(0)
         try:
-            self.greeting = json.loads(next(lines_of(0), b"{}"))
+            self.greeting = json.loads(next(lines, b"{}"))
         except (OSError, ValueError) as error:
             print(f"the pipe from the experiment broke: {error}", file=sys.stderr)
         self._greeted.set()
+        with contextlib.suppress(OSError):
+            for _ in lines:
+                continue
+        self._on_end()
 
     def _talk(self) -> None:
         while True:

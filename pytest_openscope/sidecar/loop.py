@@ -28,7 +28,7 @@ from .reconstruct import FAULT_LOG, SessionView
 from .witness import Witness
 
 TICK_S = 0.2
-#: The same before the steps are known, which begins the mirror, and while the session ends, whose process waits for this one.
+#: The same before the steps are known, which begins the mirror.
 _QUICK_TICK_S = 0.02
 #: How long the ``session`` event and the greeting may take.
 START_S = 10.0
@@ -77,7 +77,9 @@ class Sidecar:
         self.finish_only = finish
         self.view = SessionView(folder)
         self.dead = threading.Event()
-        self.link = Link()
+        #: The process is gone, or says that its session is over.
+        self._wake = threading.Event()
+        self.link = Link(self._wake.set)
         self.watch: ProcessWatch | None = None
         self.rig_lock: FileLock | None = None
         self._looked = time.monotonic()
@@ -136,6 +138,7 @@ class Sidecar:
         # At once, and kept: it is known until the parent has taken it.
         watch.exit_code()
         self.dead.set()
+        self._wake.set()
 
     def _wait_for_greeting(self) -> None:
         """Learn where packages lie, and the secrets; a greeting that never comes costs its secrets only."""
@@ -160,8 +163,8 @@ class Sidecar:
             if wait_s <= 0 and self._deadline_stands():
                 self._kill()
                 return
-            tick_s = TICK_S if self.view.collected and self.view.ending is None else _QUICK_TICK_S
-            self.dead.wait(min(tick_s, max(wait_s, 0.01)))
+            self._wake.wait(min(TICK_S if self.view.collected else _QUICK_TICK_S, max(wait_s, 0.01)))
+            self._wake.clear()
 
     def _until_deadline(self) -> float:
         deadline, now, looked = self.view.deadline, awake_s(), time.monotonic()
