@@ -1,4 +1,7 @@
-"""The main process of an acquisition, from its start to its exit code, and what to tell an operator when it does not start."""
+"""The main process of an acquisition: started, waited for, and stopped with its whole tree; why it did not start.
+
+How hard a tree is stopped is decided in :mod:`..system.process_tree`.
+"""
 
 from __future__ import annotations
 

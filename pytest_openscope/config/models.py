@@ -102,7 +102,7 @@ class GithubIssueSettings(Section):
     max_comments_per_issue: Integer = key(30, "comments of one rig on one issue", minimum=0)
     timeout_s: Seconds = seconds(20.0, "longest attempt to send one report", 1.0)
     report_wait_s: Seconds | None = seconds(
-        None, "in place of the parameter report_wait_s, whose default counts where this is not given"
+        None, "overrides the parameter report_wait_s, whose default counts where this is not given"
     )
 
     @field_validator("repo")

@@ -1,4 +1,7 @@
-"""The hardware of a rig: drivers, their mocks, faults on demand. Nothing here is imported for a rig without ``devices:``."""
+"""The hardware of a rig: drivers, their mocks, faults on demand. Nothing here is imported for a rig without ``devices:``.
+
+A new ready-made driver has a file in ``drivers/`` and is registered in :mod:`.driver_registry`.
+"""
 
 from .driver_registry import Driver
 from .faults import check_faults, parse_injections

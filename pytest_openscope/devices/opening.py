@@ -15,7 +15,9 @@ from .spec import DeviceSpec
 
 @dataclass
 class OpenDevice:
-    """A device between its construction and its end; its methods are those of :class:`.driver.Driver`, whatever its driver has.
+    """A device between its construction and its end.
+
+    Its methods are those of :class:`.driver_registry.Driver`, whatever its driver has.
 
     ``is_harmless``: neither rig file nor driver knows how to make it safe, so that nothing can have failed.
     """
