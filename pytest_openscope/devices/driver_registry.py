@@ -41,7 +41,7 @@ class Driver(Protocol):
 #: The names above, which faults can always be injected into.
 LIFECYCLE = ("open", "close", "check", "read_state", "safe_state")
 
-#: Ready-made drivers, with the library and the extra that each needs ("" for none; the extra has the driver's name).
+#: Ready-made drivers by name, which is also that of the extra: the class, and the library that it imports ("" for none).
 #: A new one: its name at ``Device.driver`` in config/models.py, its extra in pyproject.toml, its page in
 #: docs/how-to/devices; for an option of its own that is declared and checked also ``Device`` in config/models.py and
 #: ``_OF_DRIVERS`` in spec.py; for ``log_io`` on a library that is not known there ``_LOGGED_LIBRARIES`` in proxy.py.

@@ -1,7 +1,8 @@
 """One GitHub issue per defect: fingerprint, issue text, outbox, GitHub client.
 
-A session builds reports (:func:`.report.build_report`) and puts them whole into an outbox on disk (:func:`.outbox.enqueue`).
-Another process sends them (:func:`.sending.drain`), in worker processes that are killed at a deadline."""
+The sidecar builds the reports of a failed session (:func:`.report.build_report`) and puts them whole into an outbox on disk
+(:func:`.outbox.enqueue`); :func:`.sending.drain` sends them, each by a worker process that is killed at a deadline.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class StopPolicy:
     """How long the processes of an acquisition have to end, in seconds, after each kind of request; 0 leaves a kind out.
 
     First Ctrl-C (SIGINT; on Windows CTRL_BREAK), on which recorders close their files; then SIGTERM; then SIGKILL (on
-    Windows both are TerminateProcess).
+    Windows both are TerminateProcess). A session's come from ``stop_graceful_s`` and its neighbours in config/models.py.
     """
 
     graceful_s: float = 10.0
