@@ -61,7 +61,7 @@ class DeviceSpec(Device):
 
     @property
     def ready_made(self) -> bool:
-        """True for serial, visa, zmq, http and subprocess."""
+        """True for the names in ``DRIVERS`` of :mod:`.driver_registry`."""
         return self.driver in DRIVERS
 
     def script(self, rig_dir: Path) -> Path | Mapping[str, Any] | None:
