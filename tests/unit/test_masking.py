@@ -154,7 +154,8 @@ def test_a_collected_secret_is_masked_in_json(secret: str) -> None:
     found = collect_secrets({"password": secret})
     text = json.dumps(mask_json({"password": secret, "note": f"it is <{secret}>"}, found))
     if found:
-        assert json.dumps(secret.strip())[1:-1] not in text
+        # A word that is a part of the key itself ("passwo") stays there: keys are names.
+        assert json.dumps(secret.strip())[1:-1] not in text.replace('"password"', "")
 
 
 @given(st.text(max_size=300))
