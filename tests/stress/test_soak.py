@@ -205,7 +205,7 @@ def test_eight_hours_leave_memory_handles_and_threads_flat(bench: Any) -> None: 
     print(json.dumps(figures, indent=1))
     if FIGURES:
         Path(FIGURES).write_text(json.dumps({"growth": figures, "looks": looks}), encoding="utf-8")
-    assert {"experiment", "sidecar", "mirror.worker", "views.live.server"} <= set(figures)
+    assert {"experiment", "sidecar.loop", "mirror.worker", "views.live.server"} <= set(figures)
     assert everything_arrived(bench.folder / "launcher_metadata") == (RECORDS, True)
     for kind, grown in figures.items():
         steps_kb = KB_PER_STEP if kind == "experiment" else OTHERS_KB_PER_STEP
