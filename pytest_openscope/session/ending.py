@@ -64,7 +64,7 @@ def finish(session: SessionState, exit_code: int | None) -> None:
         session.guard("keeping the rig's state", session.rig_watch.keep)
     session.journal.write("ended", outcome=str(record.outcome), exit_code=record.exit_code)
     if session.sidecar is not None:
-        session.sidecar.session_over()
+        session.guard("telling the sidecar that the session is over", session.sidecar.session_over)
     _wait_for_sidecar(session)
     session.journal.write("bye")
     if session.sidecar is not None:
@@ -83,7 +83,7 @@ def discard(session: SessionState) -> None:
     session.log.close()
     sidecar = session.sidecar
     if sidecar is not None:
-        sidecar.session_over()
+        session.guard("telling the sidecar that the session is over", sidecar.session_over)
         deadline = time.monotonic() + _DISCARD_S
         while not sidecar.gave_up and not sidecar.wait_done(_LOOK_S) and time.monotonic() < deadline:
             continue
