@@ -9,13 +9,10 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
-
-from packaging.utils import canonicalize_name
 
 from .. import __version__
 from ..log import mask_text
@@ -171,7 +168,12 @@ def installed_versions(paths: Sequence[str] | None = None) -> dict[str, str]:
 
     ``importlib.metadata`` opens a file for each package: 90 ms for a hundred of them, where this takes one.
     """
-    found: dict[str, str] = {}
+    return {name: version for name, (version, _) in sorted(_installed_packages(paths).items())}
+
+
+def _installed_packages(paths: Sequence[str] | None = None) -> dict[str, tuple[str, str]]:
+    """Return version and metadata folder of every installed package, by normalised name."""
+    found: dict[str, tuple[str, str]] = {}
     for folder in dict.fromkeys(sys.path if paths is None else paths):
         try:
             names = os.listdir(folder or ".")  # noqa: PTH208 - a hundred paths are made for nothing
@@ -181,8 +183,9 @@ def installed_versions(paths: Sequence[str] | None = None) -> dict[str, str]:
             stem, _, kind = name.rpartition(".")
             package, dash, version = stem.partition("-")
             if dash and kind in ("dist-info", "egg-info") and package[:1].isalnum():
-                found.setdefault(package.lower().replace("_", "-").replace(".", "-"), version.partition("-py")[0])
-    return dict(sorted(found.items()))
+                normalised = package.lower().replace("_", "-").replace(".", "-")
+                found.setdefault(normalised, (version.partition("-py")[0], os.path.join(folder, name)))
+    return found
 
 
 def freeze() -> list[str]:
@@ -190,11 +193,11 @@ def freeze() -> list[str]:
 
     Names are normalised (``pyyaml``), as they stand in the names of the folders that say what is installed.
     """
-    origins: dict[str, dict[str, Any]] = {}
-    for distribution in metadata.distributions():
-        if name := distribution.metadata["Name"]:
-            origins.setdefault(canonicalize_name(name), _package_origin(distribution))
-    return [_requirement(name, version, origins.get(name, {})) for name, version in installed_versions().items()]
+    found = sorted(_installed_packages().items())
+    return [
+        _requirement(name, version, _package_origin(_read(Path(folder, "direct_url.json"))))
+        for name, (version, folder) in found
+    ]
 
 
 def _requirement(name: str, version: str, origin: dict[str, Any]) -> str:
@@ -206,11 +209,11 @@ def _requirement(name: str, version: str, origin: dict[str, Any]) -> str:
     return f"{name} @ {url}" if url else f"{name}=={version}"
 
 
-def _package_origin(distribution: metadata.Distribution) -> dict[str, Any]:
+def _package_origin(direct_url: str | None) -> dict[str, Any]:
     """Return where a package that comes from no index was installed from (``direct_url.json``, PEP 610)."""
     try:
-        found: dict[str, Any] = json.loads(distribution.read_text("direct_url.json") or "{}")
-    except (OSError, ValueError):
+        found: dict[str, Any] = json.loads(direct_url or "{}")
+    except ValueError:
         return {}
     return found
 
@@ -262,6 +265,8 @@ def _folder_of(top: str) -> Path | None:
 
 
 def _installed(top: str, folder: Path) -> dict[str, Any] | None:
+    from importlib import metadata
+
     try:
         distribution = metadata.distribution(top)
     except metadata.PackageNotFoundError:
@@ -269,7 +274,7 @@ def _installed(top: str, folder: Path) -> dict[str, Any] | None:
         if not names:
             return None
         distribution = metadata.distribution(names[0])
-    origin = _package_origin(distribution)
+    origin = _package_origin(distribution.read_text("direct_url.json"))
     entry: dict[str, Any] = {
         "name": distribution.metadata["Name"] or top,
         "path": str(folder),

@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pydantic_core import PydanticSerializationError, to_json
-
 T = TypeVar("T")
 
 #: Windows refuses to replace, rename, remove or open a file that somebody holds without sharing it: a virus scanner looks at
@@ -123,11 +121,11 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
 def json_bytes(value: Any, default: Callable[[Any], Any] = str, indent: int | None = 2) -> bytes:
     """Return UTF-8 JSON that any reader accepts, with a newline: lone surrogates escaped, NaN and infinities as null."""
     try:
-        return to_json(value, indent=indent, inf_nan_mode="null", fallback=default) + b"\n"
-    except PydanticSerializationError:
-        # A lone surrogate, as names of files can have them.
-        plain = json.loads(json.dumps(value, default=default), parse_constant=lambda _: None)
-        return (json.dumps(plain, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        text = json.dumps(value, indent=indent, ensure_ascii=False, default=default, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(value, default=default), parse_constant=lambda _: None)
+        text = json.dumps(finite, indent=indent, ensure_ascii=False)
+    return f"{text}\n".encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
