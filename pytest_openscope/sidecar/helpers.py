@@ -278,9 +278,12 @@ class Helpers:
 
     def _start_old_reports(self) -> None:
         """Send what earlier sessions left; the drain at the end waits for this one."""
+        if not wanted(self.view):
+            return
+        # Not above: it takes longer than all the rest of a sidecar's start.
         from ..issues import waiting
 
-        if wanted(self.view) and waiting(self.view.state_directory):
+        if waiting(self.view.state_directory):
             self._in_thread("sending earlier reports", lambda: send_waiting(self.view, self.secrets, REPORTS_S))
 
     def _in_thread(self, what: str, action: Callable[[], object]) -> threading.Thread:
