@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import pkgutil
+import platform
 import runpy
 import signal
 import socket
@@ -34,7 +35,7 @@ ROOMS = ("system", "log", "records", "config", "checks", "acquisition", "devices
 READ_AT_START = ("LD_", "LC_", "LANG", "TZ", "PYTHON")
 TAKEN_OVER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 ENVIRONMENT = dict(os.environ)
-LIBRARIES = ("pytest", "_pytest.pytester", "rapidfuzz.fuzz", "rapidfuzz.process", "yaml")
+LIBRARIES = ("pytest", "_pytest.pytester", "pdb", "rapidfuzz.fuzz", "rapidfuzz.process", "unittest", "unittest.mock", "yaml")
 
 
 def import_all() -> None:
@@ -46,6 +47,12 @@ def import_all() -> None:
         for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             if not found.ispkg and not found.name.rpartition(".")[2].startswith("__"):
                 importlib.import_module(found.name)
+    # What a session does once: it starts `uname`, and builds the validators of the configuration.
+    platform.platform()
+    models = sys.modules["pytest_openscope.config.models"]
+    for model in vars(models).values():
+        if isinstance(model, type) and issubclass(model, models.Section):
+            model.model_rebuild()
 
 
 class Process:

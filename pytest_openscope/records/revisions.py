@@ -270,7 +270,9 @@ def _installed(top: str, folder: Path) -> dict[str, Any] | None:
     try:
         distribution = metadata.distribution(top)
     except metadata.PackageNotFoundError:
-        names = metadata.packages_distributions().get(top)
+        # All installed metadata are read for it: 100 ms, which modules in a rig's own folder need not cost.
+        inside = any(part in _INSTALLED for part in folder.parts)
+        names = metadata.packages_distributions().get(top) if inside else None
         if not names:
             return None
         distribution = metadata.distribution(names[0])

@@ -271,7 +271,8 @@ def write_revisions(session: SessionState, checked_out: bool = False) -> None:
     found += [one for one in git_revisions(folders) if one["path"] not in known or "package_version" in one]
     drivers = [str(device.get("driver") or "") for device in session.rig.devices.values()]
     modules = [driver.partition(":")[0] for driver in drivers if ":" in driver]
+    installed = entry_points()
     for group in _GROUPS:
-        modules += [point.value.partition(":")[0] for point in entry_points(group=group)]
+        modules += [point.value.partition(":")[0] for point in installed.select(group=group)]
     found += package_revisions(modules, [one["path"] for one in found])
     session.save("git_revisions.json", found)
