@@ -50,6 +50,7 @@ def import_all() -> None:
     # What a session does once: it starts `uname`, and builds the validators of the configuration.
     platform.platform()
     models = sys.modules["pytest_openscope.config.models"]
+    model: Any
     for model in vars(models).values():
         if isinstance(model, type) and issubclass(model, models.Section):
             model.model_rebuild()
