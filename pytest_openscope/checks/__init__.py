@@ -7,17 +7,3 @@ from .measure import TIMEOUT_S
 from .readiness import evaluate, expanded_block
 from .recorder import PLUGIN_NAME, CheckRecorder
 from .suite import RigChecks, things_of
-
-__all__ = [
-    "PLUGIN_NAME",
-    "TIMEOUT_S",
-    "CheckRecorder",
-    "RigChecks",
-    "compare",
-    "describe_rig",
-    "evaluate",
-    "expanded_block",
-    "keep_last_good",
-    "last_good",
-    "things_of",
-]

@@ -1,47 +1,45 @@
 """The configuration of a session: models of every key, the files that give them, layers, placeholders."""
 
-from .configuration import Configuration as Configuration
-from .configuration import Expanded as Expanded
-from .configuration import expand_rig as expand_rig
-from .configuration import expand_section as expand_section
-from .fields import CHOICE as CHOICE
-from .fields import Flag as Flag
-from .fields import Id as Id
-from .fields import Integer as Integer
-from .fields import Number as Number
-from .fields import PathText as PathText
-from .fields import Seconds as Seconds
-from .fields import Section as Section
-from .fields import Text as Text
-from .fields import Texts as Texts
-from .fields import Values as Values
-from .fields import check as check
-from .fields import has_placeholder as has_placeholder
-from .fields import key as key
-from .fields import keys_of as keys_of
-from .fields import seconds as seconds
-from .fields import show as show
-from .files import read_mapping as read_mapping
-from .lab_models import load_model as load_model
-from .layers import source_of as source_of
-from .loading import ConfigRequest as ConfigRequest
-from .loading import Loaded as Loaded
-from .loading import load as load
-from .models import ADAPTERS as ADAPTERS
-from .models import KNOWN_PARAMETERS as KNOWN_PARAMETERS
-from .models import AlertSettings as AlertSettings
-from .models import Device as Device
-from .models import GithubIssueSettings as GithubIssueSettings
-from .models import OtelSettings as OtelSettings
-from .models import PipelineEntry as PipelineEntry
-from .models import Readiness as Readiness
-from .models import Requirements as Requirements
-from .models import Rig as Rig
-from .models import Settings as Settings
-from .models import look_up as look_up
-from .roots import default_state_directory as default_state_directory
-from .schema import parameters_schema as parameters_schema
-from .schema import rig_schema as rig_schema
-from .suggest import nearest as nearest
-from .tables import fill_tables as fill_tables
-from .yaml_rules import dump_yaml as dump_yaml
+from .configuration import Configuration, Expanded, expand_rig, expand_section
+from .fields import (
+    CHOICE,
+    Flag,
+    Id,
+    Integer,
+    Number,
+    PathText,
+    Seconds,
+    Section,
+    Text,
+    Texts,
+    Values,
+    check,
+    has_placeholder,
+    key,
+    keys_of,
+    seconds,
+    show,
+)
+from .files import read_mapping
+from .lab_models import load_model
+from .layers import source_of
+from .loading import ConfigRequest, Loaded, load
+from .models import (
+    ADAPTERS,
+    KNOWN_PARAMETERS,
+    AlertSettings,
+    Device,
+    GithubIssueSettings,
+    OtelSettings,
+    PipelineEntry,
+    Readiness,
+    Requirements,
+    Rig,
+    Settings,
+    look_up,
+)
+from .roots import default_state_directory
+from .schema import parameters_schema, rig_schema
+from .suggest import nearest
+from .tables import fill_tables
+from .yaml_rules import dump_yaml

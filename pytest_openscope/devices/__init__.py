@@ -7,12 +7,3 @@ from .driver_registry import Driver
 from .faults import check_faults, parse_injections
 from .manager import Devices
 from .spec import build_specs, check_specs
-
-__all__ = [
-    "Devices",
-    "Driver",
-    "build_specs",
-    "check_faults",
-    "check_specs",
-    "parse_injections",
-]

@@ -12,26 +12,3 @@ from .privacy import Machine, Privacy
 from .report import build_report, missing_token
 from .sending import drain
 from .worker import ERROR, check_access
-
-__all__ = [
-    "ERROR",
-    "Ledger",
-    "Machine",
-    "Privacy",
-    "Sources",
-    "build_report",
-    "check_access",
-    "drain",
-    "drop",
-    "due",
-    "enqueue",
-    "fingerprint_of",
-    "fingerprint_of_name",
-    "is_known",
-    "list_reports",
-    "missing_token",
-    "normalised",
-    "result",
-    "waiting",
-    "write_back",
-]

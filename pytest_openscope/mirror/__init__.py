@@ -5,11 +5,3 @@ from __future__ import annotations
 from .audit import audit_day_log
 from .control import MirrorStatus, MirrorSupervisor
 from .files import LOG_NAME, MirrorJob
-
-__all__ = [
-    "LOG_NAME",
-    "MirrorJob",
-    "MirrorStatus",
-    "MirrorSupervisor",
-    "audit_day_log",
-]

@@ -14,20 +14,3 @@ from .failures import ModuleFailed
 from .other_steps import OwnSteps
 from .scripts import ScriptImports
 from .session_archiver import archive_session
-
-__all__ = [
-    "ModuleContext",
-    "ModuleFailed",
-    "OwnSteps",
-    "ScriptImports",
-    "Steps",
-    "archive_session",
-    "check_entries",
-    "go_on_with_archives",
-    "hand_over_archives",
-    "limit_of",
-    "owing_folders",
-    "run_entry",
-    "state_of_archives",
-    "work_off_archives",
-]

@@ -10,23 +10,3 @@ from .reconstruct import SessionView, is_running, running_sessions
 from .recovery import finish_dead, recover, reopen
 from .reports import LateAnswers
 from .rescue import add_to_states, is_owed, run_unreached, unreached_steps
-
-__all__ = [
-    "LateAnswers",
-    "SessionView",
-    "SidecarClient",
-    "add_to_states",
-    "check_alerts",
-    "check_otel",
-    "crashed",
-    "finish_dead",
-    "is_owed",
-    "is_running",
-    "mark_unfinished",
-    "recover",
-    "reopen",
-    "run_unreached",
-    "running_sessions",
-    "start_finisher",
-    "unreached_steps",
-]

@@ -2,82 +2,52 @@
 
 from __future__ import annotations
 
-from .clocks import ClockChange as ClockChange
-from .clocks import ClockWatch as ClockWatch
-from .clocks import awake_s as awake_s
-from .clocks import boot_id as boot_id
-from .clocks import elapsed_s as elapsed_s
-from .command_lines import command_line as command_line
-from .command_lines import split_command as split_command
-from .desktop import Desktop as Desktop
-from .desktop import go_last as go_last
-from .files import count_lines as count_lines
-from .files import is_deleted as is_deleted
-from .files import json_bytes as json_bytes
-from .files import keep_apart as keep_apart
-from .files import make_private_folder as make_private_folder
-from .files import native_path as native_path
-from .files import patiently as patiently
-from .files import put_back as put_back
-from .files import read_json as read_json
-from .files import remove_file as remove_file
-from .files import remove_tree as remove_tree
-from .files import replace_file as replace_file
-from .files import update_json as update_json
-from .files import write_atomic as write_atomic
-from .files import write_json as write_json
-from .git import GIT_TIMEOUT_S as GIT_TIMEOUT_S
-from .git import Git as Git
-from .git import GitFailed as GitFailed
-from .locks import FileLock as FileLock
-from .locks import try_lock_byte as try_lock_byte
-from .locks import unlock_byte as unlock_byte
-from .probe import run_probe as run_probe
-from .process_tree import MARK_FOLDER as MARK_FOLDER
-from .process_tree import MARK_NAME as MARK_NAME
-from .process_tree import MARK_SESSION as MARK_SESSION
-from .process_tree import ProcessTree as ProcessTree
-from .process_tree import StopPolicy as StopPolicy
-from .process_tree import StopReport as StopReport
-from .process_tree import find_main as find_main
-from .process_tree import name_of as name_of
-from .processes import ProcessWatch as ProcessWatch
-from .processes import age_s as age_s
-from .processes import cpu_s as cpu_s
-from .processes import create_time as create_time
-from .processes import is_alive as is_alive
-from .processes import is_stopped as is_stopped
-from .processes import isolated_python as isolated_python
-from .processes import lent_watch as lent_watch
-from .processes import light_command as light_command
-from .processes import lines_of as lines_of
-from .processes import running_processes as running_processes
-from .processes import same_process as same_process
-from .processes import spawn_detached as spawn_detached
-from .processes import start_of as start_of
-from .processes import start_of_now as start_of_now
-from .processes import step_back as step_back
-from .signals import ConsoleClose as ConsoleClose
-from .signals import Latch as Latch
-from .signals import Waker as Waker
-from .signals import interrupt_main as interrupt_main
-from .signals import on_fork as on_fork
-from .surroundings import missing_drive as missing_drive
-from .surroundings import remarks as remarks
-from .terminal import RELEASE_TERMINAL as RELEASE_TERMINAL
-from .terminal import is_terminal as is_terminal
-from .terminal import obeys_control_sequences as obeys_control_sequences
-from .terminal import switch_off_selection as switch_off_selection
-from .times import clock as clock
-from .times import format_duration as format_duration
-from .times import now_iso as now_iso
-from .times import parse_duration_s as parse_duration_s
-from .times import time_field as time_field
-from .usage import TreeUsage as TreeUsage
-from .windows import Job as Job
-from .windows import in_a_job as in_a_job
-from .windows import send_break as send_break
-from .windows import window_titles as window_titles
-from .workers import Reporter as Reporter
-from .workers import Retry as Retry
-from .workers import WorkerProcess as WorkerProcess
+from .clocks import ClockChange, ClockWatch, awake_s, boot_id, elapsed_s
+from .command_lines import command_line, split_command
+from .desktop import Desktop, go_last
+from .files import (
+    count_lines,
+    is_deleted,
+    json_bytes,
+    keep_apart,
+    make_private_folder,
+    native_path,
+    patiently,
+    put_back,
+    read_json,
+    remove_file,
+    remove_tree,
+    replace_file,
+    update_json,
+    write_atomic,
+    write_json,
+)
+from .git import GIT_TIMEOUT_S, Git, GitFailed
+from .locks import FileLock, try_lock_byte, unlock_byte
+from .probe import run_probe
+from .process_tree import MARK_FOLDER, MARK_NAME, MARK_SESSION, ProcessTree, StopPolicy, StopReport, find_main, name_of
+from .processes import (
+    ProcessWatch,
+    age_s,
+    cpu_s,
+    create_time,
+    is_alive,
+    is_stopped,
+    isolated_python,
+    lent_watch,
+    light_command,
+    lines_of,
+    running_processes,
+    same_process,
+    spawn_detached,
+    start_of,
+    start_of_now,
+    step_back,
+)
+from .signals import ConsoleClose, Latch, Waker, interrupt_main, on_fork
+from .surroundings import missing_drive, remarks
+from .terminal import RELEASE_TERMINAL, is_terminal, obeys_control_sequences, switch_off_selection
+from .times import clock, format_duration, now_iso, parse_duration_s, time_field
+from .usage import TreeUsage
+from .windows import Job, in_a_job, send_break, window_titles
+from .workers import Reporter, Retry, WorkerProcess

@@ -3,5 +3,3 @@
 from __future__ import annotations
 
 from .command import selftest
-
-__all__ = ["selftest"]

@@ -5,12 +5,3 @@ from .database import HistoryError
 from .finding import Source as HistorySource
 from .page import write_history_page
 from .tables import history_tables
-
-__all__ = [
-    "HistoryError",
-    "HistorySource",
-    "answer_history",
-    "history_database",
-    "history_tables",
-    "write_history_page",
-]

@@ -1,5 +1,3 @@
 """The live page: a running session in the browser, served by a process beside the experiment."""
 
 from .starting import LiveServer, missing_packages, parse_address
-
-__all__ = ["LiveServer", "missing_packages", "parse_address"]

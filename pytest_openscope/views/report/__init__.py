@@ -2,5 +2,3 @@
 
 from .content import SessionFiles
 from .page import advice, write_report
-
-__all__ = ["SessionFiles", "advice", "write_report"]

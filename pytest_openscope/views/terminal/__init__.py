@@ -2,5 +2,3 @@
 
 from .content import Progress, Shown, Stopping
 from .view import TerminalView
-
-__all__ = ["Progress", "Shown", "Stopping", "TerminalView"]
