@@ -41,5 +41,4 @@ from .models import (
 from .roots import default_state_directory
 from .schema import parameters_schema, rig_schema
 from .suggest import nearest
-from .tables import fill_tables
 from .yaml_rules import dump_yaml

@@ -9,10 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_openscope.config import fill_tables
 from pytest_openscope.modules import ModuleContext, ModuleFailed, run_entry
 from pytest_openscope.modules.ready_made import EXAMPLES, READY_MADE
-from pytest_openscope.modules.reference import TABLES
 from pytest_openscope.records.phases import Phase
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,8 +20,6 @@ def test_every_ready_made_module_is_described_with_its_parameters() -> None:
     page = (DOCS / "reference" / "modules.md").read_text(encoding="utf-8")
     for name in (*READY_MADE, *EXAMPLES):
         assert f"`{name}`" in page
-    remedy = "run: python -m pytest_openscope.modules.reference docs/reference/modules.md"
-    assert fill_tables(page, TABLES) == page, remedy
 
 
 def test_the_scripts_of_the_guide_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
