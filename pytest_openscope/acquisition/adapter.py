@@ -179,7 +179,6 @@ class Given(Adapter):
         self._spec = spec
 
     def spec(self) -> AcquisitionSpec | None:
-        """Return it."""
         return self._spec
 
     def describe(self) -> str:

@@ -132,7 +132,6 @@ class BonsaiAdapter(Adapter):
     # Before it runs ---------------------------------------------------------------------------------------------------
 
     def check(self, dry_run: bool) -> Iterator[Finding]:
-        """Look for program and workflow, and read the workflow."""
         command = self.spec().command
         if not dry_run:
             yield from self._check_program(command[0])
@@ -178,7 +177,6 @@ class BonsaiAdapter(Adapter):
                     yield Finding(fault.problem, fault.remedy, where, severity)
 
     def rehearse(self) -> None:
-        """Write down what would run."""
         self._read()
         self._write_provenance()
 

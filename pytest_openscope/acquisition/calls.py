@@ -81,7 +81,6 @@ class CallWork:
         """Nothing: it can be stopped from its first moment on."""
 
     def reap(self) -> bool:
-        """Tell whether it has ended."""
         if self.ended_s is None and self._over.is_set():
             self.ended_s = awake_s()
         return self.ended_s is not None
@@ -113,9 +112,7 @@ class CallWork:
             logger.exception("cancelling acquisition %r failed", self._name)
 
     def pause(self, seconds: float) -> None:
-        """Sleep, but not beyond its end."""
         self._over.wait(seconds)
 
     def close(self) -> None:
-        """Take note of its end."""
         self.reap()

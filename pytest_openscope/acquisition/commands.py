@@ -26,7 +26,6 @@ class PythonAdapter(Adapter):
     kind = "python"
 
     def spec(self) -> AcquisitionSpec:
-        """Return the command."""
         self.need(script_path="a script")
         interpreter = self._interpreter()
         command = (
@@ -40,7 +39,6 @@ class PythonAdapter(Adapter):
         return with_command(self.task.defaults, command, env)
 
     def check(self, dry_run: bool) -> Iterator[Finding]:
-        """Look for the script, and for the interpreter."""
         command = self.spec().command
         yield from check_script(self.parameters, command[1], dry_run)
         if not dry_run:
@@ -62,14 +60,12 @@ class CommandAdapter(Adapter):
     kind = "command"
 
     def spec(self) -> AcquisitionSpec:
-        """Return the command."""
         command = self.arguments("command")
         if not command:
             raise mistake("command", "launcher 'command' needs a command", "give the program and its arguments as a list")
         return with_command(self.task.defaults, (*command, *self.arguments("script_arguments")))
 
     def check(self, dry_run: bool) -> Iterator[Finding]:
-        """Look for the program."""
         command = self.spec().command
         if not dry_run:
             yield from check_program(command[0], "command")

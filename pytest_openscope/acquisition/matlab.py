@@ -219,7 +219,6 @@ class MatlabCall:
         return None
 
     def cancel(self) -> None:
-        """Ask MATLAB to interrupt it."""
         self._cancelled = True
         if self._engine is not None:
             self._engine.interrupt()

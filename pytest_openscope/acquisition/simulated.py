@@ -87,7 +87,6 @@ class SimulatedRun(AcquisitionRun):
     """Runs nothing, and ends well when it is waited for or stopped."""
 
     def start(self) -> Self:
-        """Log what would have run."""
         logger.info("dry run: acquisition %r is simulated, would have run: %s", self.name, command_line(self.spec.command))
         return self
 
@@ -97,7 +96,6 @@ class SimulatedRun(AcquisitionRun):
         return 0 if self.done else None
 
     def wait(self, timeout_s: float | None = None, *, check: bool = True) -> AcquisitionFacts:
-        """End at once."""
         if not self.done:
             self._done.open()
             if self._on_done is not None:
@@ -105,16 +103,13 @@ class SimulatedRun(AcquisitionRun):
         return self.facts()
 
     def ends_within(self, seconds: float | None) -> bool:
-        """End at once."""
         self.wait()
         return True
 
     def stop(self, reason: str = "asked to stop", wait: bool = True) -> None:
-        """End at once."""
         if not self.done:
             self._ending.reason = reason
             self.wait()
 
     def facts(self) -> AcquisitionFacts:
-        """Return the command, and that it took no time."""
         return replace(super().facts(), duration_s=0.0)

@@ -110,7 +110,6 @@ class SubprocessDevice(LineTalker):
                 act()
 
     def write(self, text: str) -> None:
-        """Send one line."""
         with self._lock:
             self._stdin.write((text + "\n").encode(self._encoding))
             self._stdin.flush()
@@ -144,7 +143,6 @@ class SubprocessDevice(LineTalker):
         return super().check()
 
     def read_state(self) -> dict[str, Any]:
-        """Return command, process id and exit code."""
         process = self.process
         return {"command": self.command, "pid": process and process.pid, "returncode": process and process.poll()}
 

@@ -95,7 +95,6 @@ class HttpDevice(Talker):
             self.post(self._safe_path, self._safe_body)
 
     def read_state(self) -> dict[str, Any]:
-        """Return the address."""
         return {"url": self.url, "timeout_s": self.timeout_s}
 
     @classmethod

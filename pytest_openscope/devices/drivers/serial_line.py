@@ -68,7 +68,6 @@ class SerialDevice(LineTalker):
         self.line.reset_input_buffer()
 
     def close(self) -> None:
-        """Close the port."""
         if self.line is not None:
             self.line.close()
 
@@ -108,7 +107,6 @@ class SerialDevice(LineTalker):
         self.line.reset_input_buffer()
 
     def read_state(self) -> dict[str, Any]:
-        """Return port, settings and whether the port is open."""
         return {"port": self.port, "is_open": bool(self.line is not None and self.line.is_open), **self._settings}
 
     @classmethod

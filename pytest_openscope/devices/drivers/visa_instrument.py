@@ -48,7 +48,6 @@ class VisaDevice(Talker):
         self._manager: Any = None
 
     def open(self) -> None:
-        """Open the resource."""
         import pyvisa
 
         self._manager = pyvisa.ResourceManager(self._backend)
@@ -58,14 +57,12 @@ class VisaDevice(Talker):
                 setattr(self.instrument, name, value)
 
     def close(self) -> None:
-        """Close the resource and its manager."""
         if self.instrument is not None:
             self.instrument.close()
         if self._manager is not None:
             self._manager.close()
 
     def write(self, text: str) -> None:
-        """Send a text."""
         with self._lock:
             self.instrument.write(text)
 
@@ -93,7 +90,6 @@ class VisaDevice(Talker):
         self.write(self._on if on else self._off)
 
     def read_state(self) -> dict[str, Any]:
-        """Return resource, library and settings."""
         library = str(getattr(self._manager, "visalib", "")) if self._manager is not None else ""
         return {"resource": self.resource, "library": library, **self._attributes}
 

@@ -99,7 +99,6 @@ class ZmqDevice(Talker):
             return str(self._within("send", self.socket.recv_string))
 
     def query(self, text: str) -> str:
-        """Send a text and return the next message."""
         return self._ask(text, self.send, self.receive)
 
     def request(self, message: dict[str, Any]) -> Any:
@@ -112,7 +111,6 @@ class ZmqDevice(Talker):
             (self.query if self.kind == "req" else self.send)(self._safe_command)
 
     def read_state(self) -> dict[str, Any]:
-        """Return address and kind."""
         return {"address": self.address, "kind": self.kind, "is_open": self.socket is not None and not self.socket.closed}
 
     def _within(self, verb: str, function: Any, *args: Any) -> Any:
