@@ -13,22 +13,20 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..config import ConfigRequest, load, look_up
-from ..log import MASK, ExactMasker, mask_text
-from ..records import END_STATE, METADATA, describe_repository, file_today, freeze, read_as_run
+from ..log import MASK, ExactMasker
+from ..records import END_STATE, METADATA, describe_repository, freeze
+from ..session import file_today, masker_of, read_as_run
 from ..system import read_json
 from .common import WrongUse
 
 _CONTINUE = "--continue-session"
 _SHOWN = 12
-#: Files that hold values; their text is masked as the session's copies were.
-_VALUES = ("rig", "parameters", "configuration")
 
 
 def rerun(
@@ -79,7 +77,7 @@ class _Repeat:
         self.directory = Path(session["invocation_directory"])
         self.rig_file = Path(session["rig_file"])
         self._mask = ExactMasker(self._secrets())
-        self._states = {one["path"]: file_today(one, self._mask_of(one)) for one in session["files"]}
+        self._states = {one["path"]: file_today(one, self._mask) for one in session["files"]}
         self._revisions: list[dict[str, Any]] = []
         with suppress(OSError, ValueError):  # of a session that died in its first moments
             self._revisions = json.loads((self.metadata / "git_revisions.json").read_text(encoding="utf-8"))
@@ -93,9 +91,6 @@ class _Repeat:
         request = ConfigRequest(self.rig_file, params_files=files, dry_run=True, environ=os.environ)
         found = load(request).configuration if self.rig_file.is_file() else None
         return found.secrets if found is not None else frozenset()
-
-    def _mask_of(self, entry: Mapping[str, Any]) -> Any:
-        return partial(mask_text, secrets=self._mask) if entry["role"] in _VALUES else self._mask
 
     # -- what differs --------------------------------------------------------------------------------------------------------
 
@@ -123,7 +118,8 @@ class _Repeat:
         if entry.get("kept") is None:
             return
         before = (self.session["folder"] / entry["kept"]).read_text(encoding="utf-8", errors="replace").splitlines()
-        now = self._mask_of(entry)(Path(entry["path"]).read_text(encoding="utf-8", errors="replace")).splitlines()
+        today = Path(entry["path"]).read_text(encoding="utf-8", errors="replace")
+        now = masker_of(entry["role"], self._mask)(today).splitlines()
         lines = [line for line in difflib.unified_diff(before, now, n=0, lineterm="") if not re.match(r"---|\+\+\+|@@", line)]
         yield from (f"    {line}" for line in lines[:_SHOWN])
         if len(lines) > _SHOWN:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .as_run import AsRun, file_today, read_as_run
 from .failures import ConfigurationError, Mistake, failure_from_exception, noted_fingerprint
 from .folder import METADATA, create_session_folder, is_folder_name, is_reserved, name_problem, safe_name, session_name
 from .inbox import hand_over, take

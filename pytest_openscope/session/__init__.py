@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .options import add_options, rig_config_of
 
 if TYPE_CHECKING:
+    from .as_run import file_today, masker_of, read_as_run
     from .configuring import ExperimentRun
     from .operator import Operator
     from .session import ExperimentSession
@@ -24,6 +25,9 @@ __all__ = [
     "acquisition_of",
     "add_options",
     "devices_of",
+    "file_today",
+    "masker_of",
+    "read_as_run",
     "rig_config_of",
     "session_of",
     "steps_of",
@@ -35,6 +39,9 @@ _HOME = {
     "Operator": "operator",
     "acquisition_of": "step_tools",
     "devices_of": "step_tools",
+    "file_today": "as_run",
+    "masker_of": "as_run",
+    "read_as_run": "as_run",
     "session_of": "steps",
     "steps_of": "step_tools",
 }
