@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..system import Latch
+from ..system import BoundedCall, Latch, Watch
 from .answers import Answers
-from .calls import Call, Watch
 from .driver_registry import did_you_mean, load
 from .event_loop import EventLoopThread
 from .failures import DeviceFailure, DevicesFailed
@@ -171,7 +170,7 @@ class Devices(Mapping[str, Any]):
     def read_states(self, deadline_s: float = _READ_STATES_S, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Return ``read_state()`` of the open devices, or those named; a failed one gives ``{"error": …}``. Never raises."""
         asked = {name: opened for name, opened in list(self._open.items()) if names is None or name in names}
-        calls = {name: Call(f"{name}.read_state", opened.read_state, deadline_s) for name, opened in asked.items()}
+        calls = {name: BoundedCall(f"{name}.read_state", opened.read_state, deadline_s) for name, opened in asked.items()}
         deadline = time.monotonic() + deadline_s
         for call in calls.values():
             call.start()
@@ -251,7 +250,7 @@ class Devices(Mapping[str, Any]):
         if failures:
             raise DevicesFailed(failures) from failures[0].error
 
-    def _opening(self, spec: DeviceSpec) -> Call:
+    def _opening(self, spec: DeviceSpec) -> BoundedCall:
         """Return the call that opens a device; what promises its safe state goes out before it is touched."""
         started = 0.0
 
@@ -269,7 +268,7 @@ class Devices(Mapping[str, Any]):
             how = f" ({self._simulations[spec.name].words})" if self.dry_run else ""
             self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
 
-        return Call(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._put_away, watch=self._watch)
+        return BoundedCall(f"{spec.name}.open", make, spec.open_timeout_s, kept=keep, late=self._put_away, watch=self._watch)
 
     def _simulation(self, spec: DeviceSpec) -> Simulation:
         """Return what stands in for a device; chosen once."""
@@ -338,9 +337,9 @@ class Devices(Mapping[str, Any]):
                 problems.append(text)
         return problems
 
-    def _call(self, opened: OpenDevice, what: str, deadline: float | None = None) -> Call:
+    def _call(self, opened: OpenDevice, what: str, deadline: float | None = None) -> BoundedCall:
         """Return the call of one of a driver's own methods (``check``, ``safe_state``, ``close``) within the device's time."""
         limit_s = getattr(opened.spec, f"{what}_timeout_s")
         if deadline is not None:
             limit_s = max(_MOMENT_S, min(limit_s, deadline - time.monotonic()))
-        return Call(f"{opened.spec.name}.{what}", getattr(opened, what), limit_s, watch=self._watch)
+        return BoundedCall(f"{opened.spec.name}.{what}", getattr(opened, what), limit_s, watch=self._watch)

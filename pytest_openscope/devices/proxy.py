@@ -15,9 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..system import Latch
+from ..system import Latch, Watch, watched
 from .answers import Answers
-from .calls import Watch, watched
 from .faults import Fault
 from .surface import SPECIAL, Surface
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -12,12 +10,11 @@ from pydantic import BeforeValidator, ValidationError
 from ..config import KNOWN_PARAMETERS, Flag, Integer, Number, Section, check, keys_of, seconds
 from ..config import Seconds as _Seconds
 from ..records import Mistake
-from ..system import awake_s
+from ..system import BoundedCall, awake_s
 from .failures import ModuleFailed, StepTimedOut
 
 #: Keys of the session, some of which it adds itself; an entry may give them, as files of the launcher do.
 _OF_OTHERS = (*KNOWN_PARAMETERS, "output_session_folder", "session_folder", "dry_run", "simulate_in_dry_run", "rig_id")
-_SLICE_S = 0.1
 
 ResultT = TypeVar("ResultT")
 ParametersT = TypeVar("ParametersT", bound="StepParameters")
@@ -112,28 +109,13 @@ def within(timeout_s: float | None, what: str, function: Callable[[], ResultT]) 
     """
     if timeout_s is None:
         return function()
-    answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            answers.put((True, function()))
-        except BaseException as error:
-            answers.put((False, error))
-
-    threading.Thread(target=work, name="openscope-step", daemon=True).start()
-    deadline = awake_s() + timeout_s
-    while True:
-        left_s = deadline - awake_s()
-        try:
-            # In slices: a lock that is waited for cannot be interrupted on Windows.
-            good, answer = answers.get(timeout=min(max(left_s, 0.0), _SLICE_S))
-        except queue.Empty:
-            if left_s <= 0:
-                raise StepTimedOut(f"{what} took longer than {timeout_s:g} s") from None
-            continue
-        if good:
-            return answer  # type: ignore[no-any-return]
-        raise answer
+    call = BoundedCall("openscope-step", function, timeout_s)
+    call.run()
+    if not call.ended:
+        raise StepTimedOut(f"{what} took longer than {timeout_s:g} s")
+    if call.error is not None:
+        raise call.error
+    return call.result  # type: ignore[no-any-return]
 
 
 class Deadline:

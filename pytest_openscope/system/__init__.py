@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .calls import BoundedCall, Watch, watched
 from .clocks import ClockChange, ClockWatch, awake_s, boot_id, elapsed_s
 from .command_lines import command_line, split_command
 from .desktop import Desktop, go_last

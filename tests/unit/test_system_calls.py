@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_openscope.devices.calls import Call
+from pytest_openscope.system import BoundedCall
 
 
 class Desk:
@@ -29,12 +29,12 @@ class Desk:
 
         return function
 
-    def call(self, name: str, *, hangs: bool = False, limit_s: float = 10.0) -> Call:
+    def call(self, name: str, *, hangs: bool = False, limit_s: float = 10.0) -> BoundedCall:
         def late(result: Any) -> None:
             self.came_late.append(result)
             self.late.set()
 
-        return Call(name, self.function(name, hangs=hangs), limit_s, late=late)
+        return BoundedCall(name, self.function(name, hangs=hangs), limit_s, late=late)
 
     def release(self) -> None:
         self._released.set()
@@ -71,20 +71,20 @@ def test_errors_stay_with_their_call(desk: Desk) -> None:
     def fails() -> None:
         raise OSError("no")
 
-    calls = [Call("a", fails, 1.0), desk.call("b")]
+    calls = [BoundedCall("a", fails, 1.0), desk.call("b")]
     for call in calls:
         call.run()
     assert isinstance(calls[0].error, OSError)
     assert calls[1].error is None
     with pytest.raises(OSError, match="no"):
-        Call("a", fails, 1.0).result_in_time()
+        BoundedCall("a", fails, 1.0).result_in_time()
 
 
 def test_a_result_is_kept_in_time_or_late_never_both() -> None:
     kept: list[int] = []
     late: list[int] = []
     for number in range(50):
-        call = Call("a", lambda number=number: number, 10.0, kept=kept.append, late=late.append)  # type: ignore[misc]
+        call = BoundedCall("a", lambda number=number: number, 10.0, kept=kept.append, late=late.append)  # type: ignore[misc]
         thread = threading.Thread(target=call.make)
         thread.start()
         left = call.leave()
@@ -101,7 +101,7 @@ def test_an_interrupt_leaves_the_running_call(desk: Desk, monkeypatch: pytest.Mo
         return desk.function("a", hangs=True)()
 
     late = threading.Event()
-    call = Call("a", hangs, 20.0, late=lambda _: late.set())
+    call = BoundedCall("a", hangs, 20.0, late=lambda _: late.set())
     original = threading.Event.wait
 
     def interrupted(event: threading.Event, timeout: float | None = None) -> bool:

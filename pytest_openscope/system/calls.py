@@ -1,15 +1,16 @@
-"""Calls that may hang: each is made in a thread of its own, so that a device can hold up nobody for longer than its time."""
+"""Calls that may hang in a device, a share or a server: each is made in a thread of its own, where it can be left behind."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from .clocks import awake_s
+
 #: On Windows a signal is handled only between two waits.
-_SLICE_S = 0.2
+_SLICE_S = 0.1
 #: A call that can be left behind is left behind before the watch acts.
 _WATCH_S = 1.0
 
@@ -37,7 +38,7 @@ def watched(watch: Watch | None, name: str, limit_s: float, grace_s: float = 0.0
         watch.cancel(name)
 
 
-class Call:
+class BoundedCall:
     """One call.
 
     Args:
@@ -95,9 +96,9 @@ class Call:
 
     def wait(self, limit_s: float) -> None:
         """Wait for its end, and leave it behind when the time is up."""
-        due = time.monotonic() + limit_s
-        while not self._finished.wait(max(0.0, min(_SLICE_S, due - time.monotonic()))):
-            if time.monotonic() >= due and self.leave():
+        due = awake_s() + limit_s
+        while not self._finished.wait(max(0.0, min(_SLICE_S, due - awake_s()))):
+            if awake_s() >= due and self.leave():
                 return
 
     def leave(self) -> bool:
