@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +19,6 @@ from .failures import DeviceFailure, DevicesFailed
 from .faults import Fault
 from .opening import OpenDevice
 from .proxy import Hooks, tap, unwrap
-from .safety import Safety
 from .simulate import Simulation, choose, connects_in_mock_mode
 from .spec import DeviceSpec
 
@@ -25,6 +26,7 @@ from .spec import DeviceSpec
 _READ_STATES_S = 2.0
 #: What a call gets that begins after the deadline of all: most devices are safe within milliseconds.
 _MOMENT_S = 0.25
+_COMMAND = "safe-state command"
 
 
 class Devices(Mapping[str, Any]):
@@ -35,7 +37,8 @@ class Devices(Mapping[str, Any]):
         rig_dir: directory of the rig file.
         dry_run: simulate every device.
         injections: faults; only in dry runs.
-        on_event: takes events for the journal, see :class:`.safety.Safety`.
+        on_event: called with an event's name and fields, for the journal: ``safe_state`` before a device with a command is
+            touched, ``safe_state_done`` when it is safe. A sidecar that finds the first without the second runs the command.
         on_open: called with the names of devices that have just been opened.
         log: parent of the devices' loggers.
         watch: gets the limit of each call that opens, checks, makes safe or closes a device.
@@ -62,7 +65,10 @@ class Devices(Mapping[str, Any]):
         self.rig_dir, self.dry_run = rig_dir, dry_run
         self._injections = tuple(injections)
         self._log = log or logging.getLogger("pytest_openscope.devices")
-        self._safety = Safety(rig_dir, on_event, self._log, dry_run=dry_run)
+        self._on_event = on_event or (lambda event, **fields: None)
+        #: Devices that wait for their command, and those that nothing made safe; each with what has failed.
+        self._waiting: dict[str, str] = {}
+        self._unsafe: dict[str, str] = {}
         self._loop = EventLoopThread()
         self._released = Latch()
         self._lock = threading.RLock()
@@ -184,7 +190,7 @@ class Devices(Mapping[str, Any]):
     @property
     def unsafe(self) -> list[str]:
         """After :meth:`close_all` one text for each device that neither its driver nor its command made safe."""
-        return self._safety.unsafe()
+        return [f"{name} may not be safe: its {failed} failed" for name, failed in self._unsafe.items()]
 
     def close(self, name: str) -> None:
         """Make one device safe and close it; where its driver cannot make it safe, its command will at the session's end.
@@ -200,7 +206,7 @@ class Devices(Mapping[str, Any]):
             try:
                 self._call(opened, "close").result_in_time()
             finally:
-                self._safety.settle(opened)
+                self._settle(opened)
 
     def close_all(self, deadline_s: float = 20.0) -> list[str]:
         """Make every open device safe, then close every one, each in reverse order of opening. Never raises.
@@ -219,8 +225,8 @@ class Devices(Mapping[str, Any]):
         problems += self._end(last_first, "close", deadline)
         for opened in last_first:
             self._open.pop(opened.spec.name, None)
-            self._safety.settle(opened)
-        problems += self._safety.run_commands(deadline)
+            self._settle(opened)
+        problems += self._run_commands(deadline)
         for simulation in self._simulations.values():
             simulation.close()
         self._loop.close()
@@ -258,13 +264,18 @@ class Devices(Mapping[str, Any]):
             nonlocal started
             if self._closed:
                 raise RuntimeError("the session's devices are closed already")
-            self._safety.promise(spec)
+            if self._has_command(spec):
+                command, timeout_s = spec.command_line(self.rig_dir), spec.safe_state_timeout_s
+                self._on_event("safe_state", device=spec.name, command=command, cwd=str(self.rig_dir), timeout_s=timeout_s)
+                self._waiting[spec.name] = _COMMAND
             started = time.monotonic()
             return self._make(spec)
 
         def keep(opened: OpenDevice) -> None:
             self._open[spec.name] = opened
-            self._safety.opened(spec)
+            # The driver has it in hand and will make it safe.
+            self._waiting.pop(spec.name, None)
+            self._unsafe.pop(spec.name, None)
             how = f" ({self._simulations[spec.name].words})" if self.dry_run else ""
             self._log.info("%s opened in %.0f ms%s", spec.name, (time.monotonic() - started) * 1000, how)
 
@@ -324,6 +335,48 @@ class Devices(Mapping[str, Any]):
                 action()
             except Exception:
                 self._log.exception("%s, which opened too late, could not be put away", opened.spec.name)
+
+    def _has_command(self, spec: DeviceSpec) -> bool:
+        return bool(spec.safe_state_command) and not self.dry_run
+
+    def _settle(self, opened: OpenDevice) -> None:
+        """Note of a device that is closed whether it is safe, waits for its command, or has nothing that makes it safe."""
+        spec, failed = opened.spec, _COMMAND if opened.is_harmless else "safe_state"
+        if self._has_command(spec):
+            if opened.is_safe:
+                self._on_event("safe_state_done", device=spec.name)
+            else:
+                self._waiting[spec.name] = failed
+        elif not (opened.is_safe or opened.is_harmless):
+            self._unsafe[spec.name] = failed
+
+    def _run_commands(self, deadline: float) -> list[str]:
+        """Run the command of every device that waits for it, each once and for a second at least; return what went wrong."""
+        problems = []
+        for name in list(self._waiting):
+            failed = self._waiting.pop(name)
+            if problem := self._run_command(self.specs[name], deadline):
+                problems.append(f"safe-state command of {name} failed{problem}")
+                self._unsafe[name] = failed
+            else:
+                self._on_event("safe_state_done", device=name)
+        return problems
+
+    def _run_command(self, spec: DeviceSpec, deadline: float) -> str:
+        command = spec.command_line(self.rig_dir)
+        timeout_s = max(1.0, min(spec.safe_state_timeout_s, deadline - time.monotonic()))
+        try:
+            # A file, no pipe: what the command leaves running would hold a pipe, and be waited for; on Windows without end.
+            with tempfile.TemporaryFile() as output:
+                done = subprocess.run(command, cwd=self.rig_dir, timeout=timeout_s, stdout=output, stderr=output, check=False)
+                output.seek(0)
+                printed = output.read().decode("utf-8", "replace").strip()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f": {error}"
+        if done.returncode:
+            return f" with exit code {done.returncode}: {printed[-500:]}"
+        self._log.warning("%s was made safe by its command: %s", spec.name, " ".join(command))
+        return ""
 
     def _end(self, opened: Sequence[OpenDevice], what: str, deadline: float) -> list[str]:
         """Do one thing with each device, in this order, and return what went wrong."""
