@@ -71,18 +71,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         value = load_yaml(written.strip()) if written.strip() else ""
     except YamlError as error:
-        raise OverrideError(key, value_problem(error), "put it in quotes inside the argument: KEY='\"…\"'") from None
+        problem = error.problem
+        if not problem.startswith(("is ", "holds ")):
+            problem = f"is no YAML: {problem}"
+        raise OverrideError(key, f"the value {problem}", "put it in quotes inside the argument: KEY='\"…\"'") from None
     if keeps_text(key.rpartition(".")[2], value):
         value = written.strip()
     if isinstance(value, float) and not math.isfinite(value):
         raise OverrideError(key, "is no finite number", "write a number")
     return key, value
-
-
-def value_problem(error: YamlError) -> str:
-    """Say what is wrong with a value that is no YAML, in one phrase."""
-    problem = error.problem
-    return f"the value {problem}" if problem.startswith(("is ", "holds ")) else f"the value is no YAML: {problem}"
 
 
 def apply_override(target: dict[str, Any], key: str, value: Any, where: str, sources: dict[str, str]) -> None:

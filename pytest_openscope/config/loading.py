@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ from typing import Any
 from ..log import ExactMasker, weak_secret_keys
 from ..records import Mistake, Phase, name_problem
 from .configuration import Configuration, SettingsReading, expand_typed, find_secrets, make_expander, read_own_parameters
-from .fields import CONTROL_REMEDY, TEXT_KINDS, Section, Wrong, check, control_characters, kind_name, show
+from .fields import CONTROL_REMEDY, Section, Wrong, check, control_characters, kind_name, show
 from .files import kind_of, read_mapping
 from .lab_models import load_model, read_values
-from .layers import OverrideError, apply_override, overlay, parse_override, source_of, value_problem
+from .layers import OverrideError, apply_override, overlay, parse_override, source_of
 from .models import (
     FLAT_GITHUB,
     KNOWN_IN_RIG,
@@ -35,7 +34,6 @@ from .pipelines import check_acquisitions, read_pipelines
 from .placeholders import Expander
 from .roots import default_state_directory, foreign_path, host_name, local_path
 from .suggest import nearest
-from .yaml_rules import YamlError, load_yaml
 
 REQUIRED = ("subject_id", "user_id")
 _RIG_ONLY = ("devices", "requirements", "readiness", "state_directory", "rig_model")
@@ -52,12 +50,7 @@ class ConfigRequest:
         rig_config: the rig file.
         rig_config_where: what named it (``--rig-config``).
         params_files: parameter files; more than one is a mistake.
-        earlier: dotted key to (value, where) from a session that is continued; above files, below everything else.
-        ini_overrides: ``KEY=VALUE`` of the ini file, in order; below ``named``.
-        ini_where: what they are called in mistakes and sources.
-        param_overrides: ``KEY=VALUE`` of the command line, in order.
-        named: key to (value, where) from ini keys and the environment; below ``--param``.
-        options: the same from named options; above ``--param``.
+        given: dotted key, value and what gave it, above the files, lowest first; without key the value is a text ``KEY=VALUE``.
         dry_run, no_input: as decided.
         validating: the rig is validated, so that an unusable output root is a finding, not a mistake.
         cwd: what relative paths are relative to.
@@ -67,12 +60,7 @@ class ConfigRequest:
     rig_config: Path | None
     rig_config_where: str = "--rig-config"
     params_files: tuple[Path, ...] = ()
-    earlier: Mapping[str, tuple[object, str]] = field(default_factory=dict)
-    ini_overrides: tuple[str, ...] = ()
-    ini_where: str = "openscope_param"
-    param_overrides: tuple[str, ...] = ()
-    named: Mapping[str, tuple[object, str]] = field(default_factory=dict)
-    options: Mapping[str, tuple[object, str]] = field(default_factory=dict)
+    given: tuple[tuple[str | None, Any, str], ...] = ()
     dry_run: bool = False
     no_input: bool = False
     validating: bool = False
@@ -128,12 +116,8 @@ class _Loading:
         """Read, merge, check."""
         complete = self._read_rig()
         complete = self._read_parameters() and complete
-        for key, (value, where) in self.request.earlier.items():
+        for key, value, where in self.request.given:
             self._override(key, value, where)
-        self._overrides(self.request.ini_overrides, self.request.ini_where)
-        self._named(self.request.named)
-        self._overrides(self.request.param_overrides, "--param")
-        self._named(self.request.options)
         _normalise(self.merged)
         missing = tuple(key for key in REQUIRED if not self.merged.get(key))
         if not complete:
@@ -284,32 +268,14 @@ class _Loading:
         overlay(self.merged, _translate(layer), where, self.sources)
         return True
 
-    def _named(self, named: Mapping[str, tuple[object, str]]) -> None:
-        for name, (value, where) in named.items():
-            if isinstance(value, str) and kind_name(Settings, name) not in TEXT_KINDS:
-                try:
-                    value = load_yaml(value)
-                except YamlError as error:
-                    self.wrong(where, name, value_problem(error), "put it in quotes")
-                    continue
-            if value is not None:
-                self._override(name, os.fspath(value) if isinstance(value, os.PathLike) else value, where)
-
-    def _overrides(self, texts: tuple[str, ...], where: str) -> None:
-        for text in texts:
-            try:
-                key, value = parse_override(text)
-            except OverrideError as error:
-                self.wrong(where, error.key, error.problem, error.remedy)
-            else:
-                self._override(key, value, where)
-
-    def _override(self, key: str, value: Any, where: str) -> None:
-        name = key.split(".")[0]
-        if name == "alerts" and key.split(".")[1:2] in ([], ["to"]):
-            self.replaced.append({"alerts": value if name == key else {"to": value}})
-        near = None if name in self.merged or name in KNOWN_IN_RIG else nearest(name, (*KNOWN_IN_RIG, *PIPELINES))
+    def _override(self, key: str | None, value: Any, where: str) -> None:
         try:
+            if key is None:
+                key, value = parse_override(value)
+            name = key.split(".")[0]
+            if name == "alerts" and key.split(".")[1:2] in ([], ["to"]):
+                self.replaced.append({"alerts": value if name == key else {"to": value}})
+            near = None if name in self.merged or name in KNOWN_IN_RIG else nearest(name, (*KNOWN_IN_RIG, *PIPELINES))
             if near and name not in PIPELINES:
                 raise OverrideError(key, "unknown key", f"did you mean {near}?")
             if name in RIG_KEYS:

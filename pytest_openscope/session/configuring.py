@@ -151,8 +151,8 @@ class ExperimentRun:
         if options.continue_session is None:
             return None
         given = options.request
-        root = {key: found for key, found in {**given.named, **given.options}.items() if key == "output_root_folder"}
-        request = ConfigRequest(given.rig_config, options=root, dry_run=given.dry_run, cwd=given.cwd, environ=given.environ)
+        root = tuple(one for one in given.given if one[0] == "output_root_folder")
+        request = ConfigRequest(given.rig_config, given=root, dry_run=given.dry_run, cwd=given.cwd, environ=given.environ)
         rig = load(request).configuration
         if rig is None:
             return None
@@ -161,9 +161,9 @@ class ExperimentRun:
     def _load(self, options: Options, earlier: Earlier | None) -> Loaded:
         request = options.request
         if options.resume_session is not None:
-            request = replace(request, earlier=parameters_of(options.resume_session))
+            request = replace(request, given=(*parameters_of(options.resume_session), *request.given))
         if earlier is not None:
-            request = replace(request, earlier=earlier.values)
+            request = replace(request, given=(*earlier.values, *request.given))
             if earlier.parameter_file is not None and not request.params_files:
                 request = replace(request, params_files=(earlier.parameter_file,))
         return load(request)

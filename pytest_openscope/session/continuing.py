@@ -32,7 +32,7 @@ class Earlier:
         subject_id: whose session it was.
         first: name of the first session of the chain.
         number: which session of the chain the new one is; the first continuation is 2.
-        values: dotted key to value and source: what was answered, or given on the command line, and who the subject is.
+        values: dotted key, value and source: what was answered, or given on the command line, and who the subject is.
         parameter_file: the parameter file that it had, None without.
         masked: keys of values that its files do not tell, since they are secret.
         of_a_dry_run: it was a dry run itself; a dry run adds nothing to the files of a real session.
@@ -42,7 +42,7 @@ class Earlier:
     subject_id: str | None
     first: str
     number: int
-    values: Mapping[str, tuple[Any, str]]
+    values: tuple[tuple[str, Any, str], ...]
     parameter_file: Path | None
     masked: tuple[str, ...]
     of_a_dry_run: bool
@@ -77,19 +77,19 @@ def find_earlier(given: str, rig_id: str, output_root: Path, cwd: Path) -> Earli
     if (theirs := _rig_of(folder)) not in ("", rig_id):
         raise _wrong(f"{folder.name} was run on rig {theirs}, not on {rig_id}", "start a new session, or give that rig's file")
     before = state.get("continues") or {}
-    values, masked = dict[str, tuple[Any, str]](), list[str]()
+    values, masked = list[tuple[str, Any, str]](), list[str]()
     for key, value in _carried(arguments.get("value_sources") or {}, parameters):
         if MASK in str(value):
             masked.append(key)
         else:
-            values[key] = (value, f"session {folder.name} ({OPTION})")
+            values.append((key, value, f"session {folder.name} ({OPTION})"))
     file = arguments.get("original_param_file")
     return Earlier(
         folder=folder,
         subject_id=parameters.get("subject_id"),
         first=str(before.get("first_session") or folder.name),
         number=int(before.get("number") or 1) + 1,
-        values=values,
+        values=tuple(values),
         parameter_file=Path(file) if file and Path(file).is_file() else None,
         masked=tuple(masked),
         of_a_dry_run=bool(state.get("dry_run")),

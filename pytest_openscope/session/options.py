@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -164,28 +164,25 @@ def read_options(config: pytest.Config, rig_config: tuple[Path, str]) -> Options
     from ..config import ConfigRequest
 
     cwd = config.invocation_params.dir
-    named: dict[str, tuple[object, str]] = {}
-    chosen: dict[str, tuple[object, str]] = {}
+    texts = [(None, text, f"openscope_param in {config.inipath}") for text in config.getini("openscope_param")]
+    named: list[tuple[str, Any, str]] = []
+    chosen: list[tuple[str, Any, str]] = []
     for option, (key, _, _) in VALUES.items():
         if value := config.getini(ini_of(option)):
-            named[key] = (value, f"{ini_of(option)} in {config.inipath}")
+            named.append((key, value, f"{ini_of(option)} in {config.inipath}"))
         if value := os.environ.get(variable_of(option)):
-            named[key] = (value, f"environment {variable_of(option)}")
+            named.append((key, value, f"environment {variable_of(option)}"))
         if (value := config.getoption(option)) is not None:
-            chosen[key] = (value, option)
+            chosen.append((key, value, option))
     if _flag(config, "--no-session-report"):
-        chosen["session_report"] = (False, "--no-session-report")
+        chosen.append(("session_report", False, "--no-session-report"))
     checks = checks_among(config)
     resumed = config.getoption("--resume-session")
     request = ConfigRequest(
         rig_config=rig_config[0],
         rig_config_where=rig_config[1],
         params_files=_params_files(config),
-        ini_overrides=tuple(config.getini("openscope_param")),
-        ini_where=f"openscope_param in {config.inipath}",
-        param_overrides=tuple(config.getoption("--param")),
-        named=named,
-        options=chosen,
+        given=(*texts, *named, *((None, text, "--param") for text in config.getoption("--param")), *chosen),
         dry_run=_flag(config, "--dry-run"),
         no_input=_flag(config, "--no-input") or bool(resumed),
         validating=bool(config.getoption("--validate-rig") or checks),

@@ -70,7 +70,7 @@ def command_of(config: pytest.Config, configuration: Configuration, nodeids: Ite
     return {"arguments": [*arguments, *files], "cwd": str(config.invocation_params.dir)}
 
 
-def parameters_of(folder: Path) -> dict[str, tuple[Any, str]]:
+def parameters_of(folder: Path) -> list[tuple[str, Any, str]]:
     """Return the dead session's parameters with their source, but for secrets, which its files do not hold.
 
     Raises:
@@ -80,7 +80,7 @@ def parameters_of(folder: Path) -> dict[str, tuple[Any, str]]:
     where = f"session {folder.name} ({OPTION})"
     # Its sidecar, which runs this one's steps, tells people of the crash; without its addresses the block would be a mistake.
     left_out = ("rig_id", "alerts")
-    return {key: (_unmasked(value), where) for key, value in found.items() if key not in left_out and _unmasked(value) != MASK}
+    return [(key, _unmasked(value), where) for key, value in found.items() if key not in left_out and _unmasked(value) != MASK]
 
 
 def _unmasked(value: Any) -> Any:

@@ -250,7 +250,7 @@ def test_broken(name: str, tmp_path: Path) -> None:
         ConfigRequest(
             rig_config=rig,
             params_files=(params, *(tmp_path / more for more in broken.get("more_params", ()))),
-            param_overrides=tuple(broken.get("overrides", ())),
+            given=tuple((None, text, "--param") for text in broken.get("overrides", ())),
             cwd=tmp_path,
             environ={"HOME": str(tmp_path), "OPEN_SESAME": SECRET},
         )
@@ -280,7 +280,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         ConfigRequest(
             rig_config=tmp_path / "rig.yaml",
             params_files=(tmp_path / "day1.json",),
-            param_overrides=("=1",),
+            given=((None, "=1", "--param"),),
             cwd=tmp_path,
         )
     )

@@ -48,7 +48,8 @@ class Lab:
         elif params is not None:
             files = (params,)
         more.setdefault("environ", {"HOME": str(self.folder)})
-        return load(ConfigRequest(self.rig_file, params_files=files, param_overrides=overrides, cwd=self.folder, **more))
+        given = (*more.pop("below", ()), *((None, text, "--param") for text in overrides), *more.pop("above", ()))
+        return load(ConfigRequest(self.rig_file, params_files=files, given=given, cwd=self.folder, **more))
 
     def good(self, params: dict[str, Any] | Path | None = None, *overrides: str, **more: Any) -> Configuration:
         loaded = self.load(params, *overrides, **more)
@@ -117,8 +118,8 @@ def test_precedence(lab: Lab) -> None:
         {"log_level": "ERROR", "subject_id": "file", "user_id": "file", "script_parameters": {"a": 1, "b": 1, "c": 1}, "x": 1},
         "script_parameters.b=2",
         "subject_id=param",
-        named={"subject_id": ("ini", "pytest.ini"), "user_id": ("env", "environment"), "ask_notes": ("false", "environment")},
-        options={"subject_id": ("007", "--subject-id")},
+        below=[("subject_id", "ini", "pytest.ini"), ("user_id", "env", "environment"), ("ask_notes", False, "environment")],
+        above=[("subject_id", "007", "--subject-id")],
     )
     settings = configuration.settings
     assert (settings.subject_id, settings.user_id, settings.log_level) == ("007", "env", "ERROR")
@@ -138,20 +139,22 @@ def test_precedence(lab: Lab) -> None:
 
 
 def test_ini_parameters_rank_below_ini_keys_and_environment(lab: Lab) -> None:
+    ini = "openscope_param in pytest.ini"
     configuration = lab.good(
         {"subject_id": "file", "trials": 1, "frame": 1},
         "frame=3",
-        ini_overrides=("subject_id=ini", "user_id=ini", "trials=2", "frame=2"),
-        ini_where="openscope_param in pytest.ini",
-        named={"subject_id": ("env", "environment OPENSCOPE_SUBJECT_ID")},
+        below=[
+            *((None, text, ini) for text in ("subject_id=ini", "user_id=ini", "trials=2", "frame=2")),
+            ("subject_id", "env", "environment OPENSCOPE_SUBJECT_ID"),
+        ],
     )
     assert [configuration.parameters[key] for key in ("subject_id", "user_id", "trials", "frame")] == ["env", "ini", 2, 3]
-    assert configuration.sources["trials"] == "openscope_param in pytest.ini"
+    assert configuration.sources["trials"] == ini
     assert configuration.sources["frame"] == "--param"
 
 
 def test_mistakes_in_ini_parameters_name_the_ini_file(lab: Lab) -> None:
-    loaded = lab.load({}, "=1", ini_overrides=("log_level=LOUD",), ini_where="openscope_param in pytest.ini")
+    loaded = lab.load({}, "=1", below=[(None, "log_level=LOUD", "openscope_param in pytest.ini")])
     assert {mistake.where for mistake in loaded.mistakes} == {"openscope_param in pytest.ini", "--param"}
 
 
@@ -446,7 +449,7 @@ def test_comments_go_nowhere(lab: Lab) -> None:
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_real_parameter_files_in_a_dry_run(lab: Lab, path: Path) -> None:
-    loaded = lab.load(path, dry_run=True, options={"subject_id": ("m1", "--subject-id"), "user_id": ("u", "--user-id")})
+    loaded = lab.load(path, dry_run=True, above=[("subject_id", "m1", "--subject-id"), ("user_id", "u", "--user-id")])
     assert loaded.mistakes == ()
     configuration = loaded.configuration
     assert configuration is not None
@@ -462,13 +465,13 @@ def test_real_parameter_files_in_a_dry_run(lab: Lab, path: Path) -> None:
         assert f"{folder}\\" not in text.replace("\\\\", "\\")
     if "\\\\\\\\allen" in path.read_text(encoding="utf-8"):
         assert "\\\\\\\\allen\\\\aind" in text
-    real = lab.load(path, options={"output_root_folder": ("out", "--output-root")})
+    real = lab.load(path, above=[("output_root_folder", "out", "--output-root")])
     assert real.mistakes == ()
 
 
 def test_the_real_rig_values_arrive(lab: Lab) -> None:
     path = next(path for path in REAL if path.stem == "predictive_processing_test")
-    expanded = lab.good(path, dry_run=True, options={"subject_id": (7, "x")}).expanded("S", lab.folder / "S").parameters
+    expanded = lab.good(path, dry_run=True, above=[("subject_id", 7, "x")]).expanded("S", lab.folder / "S").parameters
     assert expanded["script_parameters"] == {
         "stimulus_table_path": str(lab.folder / "S" / "predictive_processing_session.csv"),
         "PortName": "COM3",
