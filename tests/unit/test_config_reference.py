@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +61,20 @@ def test_null_is_the_default() -> None:
         assert model.model_validate(dict.fromkeys(keys_of(model))) == model.model_validate({})
 
 
-def _check(schema: dict[str, Any], content: Any) -> list[str]:
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return [f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(content)]
+@cache
+def _validator(schema: Callable[[], dict[str, Any]]) -> jsonschema.Draft202012Validator:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    return jsonschema.Draft202012Validator(schema())
+
+
+def _check(schema: Callable[[], dict[str, Any]], content: Any) -> list[str]:
+    return [f"{error.json_path}: {error.message}" for error in _validator(schema).iter_errors(content)]
 
 
 @pytest.mark.parametrize("path", _RIGS, ids=lambda path: path.parent.name)
 def test_the_schema_takes_every_example_rig(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert _check(rig_schema(), yaml.safe_load(text)) == []
+    assert _check(rig_schema, yaml.safe_load(text)) == []
     comment = text.splitlines()[0]
     assert comment.startswith("# yaml-language-server: $schema="), "editors find the schema by this line"
     assert (path.parent / comment.partition("=")[2]).resolve() == PAGE.with_name("rig.schema.json")
@@ -76,7 +83,7 @@ def test_the_schema_takes_every_example_rig(path: Path) -> None:
 @pytest.mark.parametrize("path", _PARAMETERS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_the_schema_takes_every_parameter_file(path: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert _check(parameters_schema(), content) == []
+    assert _check(parameters_schema, content) == []
 
 
 @pytest.mark.parametrize(
@@ -94,5 +101,5 @@ def test_the_schema_refuses_what_the_loader_refuses(tmp_path: Path, section: dic
     rig = {"rig_id": "r", "output_root_folder": "out", **section}
     (tmp_path / "rig.json").write_text(json.dumps(rig), encoding="utf-8")
     assert load(ConfigRequest(rig_config=tmp_path / "rig.json", cwd=tmp_path)).mistakes
-    (error,) = _check(rig_schema(), rig)
+    (error,) = _check(rig_schema, rig)
     assert words in error
