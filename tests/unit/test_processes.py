@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pytest_openscope.system.processes import ProcessWatch, create_time, light_command
@@ -25,6 +27,23 @@ def test_a_helper_knows_itself_from_its_first_line(tmp_path: Path) -> None:
     command[5] = json.dumps([*json.loads(command[5]), str(tmp_path)])
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert (done.stdout.split(), done.stderr) == (["True", "True", "seen"], "")
+
+
+@pytest.mark.parametrize("module", ["sidecar.loop", "mirror.worker"])
+def test_a_helper_needs_nothing_but_psutil(tmp_path: Path, module: str) -> None:
+    # Another package may lie in another folder than psutil, and each import is paid for by every session.
+    place = Path(psutil.__file__).parent
+    shutil.copytree(place, tmp_path / "psutil", ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    (tmp_path / "helper.py").write_text(
+        f"import sys\nimport pytest_openscope.{module}\n"
+        "def main(args): print(*({'pytest_openscope.issues', 'pytest_openscope.config'} & {*sys.modules}))\n",
+        encoding="utf-8",
+    )
+    command = light_command("helper", [])
+    own = [folder for folder in json.loads(command[5]) if folder != str(place.parent)]
+    command[5] = json.dumps([*own, str(tmp_path)])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert (done.stdout.split(), done.stderr) == ([], "")
 
 
 def test_a_wait_that_is_over_before_it_begins_does_not_wait() -> None:
