@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import GithubIssueSettings
-from ..system import now_iso, read_json, write_json
+from ..system import UnansweredError, now_iso, read_json, write_json
 from .client import MAX_DELAY_S, Timing
 from .outbox import Ledger, due, list_reports, lock_of, postpone, remove, result, waiting, write_back
-from .worker import AttemptFailedError, ask
+from .worker import ask_server
 
 #: With less time left no attempt is begun: starting its process alone takes a good part of it.
 MIN_ATTEMPT_S = 1.0
@@ -78,8 +78,7 @@ def drain(
     timing, now = timing or Timing(), now or _steady_clock()
 
     def attempt_in_worker(path: Path, settings: GithubIssueSettings, token: str, limit_s: float) -> dict[str, Any] | None:
-        job = {"path": str(path), "settings": settings.as_json()}
-        answer: dict[str, Any] | None = ask(job, token, timing, limit_s)
+        answer: dict[str, Any] | None = ask_server(settings, token, timing, limit_s, path)
         return answer
 
     deadline, without_token = now() + deadline_s, set[str]()
@@ -117,7 +116,7 @@ def drain(
                 try:
                     limit_s = min(settings.timeout_s, remaining_s)
                     answer = (attempt or attempt_in_worker)(path, settings, token, limit_s)
-                except (AttemptFailedError, OSError) as problem:
+                except (UnansweredError, OSError) as problem:
                     answer = _postpone_on_disk(path, str(problem), timing, now())
             if answer is not None:
                 if write_back(Path(report["debug_state"]), answer):

@@ -1,108 +1,54 @@
 """Asks the server in a process that can be killed: PyGithub's timeout is per socket operation, so a server that drips bytes
 holds a call for ever.
 
-The process gets one job as a JSON line on stdin, the token in it (never on a command line, never on disk), and answers with a
-line on stdout. Its parent holds the outbox lock meanwhile.
+The token goes to it through the pipe: never on a command line, never on disk. When the parent is gone, and with it the outbox
+lock, the process ends at once, even within a request, before the next sender could find it writing to the same report. What was
+under way is looked up, as after a killed attempt.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..config import GithubIssueSettings
-from ..system import isolated_python, remove_file, spawn_detached, write_json
-from .client import Api, GoneError, RefusedError, Timing, TransientError, shortened
+from ..system import UnansweredError, answer_with, ask, light_command, remove_file, write_json
+from .client import Api, GoneError, RefusedError, Timing, TransientError
 from .outbox import Ledger, postpone, result
 from .tracker import Tracker
 
 #: Levels of a finding, from good to bad; ``error`` means that no report would arrive.
 OK, WARNING, ERROR = "ok", "warning", "error"
 
-#: What the process runs: nothing of the user's site is read before it has its path.
-BOOT = (
-    "import sys,json;j=json.loads(sys.stdin.readline());sys.path[:]=j['sys_path'];"
-    "from pytest_openscope.issues.worker import main;main(j)"
-)
 
-
-class AttemptFailedError(Exception):
-    """The process died, was killed at the deadline, or met a fault of its own."""
-
-
-def ask(job: Mapping[str, Any], token: str, timing: Timing, limit_s: float) -> Any:
-    """Give a job to a process of its own and return its reply: to a check, or to an :func:`attempt` where it names a ``path``.
+def ask_server(settings: GithubIssueSettings, token: str, timing: Timing, limit_s: float, path: Path | None = None) -> Any:
+    """Return the findings of :func:`look`, or of an :func:`attempt` where a report's ``path`` is given, from another process.
 
     Raises:
-        AttemptFailedError: no reply within ``limit_s``.
-        OSError: the process cannot be started.
+        UnansweredError: no reply within ``limit_s``.
     """
-    deadline = time.monotonic() + limit_s
-    pipe = subprocess.PIPE
-    process = spawn_detached([*isolated_python(), "-c", BOOT], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    package = str(Path(__file__).resolve().parents[2])
-    sys_path = [package, *[entry for entry in sys.path if entry and entry != package]]
-    replies: list[bytes] = []
-    reader = threading.Thread(target=lambda stream: replies.append(stream.readline()), args=(process.stdout,), daemon=True)
-    reader.start()
-    try:
-        process.stdin.write(
-            json.dumps({**job, "token": token, "timing": asdict(timing), "sys_path": sys_path}).encode() + b"\n"
-        )
-        process.stdin.flush()
-        reader.join(max(0.0, deadline - time.monotonic()))
-    except OSError:
-        pass  # it died, and so there is no reply
-    finally:
-        answered = not reader.is_alive()
-        process.kill()
-        reader.join()
-        process.communicate()
-    if not answered:
-        raise AttemptFailedError(f"no answer within {limit_s:.0f} s")
-    if not replies or not replies[0]:
-        raise AttemptFailedError("the sending process died")
-    reply = json.loads(replies[0])
-    if "problem" in reply:
-        raise AttemptFailedError(f"the sending process failed: {reply['problem']}")
-    return reply["reply"]
+    command = light_command(__name__, [], [entry for entry in sys.path if entry])
+    job = {"settings": settings.as_json(), "token": token, "timing": asdict(timing), "path": str(path or "")}
+    return ask(command, job, limit_s)
 
 
 # -- in the process
 
 
-def main(job: dict[str, Any]) -> None:
-    """Do the job.
+def main(args: Sequence[str]) -> None:
+    """Answer :func:`ask_server`."""
+    answer_with(_reply)
 
-    Stdin ends when the parent is gone, and with it the outbox lock: the process then ends at once, even within a request,
-    before the next sender could find it writing to the same report. What was under way is looked up, as after a killed attempt.
-    """
 
-    def end_with_the_parent() -> None:
-        sys.stdin.read()
-        os._exit(0)
-
-    threading.Thread(target=end_with_the_parent, daemon=True).start()
-    settings = GithubIssueSettings.of(job["settings"])
-    try:
-        api = Api(settings.api_base_url, settings.repo, job["token"], Timing(**job["timing"]))
-        reply: dict[str, Any] = {"reply": attempt(Path(job["path"]), api) if "path" in job else look(api, settings)}
-    except Exception:
-        # The parent learns of it and postpones the report; nothing else may be lost for it.
-        reply = {"problem": shortened(traceback.format_exc().strip().splitlines()[-1], 300)}
-    print(json.dumps(reply), flush=True)
-    os._exit(0)
+def _reply(settings: dict[str, Any], token: str, timing: dict[str, Any], path: str) -> Any:
+    read = GithubIssueSettings.of(settings)
+    api = Api(read.api_base_url, read.repo, token, Timing(**timing))
+    return attempt(Path(path), api) if path else look(api, read)
 
 
 def attempt(path: Path, api: Api, now: Callable[[], float] = time.time) -> dict[str, Any] | None:
@@ -148,8 +94,8 @@ def check_access(
         text = f"the environment variable {settings.token_env} holds no token -> set it on this machine"
         return [_finding(ERROR, "token", text)]
     try:
-        return list(ask({"settings": settings.as_json()}, token.strip(), Timing(), limit_s))
-    except (AttemptFailedError, OSError) as problem:
+        return list(ask_server(settings, token.strip(), Timing(), limit_s))
+    except UnansweredError as problem:
         return [_finding(ERROR, "server", f"{settings.api_base_url}: {problem}")]
 
 

@@ -6,9 +6,7 @@ to the process that sends (:func:`main`): that one may hang in a mail server, th
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..records import Journal, Mistake, Outcome
-from ..system import format_duration, light_command, spawn_detached
+from ..system import UnansweredError, answer_with, ask, format_duration, light_command
 from .reconstruct import SessionView
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 LOGGER = "pytest_openscope.alerts"
 _INSTALL = 'pip install "pytest-openscope[alerts]"'
-#: What the process that sends prints when the message is sent.
-_SENT = "sent"
 #: One attempt at an address; what has not answered by then is killed and tried again.
 ATTEMPT_S = 30.0
 #: Between two attempts; after the last one people are not told.
@@ -157,39 +153,27 @@ def _attempt(message: dict[str, str], url: str) -> str:
     """Let a process send the message; return what is wrong, or ""."""
     command = light_command(__name__, [], [path for path in sys.path if path])
     try:
-        process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError as error:
-        return f"the process that sends cannot be started: {error.strerror}"
-    try:
-        output, _ = process.communicate(json.dumps({**message, "url": url}).encode("ascii"), ATTEMPT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return f"no answer within {ATTEMPT_S:g} s"
-    # The last line: a library may have printed something before it.
-    problem = (output.decode("ascii", "replace").splitlines() or ["the process that sends failed"])[-1]
-    return "" if problem == _SENT else problem
+        return str(ask(command, {**message, "url": url}, ATTEMPT_S))
+    except UnansweredError as problem:
+        return str(problem)
 
 
-def main(args: Sequence[str]) -> int:
-    """Send one alert to one address: what the process runs that may hang in a mail server.
+def main(args: Sequence[str]) -> None:
+    """Send one alert to one address: what the process runs that may hang in a mail server."""
+    answer_with(_notify)
 
-    Stdin holds ``url``, ``title``, ``body`` and ``kind`` as JSON. Printed is :data:`_SENT`, or the problem, and nothing that
-    holds the address, which what apprise says may repeat.
-    """
-    order = json.load(sys.stdin)
+
+def _notify(url: str, title: str, body: str, kind: str) -> str:
+    """Return the problem, or ""; nothing that holds the address, which what apprise says may repeat."""
     logging.disable(logging.CRITICAL)
     try:
         import apprise
 
         sender = apprise.Apprise()
-        if not sender.add(order["url"]):
-            problem = "apprise does not know this kind of address"
-        elif sender.notify(title=order["title"], body=order["body"], notify_type=order["kind"], body_format="text"):
-            problem = _SENT
-        else:
-            problem = "not reached, or refused"
+        if not sender.add(url):
+            return "apprise does not know this kind of address"
+        sent = sender.notify(title=title, body=body, notify_type=kind, body_format="text")
+        return "" if sent else "not reached, or refused"
     except Exception as error:
         # Its text may repeat the address.
-        problem = f"failed with {type(error).__name__}"
-    print(problem)
-    return 0
+        return f"failed with {type(error).__name__}"

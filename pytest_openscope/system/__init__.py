@@ -51,4 +51,4 @@ from .terminal import RELEASE_TERMINAL, is_terminal, obeys_control_sequences, sw
 from .times import clock, format_duration, now_iso, parse_duration_s, time_field
 from .usage import TreeUsage
 from .windows import Job, in_a_job, send_break, window_titles
-from .workers import Reporter, Retry, WorkerProcess
+from .workers import Reporter, Retry, UnansweredError, WorkerProcess, answer_with, ask

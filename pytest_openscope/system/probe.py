@@ -1,7 +1,4 @@
-"""Touches disks, shares and servers from a process of its own, which may hang without holding up anybody.
-
-``python -m pytest_openscope.system.probe <name> <json arguments>`` prints one JSON object.
-"""
+"""Touches disks, shares and servers from a process of its own, which may hang without holding up anybody."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 import uuid
@@ -20,43 +16,20 @@ from typing import Any
 
 from .files import remove_file
 from .surroundings import missing_drive
+from .workers import UnansweredError, answer_with, ask
 
 _BLOCK_BYTES = 1 << 20
-_FAREWELL_S = 0.5
 
 
 def run_probe(name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
     """Run a probe and return what it found; ``{"error": …}`` when it failed or did not come back in time."""
-    command = [sys.executable, "-m", "pytest_openscope.system.probe", name, json.dumps(arguments)]
     root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment)
+    boot = f"import sys; sys.path.insert(0, {root!r}); from pytest_openscope.system.probe import main; main()"
     try:
-        output, errors = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        _give_up(process)
-        return {"error": f"no answer within {timeout_s:g} s", "hung": True}
-    except BaseException:
-        _give_up(process)
-        raise
-    try:
-        found: dict[str, Any] = json.loads(output)
-    except ValueError:
-        return {"error": errors.decode("utf-8", "replace").strip()[-500:] or f"the probe ended with {process.returncode}"}
+        found: dict[str, Any] = ask([sys.executable, "-c", boot], {"probe": name, "arguments": arguments}, timeout_s)
+    except UnansweredError as problem:
+        return {"error": str(problem)}
     return found
-
-
-def _give_up(process: subprocess.Popen[bytes]) -> None:
-    """Kill a probe; one that hangs in a dead share cannot always be killed, and nobody waits for it longer than a moment."""
-    process.kill()
-    try:
-        process.communicate(timeout=_FAREWELL_S)
-    except subprocess.TimeoutExpired:
-        # On Windows threads read them, and closing would wait for these.
-        for stream in (process.stdout, process.stderr):
-            if stream is not None and sys.platform != "win32":
-                stream.close()
 
 
 def folder(path: str) -> dict[str, Any]:
@@ -146,15 +119,6 @@ def github(api_base_url: str, repo: str, token_env: str) -> dict[str, Any]:
 _PROBES: dict[str, Callable[..., dict[str, Any]]] = {"folder": folder, "disk": disk, "mirror": mirror, "github": github}
 
 
-def main(arguments: list[str]) -> int:
-    """Run one probe; every failure is an answer."""
-    try:
-        answer = _PROBES[arguments[0]](**json.loads(arguments[1]))
-    except Exception as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    sys.stdout.write(json.dumps(answer))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def main() -> None:
+    """Run the probe that is asked for."""
+    answer_with(lambda probe, arguments: _PROBES[probe](**arguments))

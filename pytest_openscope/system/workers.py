@@ -10,13 +10,15 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, NoReturn
 
 from .processes import lines_of, spawn_detached
 
 _BEAT_S = 0.4
+_FAREWELL_S = 0.5
 
 
 class WorkerProcess:
@@ -26,19 +28,21 @@ class WorkerProcess:
 
     Attributes:
         heard_mono: when the last report that was taken had come.
+        listener: the thread, which ends when the worker is gone.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         self.process = spawn_detached(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.reports: deque[tuple[float, dict[str, Any]]] = deque()
         self.heard_mono = time.monotonic()
-        Thread(target=self._listen, name="worker's reports", daemon=True).start()
+        self.listener = Thread(target=self._listen, name="worker's reports", daemon=True)
+        self.listener.start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         # A worker that is killed may leave half a report.
-        with contextlib.suppress(OSError, ValueError):
-            for line in lines_of(self.process.stdout.fileno()):
+        with contextlib.suppress(OSError, ValueError), self.process.stdout as stream:
+            for line in lines_of(stream.fileno()):
                 self.reports.append((time.monotonic(), json.loads(line)))
 
     def take_reports(self) -> Iterator[dict[str, Any]]:
@@ -110,6 +114,54 @@ class Reporter:
             yield
         except Exception:
             self.send(crash=traceback.format_exc()[-3000:])
+
+
+class UnansweredError(Exception):
+    """A process died, failed, or gave no answer in time."""
+
+
+def ask(command: Sequence[str], job: Mapping[str, Any], limit_s: float) -> Any:
+    """Return the answer of a process that may hang, which gets ``job`` on stdin and calls :func:`answer_with`.
+
+    It is killed after ``limit_s``; one that is stuck in a dead share cannot always be killed, and is left behind.
+
+    Raises:
+        UnansweredError: the process cannot be started, or there was no answer within ``limit_s``.
+    """
+    try:
+        worker = WorkerProcess(command)
+    except OSError as error:
+        raise UnansweredError(f"its process cannot be started: {error.strerror}") from error
+    # A process that hangs while it starts reads nothing.
+    sender = Thread(target=worker.send, args=(json.dumps(job).encode("ascii"),), daemon=True)
+    try:
+        sender.start()
+        worker.listener.join(limit_s)
+        late = worker.listener.is_alive()
+    finally:
+        worker.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(_FAREWELL_S)
+            sender.join(_FAREWELL_S)
+            worker.close()
+    for report in worker.take_reports():
+        if "crash" in report:
+            raise UnansweredError(report["crash"].strip().splitlines()[-1])
+        return report["answer"]
+    if late:
+        raise UnansweredError(f"no answer within {round(limit_s, 2):g} s")
+    raise UnansweredError(f"its process ended with {worker.process.returncode}")
+
+
+def answer_with(reply: Callable[..., Any]) -> NoReturn:
+    """Answer :func:`ask` with what ``reply`` returns for the job, and end."""
+    jobs: SimpleQueue[bytes] = SimpleQueue()
+    reporter = Reporter()
+    reporter.listen(jobs.put)
+    # What a library prints is no answer.
+    with contextlib.redirect_stdout(sys.stderr), reporter.crashes_told():
+        reporter.send(answer=reply(**json.loads(jobs.get())))
+    os._exit(0)
 
 
 class Retry:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from pytest_openscope.system.processes import ProcessWatch, create_time, light_command
+from pytest_openscope.system.workers import UnansweredError, ask
 
 
 def test_a_helper_knows_itself_from_its_first_line(tmp_path: Path) -> None:
@@ -100,3 +101,29 @@ def test_what_is_said_of_odd_paths_can_be_redirected_anywhere(tmp_path: os.PathL
     done = subprocess.run(command, capture_output=True, env=environ, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 4
     assert b"\\u30ea" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("print('a library says'); return number + 1", "42"),
+        ("raise ValueError('of its own')", "ValueError: of its own"),
+        ("os._exit(3)", "its process ended with 3"),
+    ],
+)
+def test_a_question_to_a_process_that_may_hang(does: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "asked.py").write_text(
+        "import os, time\nfrom pytest_openscope.system import answer_with\n"
+        f"def reply(number): {does}\ndef main(args): answer_with(reply)\n",
+        encoding="utf-8",
+    )
+    try:
+        answer = str(ask(light_command("asked", [], [str(tmp_path)]), {"number": 41}, 30.0))
+    except UnansweredError as problem:
+        answer = str(problem)
+    assert answer == said
+
+
+def test_a_process_that_never_reads_its_question_is_left() -> None:
+    with pytest.raises(UnansweredError, match=r"no answer within 0\.3 s"):
+        ask([sys.executable, "-c", "import time; time.sleep(60)"], {"text": "x" * 300_000}, 0.3)
