@@ -57,7 +57,6 @@ class DeviceSpec(Device):
     driver: str
     mock: str | Mapping[str, Any] = ""
     safe_state: tuple[SafeCall, ...] = ()
-    safe_state_command: tuple[str, ...] = ()
 
     @property
     def ready_made(self) -> bool:
@@ -76,7 +75,8 @@ class DeviceSpec(Device):
         A bare ``python`` is this interpreter: the one on PATH may lack the packages that the command needs. A program with a
         relative folder lies beside the rig file.
         """
-        program, *arguments = self.safe_state_command
+        given = self.safe_state_command or ""
+        program, *arguments = [given] if isinstance(given, str) else given
         if program.lower() in _PYTHON:
             return [sys.executable or program, *arguments]
         if {"/", os.sep} & {*program}:
@@ -163,14 +163,12 @@ def _read_spec(name: str, entry: Any, note: Note) -> DeviceSpec | None:
     for method, item in device.returns.items():
         if problem := find_mistake(item):
             note(f"{place}.returns.{method}", problem)
-    command = device.safe_state_command or ()
     own = {
         "name": name,
         "driver": driver,
         "params": params,
         "mock": mock,
         "safe_state": _safe_state(device.safe_state, place, note),
-        "safe_state_command": (command,) if isinstance(command, str) else tuple(command),
     }
     return DeviceSpec.model_construct(**{**dict(device), **own})
 
@@ -182,8 +180,7 @@ def _safe_state(written: Any, place: str, note: Note) -> tuple[SafeCall, ...]:
         try:
             calls.append(SafeCall.model_validate({"call": item} if isinstance(item, str) else item))
         except ValidationError:
-            shown = {"call": item} if isinstance(item, str) else item
-            note(f"{place}.safe_state", f"{shown!r} is no call", "write {call: output, args: [false]}")
+            note(f"{place}.safe_state", f"{item!r} is no call", "write {call: output, args: [false]}")
     return tuple(calls)
 
 
