@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 from ..config import ADAPTERS, Settings
 from ..records import ConfigurationError, Mistake
-from ..system import StopPolicy
 from .adapter import Adapter, Finding, Given, Task, mistake, typed
 from .bonsai import BonsaiAdapter
 from .commands import CommandAdapter, PythonAdapter
@@ -23,7 +22,7 @@ Parameters = Mapping[str, Any]
 _OWN: dict[str, type[Adapter]] = {
     adapter.kind: adapter for adapter in (PythonAdapter, CommandAdapter, BonsaiAdapter, MatlabAdapter)
 }
-#: Limits that each of several acquisitions may have for itself: key, and the fields that it sets.
+#: Limits, which each of several acquisitions may have for itself, too: key, and the fields that it sets.
 _LIMITS = {
     "acquisition_timeout_s": ("timeout_s",),
     "process_start_timeout_sec": ("process_start_timeout_s",),
@@ -38,15 +37,13 @@ _LIMITS = {
 
 def default_spec(settings: Settings) -> AcquisitionSpec:
     """Return the limits, the stop policy and the like that the parameters set, for every acquisition of the session."""
-    return AcquisitionSpec(
-        timeout_s=settings.acquisition_timeout_s,
-        process_start_timeout_s=settings.process_start_timeout_sec,
-        stderr_fails=settings.acquisition_error_terminate,
-        stderr_grace_s=settings.acquisition_error_grace_period_sec,
-        fatal_grace_s=settings.acquisition_error_grace_period_sec,
-        stop=StopPolicy(settings.stop_graceful_s, settings.stop_terminate_s, settings.stop_kill_s),
-        echo=settings.acquisition_echo,
-    )
+    return _limited(AcquisitionSpec(), settings, _LIMITS)
+
+
+def _limited(base: AcquisitionSpec, settings: Settings, keys: Iterable[str]) -> AcquisitionSpec:
+    fields = {field: getattr(settings, key) for key in keys for field in _LIMITS[key]}
+    stop = {field: fields.pop(field) for field in vars(base.stop) if field in fields}
+    return replace(base, stop=replace(base.stop, **stop), **fields)
 
 
 def kind_of(parameters: Parameters) -> str:
@@ -114,10 +111,7 @@ def limits(own: Parameters, defaults: AcquisitionSpec) -> AcquisitionSpec:
         ConfigurationError: a limit does not fit.
     """
     given = {key: own[key] for key in _LIMITS if own.get(key) is not None}
-    made = default_spec(typed(given))
-    stop = {part: getattr(made.stop, part) for key in given if key.startswith("stop_") for part in _LIMITS[key]}
-    fields = {part: getattr(made, part) for key in given if not key.startswith("stop_") for part in _LIMITS[key]}
-    return replace(defaults, stop=replace(defaults.stop, **stop), **fields)
+    return _limited(defaults, typed(given), given)
 
 
 def describe_command(parameters: Parameters, session_folder: Path) -> str:
