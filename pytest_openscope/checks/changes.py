@@ -6,8 +6,9 @@ import hashlib
 import importlib.machinery
 import json
 import math
+import operator
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -59,21 +60,16 @@ def describe_rig(
     from ..log import mask_json
 
     hidden = frozenset(secrets)
-    sections: dict[str, dict[str, Any]] = {}
-    if packages is not None:
-        sections["packages"] = dict(packages)
-    if python is not None:
-        sections["python"] = {"version": python}
-    if repositories is not None:
-        sections["repositories"] = dict(repositories)
-    if devices is not None:
-        sections["drivers"] = {name: _driver(options, rig_dir) for name, options in devices.items()}
-    if device_states is not None:
-        sections["device_states"] = _flat(mask_json(_plain(device_states), hidden))
-    if configuration is not None:
+    sections: dict[str, Any] = {
+        "packages": packages,
+        "python": python and {"version": python},
+        "repositories": repositories,
+        "drivers": devices and {name: _driver(options, rig_dir) for name, options in devices.items()},
         # Masked before it is flattened: whether a value is secret shows in the name of its key.
-        sections["configuration"] = _flat(mask_json(_plain(configuration), hidden))
-    return sections
+        "device_states": device_states and _flat(mask_json(_plain(device_states), hidden)),
+        "configuration": configuration and _flat(mask_json(_plain(configuration), hidden)),
+    }
+    return {section: dict(content) for section, content in sections.items() if content is not None}
 
 
 def last_good(state_directory: Path, rig_id: str) -> dict[str, Any]:
@@ -90,10 +86,9 @@ def compare(last: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -
     if not last:
         return Changes()
     lines, changes = [], {}
-    order = [*_WORDS, "packages"]
-    for section, now in sorted(current.items(), key=lambda item: order.index(item[0])):
-        before = last["sections"].get(section)
-        if not isinstance(before, dict):
+    for section in (*_WORDS, "packages"):
+        before, now = last["sections"].get(section), current.get(section)
+        if not isinstance(before, dict) or now is None:
             continue
         found = _differences(section, before, _plain(now))
         if found:
@@ -121,16 +116,14 @@ def keep_last_good(
 
 def _differences(section: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     keys = sorted({*before, *now})
+    missing: Any = object()
+    same: Callable[[Any, Any], bool] = operator.eq
     if section == "device_states":
         devices = [{key.partition(".")[0] for key in states} for states in (before, now)]
         keys = [key for key in keys if all(key.partition(".")[0] in known for known in devices)]
-        return {key: _pair(key, before, now) for key in keys if not _same(before.get(key), now.get(key))}
-    missing = object()
-    return {key: _pair(key, before, now) for key in keys if before.get(key, missing) != now.get(key, missing)}
-
-
-def _pair(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    return {"before": before.get(key), "now": now.get(key)}
+        missing, same = None, _same
+    changed = (key for key in keys if not same(before.get(key, missing), now.get(key, missing)))
+    return {key: {"before": before.get(key), "now": now.get(key)} for key in changed}
 
 
 def _same(before: Any, now: Any) -> bool:
@@ -159,7 +152,7 @@ def _packages_line(found: Mapping[str, Mapping[str, Any]], before: Mapping[str, 
 
 
 def _line(section: str, key: str, pair: Mapping[str, Any], was: bool, now_is: bool) -> str:
-    head = f"{_WORDS.get(section, section)} {key}"
+    head = f"{_WORDS[section]} {key}"
     if not was:
         return f"{head} is new: {pair['now']}"
     if not now_is:
