@@ -102,37 +102,33 @@ def ask_service(parameters: ServiceParameters, path: tuple[str, ...], log: loggi
     shown = mask_text(url)
     deadline = Deadline(parameters.timeout_s, f"asking {shown}")
     delay_s = parameters.metadata_service_retry_delay
-    problems: list[str] = []
     for attempt in range(1, parameters.metadata_service_retries + 2):
         limit_s = deadline.left_s(parameters.attempt_s)
         try:
             return within(limit_s, "the answer", lambda limit_s=limit_s: _get(url, limit_s))  # type: ignore[misc]
         except StepTimedOut:
-            trouble = _Passing(f"no whole answer within {limit_s:g} s")
+            problem, wait_s = f"no whole answer within {limit_s:g} s", 0.0
         except _Passing as passing:
-            trouble = passing
-        problems.append(mask_text(str(trouble)))
-        log.warning("attempt %d: %s: %s", attempt, shown, problems[-1])
+            problem, wait_s = mask_text(str(passing)), passing.wait_s
+        log.warning("attempt %d: %s: %s", attempt, shown, problem)
         deadline.check()
         if attempt <= parameters.metadata_service_retries:
-            time.sleep(deadline.left_s(max(delay_s, trouble.wait_s)))
+            time.sleep(deadline.left_s(max(delay_s, wait_s)))
             delay_s *= 2
-    raise ModuleFailed(f"{shown}: {problems[-1]} ({len(problems)} attempts)")
+    raise ModuleFailed(f"{shown}: {problem} ({attempt} attempts)")
 
 
 def _get(url: str, limit_s: float) -> Answer:
     import requests
-    from urllib3.exceptions import ReadTimeoutError
 
     errors = requests.exceptions
     try:
-        with requests.get(url, headers={"Accept": "application/json"}, timeout=limit_s, stream=True) as response:
+        # Who waits for the answer has left before a read times out.
+        limits = (limit_s, limit_s + 1)
+        with requests.get(url, headers={"Accept": "application/json"}, timeout=limits, stream=True) as response:
             status, body = response.status_code, _body(response)
             encoding, wait = response.encoding or "utf-8", response.headers.get("Retry-After", "")
     except (errors.ConnectionError, errors.Timeout, errors.ChunkedEncodingError, errors.ContentDecodingError) as error:
-        # While a body is read, requests wraps the library's own timeout into a ConnectionError.
-        if isinstance(error, errors.ReadTimeout) or any(isinstance(one, ReadTimeoutError) for one in error.args):
-            raise _Passing(f"no whole answer within {limit_s:g} s") from None
         raise _Passing(f"cannot be reached: {_cause(error)}") from None
     except errors.RequestException as error:
         raise ModuleFailed(f"{mask_text(url)}: {_cause(error)}") from None
