@@ -78,7 +78,6 @@ class Experiment(Generic[ParametersT]):
         Raises:
             FileNotFoundError: there is no such file.
         """
-        __tracebackhide__ = True
         return self._session.attach(Path(path))
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
@@ -97,7 +96,6 @@ class Experiment(Generic[ParametersT]):
         Raises:
             LimitsExceeded: the value lies outside its limits, or is not a number where limits are given.
         """
-        __tracebackhide__ = True
         comparable = passed = True
         if minimum is not None or maximum is not None:
             try:

@@ -102,7 +102,6 @@ class Acquisition:
             AcquisitionFailed: it did not start, or ended with another exit code than 0; ``error.facts`` has the facts.
             AcquisitionTimeout: it ran for too long.
         """
-        __tracebackhide__ = True
         settings.update(timeout_s=timeout_s, cwd=cwd, env=env, name=name)
         return _finish(self._start(self._spec(command, settings)), check)
 
@@ -123,7 +122,6 @@ class Acquisition:
 
         Arguments and errors are those of :meth:`run`.
         """
-        __tracebackhide__ = True
         settings.update(timeout_s=timeout_s, cwd=cwd, env=env, name=name)
         return self._start(self._spec(command, settings))
 
@@ -132,7 +130,6 @@ class Acquisition:
 
     def execute(self, spec: AcquisitionSpec) -> AcquisitionFacts:
         """Run this spec to its end, as :meth:`run` does."""
-        __tracebackhide__ = True
         return _finish(self._start(spec))
 
     def run_launcher(self, parameters: Mapping[str, Any]) -> AcquisitionFacts | None:
@@ -145,7 +142,6 @@ class Acquisition:
             AcquisitionFailed: see :meth:`run`; also when it is not ready, or its adapter finds it wanting.
             ConfigurationError: the parameters do not say what to run.
         """
-        __tracebackhide__ = True
         return self.run_parameters(parameters)[0]
 
     def run_parameters(self, parameters: Mapping[str, Any]) -> list[AcquisitionFacts | None]:
@@ -154,7 +150,6 @@ class Acquisition:
         Errors are those of :meth:`run_launcher`; of several the first, all others being stopped by then, in the order
         ``acquisition_stop_order``.
         """
-        __tracebackhide__ = True
         return self._run_together(acquisitions_of(parameters), parameters.get("acquisition_stop_order") or ())
 
     def run_all(
@@ -179,7 +174,6 @@ class Acquisition:
             ConfigurationError: a mapping does not say what to run.
             ValueError: ``stop_order`` has a name that none of them has, or all run in the background.
         """
-        __tracebackhide__ = True
         return self._run_together([self._described(one) for one in acquisitions], stop_order)
 
     def _described(self, given: Command | AcquisitionSpec | Mapping[str, Any]) -> Described | Member:
@@ -256,7 +250,6 @@ class Acquisition:
         return replace(self.defaults, command=parts, **own)
 
     def _start(self, spec: AcquisitionSpec) -> AcquisitionRun:
-        __tracebackhide__ = True
         run = self._create(spec)
         try:
             return run.start()
@@ -283,7 +276,6 @@ class Acquisition:
 
 
 def _finish(run: AcquisitionRun, check: bool = True) -> AcquisitionFacts:
-    __tracebackhide__ = True
     try:
         return run.wait(check=check)
     except BaseException as error:

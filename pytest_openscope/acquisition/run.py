@@ -92,7 +92,6 @@ class AcquisitionRun:
         Raises:
             AcquisitionFailed: it could not be started; the message says why and what to do.
         """
-        __tracebackhide__ = True
         self._thread.start()
         self._spawned.wait()
         if self._ending.start_error is not None:
@@ -147,7 +146,6 @@ class AcquisitionRun:
             AcquisitionTimeout: it ran into ``timeout_s`` here or in the spec.
             AcquisitionFailed: it failed, see :meth:`check`.
         """
-        __tracebackhide__ = True
         if not self._done.wait(timeout_s):
             self._ask("timeout", f"it did not end within {timeout_s:g} s")
             self._done.wait()
@@ -196,7 +194,6 @@ class AcquisitionRun:
             AcquisitionFailed: it did not start, ended with another exit code than 0, wrote to stderr where that counts, was
                 silent for too long, or was stopped by another one (unless ``stopped_is_failure`` is False).
         """
-        __tracebackhide__ = True
         ending, child = self._ending, self._child
         error = ending.failure(
             self.facts(),
@@ -212,7 +209,6 @@ class AcquisitionRun:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        __tracebackhide__ = True
         self.stop(reason_of(error) if error is not None else "the step no longer needs it")
         if error is None:
             self.check(stopped_is_failure=False)

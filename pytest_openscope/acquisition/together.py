@@ -63,7 +63,6 @@ class Together:
             AcquisitionFailed: the first failure; all others are stopped by then.
             ConfigurationError: the parameters of a member do not say what to run.
         """
-        __tracebackhide__ = True
         for attempt in count(1):
             try:
                 self._attempt(attempt)
@@ -113,7 +112,6 @@ class Together:
 
     def _attempt(self, attempt: int) -> None:
         """Run all members once; ``_at`` is the one that an AcquisitionFailed is about."""
-        __tracebackhide__ = True
         for member in self._each(self.members):
             member.run = member.facts = None
             member.adapter.attempt = attempt
@@ -145,7 +143,6 @@ class Together:
         Raises:
             AcquisitionFailed: it failed, or its adapter finds it wanting.
         """
-        __tracebackhide__ = True
         if member.run is None:
             return
         member.run.check(stopped_is_failure=not stopped_at_end)

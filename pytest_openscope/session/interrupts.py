@@ -183,7 +183,6 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _handle_timeout(self, number: int, frame: FrameType | None) -> None:
-        __tracebackhide__ = True
         if not self._timeout:
             return
         if self._window:
@@ -254,7 +253,6 @@ class Interrupts:
 
         A step that swallowed the interruption of its timeout has timed out all the same.
         """
-        __tracebackhide__ = True
         self._window = False
         if isinstance(error, KeyboardInterrupt):
             self._convert(error)
@@ -266,7 +264,6 @@ class Interrupts:
 
     def _convert(self, error: KeyboardInterrupt) -> None:
         """Raise the step's failure in place of an interrupt; it shows where the step was, and nothing of how it came here."""
-        __tracebackhide__ = True
         if self._timeout:
             message, self._timeout = self._timeout, ""
             raise StepTimedOut(message, pytrace=True).with_traceback(error.__traceback__) from error.__cause__

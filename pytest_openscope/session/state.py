@@ -255,7 +255,6 @@ class SessionState:
         Raises:
             FileNotFoundError: there is no such file.
         """
-        __tracebackhide__ = True
         kept, name = _keep_attachment(path, self.folder)
         if name not in self.record.attachments:
             self.keep("attachments", name)
@@ -264,7 +263,6 @@ class SessionState:
 
     def keep_picture(self, path: Path) -> str:
         """Attach the picture of a question and return its name in the session folder."""
-        __tracebackhide__ = True
         return self.attach(path).resolve().relative_to(self.folder.resolve()).as_posix()
 
     def measured(self, measurement: Measurement) -> None:

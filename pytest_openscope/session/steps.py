@@ -22,7 +22,7 @@ from .rescue import command_of, only_unreached, steps_after_crash
 from .rig import register_recorder
 from .step_tools import devices_of
 from .tee import OutputTee
-from .tracebacks import own_frames_hidden, shorten_names
+from .tracebacks import hide_own_frames, shorten
 
 if TYPE_CHECKING:
     from .session import ExperimentSession
@@ -245,9 +245,10 @@ class StepKeeper:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        with own_frames_hidden(call.excinfo):
-            report: pytest.TestReport = yield
-        shorten_names(report)
+        raised = call.excinfo.value if call.excinfo else None
+        hide_own_frames(raised)
+        report: pytest.TestReport = yield
+        shorten(report, raised)
         try:
             self._take_report(item, call, report)
         except Exception as error:

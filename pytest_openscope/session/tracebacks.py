@@ -3,65 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
-from _pytest._code import Traceback
-from _pytest._code.code import TracebackEntry
 
+_HIDE = "__tracebackhide__"
 _PACKAGE = Path(__file__).parents[1]
 _QUALIFIED = re.compile(r"\bpytest_openscope(?:\.\w+)*\.(?=[A-Z]\w*\b)")
 
 
-@contextmanager
-def own_frames_hidden(excinfo: pytest.ExceptionInfo[BaseException] | None) -> Iterator[None]:
-    """Leave this package's frames out of the report that is made in the block; log and states get the whole chain.
+def hide_own_frames(error: BaseException | None) -> None:
+    """Hide this package's frames from pytest's report and its debugger; log and states get the whole chain.
 
-    That is for what it raised on purpose, and for errors of the lab's own code that it called; its own faults show all.
-
-    Of an error whose class has ``openscope_hides_cause`` the cause is left out as well.
+    That is for what it raised on purpose (its own classes, or where ``__tracebackhide__`` is set), and for errors of the lab's
+    own code that it called; its own faults show all.
     """
-    if excinfo is None or (_is_ours(excinfo.traceback[-1]) and not _on_purpose(excinfo.value)):
-        yield
-        return
-    error, whole = excinfo.value, excinfo.traceback
-    theirs = None
-    for entry in reversed(whole):
-        if not _is_ours(entry):
-            raw = entry._rawentry
-            theirs = TracebackType(theirs, raw.tb_frame, raw.tb_lasti, raw.tb_lineno)
-    if theirs is not None:
-        excinfo.traceback = Traceback(theirs)
-    hides = getattr(error, "openscope_hides_cause", False)
-    cause, context = error.__cause__, error.__suppress_context__
-    if hides:
-        error.__cause__, error.__suppress_context__ = None, True
-    try:
-        yield
-    finally:
-        excinfo.traceback = whole
-        if hides:
-            error.__cause__, error.__suppress_context__ = cause, context
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        own = [frame for frame in frames if _PACKAGE in Path(frame.f_code.co_filename).parents]
+        on_purpose = type(error).__module__.startswith("pytest_openscope.")
+        if own and own[-1] is frames[-1] and not on_purpose and _HIDE not in own[-1].f_locals:
+            return
+        # A cause that this package has caught itself is shown with its way from there.
+        for frame in own if own and own[0] is not frames[0] else ():
+            frame.f_locals[_HIDE] = True
+        error = error.__context__ if error.__cause__ is None else error.__cause__
 
 
-def _on_purpose(error: BaseException) -> bool:
-    return type(error).__module__.startswith("pytest_openscope.")
+def shorten(report: pytest.TestReport, error: BaseException | None) -> None:
+    """Name this package's exceptions as one knows them: ``LimitsExceeded``, without the modules in front.
 
-
-def _is_ours(entry: TracebackEntry) -> bool:
-    return _PACKAGE in Path(entry.path).parents
-
-
-def shorten_names(report: pytest.TestReport) -> None:
-    """Name this package's exceptions as one knows them: ``LimitsExceeded``, without the modules in front."""
+    Of an error whose class has ``openscope_hides_cause`` the cause is left out.
+    """
     longrepr: Any = report.longrepr
-    for traceback, crash, _ in getattr(longrepr, "chain", ()):
+    if getattr(error, "openscope_hides_cause", False) and hasattr(longrepr, "chain"):
+        longrepr.chain = longrepr.chain[-1:]
+    for shown, crash, _ in getattr(longrepr, "chain", ()):
         if crash is not None:
             crash.message = _QUALIFIED.sub("", crash.message)
-        for entry in getattr(traceback, "reprentries", ()):
+        for entry in getattr(shown, "reprentries", ()):
             if hasattr(entry, "lines"):
                 entry.lines[:] = [_QUALIFIED.sub("", line) if line.startswith("E ") else line for line in entry.lines]

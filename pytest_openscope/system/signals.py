@@ -206,7 +206,6 @@ class Latch:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it is open; False when it is still closed after ``timeout_s``."""
-        __tracebackhide__ = True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self.is_open:
             slice_s = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
