@@ -22,12 +22,16 @@ from ..system import MARK_SESSION, Git, GitFailed, name_of, run_probe, running_p
 from .result import FAIL, PASS, SKIP, WARN, CheckResult, at_least, at_most, failed_all
 
 Requirements = Mapping[str, Any]
+#: Gets the ``github_issue`` block and how long it may take; returns findings with ``level``, ``what`` and ``text``.
+Access = Callable[[Any, float], Sequence[Mapping[str, str]]]
 T = TypeVar("T")
 #: Longest wait for a disk, a share or a server, where the requirements do not say.
 TIMEOUT_S = 20.0
 DISK_PARTS = ("writable", "free_space", "write_speed", "fsync")
 MIRROR_PARTS = ("writable", "latency", "clock_skew")
 _HELPER = "pytest_openscope.sidecar"
+#: Findings on GitHub that reports arrive in spite of.
+_ADVICE = ("public", "privacy", "label")
 #: Windows says EACCES for a port that another program holds for itself alone.
 _TAKEN = {errno.EADDRINUSE, 10048} | ({errno.EACCES, 10013} if sys.platform == "win32" else set())
 #: The Windows Time service does not run: nobody sets the clock.
@@ -339,40 +343,17 @@ def check_device(name: str, devices: Any, within: AbstractContextManager[Any] | 
 # GitHub
 
 
-def check_github(settings: Any, requirements: Requirements) -> CheckResult:
+def check_github(settings: Any, access: Access, requirements: Requirements) -> CheckResult:
     """Ask GitHub whether reports could be filed; nothing is created."""
     if settings is None or not settings.enabled:
         return CheckResult(SKIP, "no reports are asked for (github_issue.enabled)")
-    repo, token_env = settings.repo, settings.token_env
-    if not os.environ.get(token_env):
-        return CheckResult(FAIL, f"{token_env} is not set", f"put an access token for {repo} into {token_env}")
-    facts = run_probe("github", _timeout_s(requirements), api_base_url=settings.api_base_url, repo=repo, token_env=token_env)
-    return read_github(facts, repo, token_env)
-
-
-def read_github(facts: Mapping[str, Any], repo: str, token_env: str) -> CheckResult:
-    """Turn what the GitHub probe found into a result."""
-    status = facts.get("status")
-    if status is None:
-        return CheckResult(WARN, f"not reachable: {facts.get('error')}", "reports wait in the outbox until it is")
-    if status == 401:
-        return CheckResult(FAIL, "the token is not valid (401)", f"make a new one for {token_env}", status)
-    if status in (403, 429) and facts.get("rate_limited"):
-        text = f"GitHub has had enough requests from this token for now ({status})"
-        return CheckResult(WARN, text, "wait; reports wait in the outbox", status)
-    if status in (403, 404):
-        text = f"{repo} does not exist or the token may not see it ({status})"
-        return CheckResult(FAIL, text, "give the token access to the repository, with Issues: write", status)
-    if status != 200:
-        remedy = "is github_issue.api_base_url right? reports wait in the outbox"
-        return CheckResult(WARN, f"GitHub answered {status}: {facts.get('error')}", remedy, status)
-    if facts.get("archived") or facts.get("has_issues") is False:
-        return CheckResult(FAIL, f"{repo} is archived or has no issues", "switch issues on, or name another repository")
-    if facts.get("scopes_suffice") is False:
-        return CheckResult(FAIL, f"the token has no scope that lets it write to {repo}", "give it the scope repo")
-    if not facts.get("may_write"):
-        return CheckResult(WARN, f"the token may read {repo}, but not set labels", "give it Issues: write")
-    moved = str(facts.get("full_name") or repo)
-    if moved.lower() != repo.lower():
-        return CheckResult(WARN, f"{repo} is called {moved} now", f"write repo: {moved}")
-    return CheckResult(PASS, f"{repo} can be written")
+    results = [CheckResult(PASS, f"{settings.repo} can be written")]
+    for finding in access(settings, _timeout_s(requirements)):
+        text, _, remedy = finding["text"].partition(" -> ")
+        if finding["what"] == "server" and finding["level"] != "ok":
+            results.append(CheckResult(WARN, text, remedy or "reports wait in the outbox until it answers"))
+        elif finding["level"] == "error":
+            results.append(CheckResult(FAIL, text, remedy))
+        elif finding["level"] == "warning" and finding["what"] not in _ADVICE:
+            results.append(CheckResult(WARN, text, remedy))
+    return max(results, key=lambda result: (PASS, WARN, FAIL).index(result.status))

@@ -13,6 +13,7 @@ import pytest
 
 from ..config import Requirements, check
 from ..records import Mistake
+from .measure import Access
 from .result import FAIL, SKIP, WARN, CheckResult, group_of
 
 #: Set by the ready-made checks, which know more than that they passed.
@@ -43,6 +44,7 @@ class RigChecks:
         mistakes: what is wrong with them, and could be seen only once the placeholders were replaced.
         within: a context manager that fails the running test after so many seconds, with so many words.
         acquisition: what is wrong with the acquisition that the parameters describe: mistakes, and warnings.
+        access: what failure reports would meet at GitHub.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class RigChecks:
         notices: Sequence[str] = (),
         within: Within | None = None,
         acquisition: Callable[[], tuple[Sequence[Mistake], Sequence[Mistake]]] = lambda: ((), ()),
+        access: Access = lambda settings, limit_s: (),
     ) -> None:
         rig = configuration.rig if rig is None else rig
         self.rig = rig
@@ -61,6 +64,7 @@ class RigChecks:
         self.notices = tuple(notices)
         self.within: Within = within or (lambda seconds, words: nullcontext())
         self.acquisition = acquisition
+        self.access = access
         self.rig_file: Path = configuration.rig_file
         self.folder = self.rig_file.parent
         self.dry_run: bool = configuration.dry_run

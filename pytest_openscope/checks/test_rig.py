@@ -108,4 +108,4 @@ def test_github(rig_checks: RigChecks, said: Said) -> None:
     settings = rig_checks.settings.github_issue
     if settings is not None and settings.enabled and rig_checks.dry_run:
         said(CheckResult(SKIP, _DRY))
-    said(measure.check_github(settings, rig_checks.requirements))
+    said(measure.check_github(settings, rig_checks.access, rig_checks.requirements))

@@ -201,6 +201,13 @@ class Api:
         rights = self.facts.get("permissions")
         return not rights or bool(rights.get("push") or rights.get("maintain") or rights.get("admin"))
 
+    @property
+    def lacks_scope(self) -> bool:
+        """True for a token that may not write here by its scopes, which only classic tokens have."""
+        scopes = self._github.oauth_scopes
+        wanted = {"repo", "public_repo"} if self.is_public else {"repo"}
+        return scopes is not None and not wanted & {scope.strip() for scope in scopes}
+
     @cached_property
     def login(self) -> str:
         """The token's user; "" for tokens that have none (installations of an app).

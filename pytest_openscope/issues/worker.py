@@ -136,8 +136,11 @@ def _findings(api: Api, settings: GithubIssueSettings) -> Iterator[tuple[str, st
         yield WARNING, "privacy", text
     if settings.include_subject_user:
         yield WARNING, "privacy", "include_subject_user is on: reports name subject and user"
+    if api.lacks_scope:
+        yield ERROR, "scope", f"the token has no scope that lets it write to {api.full_name} -> give it the scope repo"
     if not api.may_push:
         text = "the token has no write permission: the server drops labels; reports are then found by their creator"
+        text += " -> give it Issues: write"
         yield WARNING, "permission", text
     if not settings.labels:
         yield WARNING, "label", "no label is configured: reports are found by their creator only"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import os
 import platform
 import socket
 import traceback
@@ -36,6 +37,7 @@ from .interrupts import StepExited, StepInterrupted
 from .repository import check_acquisition
 
 if TYPE_CHECKING:
+    from ..config import GithubIssueSettings
     from .state import SessionState
 
 _LOGGER = "pytest_openscope.rig"
@@ -225,6 +227,12 @@ def _commits(metadata: Path) -> dict[str, str]:
         return {}
 
 
+def _access(settings: GithubIssueSettings, limit_s: float) -> list[dict[str, str]]:
+    from ..issues import check_access
+
+    return check_access(settings, os.environ.get(settings.token_env, ""), limit_s=limit_s)
+
+
 def register_recorder(session: SessionState) -> Any:
     configuration = session.configuration
 
@@ -242,6 +250,7 @@ def register_recorder(session: SessionState) -> Any:
         notices=session.configuration_notices,
         within=partial(session.watchdog.limited, "rig check"),
         acquisition=partial(check_acquisition, configuration),
+        access=_access,
     )
     recorder = CheckRecorder(rig_checks, not_run=not_run, complete=session.validating and session.options.all_checks)
     session.config.pluginmanager.register(recorder, PLUGIN_NAME)

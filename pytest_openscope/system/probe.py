@@ -1,9 +1,8 @@
-"""Touches disks, shares and servers from a process of its own, which may hang without holding up anybody."""
+"""Touches disks and shares from a process of its own, which may hang without holding up anybody."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import statistics
@@ -91,32 +90,7 @@ def mirror(path: str) -> dict[str, Any]:
     return {"latency_ms": statistics.median(times), "clock_skew_s": skew_s}
 
 
-def github(api_base_url: str, repo: str, token_env: str) -> dict[str, Any]:
-    """Ask GitHub what the token may do with the repository; nothing is created."""
-    import urllib.error
-    import urllib.request
-
-    headers = {"Accept": "application/vnd.github+json", "User-Agent": "pytest-openscope"}
-    headers["Authorization"] = f"Bearer {os.environ.get(token_env, '')}"
-    request = urllib.request.Request(f"{api_base_url.rstrip('/')}/repos/{repo}", headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            content = json.load(answer)
-            scopes = answer.headers.get("X-OAuth-Scopes")
-    except urllib.error.HTTPError as error:
-        limited = error.headers.get("X-RateLimit-Remaining") == "0" or error.headers.get("Retry-After") is not None
-        return {"status": error.code, "error": error.reason, "rate_limited": limited}
-    permissions = content.get("permissions") or {}
-    facts = {key: content.get(key) for key in ("full_name", "has_issues", "archived")}
-    facts["may_write"] = any(permissions.get(right) for right in ("push", "triage", "maintain", "admin"))
-    if scopes is not None:
-        # Only classic tokens have scopes; what a fine-grained one may do shows in the permissions.
-        wanted = {"repo"} if content.get("private") else {"repo", "public_repo"}
-        facts["scopes_suffice"] = bool(wanted & {scope.strip() for scope in scopes.split(",")})
-    return {"status": 200, **facts}
-
-
-_PROBES: dict[str, Callable[..., dict[str, Any]]] = {"folder": folder, "disk": disk, "mirror": mirror, "github": github}
+_PROBES: dict[str, Callable[..., dict[str, Any]]] = {"folder": folder, "disk": disk, "mirror": mirror}
 
 
 def main() -> None:

@@ -60,6 +60,10 @@ def test_check_as_json(server: FakeGithub, monkeypatch: pytest.MonkeyPatch, caps
         ({"path": "/repos/lab/rigs$", "status": 404, "content": {"message": "Not Found"}}, "may not see it"),
         ({"path": "/issues$", "status": 403, "content": {"message": "Resource not accessible"}}, "permission"),
         ({"status": 502, "times": 9}, "502"),
+        (
+            {"path": "/user", "status": 200, "content": {"login": "x"}, "headers": {"X-OAuth-Scopes": "gist, user"}},
+            "has no scope",
+        ),
         ({"how": "hang", "times": 9}, "no answer within"),
         ({"how": "drip", "times": 9}, "no answer within"),
     ],

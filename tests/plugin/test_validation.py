@@ -52,10 +52,11 @@ class GitHub:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 asked.append((self.command, self.path))
-                good = self.headers["Authorization"] == "Bearer good-token"
+                good = self.headers["Authorization"].endswith(" good-token")
                 self.send_response(200 if good else 401)
                 self.end_headers()
-                self.wfile.write(json.dumps(facts).encode())
+                answer = [] if "/issues" in self.path else facts
+                self.wfile.write(json.dumps(answer if good else {}).encode())
 
             do_POST = do_PATCH = do_PUT = do_GET  # noqa: N815
 
@@ -242,7 +243,7 @@ def test_everything_fails(full: Rig, github: GitHub, monkeypatch: pytest.MonkeyP
     assert str(process.pid) in found["processes"]["message"]
     assert found["packages"]["message"] == f"pytest {pytest.__version__} (lock: 0.1)"
     assert found["mirror.clock_skew"]["value"] == pytest.approx(3600, abs=60)
-    assert "the token is not valid" in found["github"]["message"]
+    assert "does not accept the token" in found["github"]["message"]
     assert {method for method, _ in github.asked} == {"GET"}
     output = result.stdout.str()
     assert "disk.free_space: fail: free in " in output

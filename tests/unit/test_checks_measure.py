@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -273,71 +269,42 @@ class TestClock:
 
 
 class TestGithub:
-    @pytest.fixture
-    def server(self) -> Iterator[tuple[str, list[Any]]]:
-        seen: list[Any] = [200, {"permissions": {"push": True}, "has_issues": True}]
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                seen.append((self.path, self.headers["Authorization"]))
-                self.send_response(seen[0])
-                self.end_headers()
-                self.wfile.write(json.dumps(seen[1]).encode())
-
-            def log_message(self, *_: object) -> None: ...
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", seen
-        server.shutdown()
-        server.server_close()
-
     @pytest.mark.parametrize(
-        ("status", "content", "expected"),
+        ("findings", "expected"),
         [
-            (200, {"permissions": {"push": True}, "has_issues": True}, PASS),
-            (200, {"permissions": {"pull": True}, "has_issues": True}, WARN),
-            (200, {"permissions": {"push": True}, "has_issues": False}, FAIL),
-            (200, {"permissions": {"push": True}, "archived": True}, FAIL),
-            (401, {}, FAIL),
-            (404, {}, FAIL),
-            (500, {}, WARN),
-            (200, {"permissions": {"push": True}, "has_issues": True, "full_name": "lab/renamed"}, WARN),
+            ("ok token,ok repository,ok label,ok issues", PASS),
+            ("ok token,warning public,warning privacy,warning label", PASS),
+            ("ok token,ok repository,warning permission", WARN),
+            ("ok repository,warning repository", WARN),
+            ("warning server", WARN),
+            ("ok token,error server", WARN),
+            ("error token", FAIL),
+            ("error access", FAIL),
+            ("ok repository,error scope,warning permission", FAIL),
         ],
     )
-    def test_answers(self, server: Any, status: int, content: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        url, seen = server
-        seen[:] = [status, content]
-        monkeypatch.setenv("RIG_GITHUB_TOKEN", "abc")
-        settings = SimpleNamespace(enabled=True, repo="lab/rig", token_env="RIG_GITHUB_TOKEN", api_base_url=url)
-        result = measure.check_github(settings, {})
+    def test_findings(self, findings: str, expected: str) -> None:
+        found = [
+            {"level": level, "what": what, "text": f"{level} {what} -> mend it"}
+            for level, what in (one.split() for one in findings.split(","))
+        ]
+        result = measure.check_github(SETTINGS, lambda settings, limit_s: found, {})
         assert result.status == expected, result
-        assert seen[2:] == [("/repos/lab/rig", "Bearer abc")]
+        assert result.remedy == ("" if expected == PASS else "mend it")
+        assert result.message in ("lab/rig can be written", *(one["text"].partition(" -> ")[0] for one in found))
 
-    @pytest.mark.parametrize(
-        ("facts", "expected"),
-        [
-            ({"status": 403, "rate_limited": True}, WARN),
-            ({"status": 429, "rate_limited": True}, WARN),
-            ({"status": 403, "rate_limited": False}, FAIL),
-            ({"status": 200, "may_write": True, "scopes_suffice": False}, FAIL),
-            ({"status": 200, "may_write": True, "scopes_suffice": True}, PASS),
-            ({"error": "no answer within 20 s"}, WARN),
-        ],
-    )
-    def test_other_facts(self, facts: dict[str, Any], expected: str) -> None:
-        result = measure.read_github(facts, "lab/rig", "RIG_GITHUB_TOKEN")
-        assert result.status == expected
-        assert bool(result.remedy) is (expected != PASS)
+    def test_no_answer_is_waited_for(self) -> None:
+        found = [{"level": "error", "what": "server", "text": "no answer within 3 s"}]
+        limits: list[float] = []
+        result = measure.check_github(SETTINGS, lambda settings, limit_s: limits.append(limit_s) or found, {"timeout_s": 3})
+        assert (result.status, limits) == (WARN, [3.0])
+        assert "outbox" in result.remedy
 
-    def test_without_server_token_or_wish(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        settings = SimpleNamespace(
-            enabled=True, repo="lab/rig", token_env="RIG_GITHUB_TOKEN", api_base_url="http://127.0.0.1:9"
-        )
-        assert measure.check_github(settings, {}).status == FAIL
-        monkeypatch.setenv("RIG_GITHUB_TOKEN", "abc")
-        assert measure.check_github(settings, {}).status == WARN
-        assert measure.check_github(None, {}).status == SKIP
+    def test_without_wish(self) -> None:
+        assert measure.check_github(None, lambda settings, limit_s: (), {}).status == SKIP
+
+
+SETTINGS = SimpleNamespace(enabled=True, repo="lab/rig")
 
 
 class Laser:
