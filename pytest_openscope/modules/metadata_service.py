@@ -161,17 +161,12 @@ def _body(response: Any) -> bytes:
 
 def _cause(error: BaseException) -> str:
     """Return the innermost reason; the outer ones repeat the address."""
-    reason: Any = error
-    while True:
-        inner = getattr(reason, "reason", None) or next((one for one in getattr(reason, "args", ()) if _is_error(one)), None)
-        if not _is_error(inner):
-            text = str(reason).rpartition(">: ")[2] or type(reason).__name__
-            return text if text.isprintable() else repr(text)
-        reason = inner
-
-
-def _is_error(value: Any) -> bool:
-    return isinstance(value, BaseException)
+    inner: Any = error
+    while isinstance(inner, BaseException):
+        error = inner
+        inner = getattr(error, "reason", None) or next((one for one in error.args if isinstance(one, BaseException)), None)
+    text = str(error).rpartition(">: ")[2] or type(error).__name__
+    return text if text.isprintable() else repr(text)
 
 
 def keep(path: Path, content: Any) -> None:
