@@ -35,12 +35,10 @@ class Changes:
     """What is different since the last good session of this rig.
 
     Attributes:
-        since: when that session began; "" when there was none.
         lines: for the operator.
         as_json: ``{"since", "session", "changes": {section: {key: {"before", "now"}}}}``.
     """
 
-    since: str = ""
     lines: tuple[str, ...] = ()
     as_json: Mapping[str, Any] = field(default_factory=dict)
 
@@ -98,7 +96,7 @@ def compare(last: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -
             else:
                 lines += [_line(section, key, pair, key in before, key in now) for key, pair in found.items()]
     since, session = str(last.get("at", "")), str(last.get("session", ""))
-    return Changes(since, tuple(lines), {"since": since, "session": session, "changes": changes})
+    return Changes(tuple(lines), {"since": since, "session": session, "changes": changes})
 
 
 def keep_last_good(

@@ -198,7 +198,7 @@ class RigWatch:
             hidden = len(fresh) - _LISTED
             listed = [*fresh[:_LISTED], f"{hidden} more, see {CHANGES}"] if hidden > 0 else fresh
             session.log.write("WARNING", _LOGGER, f"changed since the last good session: {'; '.join(listed)}")
-            since = f"changed since the last good session ({changes.since}; all in {CHANGES}):"
+            since = f"changed since the last good session ({changes.as_json['since']}; all in {CHANGES}):"
             session.notices += [since, *(f"  {line}" for line in listed)]
         if changes.as_json:
             session.save(CHANGES, changes.as_json)

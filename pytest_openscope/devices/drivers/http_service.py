@@ -55,7 +55,6 @@ class HttpDevice(Talker):
         return self.request("PUT", path, body)
 
     def delete(self, path: str = "") -> Any:
-        """Delete."""
         return self.request("DELETE", path)
 
     def query(self, text: str) -> str:

@@ -286,7 +286,6 @@ class FileCopying:
             os.utime(self._path, ns=(source.mtime_ns, source.mtime_ns))
 
     def abandon(self) -> None:
-        """Let go of the file."""
         os.close(self._fd)
 
 
