@@ -29,7 +29,7 @@ TABLES: dict[str, dict[str, type[BaseModel]]] = {
         "devices": models.Device,
         "requirements": models.Requirements,
         "readiness": models.Readiness,
-        "pipeline": models.Entry,
+        "pipeline": models.PipelineEntry,
     },
     "modules.md": {name: step.model for name, step in READY_MADE.items()},
 }

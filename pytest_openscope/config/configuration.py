@@ -142,12 +142,8 @@ class Configuration:
 
 def expand_entry(entry: PipelineEntry, expander: Expander) -> PipelineEntry:
     """Return a pipeline entry with its placeholders replaced."""
-    return dataclasses.replace(
-        entry,
-        module_path=expander(entry.module_path),
-        parameters=expander(entry.parameters),
-        function_args=None if entry.function_args is None else expander(entry.function_args),
-    )
+    keys = ("module_path", "module_parameters", "function_args")
+    return entry.model_copy(update={key: expander(getattr(entry, key)) for key in keys})
 
 
 def expand_rig(rig: Rig, expander: Expander) -> Rig:

@@ -21,7 +21,7 @@ from typing_extensions import TypeVar
 
 from .. import LAUNCHER_FORMAT_VERSION
 from ..log import mask_text
-from ..records import OnFailure, Phase, is_folder_name, name_problem, session_name
+from ..records import Phase, is_folder_name, name_problem, session_name
 from .fields import (
     AS_TEXTS,
     CHOICE,
@@ -510,13 +510,18 @@ class RigFile(Section):
         return value
 
 
-class Entry(Section):
+class PipelineEntry(Section):
     """One entry of a pipeline, as a parameter file writes it."""
+
+    # As pipelines.read_pipelines returns it, the name is there, unique within its phase (``disk_space_check[2]``), ``where``
+    # is ``day1.json: pre_acquisition_pipeline[0]``, and what older spellings say stands under today's keys.
+    phase: Phase = Field(Phase.PRE_ACQUISITION, exclude=True)
+    where: str = Field("", exclude=True)
 
     module_type: Annotated[Literal["launcher_module", "script_module"], CHOICE] = key(
         "launcher_module", "launcher_module (ready-made) or script_module (a Python file of the repository)"
     )
-    module_path: Text | None = key(None, "name of the ready-made module, or path of the file")
+    module_path: Text = key(None, "name of the ready-made module, or path of the file")
     module_parameters: Values = key({}, "merged over the parameters for this step alone")
     on_failure: Annotated[Policy, CHOICE] = key("continue", "what a failure of the step does to the steps after it")
     failure_policy: Annotated[Policy, CHOICE] | None = key(None, "older spelling of on_failure")
@@ -533,7 +538,7 @@ class Entry(Section):
     )
     repo_relative_path: PathText | None = key(None, "older files: path of the file in the repository")
     kwargs: Values | None = key(None, "older files: keyword arguments of the function")
-    name: Text | None = key(None, "the step's name, when the module's own will not do")
+    name: Text = key(None, "the step's name, when the module's own will not do")
 
 
 PARAMETERS = keys_of(Settings)
@@ -630,35 +635,3 @@ class Rig(Mapping[str, Any], Generic[ValuesT]):
 
     def __repr__(self) -> str:
         return f"Rig({self.rig_id!r}, {self.path.name!r}, values: {', '.join(self.values_) or 'none'})"
-
-
-@dataclass(frozen=True)
-class PipelineEntry:
-    """One step of a parameter file, its older spellings read.
-
-    Attributes:
-        name: unique within its phase (``disk_space_check``, ``disk_space_check[2]``; a script's stem).
-        module_type: ``launcher_module`` or ``script_module`` (which the older ``repo_module`` is, too).
-        module_path: name of a ready-made module, or path of a Python file in the repository.
-        parameters: ``module_parameters``, to be merged over the parameters for this step alone.
-        function: function of a script module; None means the contract's own names.
-        function_args: keyword arguments of that function; None where the entry gives none.
-        timeout_s: longest run of the step.
-        attempts, retry_delay_s: how often it is tried, and how long after a failure.
-        raw: the entry as written.
-        where: ``day1.json: pre_acquisition_pipeline[0]``.
-    """
-
-    name: str
-    phase: Phase
-    module_type: str
-    module_path: str
-    parameters: dict[str, Any]
-    on_failure: OnFailure = OnFailure.CONTINUE
-    function: str | None = None
-    function_args: dict[str, Any] | None = None
-    timeout_s: float | None = None
-    attempts: int = 1
-    retry_delay_s: float = 0.0
-    raw: Any = None
-    where: str = ""

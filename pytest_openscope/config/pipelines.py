@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..records import Mistake, OnFailure, Phase
+from ..records import Mistake, Phase
 from .fields import check, did_you_mean, show
 from .files import kind_of
 from .layers import source_of
-from .models import ACQUISITION_KEYS, PARAMETERS, PIPELINES, AcquisitionEntry, Entry, PipelineEntry
+from .models import ACQUISITION_KEYS, PARAMETERS, PIPELINES, AcquisitionEntry, PipelineEntry
 
 _PHASES = dict(zip(PIPELINES, (Phase.PRE_ACQUISITION, Phase.POST_ACQUISITION), strict=True))
+#: What says what a failure of a step does, the newest spelling first.
+_POLICIES = ("on_failure", "failure_policy", "fail_policy", "fail_action")
 
 
 def read_pipelines(
@@ -85,25 +87,24 @@ def _check_acquisition(entry: dict[str, Any], parameters: Mapping[str, Any], whe
 def _read_entry(
     raw: Any, phase: Phase, path: str, where: str, mistakes: list[Mistake], taken: set[str]
 ) -> PipelineEntry | None:
-    if isinstance(raw, str):
-        written: dict[str, Any] = {"module_type": "launcher_module", "module_path": raw}
-    elif isinstance(raw, dict):
-        written = raw
-    else:
+    written = {"module_type": "launcher_module", "module_path": raw} if isinstance(raw, str) else raw
+    if not isinstance(written, dict):
         mistakes.append(Mistake(where, f"a module name or an object expected, not {kind_of(raw)}", 'write "name" or {…}', path))
         return None
-    entry, found = check(Entry, written, where, path)
-    module_type: str = entry.module_type
-    module_path = entry.module_path or ""
+    entry, found = check(PipelineEntry, written, where, path)
+    module_type, module_path = entry.module_type, entry.module_path or ""
     if entry.type is not None:
         module_type = "script_module" if entry.type == "repo_module" else entry.type
         module_path = module_path or entry.repo_relative_path or ""
+    module_path = module_path.strip()
     misspelt = any("did you mean" in mistake.remedy for mistake in found)
-    if not module_path.strip() and not misspelt and not any("path" in mistake.key for mistake in found):
+    if not module_path and not misspelt and not any("path" in mistake.key for mistake in found):
         key = "repo_relative_path" if "type" in written else "module_path"
         found.append(Mistake(where, "is missing", "name the module, or the path of its file", f"{path}.{key}"))
-    name, problem = _name(entry, module_type, module_path)
-    if problem:
+    of_a_script = PurePosixPath(module_path.replace("\\", "/")).stem
+    name = entry.name or (of_a_script if module_type == "script_module" else module_path)
+    if "::" in name or any(ord(char) < 32 or ord(char) == 127 for char in name):
+        problem = f"the step's name {show(name)} holds '::' or a control character"
         found.append(Mistake(where, problem, "rename it, or give the entry a name", path))
     given = entry.module_parameters
     arguments = entry.function_args or entry.kwargs or given.get("function_args") or given.get("kwargs") or {}
@@ -113,39 +114,18 @@ def _read_entry(
     if found:
         mistakes.extend(found)
         return None
-    return PipelineEntry(
-        name=_unique(name, taken),
-        phase=phase,
-        module_type=module_type,
-        module_path=module_path.strip(),
-        parameters=dict(given),
-        on_failure=_policy(entry),
-        function=entry.function or given.get("function"),
-        function_args=dict(arguments) or None,
-        timeout_s=entry.timeout_s,
-        attempts=entry.attempts,
-        retry_delay_s=entry.retry_delay_s,
-        raw=raw,
-        where=f"{where}: {path}",
-    )
-
-
-def _policy(entry: Entry) -> OnFailure:
-    """Return what a failure does; of several spellings the newest counts."""
-    if entry.abort_on_fail:
-        return OnFailure.ABORT
-    given = entry.on_failure if "on_failure" in entry.model_fields_set else None
-    return OnFailure(given or entry.failure_policy or entry.fail_policy or entry.fail_action or entry.on_failure)
-
-
-def _name(entry: Entry, module_type: str, module_path: str) -> tuple[str, str]:
-    """Return the step's name and what is wrong with it."""
-    name = entry.name or module_path.strip()
-    if not entry.name and module_type == "script_module":
-        name = PurePosixPath(name.replace("\\", "/")).stem
-    if "::" in name or any(ord(char) < 32 or ord(char) == 127 for char in name):
-        return name, f"the step's name {show(name)} holds '::' or a control character"
-    return name, ""
+    policy = next((getattr(entry, key) for key in _POLICIES if key in entry.model_fields_set), entry.on_failure)
+    today = {
+        "name": _unique(name, taken),
+        "phase": phase,
+        "where": f"{where}: {path}",
+        "module_type": module_type,
+        "module_path": module_path,
+        "on_failure": "abort" if entry.abort_on_fail else policy,
+        "function": entry.function or given.get("function"),
+        "function_args": dict(arguments),
+    }
+    return entry.model_copy(update=today)
 
 
 def _unique(name: str, taken: set[str]) -> str:

@@ -15,7 +15,7 @@ from .models import (
     PIPELINES,
     AcquisitionEntry,
     Device,
-    Entry,
+    PipelineEntry,
     Readiness,
     Requirements,
     RigFile,
@@ -46,10 +46,11 @@ def rig_schema(rig_model: type[BaseModel] | None = None) -> dict[str, Any]:
 
 def parameters_schema(parameters_model: type[BaseModel] | None = None) -> dict[str, Any]:
     """Return the schema of a parameter file; the experiment's own model adds its keys where there is one."""
-    definitions = _definitions(Settings, Entry, AcquisitionEntry)
+    definitions = _definitions(Settings, PipelineEntry, AcquisitionEntry)
+    del definitions["Phase"]  # an entry has it, but no file
     properties = {**definitions.pop("Settings")["properties"], **_flat(definitions)}
     properties["rig_id"] = {"type": ["string", "number", "null"], "description": "not used: the rig file's counts"}
-    entry = {"anyOf": [{"type": "string", "description": "name of a ready-made module"}, _reference("Entry")]}
+    entry = {"anyOf": [{"type": "string", "description": "name of a ready-made module"}, _reference("PipelineEntry")]}
     for name in PIPELINES:
         properties[name].update(anyOf=[{"type": "array", "items": entry}, {"type": "null"}])
     acquisition = definitions["AcquisitionEntry"]

@@ -74,7 +74,9 @@ class Steps:
 
     def _run(self, name: str, parameters: dict[str, Any]) -> Any:
         given = {key: str(value) if isinstance(value, Path) else value for key, value in parameters.items()}
-        entry = PipelineEntry(name, self._phase(), "launcher_module", name, self._expand(given), where=f"steps.{name}")
+        entry = PipelineEntry(
+            name=name, phase=self._phase(), module_path=name, module_parameters=self._expand(given), where=f"steps.{name}"
+        )
         context = self._make(entry)
         if not simulates(entry, context):
             return run_step(entry, context)
@@ -84,7 +86,9 @@ class Steps:
 
 def _maker(folder: Path) -> Maker:
     def make(entry: PipelineEntry) -> ModuleContext:
-        return ModuleContext(dict(entry.parameters), folder, logger=logging.getLogger(f"pytest_openscope.modules.{entry.name}"))
+        return ModuleContext(
+            dict(entry.module_parameters), folder, logger=logging.getLogger(f"pytest_openscope.modules.{entry.name}")
+        )
 
     return make
 

@@ -104,10 +104,10 @@ def _check_step(
         if problem := step.problem(entry.phase):
             mistakes.append(Mistake(entry.where, f"{name}: {problem}", f"mend {step.origin}", "module_path"))
     else:
-        read, found = read_parameters(step.model, parameters, entry.parameters)
+        read, found = read_parameters(step.model, parameters, entry.module_parameters)
         for one in found:
             # In its entry, or among the session's parameters.
-            place = "module_parameters." if one.key.partition(".")[0] in entry.parameters else "(parameters) "
+            place = "module_parameters." if one.key.partition(".")[0] in entry.module_parameters else "(parameters) "
             mistakes.append(Mistake(entry.where, one.problem, one.remedy, place + one.key))
         told = [one.key for one in found] + [one.remedy.removeprefix("did you mean ").rstrip("?") for one in found]
         for key, remedy in read.missing():
@@ -121,7 +121,7 @@ def limit_of(entry: PipelineEntry) -> float | None:
     step = READY_MADE.get(entry.module_path) if entry.module_type == "launcher_module" else None
     if entry.timeout_s is not None or step is None:
         return entry.timeout_s
-    given_s = limit_s(step.model, entry.parameters)
+    given_s = limit_s(step.model, entry.module_parameters)
     return None if given_s is None else given_s + _LIMIT_MARGIN_S
 
 
@@ -169,7 +169,7 @@ def _simulated(entry: PipelineEntry, context: ModuleContext) -> str:
         return f"run the ready-made module {name!r}, which this version does not have{remark}"
     if isinstance(step, OtherStep):
         return f"run {name!r} of {step.origin}" if wanted or not step.runs_dry else ""
-    return read_parameters(step.model, context.full_parameters, entry.parameters)[0].would()
+    return read_parameters(step.model, context.full_parameters, entry.module_parameters)[0].would()
 
 
 def run_entry(entry: PipelineEntry, context: ModuleContext) -> bool:
@@ -203,9 +203,9 @@ def run_step(entry: PipelineEntry, context: ModuleContext) -> Any:
         context.logger.info("%s is a step of %s", name, step.origin)
         with step.loaded(entry.phase, context.scripts) as function:
             return call(function, context, entry.name, ready_made=True)
-    for key in unused(step.model, entry.parameters):
+    for key in unused(step.model, entry.module_parameters):
         context.logger.warning("module_parameters.%s: %s does not know it", key, name)
-    return step.run(context, parameters_of(step.model, context.full_parameters, entry.parameters))
+    return step.run(context, parameters_of(step.model, context.full_parameters, entry.module_parameters))
 
 
 def _run_script(entry: PipelineEntry, context: ModuleContext) -> None:

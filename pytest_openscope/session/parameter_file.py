@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..acquisition import describe_command, runs_nothing
-from ..records import OnFailure, Phase
+from ..records import Phase
 from .step_tools import acquisition_of, module_context_of
 from .steps import session_of
 
@@ -62,7 +62,7 @@ class PhaseNode(pytest.Collector):
             name = Path(settings.script_path or _ACQUISITION).stem or _ACQUISITION
             if settings.launcher in ("base", "command") or settings.acquisitions:
                 name = _ACQUISITION
-            yield self._step(name, run_acquisition, OnFailure.CONTINUE)
+            yield self._step(name, run_acquisition, "continue")
             return
         from ..modules import limit_of
 
@@ -73,9 +73,9 @@ class PhaseNode(pytest.Collector):
             item.timeout_s = limit_of(entry)
             yield item
 
-    def _step(self, name: str, body: Any, policy: OnFailure, **retry: float) -> ParameterStep:
+    def _step(self, name: str, body: Any, policy: str, **retry: float) -> ParameterStep:
         item: ParameterStep = ParameterStep.from_parent(self, name=name, callobj=body)
-        item.add_marker(getattr(pytest.mark, str(self.phase))(on_failure=str(policy), **retry))
+        item.add_marker(getattr(pytest.mark, str(self.phase))(on_failure=policy, **retry))
         return item
 
 

@@ -167,7 +167,7 @@ def module_context_of(session: SessionState, entry: PipelineEntry) -> ModuleCont
     from ..modules import ModuleContext
 
     return ModuleContext(
-        parameters={**session.parameters, **entry.parameters},
+        parameters={**session.parameters, **entry.module_parameters},
         session_folder=session.folder,
         repository=session.repository,
         folders=tuple(session.configuration.script_folders),

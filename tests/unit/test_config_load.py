@@ -261,7 +261,7 @@ def test_expanded(lab: Lab) -> None:
     expanded = configuration.expanded("S", folder)
     assert expanded.settings.script_path == str(folder / "run.py")
     assert expanded.settings.session_uuid == "S"
-    assert expanded.pre_pipeline[0].parameters == {"file": str(folder / "x")}
+    assert expanded.pre_pipeline[0].module_parameters == {"file": str(folder / "x")}
     assert expanded.post_pipeline[0].name == "b"
     assert configuration.parameters["script_path"] == "{output_session_folder}\\run.py"
     json.dumps(expanded.parameters)
@@ -321,7 +321,7 @@ def test_pipeline_entries(lab: Lab) -> None:
         ("script_module", "g", {"a": 1}),
         ("script_module", "h", {"k": 1}),
     ]
-    assert (pre[1].timeout_s, pre[1].parameters) == (60.0, {"required_free_gb": 1})
+    assert (pre[1].timeout_s, pre[1].module_parameters) == (60.0, {"required_free_gb": 1})
     assert pre[4].module_path == "lib/old.py"
     assert pre[1].where == "day1.json: pre_acquisition_pipeline[1]"
     assert configuration.post_pipeline[0].name == "disk_space_check"
@@ -331,7 +331,7 @@ def test_overridden_entries_say_so(lab: Lab) -> None:
     configuration = lab.good(
         {"pre_acquisition_pipeline": ["disk_space_check"]}, "pre_acquisition_pipeline.0.module_parameters.required_free_gb=1"
     )
-    assert configuration.pre_pipeline[0].parameters == {"required_free_gb": 1}
+    assert configuration.pre_pipeline[0].module_parameters == {"required_free_gb": 1}
     assert configuration.parameters["pre_acquisition_pipeline"][0]["module_path"] == "disk_space_check"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_openscope.config.models import KNOWN_PARAMETERS, Entry
+from pytest_openscope.config.models import KNOWN_PARAMETERS, PipelineEntry
 from pytest_openscope.modules.ready_made import READY_MADE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "move-from-the-launcher.md").read_text(encoding="utf-8")
@@ -18,7 +18,7 @@ def names(heading: str) -> list[str]:
 
 
 def test_the_keys_are_known() -> None:
-    assert [name for name in names("Keys") if name not in KNOWN_PARAMETERS and name not in Entry.model_fields] == []
+    assert [name for name in names("Keys") if name not in KNOWN_PARAMETERS and name not in PipelineEntry.model_fields] == []
 
 
 def test_every_ready_made_step_is_there() -> None:

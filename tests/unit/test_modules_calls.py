@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_openscope.config import PipelineEntry
 from pytest_openscope.modules import ModuleContext, ModuleFailed, check_entries, run_entry
 from pytest_openscope.modules.calls import judge
 from pytest_openscope.modules.entries import simulates
 from pytest_openscope.modules.ready_made import EXAMPLES, READY_MADE
 from pytest_openscope.modules.scripts import ScriptNotFound, find_script
 from pytest_openscope.records import Mistake
-from pytest_openscope.records.phases import OnFailure, Phase
+from pytest_openscope.records.phases import Phase
 
 
-@dataclass
-class FakeEntry:
-    name: str = "step"
-    phase: Phase = Phase.PRE_ACQUISITION
-    module_type: str = "script_module"
-    module_path: str = "step.py"
-    parameters: dict[str, Any] = field(default_factory=dict)
-    on_failure: OnFailure = OnFailure.CONTINUE
-    function: str | None = None
-    function_args: dict[str, Any] = field(default_factory=dict)
-    timeout_s: float | None = None
-    raw: Any = None
-    where: str = "day1.json: pre_acquisition_pipeline[0]"
-
-    def __post_init__(self) -> None:
-        # As the configuration reads it.
-        self.function_args = self.function_args or self.parameters.get("function_args") or self.parameters.get("kwargs") or {}
+def make_entry(**given_keys: Any) -> PipelineEntry:
+    """Return an entry as the configuration reads it."""
+    own = given_keys.get("module_parameters", {})
+    keys = {
+        "name": "step",
+        "module_type": "script_module",
+        "module_path": "step.py",
+        "function_args": own.get("function_args") or own.get("kwargs") or {},
+        "where": "day1.json: pre_acquisition_pipeline[0]",
+    }
+    return PipelineEntry(**(keys | given_keys))
 
 
 class Bench:
@@ -62,8 +56,8 @@ class Bench:
         """Run a script; what its function put into the list ``SEEN`` comes back."""
         name = entry.get("module_path", "step.py")
         path = self.script("SEEN = []\n" + text, name)
-        made = FakeEntry(**{"module_path": name, **entry})
-        self.context.parameters = {**self.context.parameters, **made.parameters}
+        made = make_entry(**{"module_path": name, **entry})
+        self.context.parameters = {**self.context.parameters, **made.module_parameters}
         run_entry(made, self.context)
         return self.context.scripts._scripts[path.resolve()].SEEN
 
@@ -101,13 +95,13 @@ def test_a_dictionary_by_its_name(bench: Bench, name: str) -> None:
 def test_a_dictionary_by_its_annotation(bench: Bench, annotation: str, future: str) -> None:
     text = f"import typing\ndef run(anything: {annotation}): SEEN.append(anything)"
     bench.script(future + "SEEN = []\n" + text)
-    run_entry(FakeEntry(), bench.context)
+    run_entry(make_entry(), bench.context)
     (module,) = bench.context.scripts._scripts.values()
     assert module.SEEN[0]["subject_id"] == "m1"
 
 
 def test_the_path_of_a_json_file(bench: Bench) -> None:
-    (path,) = bench.run("def run(param_file): SEEN.append(param_file)", name="make csv", parameters={"extra": 1})
+    (path,) = bench.run("def run(param_file): SEEN.append(param_file)", name="make csv", module_parameters={"extra": 1})
     kept = bench.session_folder / "launcher_metadata" / "module_parameters" / "make csv.json"
     assert path == str(kept)
     data = json.loads(kept.read_text(encoding="utf-8"))
@@ -180,7 +174,7 @@ def test_a_named_function_with_arguments(bench: Bench) -> None:
         "output_filename": "stimulus.csv",
     }
     text = "def make_csv(seed, table_path, log_file, drive_path, url_path, output_path): SEEN.append(locals())"
-    (seen,) = bench.run(text, parameters=parameters, function="make_csv")
+    (seen,) = bench.run(text, module_parameters=parameters, function="make_csv")
     assert seen["seed"] == 42
     assert seen["table_path"] == str(bench.session_folder / "out" / "a.csv")
     assert (seen["drive_path"], seen["url_path"]) == ("C:\\a.csv", "http://x/y")
@@ -189,7 +183,7 @@ def test_a_named_function_with_arguments(bench: Bench) -> None:
 
 def test_a_given_output_path_wins_over_output_filename(bench: Bench) -> None:
     parameters = {"function_args": {"output_path": "a.csv"}, "output_filename": "b.csv"}
-    assert bench.run("def run(output_path): SEEN.append(output_path)", parameters=parameters) == [
+    assert bench.run("def run(output_path): SEEN.append(output_path)", module_parameters=parameters) == [
         str(bench.session_folder / "a.csv")
     ]
 
@@ -200,7 +194,7 @@ def test_arguments_of_the_entry_itself(bench: Bench) -> None:
 
 def test_an_argument_that_is_missing_is_a_type_error(bench: Bench) -> None:
     with pytest.raises(TypeError, match="seed"):
-        bench.run("def run(seed): pass", parameters={"function_args": {"sed": 1}})
+        bench.run("def run(seed): pass", module_parameters={"function_args": {"sed": 1}})
 
 
 MAKE_TABLE = "def make_table(kind, output_path, seed=None): SEEN.append((kind, output_path, seed))"
@@ -209,11 +203,11 @@ MAKE_TABLE = "def make_table(kind, output_path, seed=None): SEEN.append((kind, o
 @pytest.mark.parametrize(
     "entry",
     [
-        {"parameters": {"kwargs": {"kind": "short", "seed": 1, "output_filename": "table.csv"}}},
-        {"parameters": {"function_args": {"kind": "short", "seed": 1, "output_filename": "table.csv"}}},
-        {"parameters": {"kind": "short", "seed": 1, "output_filename": "table.csv"}},
-        {"parameters": {"kind": "short", "seed": 1, "output_path": "table.csv"}},
-        {"parameters": {"function_args": {"kind": "short", "seed": 1, "output_path": "table.csv", "comment": "x"}}},
+        {"module_parameters": {"kwargs": {"kind": "short", "seed": 1, "output_filename": "table.csv"}}},
+        {"module_parameters": {"function_args": {"kind": "short", "seed": 1, "output_filename": "table.csv"}}},
+        {"module_parameters": {"kind": "short", "seed": 1, "output_filename": "table.csv"}},
+        {"module_parameters": {"kind": "short", "seed": 1, "output_path": "table.csv"}},
+        {"module_parameters": {"function_args": {"kind": "short", "seed": 1, "output_path": "table.csv", "comment": "x"}}},
     ],
     ids=["kwargs", "function_args", "flat name", "flat path", "one too many"],
 )
@@ -225,7 +219,7 @@ def test_what_the_launcher_runs(bench: Bench, entry: dict[str, Any], caplog: pyt
 
 def test_a_function_that_takes_anything_gets_everything(bench: Bench) -> None:
     parameters = {"function_args": {"a": 1, "b": 2}}
-    assert bench.run("def run(**more): SEEN.append(more)", parameters=parameters) == [{"a": 1, "b": 2}]
+    assert bench.run("def run(**more): SEEN.append(more)", module_parameters=parameters) == [{"a": 1, "b": 2}]
 
 
 def test_async_functions_are_awaited(bench: Bench) -> None:
@@ -347,8 +341,8 @@ def test_state_survives_from_step_to_step(bench: Bench) -> None:
     bench.script("import shared_of_scripts\ndef run_pre_acquisition(): shared_of_scripts.CAMERA = 5", "pre.py")
     bench.script("CAMERA = None", "shared_of_scripts.py")
     bench.script("import shared_of_scripts\ndef run(): return 0 if shared_of_scripts.CAMERA == 5 else 1", "post.py")
-    run_entry(FakeEntry(module_path="pre.py"), bench.context)
-    run_entry(FakeEntry(module_path="post.py"), bench.context)
+    run_entry(make_entry(module_path="pre.py"), bench.context)
+    run_entry(make_entry(module_path="post.py"), bench.context)
 
 
 def test_surroundings_are_put_back_after_a_failure(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +358,7 @@ def test_dataclasses_work_in_scripts(bench: Bench) -> None:
         "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n  x: int = 1\ndef run(): A()"
     )
     bench.script(text)
-    run_entry(FakeEntry(), bench.context)
+    run_entry(make_entry(), bench.context)
 
 
 def test_both_slashes_and_a_missing_suffix(bench: Bench) -> None:
@@ -376,7 +370,7 @@ def test_both_slashes_and_a_missing_suffix(bench: Bench) -> None:
 def test_the_base_name_is_looked_up(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.script("def run(): pass", "new/place/go.py")
     bench.script("def run(): 1/0", ".venv/go.py")
-    run_entry(FakeEntry(module_path="old/go.py"), bench.context)
+    run_entry(make_entry(module_path="old/go.py"), bench.context)
     assert "found by its name" in caplog.text
 
 
@@ -403,12 +397,12 @@ def test_mistakes_before_the_session(bench: Bench) -> None:
     bench.script("def run(:", "broken.py")
     bench.script("from helper import *", "star.py")
     entries = [
-        FakeEntry(module_type="launcher_module", module_path="disk_space_chek"),
-        FakeEntry(),
-        FakeEntry(module_path="gone.py"),
-        FakeEntry(module_path="broken.py"),
-        FakeEntry(module_path="star.py"),
-        FakeEntry(module_type="launcher_module", module_path="disk_space_check", parameters={"required_free_gb": 1}),
+        make_entry(module_type="launcher_module", module_path="disk_space_chek"),
+        make_entry(),
+        make_entry(module_path="gone.py"),
+        make_entry(module_path="broken.py"),
+        make_entry(module_path="star.py"),
+        make_entry(module_type="launcher_module", module_path="disk_space_check", module_parameters={"required_free_gb": 1}),
     ]
     mistakes = [str(mistake) for mistake in check_entries(entries, repository=bench.repository)]
     assert len(mistakes) == 4
@@ -426,10 +420,10 @@ def test_mistakes_before_the_session(bench: Bench) -> None:
 def test_what_a_dry_run_cannot_know_is_told_apart(bench: Bench) -> None:
     bench.script("def run(:", "broken.py")
     entries = [
-        FakeEntry(module_type="launcher_module", module_path="session_archiver_of_2031"),
-        FakeEntry(module_path="gone.py"),
-        FakeEntry(module_path="C:/lab/gone.py"),
-        FakeEntry(module_path="broken.py"),
+        make_entry(module_type="launcher_module", module_path="session_archiver_of_2031"),
+        make_entry(module_path="gone.py"),
+        make_entry(module_path="C:/lab/gone.py"),
+        make_entry(module_path="broken.py"),
     ]
     for elsewhere, known in ((True, ["broken.py"]), (False, ["gone.py", "broken.py"])):
         unknown: list[Mistake] = []
@@ -452,11 +446,11 @@ def test_what_a_dry_run_cannot_know_is_told_apart(bench: Bench) -> None:
 )
 def test_all_ways_to_bind_a_name_are_seen(bench: Bench, text: str) -> None:
     bench.script(text)
-    assert check_entries([FakeEntry()], repository=bench.repository) == []
+    assert check_entries([make_entry()], repository=bench.repository) == []
 
 
 def test_a_missing_script_is_told_with_each_folder_once_and_no_repository_where_there_is_none(tmp_path: Path) -> None:
-    entries = [FakeEntry(module_type="script_module", module_path="count_trials.py")]
+    entries = [make_entry(module_type="script_module", module_path="count_trials.py")]
     (mistake,) = check_entries(entries, folders=[tmp_path, tmp_path])
     assert mistake.problem == f"there is no count_trials.py in {tmp_path}"
     assert mistake.remedy == "mend the path"
@@ -466,7 +460,7 @@ def test_a_missing_script_is_told_with_each_folder_once_and_no_repository_where_
 
 def test_names_inside_functions_are_not_seen(bench: Bench) -> None:
     bench.script("def other():\n def run(): pass")
-    assert len(check_entries([FakeEntry()], repository=bench.repository)) == 1
+    assert len(check_entries([make_entry()], repository=bench.repository)) == 1
 
 
 # Dry runs
@@ -475,8 +469,8 @@ def test_names_inside_functions_are_not_seen(bench: Bench) -> None:
 def test_missing_modules_are_simulated_in_a_dry_run(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.context.dry_run = True
     with caplog.at_level(logging.INFO):
-        run_entry(FakeEntry(module_type="launcher_module", module_path="slap2_meta_annotator"), bench.context)
-        run_entry(FakeEntry(module_path="gone.py", function="make"), bench.context)
+        run_entry(make_entry(module_type="launcher_module", module_path="slap2_meta_annotator"), bench.context)
+        run_entry(make_entry(module_path="gone.py", function="make"), bench.context)
     assert "dry run: would run the ready-made module 'slap2_meta_annotator'" in caplog.messages[0]
     assert "call make of gone.py" in caplog.messages[1]
 
@@ -486,13 +480,13 @@ def test_a_script_at_hand_runs_in_a_dry_run_unless_it_says_no(bench: Bench) -> N
     assert bench.run("def run(dry_run): SEEN.append(dry_run)") == [True]
     bench.script("def run(): 1 / 0", "b.py")
     bench.context.parameters["simulate_in_dry_run"] = True
-    run_entry(FakeEntry(module_path="b.py", parameters={"simulate_in_dry_run": True}), bench.context)
+    run_entry(make_entry(module_path="b.py", module_parameters={"simulate_in_dry_run": True}), bench.context)
 
 
 def test_missing_modules_fail_a_real_run(bench: Bench) -> None:
     for entry in (
-        FakeEntry(module_type="launcher_module", module_path="slap2_meta_annotator"),
-        FakeEntry(module_path="gone.py"),
+        make_entry(module_type="launcher_module", module_path="slap2_meta_annotator"),
+        make_entry(module_path="gone.py"),
     ):
         with pytest.raises(ModuleFailed):
             run_entry(entry, bench.context)
@@ -501,7 +495,7 @@ def test_missing_modules_fail_a_real_run(bench: Bench) -> None:
 @pytest.mark.parametrize("name", [*READY_MADE, *EXAMPLES])
 def test_every_ready_made_module_passes_a_dry_run(bench: Bench, name: str) -> None:
     bench.context.dry_run = True
-    entry = FakeEntry(module_type="launcher_module", module_path=name)
+    entry = make_entry(module_type="launcher_module", module_path=name)
     run_entry(entry, bench.context)
     assert simulates(entry, bench.context) is not name.startswith("example")
 
@@ -523,7 +517,7 @@ def test_a_context_shows_no_parameters(bench: Bench) -> None:
 def test_scripts_of_one_name_have_loggers_of_their_own(bench: Bench) -> None:
     for folder in "ab":
         bench.script("import logging\ndef run(): assert __name__ in __import__('sys').modules", f"{folder}/go.py")
-        run_entry(FakeEntry(module_path=f"{folder}/go.py"), bench.context)
+        run_entry(make_entry(module_path=f"{folder}/go.py"), bench.context)
     first, second = (module.__name__ for module in bench.context.scripts._scripts.values())
     assert first.startswith("script_go")
     assert first != second

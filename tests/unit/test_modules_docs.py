@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pytest_openscope.config import PipelineEntry
 from pytest_openscope.modules import ModuleContext, ModuleFailed, run_entry
 from pytest_openscope.modules.ready_made import EXAMPLES, READY_MADE
 from pytest_openscope.records.phases import Phase
@@ -33,15 +34,11 @@ def test_the_scripts_of_the_guide_run(tmp_path: Path, caplog: pytest.LogCaptureF
     context = ModuleContext({"trials": 2, "best_focus_um": 0}, tmp_path, repository=tmp_path, operator=operator)
 
     def run(path: str, phase: Phase) -> None:
-        entry = SimpleNamespace(
+        entry = PipelineEntry(
             name="x",
             phase=phase,
             module_type="script_module",
             module_path=path,
-            parameters={},
-            function=None,
-            function_args=None,
-            where="",
         )
         run_entry(entry, context)
 

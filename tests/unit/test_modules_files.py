@@ -6,11 +6,11 @@ import json
 import logging
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_openscope.config import PipelineEntry
 from pytest_openscope.modules import ModuleContext, ModuleFailed, run_entry
 from pytest_openscope.modules.failures import StepTimedOut
 from pytest_openscope.records.phases import Phase
@@ -37,9 +37,7 @@ class Session:
         return self.answers.pop(0)
 
     def run(self, name: str, **parameters: Any) -> None:
-        entry = SimpleNamespace(
-            name=name, phase=Phase.POST_ACQUISITION, module_type="launcher_module", module_path=name, parameters=parameters
-        )
+        entry = PipelineEntry(name=name, phase=Phase.POST_ACQUISITION, module_path=name, module_parameters=parameters)
         operator: Any = None if self.answers is None else self
         run_entry(entry, ModuleContext(parameters, self.folder, operator=operator, logger=self.logger))  # type: ignore[arg-type]
 

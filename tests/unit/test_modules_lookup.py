@@ -7,11 +7,11 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_openscope.config import PipelineEntry
 from pytest_openscope.modules import ModuleContext, ModuleFailed, OwnSteps, check_entries, run_entry
 from pytest_openscope.records.phases import Phase
 
@@ -19,15 +19,11 @@ _LAUNCHER = "openscope_experimental_launcher"
 
 
 def entry_of(name: str, phase: Phase = Phase.PRE_ACQUISITION, /, **parameters: Any) -> Any:
-    return SimpleNamespace(
+    return PipelineEntry(
         name=name,
         phase=phase,
-        module_type="launcher_module",
         module_path=name,
-        parameters=parameters,
-        function=None,
-        function_args=None,
-        timeout_s=None,
+        module_parameters=parameters,
         where="day1.json: pre_acquisition_pipeline[0]",
     )
 

@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from metadata_server import MetadataServer, broken_server
 
+from pytest_openscope.config import PipelineEntry
 from pytest_openscope.modules import ModuleContext, ModuleFailed, check_entries, run_entry
 from pytest_openscope.modules.failures import StepTimedOut
 from pytest_openscope.records.phases import Phase
@@ -52,12 +52,11 @@ class Session:
 
 
 def entry_of(name: str, **parameters: Any) -> Any:
-    return SimpleNamespace(
+    return PipelineEntry(
         name=name,
         phase=Phase.PRE_ACQUISITION,
-        module_type="launcher_module",
         module_path=name,
-        parameters=parameters,
+        module_parameters=parameters,
         where="day1.json: pre_acquisition_pipeline[0]",
     )
 

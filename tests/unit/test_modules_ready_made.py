@@ -11,7 +11,6 @@ import time
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_openscope.config import PipelineEntry
 from pytest_openscope.modules import ModuleContext, ModuleFailed, check_entries, run_entry
 from pytest_openscope.modules.failures import StepTimedOut
 from pytest_openscope.modules.mouse_weight import parse
@@ -68,13 +68,11 @@ class Rig:
 
 
 def entry_of(name: str, phase: Phase = Phase.PRE_ACQUISITION, /, **parameters: Any) -> Any:
-    return SimpleNamespace(
+    return PipelineEntry(
         name=name,
         phase=phase,
-        module_type="launcher_module",
         module_path=name,
-        parameters=parameters,
-        function=None,
+        module_parameters=parameters,
         where="x",
     )
 

@@ -201,7 +201,7 @@ def _entry(name: str, **parameters: Any) -> Any:
     from pytest_openscope.config import PipelineEntry
     from pytest_openscope.records import Phase
 
-    return PipelineEntry(name, Phase.POST_ACQUISITION, "launcher_module", name, parameters, where="x")
+    return PipelineEntry(name=name, phase=Phase.POST_ACQUISITION, module_path=name, module_parameters=parameters, where="x")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"subject_id": "x"}', '{"start_time": "noon", "subject_id": "x"}'])

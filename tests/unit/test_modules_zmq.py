@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_openscope.config import PipelineEntry
 from pytest_openscope.modules import ModuleContext, ModuleFailed, check_entries, run_entry
 from pytest_openscope.modules.failures import StepTimedOut
 from pytest_openscope.records.phases import Phase
@@ -23,12 +23,11 @@ MESSAGE = "pre_acquisition_ready"
 
 
 def entry_of(name: str, **parameters: Any) -> Any:
-    return SimpleNamespace(
+    return PipelineEntry(
         name=name,
         phase=Phase.PRE_ACQUISITION,
-        module_type="launcher_module",
         module_path=name,
-        parameters=parameters,
+        module_parameters=parameters,
         where="day1.json: pre_acquisition_pipeline[0]",
     )
 
