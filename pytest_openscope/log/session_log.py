@@ -8,6 +8,7 @@ root logger: so those of loggers that do not propagate are there, ``basicConfig(
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -125,8 +126,7 @@ class SessionLog:
 
     def _take_broken(self, record: logging.LogRecord, error: Exception) -> None:
         try:
-            level = str(getattr(record, "levelname", "ERROR"))
-            self._put(time.time(), level, str(getattr(record, "name", "")), _describe_broken(record, error), self._place)
+            self._put(time.time(), str(record.levelname), str(record.name), _describe_broken(record, error), self._place)
         except RecursionError:  # the stack is full even for this; as in logging itself, the caller's own frames must end first
             raise
         except Exception:
@@ -292,28 +292,10 @@ def _number(level_name: str) -> int:
 
 def _with_traceback(record: logging.LogRecord, message: str) -> str:
     """Add exception and stack as :class:`logging.Formatter` does, without leaving ``exc_text`` for other formatters."""
-    parts = [message]
-    try:
-        if record.exc_info:
-            parts.append("".join(traceback.format_exception(*record.exc_info)).removesuffix("\n"))
-        elif record.exc_text:
-            parts.append(str(record.exc_text))
-    except Exception as error:
-        parts.append(f"(the traceback of {_type_of(record.exc_info)} could not be formatted: {_text_of(error)})")
-    if record.stack_info:
-        parts.append(str(record.stack_info))
-    return "\n".join(parts)
-
-
-def _type_of(exc_info: Any) -> str:
-    return getattr(exc_info[0], "__qualname__", "?") if isinstance(exc_info, tuple) and exc_info else "?"
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:
-        return type(error).__name__
+    exception = record.exc_text
+    if record.exc_info:
+        exception = "".join(traceback.format_exception(*record.exc_info)).removesuffix("\n")
+    return "\n".join([message, *filter(None, (exception, record.stack_info))])
 
 
 def _describe_broken(record: logging.LogRecord, error: Exception) -> str:
@@ -321,12 +303,12 @@ def _describe_broken(record: logging.LogRecord, error: Exception) -> str:
     msg = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__qualname__}>"
     args = record.args if isinstance(record.args, tuple) else (record.args,)
     types = ", ".join(type(arg).__qualname__ for arg in args)
+    why = traceback.format_exception_only(error)[-1].strip()
     text = (
-        f"this record could not be formatted ({_text_of(error)}): message {msg!r}, argument types ({types}), "
+        f"this record could not be formatted ({why}): message {msg!r}, argument types ({types}), "
         f"from {record.pathname}:{record.lineno} in {record.funcName}"
     )
-    try:
-        text += "\n" + "".join(traceback.format_exception(type(error), error, error.__traceback__)).removesuffix("\n")
-    except Exception:
-        text += "\n(no traceback: it could not be formatted either)"
-    return _with_traceback(record, text)
+    with contextlib.suppress(Exception):  # what could not be formatted may be the traceback
+        text += "\n" + "".join(traceback.format_exception(error)).removesuffix("\n")
+        text = _with_traceback(record, text)
+    return text
