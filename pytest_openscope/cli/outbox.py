@@ -73,11 +73,8 @@ def _send(state: Path, timeout_s: float) -> int:
             f"{answer['fingerprint']}  {answer['status']}  {answer['issue_url'] or ''} {answer['reason']}".rstrip(), flush=True
         )
 
-    late = LateAnswers()
-    try:
+    with LateAnswers(tell=_say_that_it_follows) as late:
         drained = drain(state, timeout_s, on_result=told, on_written=late.written, at_once=True)
-    finally:
-        _follow(late)
     if drained.busy:
         print("another process is sending this outbox", file=sys.stderr)
         return EXIT_FOUND
@@ -95,17 +92,14 @@ def _drop(state: Path, which: str) -> int:
     except TimeoutError as problem:
         print(problem, file=sys.stderr)
         return EXIT_FOUND
-    late = LateAnswers()
-    for report in dropped:
-        late.written(Path(report["debug_state"]), {"status": "refused"})
-        print(f"dropped {report['id']}  {report['title']}")
+    with LateAnswers(tell=_say_that_it_follows) as late:
+        for report in dropped:
+            late.written(Path(report["debug_state"]), {"status": "refused"})
+            print(f"dropped {report['id']}  {report['title']}")
     if not dropped:
         print(f"nothing in the outbox begins with {which!r}", file=sys.stderr)
-    _follow(late)
     return EXIT_OK if dropped else EXIT_FOUND
 
 
-def _follow(late: Any) -> None:
-    late.close()
-    for name in late.started:
-        print(f"{name}: its copy in the central mirror follows in the background")
+def _say_that_it_follows(name: str) -> None:
+    print(f"{name}: its copy in the central mirror follows in the background")

@@ -145,11 +145,8 @@ def send_waiting(view: SessionView, secrets: Iterable[str], limit_s: float) -> N
     """Send what the rig's outbox holds; copies of earlier sessions in the central mirror follow the answers."""
     from ..issues import drain
 
-    late = LateAnswers(secrets, own=view.folder)
-    try:
+    with LateAnswers(secrets, own=view.folder) as late:
         drain(view.state_directory, limit_s, on_written=late.written)
-    finally:
-        late.close()
 
 
 class LateAnswers:
@@ -157,21 +154,25 @@ class LateAnswers:
 
     Args:
         own: folder of a session that sees to its own copy.
-
-    Attributes:
-        started: names of the sessions whose copy is on its way; the others are left to the rig's next session.
+        tell: gets at the end the name of each session whose copy is on its way; the others are left to the rig's next session.
     """
 
-    def __init__(self, secrets: Iterable[str] = (), own: Path | None = None) -> None:
-        self.secrets = frozenset(secrets)
-        self.own = own
-        self.started: list[str] = []
-        self._again: list[Path] = []
+    def __init__(
+        self, secrets: Iterable[str] = (), own: Path | None = None, tell: Callable[[str], object] = lambda name: None
+    ) -> None:
+        self._secrets = frozenset(secrets)
+        self._own = own
+        self._tell = tell
+        #: Folders of sessions whose copy is on its way, and whether they have changed once more since.
+        self._started: dict[Path, bool] = {}
+
+    def __enter__(self) -> LateAnswers:
+        return self
 
     def written(self, debug_state: Path, answer: Mapping[str, Any]) -> None:
         """Take up a change; that a report still waits is not worth a copy."""
         folder = debug_state.parent.parent
-        if folder == self.own or answer.get("status") == "queued":
+        if folder == self._own or answer.get("status") == "queued":
             return
         view = SessionView.of(folder)
         if not view.value("mirror_directory") or not view.finished:
@@ -180,24 +181,20 @@ class LateAnswers:
             view.mark_unfinished()
         except OSError as error:
             print(f"{folder.name}: the note on its mirror cannot be written: {error}", file=sys.stderr)
-        if folder.name not in self.started:
+        if folder in self._started:
+            self._started[folder] = True
+        elif len(self._started) < REFRESHED_AT_ONCE:
             self._start(folder)
-        elif folder not in self._again:
-            self._again.append(folder)
-
-    def close(self) -> None:
-        """See to the sessions that changed once more after theirs had begun."""
-        for folder in self._again:
-            self.started.remove(folder.name)
-            self._start(folder)
-        self._again.clear()
 
     def _start(self, folder: Path) -> None:
-        if len(self.started) >= REFRESHED_AT_ONCE:
-            return
         try:
-            start_finisher(folder, self.secrets)
+            start_finisher(folder, self._secrets)
+            self._started[folder] = False
         except OSError as error:
             print(f"{folder.name}: its mirror is left to the next session: {error}", file=sys.stderr)
-            return
-        self.started.append(folder.name)
+
+    def __exit__(self, *error: object) -> None:
+        for folder, again in self._started.items():
+            if again:
+                self._start(folder)
+            self._tell(folder.name)

@@ -171,28 +171,27 @@ def finished_session(home: Path, name: str, mirror: str | None = "/share", finis
 
 
 def test_only_finished_sessions_with_a_mirror_and_news_are_mirrored_again(tmp_path: Path, started: list[str]) -> None:
-    late = LateAnswers(own=tmp_path / "own")
+    told: list[str] = []
     news = {"status": "created"}
-    late.written(finished_session(tmp_path, "own"), news)
-    late.written(finished_session(tmp_path, "without", mirror=None), news)
-    late.written(finished_session(tmp_path, "unfinished", finished=False), news)
-    late.written(finished_session(tmp_path, "waits"), {"status": "queued"})
-    late.written(tmp_path / "gone" / METADATA / "debug_state.json", news)
-    assert started == []
-    good = finished_session(tmp_path, "good")
-    late.written(good, news)
-    assert started == ["good"], "it does not wait for the other reports"
-    late.written(good, {"status": "known"})
-    late.close()
-    late.close()
+    with LateAnswers(own=tmp_path / "own", tell=told.append) as late:
+        late.written(finished_session(tmp_path, "own"), news)
+        late.written(finished_session(tmp_path, "without", mirror=None), news)
+        late.written(finished_session(tmp_path, "unfinished", finished=False), news)
+        late.written(finished_session(tmp_path, "waits"), {"status": "queued"})
+        late.written(tmp_path / "gone" / METADATA / "debug_state.json", news)
+        assert started == []
+        good = finished_session(tmp_path, "good")
+        late.written(good, news)
+        assert started == ["good"], "it does not wait for the other reports"
+        late.written(good, {"status": "known"})
     assert started == ["good", "good"], "a second change may have missed the first copy"
+    assert told == ["good"]
 
 
 def test_many_sessions_are_mirrored_again_a_few_at_a_time(tmp_path: Path, started: list[str]) -> None:
-    late = LateAnswers()
-    for number in range(11):
-        late.written(finished_session(tmp_path, f"s{number:02}"), {"status": "created"})
-    late.close()
+    with LateAnswers() as late:
+        for number in range(11):
+            late.written(finished_session(tmp_path, f"s{number:02}"), {"status": "created"})
     assert len(started) == recovery.REFRESHED_AT_ONCE == 8
     notes = tmp_path / "state" / "unfinished"
     assert len(list(notes.iterdir())) == 11
