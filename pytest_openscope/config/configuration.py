@@ -34,7 +34,7 @@ from .models import (
 )
 from .placeholders import Expander
 from .roots import foreign_path, is_relative, output_root
-from .yaml_rules import YamlError, load_yaml
+from .yaml_rules import load_yaml
 
 #: Blocks that are checked on their own: model, the key that one must have, and whether an unknown key is a mistake.
 _BLOCKS: dict[str, tuple[type[Section], str, bool]] = {
@@ -201,7 +201,7 @@ def expand_section(model: type[BaseModel], section: Mapping[str, Any], expander:
     expanded = {name: expander(value, name) for name, value in section.items()}
     for name, value in expanded.items():
         if has_placeholder(section[name]) and isinstance(value, str) and kind_name(model, name) not in TEXT_KINDS:
-            with contextlib.suppress(YamlError):  # the model tells of a text that is no YAML
+            with contextlib.suppress(Wrong):  # the model tells of a text that is no YAML
                 expanded[name] = load_yaml(value)
     return expanded
 
@@ -216,14 +216,13 @@ def read_own_parameters(
     reference = parameters.get("parameters_model")
     if not isinstance(reference, str) or not reference.strip():
         return None, []
+    where = source_of(sources, "parameters_model")
     try:
         model = load_model(reference, rig.path.parent)
     except Wrong as wrong:
-        where = source_of(sources, "parameters_model")
-        return None, [Mistake(where, wrong.problem, wrong.remedy, "parameters_model")]
+        return None, [wrong.at(where, "parameters_model")]
     known, declared = {*KNOWN_PARAMETERS, *rig.values_, "rig_id"}, model_keys(model)
     own = {name: value for name, value in parameters.items() if name in declared or name not in known}
-    where = source_of(sources, "parameters_model")
     found, mistakes = read_values(model, expand_typed(own, expander), where, "")
     return found, [dataclasses.replace(one, where=source_of(sources, one.key, where)) for one in mistakes]
 

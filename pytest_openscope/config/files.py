@@ -13,7 +13,7 @@ from typing import Any
 
 from ..records import Mistake
 from .suggest import nearest
-from .yaml_rules import MAX_DEPTH, Wrong, YamlError, keeps_text, load_yaml
+from .yaml_rules import MAX_DEPTH, Wrong, keeps_text, load_yaml
 
 MAX_BYTES = 5_000_000
 
@@ -39,7 +39,7 @@ def read_mapping(path: Path, shown: str, what: str, mistakes: list[Mistake]) -> 
         mistakes += [Mistake(shown, "is no finite number", "write a number", key) for key in sorted(_not_finite(value, ""))]
         return value
     except Wrong as wrong:
-        return Mistake(shown, wrong.problem, wrong.remedy or "mend the file there")
+        return wrong.at(shown)
 
 
 def _read_bytes(path: Path, what: str) -> bytes:
@@ -87,16 +87,8 @@ def _parse(text: str, suffix: str) -> Any:
     if suffix == ".toml":
         return _parse_toml(text)
     if suffix in (".yaml", ".yml", ""):
-        return _parse_yaml(text)
-    raise Wrong(f"the ending {suffix} tells no known language", "use .yaml, .toml or .json")
-
-
-def _parse_yaml(text: str) -> Any:
-    try:
         return load_yaml(text)
-    except YamlError as error:
-        remedy = error.remedy or "check quotes, brackets and indentation there"
-        raise Wrong(error.place + error.problem, remedy) from None
+    raise Wrong(f"the ending {suffix} tells no known language", "use .yaml, .toml or .json")
 
 
 class _WrittenFloat(float):
@@ -121,7 +113,7 @@ def _parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_pairs, parse_float=_WrittenFloat)
     except _DuplicateKeyError:
-        return _parse_yaml(text.replace("\t", " "))  # JSON is YAML, whose reader knows in which line the key stands again
+        return load_yaml(text.replace("\t", " "))  # JSON is YAML, whose reader knows in which line the key stands again
     except json.JSONDecodeError as error:
         if not text.strip():
             raise Wrong("is empty", "write a JSON object: {…}") from None

@@ -9,15 +9,7 @@ from typing import Any
 
 from .fields import show
 from .files import kind_of
-from .yaml_rules import Wrong, YamlError, keeps_text, load_yaml
-
-
-class OverrideError(Wrong):
-    """A ``--param`` cannot be applied; carries key, problem and remedy."""
-
-    def __init__(self, key: str, problem: str, remedy: str = "") -> None:
-        super().__init__(problem, remedy)
-        self.key = key
+from .yaml_rules import Wrong, keeps_text, load_yaml
 
 
 def overlay(target: dict[str, Any], layer: Mapping[str, Any], where: str, sources: dict[str, str], prefix: str = "") -> None:
@@ -60,25 +52,25 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split ``KEY=VALUE`` and read VALUE as YAML; an empty VALUE is empty text.
 
     Raises:
-        OverrideError: no key, no ``=``, or a value that is no YAML. The value of a key is never in the message.
+        Wrong: no key, no ``=``, or a value that is no YAML. The value of a key is never in the message.
     """
     key, equals, written = text.partition("=")
     key = key.strip()
     if not key or not equals:
-        raise OverrideError("", f"{show(text)} is no KEY=VALUE", "write e.g. --param script_parameters.FrameRate=30")
+        raise Wrong(f"{show(text)} is no KEY=VALUE", "write e.g. --param script_parameters.FrameRate=30")
     if not all(part.strip() for part in key.split(".")):
-        raise OverrideError(key, "a part of the dotted key is empty", "write e.g. script_parameters.FrameRate")
+        raise Wrong("a part of the dotted key is empty", "write e.g. script_parameters.FrameRate", key)
     try:
         value = load_yaml(written.strip()) if written.strip() else ""
-    except YamlError as error:
+    except Wrong as error:
         problem = error.problem
         if not problem.startswith(("is ", "holds ")):
             problem = f"is no YAML: {problem}"
-        raise OverrideError(key, f"the value {problem}", "put it in quotes inside the argument: KEY='\"…\"'") from None
+        raise Wrong(f"the value {problem}", "put it in quotes inside the argument: KEY='\"…\"'", key) from None
     if keeps_text(key.rpartition(".")[2], value):
         value = written.strip()
     if isinstance(value, float) and not math.isfinite(value):
-        raise OverrideError(key, "is no finite number", "write a number")
+        raise Wrong("is no finite number", "write a number", key)
     return key, value
 
 
@@ -89,7 +81,7 @@ def apply_override(target: dict[str, Any], key: str, value: Any, where: str, sou
     entry that is only a name becomes an object, so that its parameters can be set.
 
     Raises:
-        OverrideError: an index outside its list, or a way through a value that has no parts.
+        Wrong: an index outside its list, or a way through a value that has no parts.
     """
     parts = key.split(".")
     container: Any = target
@@ -108,7 +100,7 @@ def apply_override(target: dict[str, Any], key: str, value: Any, where: str, sou
         elif isinstance(child, str) and isinstance(container, list) and path.split(".")[0].endswith("_acquisition_pipeline"):
             child = container[step] = {"module_type": "launcher_module", "module_path": child}
         elif not isinstance(child, (dict, list)):
-            raise OverrideError(key, f"{path} is {kind_of(child)} and has no parts", f"set {path} as a whole")
+            raise Wrong(f"{path} is {kind_of(child)} and has no parts", f"set {path} as a whole", key)
         container = child
     old = container[step] if isinstance(container, list) else container.get(step)
     if isinstance(value, dict) and isinstance(old, dict):
@@ -131,7 +123,7 @@ def _longest_key(container: Any, parts: list[str], all_of_it: Any) -> int:
 
 def _index(container: list[Any], name: str, path: str) -> int:
     if not (name.isascii() and name.isdigit()) or len(name) > 6:
-        raise OverrideError(path, f"{name!r} is no index of a list", f"write a number from 0 to {len(container) - 1}")
+        raise Wrong(f"{name!r} is no index of a list", f"write a number from 0 to {len(container) - 1}", path)
     if int(name) >= len(container):
-        raise OverrideError(path, f"the list has {len(container)} items", "count from 0")
+        raise Wrong(f"the list has {len(container)} items", "count from 0", path)
     return int(name)

@@ -15,7 +15,7 @@ from .configuration import Configuration, SettingsReading, expand_typed, find_se
 from .fields import CONTROL_REMEDY, Section, Wrong, check, control_characters, kind_name, show
 from .files import kind_of, read_mapping
 from .lab_models import load_model, read_values
-from .layers import OverrideError, apply_override, overlay, parse_override, source_of
+from .layers import apply_override, overlay, parse_override, source_of
 from .models import (
     FLAT_GITHUB,
     KNOWN_IN_RIG,
@@ -277,14 +277,14 @@ class _Loading:
                 self.replaced.append({"alerts": value if name == key else {"to": value}})
             near = None if name in self.merged or name in KNOWN_IN_RIG else nearest(name, (*KNOWN_IN_RIG, *PIPELINES))
             if near and name not in PIPELINES:
-                raise OverrideError(key, "unknown key", f"did you mean {near}?")
+                raise Wrong("unknown key", f"did you mean {near}?", key)
             if name in RIG_KEYS:
                 apply_override(self.rig_keys, key, value, where, self.rig_sources)
             else:
                 for path, part in _translate({key: value}).items():
                     apply_override(self.merged, path, part, where, self.sources)
-        except OverrideError as error:
-            self.wrong(where, error.key, error.problem, error.remedy)
+        except Wrong as wrong:
+            self.mistakes.append(wrong.at(where))
 
     # The checks of what came together.
 
@@ -369,7 +369,7 @@ class _Loading:
         try:
             model = load_model(reference, rig.path.parent)
         except Wrong as wrong:
-            self.wrong(where, "rig_model", wrong.problem, wrong.remedy)
+            self.mistakes.append(wrong.at(where, "rig_model"))
             return rig
         expander = make_expander(self.merged, rig, self.request.environ)
         values, mistakes = read_values(model, expand_typed(self.values, expander), self.rig_where, "values.")

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from ..records import Mistake
+
 MAX_DEPTH = 64
 #: Values in one file, every alias counted with all that it stands for.
 MAX_VALUES = 100_000
@@ -27,25 +29,26 @@ _CORE = (
     (re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
     (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda text: float(text.replace(".", ""))),
 )
+_CHECK = "check quotes, brackets and indentation there"
 _TYPES: dict[str, tuple[type, ...]] = {"null": (type(None),), "bool": (bool,), "int": (int,), "float": (int, float)}
 #: Keys of which a number is a name and stays as it is written (``12e4``, ``1.10``).
 _ID_KEYS = frozenset({"subject_id", "user_id", "rig_id", "session_uuid", "repository_commit_hash", "session_sync_session_key"})
 
 
 class Wrong(ValueError):  # noqa: N818 - not an error of the program
-    """A file or a value does not fit; carries problem and remedy."""
+    """A file or a value does not fit; ``key`` and ``place`` (line and column) say where, as far as that is known."""
 
-    def __init__(self, problem: str, remedy: str = "") -> None:
+    def __init__(self, problem: str, remedy: str = "mend the file there", key: str = "", place: str = "") -> None:
         super().__init__(problem)
-        self.problem, self.remedy = problem, remedy
+        self.problem, self.remedy, self.key, self.place = problem, remedy, key, place
+
+    def at(self, where: str, key: str = "") -> Mistake:
+        """Return the mistake that this is in a file or an option."""
+        return Mistake(where, self.place + self.problem, self.remedy, self.key or key)
 
 
-class YamlError(Wrong):
-    """The text is no acceptable YAML; ``place`` says where, if that is known. No content of the file is in the message."""
-
-    def __init__(self, problem: str, mark: Any = None, remedy: str = "") -> None:
-        super().__init__(problem, remedy)
-        self.place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+def _wrong(problem: str, mark: Any = None, remedy: str = _CHECK) -> Wrong:
+    return Wrong(problem, remedy, place=f"line {mark.line + 1}, column {mark.column + 1}: " if mark else "")
 
 
 def keeps_text(key: str, value: Any) -> bool:
@@ -66,35 +69,36 @@ def load_yaml(text: str) -> Any:
     """Return the one document of ``text`` as plain values; an empty one is None.
 
     Raises:
-        YamlError: syntax, duplicate or non-text keys, tags, several documents, cycles, too deep, too large.
+        Wrong: syntax, duplicate or non-text keys, tags, several documents, cycles, too deep, too large. No content of the text
+            is in the message.
     """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         return None if node is None else loader.value(node, ())
     except yaml.reader.ReaderError as error:
-        raise YamlError(f"holds a character that no YAML file can hold (U+{error.character:04X})") from None
+        raise _wrong(f"holds a character that no YAML file can hold (U+{error.character:04X})") from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text) from None
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> YamlError:
+def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> Wrong:
     mark = error.problem_mark or error.context_mark
     problem = str(error.problem).split("\n")[0]
     lines = text.splitlines()
     for number in (mark.line, mark.line - 1) if mark else ():
         if 0 <= number < len(lines) and re.match(r" *\t", lines[number]):
             mark = yaml.Mark("", 0, number, 0, None, 0)
-            return YamlError("a tab indents this line; YAML allows spaces only", mark, "replace the tab by spaces")
+            return _wrong("a tab indents this line; YAML allows spaces only", mark, "replace the tab by spaces")
     if "another document" in problem:
-        return YamlError("holds several documents", mark, "keep one: remove the '---' lines")
+        return _wrong("holds several documents", mark, "keep one: remove the '---' lines")
     if "undefined alias" in problem:
-        return YamlError("an alias (*name) refers to no anchor (&name)", mark)
+        return _wrong("an alias (*name) refers to no anchor (&name)", mark)
     if "cannot start any token" in problem:
         problem = "a value begins with a character that needs quotes (@, `, %, or a tab)"
     if "mapping values are not allowed" in problem:
         problem = "a colon where none can be: wrong indentation, or a value with ': ' that needs quotes"
-    return YamlError(f"is no valid YAML: {problem}", mark)
+    return _wrong(f"is no valid YAML: {problem}", mark)
 
 
 class _Loader(yaml.SafeLoader):
@@ -108,7 +112,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth += 1
         if self._depth > MAX_DEPTH + 1:
-            raise YamlError(f"is nested deeper than {MAX_DEPTH} levels", event.start_mark)
+            raise _wrong(f"is nested deeper than {MAX_DEPTH} levels", event.start_mark)
         if not isinstance(event, yaml.AliasEvent):
             self.anchors.pop(event.anchor, None)
         node = super().compose_node(parent, index)
@@ -125,15 +129,15 @@ class _Loader(yaml.SafeLoader):
         """Return the value of a node; ``around`` are the nodes that it stands in."""
         self._count += 1
         if self._count > MAX_VALUES:
-            raise YamlError(f"holds more than {MAX_VALUES:,} values (aliases counted in full)", node.start_mark)
+            raise _wrong(f"holds more than {MAX_VALUES:,} values (aliases counted in full)", node.start_mark)
         if node in around:
-            raise YamlError("an alias refers to the value that it stands in: a cycle", node.start_mark)
+            raise _wrong("an alias refers to the value that it stands in: a cycle", node.start_mark)
         if len(around) > MAX_DEPTH:
-            raise YamlError(f"is nested deeper than {MAX_DEPTH} levels", node.start_mark)
+            raise _wrong(f"is nested deeper than {MAX_DEPTH} levels", node.start_mark)
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         if node.tag not in (_TAG + "seq", _TAG + "map"):
-            raise YamlError("holds a tag (!…); only plain values are loaded", node.start_mark, "remove the tag")
+            raise _wrong("holds a tag (!…); only plain values are loaded", node.start_mark, "remove the tag")
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*around, node)) for item in node.value]
         return self._mapping(node, (*around, node))
@@ -146,15 +150,15 @@ class _Loader(yaml.SafeLoader):
             if key == "<<" and key_node.tag == _PLAIN:
                 for part in reversed(value if isinstance(value, list) else [value]):
                     if not isinstance(part, dict):
-                        raise YamlError("'<<' merges mappings only", key_node.start_mark)
+                        raise _wrong("'<<' merges mappings only", key_node.start_mark)
                     merged.update(part)
                 continue
             if not isinstance(key, str):
                 written = key_node.value if key_node.tag == _PLAIN else ""
-                remedy = f'put it in quotes: "{written}"' if written else ""
-                raise YamlError(f"{f'the key {written}' if written else 'a key'} is no text", key_node.start_mark, remedy)
+                remedy = f'put it in quotes: "{written}"' if written else _CHECK
+                raise _wrong(f"{f'the key {written}' if written else 'a key'} is no text", key_node.start_mark, remedy)
             if key in mapping:
-                raise YamlError(f"the key {key!r} stands twice", key_node.start_mark, "remove one of the two")
+                raise _wrong(f"the key {key!r} stands twice", key_node.start_mark, "remove one of the two")
             mapping[key] = value_node.value if keeps_text(key, value) and value_node.tag == _PLAIN else value
         return {**merged, **mapping}
 
@@ -166,13 +170,13 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     try:
         value = plain_scalar(node.value)
     except ValueError:
-        raise YamlError("a number with too many digits", node.start_mark) from None
+        raise _wrong("a number with too many digits", node.start_mark) from None
     if node.tag == _PLAIN:
         return value
     if name not in _TYPES:
-        raise YamlError("holds a tag (!…); only plain values are loaded", node.start_mark, "remove the tag")
+        raise _wrong("holds a tag (!…); only plain values are loaded", node.start_mark, "remove the tag")
     if type(value) not in _TYPES[name]:
-        raise YamlError(f"a value does not fit its tag !!{name}", node.start_mark)
+        raise _wrong(f"a value does not fit its tag !!{name}", node.start_mark)
     return float(value) if name == "float" else value
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openscope.config.layers import OverrideError, apply_override, overlay, parse_override, source_of
+from pytest_openscope.config.layers import apply_override, overlay, parse_override, source_of
 from pytest_openscope.config.models import look_up
 from pytest_openscope.config.suggest import nearest
+from pytest_openscope.config.yaml_rules import Wrong
 
 keys = st.text("abc", min_size=1, max_size=2)
 values = st.recursive(
@@ -112,7 +113,7 @@ def test_source_of_parts_and_wholes() -> None:
 )
 def test_grammar(text: str, key: str, value: Any) -> None:
     if "{subject_id}" in text:
-        with pytest.raises(OverrideError, match=r"no (valid )?YAML"):
+        with pytest.raises(Wrong, match=r"no (valid )?YAML"):
             parse_override(text)
         return
     assert parse_override(text) == (key, value)
@@ -130,7 +131,7 @@ def test_any_json_value_can_be_given(key: str, value: Any) -> None:
 def test_any_text_is_an_override_or_a_mistake(text: str) -> None:
     try:
         key, _ = parse_override(text)
-    except OverrideError:
+    except Wrong:
         return
     assert key
 
@@ -140,7 +141,7 @@ def test_what_is_set_can_be_read(target: dict[str, Any], parts: list[str], value
     key = ".".join(parts)
     try:
         apply_override(target, key, value, "--param", {})
-    except OverrideError:
+    except Wrong:
         return
     found = look_up(target, key)
     assert found == value or (isinstance(value, dict) and value.keys() <= found.keys())

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openscope.config.files import read_mapping
-from pytest_openscope.config.yaml_rules import YamlError, load_yaml, plain_scalar
+from pytest_openscope.config.yaml_rules import Wrong, keeps_text, load_yaml, plain_scalar
 
 #: The core schema of YAML 1.2.2, chapter 10.3.2, but for decimal numbers with leading zeros.
 _CORE = [
@@ -82,7 +82,7 @@ tagged: !!str 5
     ["a: &a [*a]", "[" * 5000, "- " * 5000, "a: 1\na: 2", "!x a", "a: 1\n---\nb: 1", "a:\n\tb: 1", "a: *b", "a: \x00", "{a: 1"],
 )
 def test_what_is_refused(text: str) -> None:
-    with pytest.raises(YamlError):
+    with pytest.raises(Wrong):
         load_yaml(text)
 
 
@@ -103,8 +103,8 @@ def test_an_anchor_may_be_defined_again() -> None:
 
 #: PyYAML does not know surrogate pairs of escapes.
 _chars = st.characters(codec="utf-8", max_codepoint=0xFFFF)
-#: YAML allows 1,024 characters for a key on one line with its value; an escape takes six.
-_keys = st.text(_chars, max_size=160)
+#: YAML allows 1,024 characters for a key on one line with its value; an escape takes six. Ids of a YAML file become text.
+_keys = st.text(_chars, max_size=160).filter(lambda key: not keeps_text(key, 0))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(_chars),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_keys, inner, max_size=4),
@@ -165,5 +165,5 @@ def test_values_on_the_command_line(text: str, value: Any) -> None:
 
 @given(st.text(max_size=200) | st.text("[]{}:,-#&*!|>'\"%@` \n\tab1", max_size=60))
 def test_no_text_does_worse_than_a_yaml_error(text: str) -> None:
-    with suppress(YamlError):
+    with suppress(Wrong):
         load_yaml(text)
