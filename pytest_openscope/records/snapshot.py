@@ -62,7 +62,11 @@ def debug_state(
             "message": first.message,
             "crash_time": first.at or now_iso(),
         },
-        "launcher_state": launcher_state or {},
+        "launcher_state": {
+            "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in record.steps],
+            "lost_records": record.lost_records,
+            **(launcher_state or {}),
+        },
         "github": {"issue_url": None, "issue_number": None, "reported_at": None},
         "kind": first.kind,
         "outcome": first.outcome,

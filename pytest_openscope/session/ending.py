@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..log import last_lines
-from ..records import DEBUG_STATE, END_STATE, METADATA, Failure, Outcome, Phase, debug_state, end_state
+from ..records import DEBUG_STATE, METADATA, Failure, Outcome, Phase, debug_state
 from ..system import now_iso, remove_file
 from .interrupts import StepInterrupted, StepTimedOut
 from .opening import RESERVE, reports_failures
@@ -153,26 +153,19 @@ def _explain(session: SessionState) -> None:
 def _write_states(session: SessionState) -> None:
     if session.record.outcome is not Outcome.PASSED:
         session.guard("writing debug_state.json", lambda: session.save(DEBUG_STATE, _debug_state(session)))
-    session.guard("writing end_state.json", lambda: session.save(END_STATE, _end_state(session)))
-
-
-def _end_state(session: SessionState) -> dict[str, Any]:
-    return end_state(session.record, rig_config=session.rig_config(), mirror=session.mirror, secrets=session.secrets)
+    session.guard("writing end_state.json", session.save_end_state)
 
 
 def _debug_state(session: SessionState) -> dict[str, Any]:
-    record = session.record
     launcher_state: dict[str, object] = {
         "session_folder": str(session.folder),
         "acquisition_begun": session.gate.acquisition_begun,
-        "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in record.steps],
-        "lost_records": record.lost_records,
         "value_sources": dict(session.configuration.sources),
     }
     if session.device_states:
         launcher_state["devices"] = session.device_states
     return debug_state(
-        record,
+        session.record,
         launcher_state=launcher_state,
         last_log_lines=last_lines(session.log_path, _LAST_LINES),
         parameters=session.parameters,

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..log import MASK, ExactMasker
-from ..records import (
-    DEBUG_STATE,
-    METADATA,
-    RESCUE_JOURNAL,
-    Journal,
-    Phase,
-    SessionRecord,
-    failures_in,
-)
+from ..records import DEBUG_STATE, METADATA, RESCUE_JOURNAL, Journal, Phase, failures_in
 from ..sidecar import SessionView, is_running, unreached_steps
 from ..system import FileLock, create_time, read_json
 from .collecting import place_of
@@ -105,15 +97,9 @@ def rejoin(session: SessionState, folder: Path) -> None:
         raise pytest.UsageError(f"{OPTION}: another process runs the steps of {folder.name} -> wait for its end")
     session.rig_lock = lock
     session.folder, session.metadata = folder, folder / METADATA
-    session.record = SessionRecord(
-        session_uuid=view.uuid,
-        subject_id=view.value("subject_id"),
-        user_id=view.value("user_id"),
-        rig_id=str(view.value("rig_id", "")),
-        started=str(view.value("started", "")),
-        dry_run=session.dry_run,
-        failures=failures_in(read_json(session.metadata / DEBUG_STATE) or {}),
-    )
+    session.record = view.new_record()
+    session.record.dry_run = session.dry_run
+    session.record.failures = failures_in(read_json(session.metadata / DEBUG_STATE) or {})
     session.started = datetime.fromisoformat(session.record.started)
     expand(session)
     session.log_path = view.log_path

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from ..log import SessionLog, mask_json, mask_text
 from ..records import (
+    END_STATE,
     AcquisitionFacts,
     Failure,
     Gate,
@@ -27,6 +29,7 @@ from ..records import (
     Phase,
     SessionRecord,
     StepRecord,
+    end_state,
     json_safe,
     to_json,
 )
@@ -296,21 +299,13 @@ class SessionState:
         """Write the provisional end state that post-acquisition modules read; after a crash the final one is there."""
         if self.resuming:
             return
-        from ..records import END_STATE, end_state
+        self.guard("writing the provisional end_state.json", partial(self.save_end_state, provisional=True))
 
-        self.guard(
-            "writing the provisional end_state.json",
-            lambda: self.save(
-                END_STATE,
-                end_state(
-                    self.record,
-                    rig_config=self.rig_config(),
-                    mirror=self.mirror,
-                    provisional=True,
-                    secrets=self.secrets,
-                ),
-            ),
-        )
+    def save_end_state(self, provisional: bool = False) -> None:
+        """Write ``end_state.json``; a provisional one has no outcome yet."""
+        rig, secrets = self.rig_config(), self.secrets
+        state = end_state(self.record, rig_config=rig, mirror=self.mirror, provisional=provisional, secrets=secrets)
+        self.save(END_STATE, state)
 
     def add_step(self, name: str, nodeid: str, phase: Phase, policy: OnFailure, kind: str) -> StepRecord:
         """Begin the record of a step."""

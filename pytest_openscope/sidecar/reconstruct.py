@@ -237,6 +237,11 @@ class SessionView:
         found = (self.session or {}).get(key)
         return default if found is None else found
 
+    def new_record(self) -> SessionRecord:
+        """Return a record that has only what the session knew when it began."""
+        ids = self.value("subject_id"), self.value("user_id"), str(self.value("rig_id", ""))
+        return SessionRecord(self.uuid, *ids, str(self.value("started", "")), bool(self.value("dry_run", False)))
+
     @property
     def kept(self) -> list[tuple[str, list[Any]]]:
         """Fields of the session's record and what was taken into them, in order."""
@@ -381,19 +386,9 @@ def record_of(
     view: SessionView, death: Failure, exit_code: int | None, stops: dict[str, Any], helper_failures: Iterable[str]
 ) -> SessionRecord:
     """Rebuild the session's record from its journal; the death is the last failure before those of a rescue."""
-    died = view.died or {}
-    record = SessionRecord(
-        session_uuid=view.uuid,
-        subject_id=view.value("subject_id"),
-        user_id=view.value("user_id"),
-        rig_id=str(view.value("rig_id", "")),
-        started=str(view.value("started", "")),
-        dry_run=bool(view.value("dry_run", False)),
-        stopped=str(died.get("stopped") or died.get("at") or ""),
-        exit_code=exit_code,
-        readiness_override=view.value("readiness_override"),
-        continues=view.value("continues"),
-    )
+    died, record = view.died or {}, view.new_record()
+    record.stopped, record.exit_code = str(died.get("stopped") or died.get("at") or ""), exit_code
+    record.readiness_override, record.continues = view.value("readiness_override"), view.value("continues")
     record.steps = [_step(view, event, death) for event in view.steps]
     for field, values in view.kept:
         # A field of another version is passed over.

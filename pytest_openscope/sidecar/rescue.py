@@ -129,9 +129,7 @@ def add_to_states(view: SessionView, secrets: Iterable[str], problem: str = "") 
         helpers = list(dict.fromkeys([*(state.get("helper_failures") or []), *fresh["helper_failures"]]))
         state.update({key: fresh[key] for key in _CHANGED}, helper_failures=helpers, rescued=about)
 
-    def change_debug(state: dict[str, Any]) -> None:
-        state["other_failures"] = mask_json(json_safe([failure.as_json() for failure in record.failures[1:]]), secrets)
-
-    update_json(view.folder / METADATA / DEBUG_STATE, change_debug)
+    others = mask_json(json_safe([failure.as_json() for failure in record.failures[1:]]), secrets)
+    update_json(view.folder / METADATA / DEBUG_STATE, lambda state: state.update(other_failures=others))
     update_json(view.folder / METADATA / END_STATE, change_end)
     return worst

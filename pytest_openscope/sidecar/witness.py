@@ -315,7 +315,7 @@ class Witness:
 
     def _write_end(self, failure: Failure, exit_code: int | None) -> None:
         view = self.view
-        record = SessionRecord(view.uuid, None, None, "", str(view.value("started", "")))
+        record = view.new_record()
         try:
             record = record_of(view, failure, exit_code, self.stops, self.helper_failures)
         except Exception:
@@ -356,13 +356,7 @@ class Witness:
             samples = [sample for sample, _ in read_samples(view.folder / METADATA / RESOURCE_USAGE)][-_LAST_SAMPLES:]
         state = debug_state(
             record,
-            launcher_state={
-                "session_folder": str(view.folder),
-                "pid": view.value("pid"),
-                "last_step": view.last_step,
-                "steps": [[str(step.phase), step.name, str(step.outcome or step.skipped)] for step in record.steps],
-                "lost_records": record.lost_records,
-            },
+            launcher_state={"session_folder": str(view.folder), "pid": view.value("pid"), "last_step": view.last_step},
             last_log_lines=lines,
             parameters=read_json(view.folder / METADATA / "processed_parameters.json"),
             resource_samples=samples,
