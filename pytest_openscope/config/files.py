@@ -13,7 +13,7 @@ from typing import Any
 
 from ..records import Mistake
 from .suggest import nearest
-from .yaml_rules import MAX_DEPTH, Wrong, keeps_text, load_yaml
+from .yaml_rules import MAX_DEPTH, TOO_DEEP, Wrong, keeps_text, load_yaml
 
 MAX_BYTES = 5_000_000
 
@@ -120,7 +120,7 @@ def _parse_json(text: str) -> Any:
         problem, remedy = _json_words(error, text)
         raise Wrong(f"line {error.lineno}, column {error.colno}: is no valid JSON: {problem}", remedy) from None
     except RecursionError:
-        raise Wrong(f"is nested deeper than {MAX_DEPTH} levels") from None
+        raise Wrong(TOO_DEEP) from None
     except ValueError:
         raise Wrong("holds a number with too many digits") from None
 
@@ -167,7 +167,7 @@ def _parse_toml(text: str) -> Any:
 def _not_finite(value: Any, path: str, depth: int = 0) -> Iterator[str]:
     """Yield the dotted keys of numbers that JSON cannot hold; refuse what is nested too deep."""
     if depth > MAX_DEPTH:
-        raise Wrong(f"is nested deeper than {MAX_DEPTH} levels")
+        raise Wrong(TOO_DEEP)
     if isinstance(value, float) and not math.isfinite(value):
         yield path
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

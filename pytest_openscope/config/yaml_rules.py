@@ -1,7 +1,7 @@
 """YAML by the core rules of YAML 1.2, on the parser of PyYAML.
 
 PyYAML itself follows YAML 1.1, which turns ``no`` into False, ``00:30:00`` into 1800 and ``007`` into 7. Only its parser is
-used here; values are built from its nodes, with limits on depth and size (nested aliases grow without end).
+used here; values are built from its nodes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import yaml
 
 from ..records import Mistake
 
+#: Levels of a file; the parser itself gives up at some hundreds.
 MAX_DEPTH = 64
-#: Values in one file, every alias counted with all that it stands for.
-MAX_VALUES = 100_000
+TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 _TAG = "tag:yaml.org,2002:"
 #: Tag of what is written without quotes and without a tag.
@@ -69,8 +69,8 @@ def load_yaml(text: str) -> Any:
     """Return the one document of ``text`` as plain values; an empty one is None.
 
     Raises:
-        Wrong: syntax, duplicate or non-text keys, tags, several documents, cycles, too deep, too large. No content of the text
-            is in the message.
+        Wrong: syntax, duplicate or non-text keys, tags, several documents, cycles, far too deep. No content of the text is in
+            the message.
     """
     try:
         loader = _Loader(text)
@@ -80,6 +80,8 @@ def load_yaml(text: str) -> Any:
         raise _wrong(f"holds a character that no YAML file can hold (U+{error.character:04X})") from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text) from None
+    except RecursionError:
+        raise Wrong(TOO_DEEP) from None
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> Wrong:
@@ -104,20 +106,12 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> Wrong:
 class _Loader(yaml.SafeLoader):
     """Builds values from nodes; an alias is built anew, so that no two keys share a value."""
 
-    _depth = 0
-    _count = 0
-
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Return the next node; what is nested too deep would end in a RecursionError. An anchor may be defined again."""
+        """Return the next node; an anchor may be defined again."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        self._depth += 1
-        if self._depth > MAX_DEPTH + 1:
-            raise _wrong(f"is nested deeper than {MAX_DEPTH} levels", event.start_mark)
         if not isinstance(event, yaml.AliasEvent):
             self.anchors.pop(event.anchor, None)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+        return super().compose_node(parent, index)
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         """Return the tag of a node that has none."""
@@ -127,13 +121,8 @@ class _Loader(yaml.SafeLoader):
 
     def value(self, node: yaml.Node, around: tuple[yaml.Node, ...]) -> Any:
         """Return the value of a node; ``around`` are the nodes that it stands in."""
-        self._count += 1
-        if self._count > MAX_VALUES:
-            raise _wrong(f"holds more than {MAX_VALUES:,} values (aliases counted in full)", node.start_mark)
         if node in around:
             raise _wrong("an alias refers to the value that it stands in: a cycle", node.start_mark)
-        if len(around) > MAX_DEPTH:
-            raise _wrong(f"is nested deeper than {MAX_DEPTH} levels", node.start_mark)
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         if node.tag not in (_TAG + "seq", _TAG + "map"):

@@ -24,12 +24,6 @@ def _entry(**values: Any) -> str:
     return _params(pre_acquisition_pipeline=[{"module_path": "disk_space_check", **values}])
 
 
-def _bomb() -> str:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]" for n in range(1, 12)]
-    return "\n".join(lines)
-
-
 #: name -> (what is broken: rig text/bytes, parameter text/bytes, further request fields), words in the message, key
 BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     # the files themselves
@@ -52,11 +46,9 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "yaml: tab": ({"rig": "camera:\n\texposure: 1\n"}, ["rig.yaml", "line 2", "tab"], ""),
     "yaml: duplicate key": ({"rig": GOOD_RIG + "COM_port: COM4\n"}, ["line 5", "'COM_port' stands twice"], ""),
     "yaml: nested duplicate": ({"rig": GOOD_RIG + "x: {a: 1, a: 2}\n"}, ["line 5", "'a' stands twice"], ""),
-    "yaml: anchors bomb": ({"rig": _bomb()}, ["rig.yaml", "more than 100,000 values"], ""),
     "yaml: cycle": ({"rig": "a: &a [*a]\n"}, ["line 1", "cycle"], ""),
     "yaml: deep nesting": ({"rig": "a: " + "[" * 100 + "]" * 100}, ["deeper than 64"], ""),
-    # PyYAML may refuse it before we do, in its own words.
-    "yaml: very deep nesting": ({"rig": "a: " + "[" * 50_000}, ["rig.yaml", "line 1"], ""),
+    "yaml: very deep nesting": ({"rig": "a: " + "[" * 50_000}, ["rig.yaml", "deeper than 64"], ""),
     "yaml: deep block nesting": ({"rig": "- " * 100_000}, ["deeper than 64"], ""),
     "yaml: two documents": ({"rig": "a: 1\n---\nb: 2\n"}, ["several documents"], ""),
     "yaml: python tag": ({"rig": "a: !!python/object/apply:os.getcwd []\n"}, ["line 1", "tag"], ""),
