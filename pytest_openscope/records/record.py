@@ -82,24 +82,6 @@ class Failure:
     faulthandler: str = ""
     fingerprint: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the failure as plain JSON values (enums as their text)."""
-        data = asdict(self)
-        data["outcome"] = str(self.outcome)
-        data["phase"] = str(self.phase) if self.phase else None
-        return data
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Failure:
-        """Rebuild a failure from :meth:`as_json`; unknown keys (a newer version's) are left out."""
-        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        known["outcome"] = Outcome(known.get("outcome", Outcome.ERROR))
-        known["phase"] = Phase(known["phase"]) if known.get("phase") else None
-        known["chain"] = [ChainedException(**link) for link in known.get("chain", [])]
-        facts = known.get("acquisition")
-        known["acquisition"] = AcquisitionFacts(**facts) if facts else None
-        return cls(**known)
-
 
 @dataclass
 class StepRecord:
@@ -214,10 +196,11 @@ class SessionRecord:
         return worst
 
 
+_KINDS: dict[str, Any] = {"failures": Failure, "measurements": Measurement, "acquisitions": AcquisitionFacts}
+
+
 def to_json(value: Any) -> Any:
-    """Return a value of a field of :class:`SessionRecord` as the journal has it; see :func:`from_json`."""
-    if isinstance(value, Failure):
-        return value.as_json()
+    """Return a value of a field of :class:`SessionRecord` as the files have it; see :func:`from_json`."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
@@ -227,11 +210,17 @@ def from_json(field: str, value: Any) -> Any:
     Raises:
         TypeError, ValueError, KeyError: it is damaged.
     """
-    if field == "failures":
-        return Failure.from_json(value)
-    kinds: dict[str, type[Measurement | AcquisitionFacts]] = {"measurements": Measurement, "acquisitions": AcquisitionFacts}
-    kind = kinds.get(field)
-    return value if kind is None else kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
+    kind = _KINDS.get(field)
+    if kind is None:
+        return value
+    known = {one.name: value[one.name] for one in fields(kind) if one.name in value}
+    if kind is Failure:
+        facts = known.get("acquisition")
+        known["outcome"] = Outcome(known.get("outcome", Outcome.ERROR))
+        known["phase"] = Phase(known["phase"]) if known.get("phase") else None
+        known["chain"] = [ChainedException(**link) for link in known.get("chain", [])]
+        known["acquisition"] = AcquisitionFacts(**facts) if facts else None
+    return kind(**known)
 
 
 def failures_in(debug_state: Mapping[str, Any]) -> list[Failure]:
@@ -239,7 +228,7 @@ def failures_in(debug_state: Mapping[str, Any]) -> list[Failure]:
     found = []
     for data in [debug_state.get("failure"), *(debug_state.get("other_failures") or [])]:
         try:
-            found.append(Failure.from_json(data))
+            found.append(from_json("failures", data))
         except (TypeError, ValueError, KeyError, AttributeError):
             continue
     return found

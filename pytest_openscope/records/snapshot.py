@@ -47,8 +47,8 @@ def debug_state(
 ) -> dict[str, Any]:
     """Return the content of ``debug_state.json``: the documented keys describe the first failure, the rest follows.
 
-    ``failure`` and ``other_failures`` hold :meth:`Failure.as_json`, so that readers can rebuild them. ``more`` adds top-level
-    keys. Values whose keys or shape say secret are masked.
+    ``failure`` and ``other_failures`` are what :func:`.failures_in` rebuilds. ``more`` adds top-level keys. Values whose keys
+    or shape say secret are masked.
     """
     unknown = Failure("internal", Outcome.ERROR, "the session failed without a recorded failure")
     first, *others = record.failures or [unknown]
@@ -73,8 +73,8 @@ def debug_state(
         "phase": first.phase,
         "step": first.step,
         "chained_exceptions": [asdict(link) for link in first.chain],
-        "failure": first.as_json(),
-        "other_failures": [failure.as_json() for failure in others],
+        "failure": asdict(first),
+        "other_failures": [asdict(failure) for failure in others],
         "last_log_lines": last_log_lines,
         "parameters": parameters or {},
         "resource_samples": resource_samples,

@@ -200,7 +200,7 @@ class SessionView:
                 self.died = event
                 self._kept.append((_DEATH, _packed(())))
             case "death":
-                self.death = Failure.from_json(event["failure"])
+                self.death = from_json("failures", event["failure"])
             case "witness_line":
                 self.said[event["key"]] = event["log_size"]
             case "witness_done":

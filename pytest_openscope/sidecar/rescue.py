@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..log import mask_json
-from ..records import DEBUG_STATE, END_STATE, METADATA, RESCUE_JOURNAL, Outcome, end_state, json_safe
+from ..records import DEBUG_STATE, END_STATE, METADATA, RESCUE_JOURNAL, Outcome, end_state, json_safe, to_json
 from ..system import FileLock, read_json, spawn_detached, update_json
 from .reconstruct import SessionView, record_of
 
@@ -129,7 +129,7 @@ def add_to_states(view: SessionView, secrets: Iterable[str], problem: str = "") 
         helpers = list(dict.fromkeys([*(state.get("helper_failures") or []), *fresh["helper_failures"]]))
         state.update({key: fresh[key] for key in _CHANGED}, helper_failures=helpers, rescued=about)
 
-    others = mask_json(json_safe([failure.as_json() for failure in record.failures[1:]]), secrets)
+    others = mask_json(json_safe([to_json(failure) for failure in record.failures[1:]]), secrets)
     update_json(view.folder / METADATA / DEBUG_STATE, lambda state: state.update(other_failures=others))
     update_json(view.folder / METADATA / END_STATE, change_end)
     return worst

@@ -36,6 +36,7 @@ from ..records import (
     drop_empty_spare,
     end_state,
     json_safe,
+    to_json,
 )
 from ..system import (
     RELEASE_TERMINAL,
@@ -112,7 +113,7 @@ class Witness:
         elif exit_code is None:
             exit_code = view.died.get("exit_code")
         if view.death is None:
-            described = failure_of_death(view, exit_code).as_json()
+            described = to_json(failure_of_death(view, exit_code))
             self.journal.write("death", failure=mask_json(json_safe(described), self.mask))
             view.read()
         failure = view.death

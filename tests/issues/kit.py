@@ -17,7 +17,7 @@ from pytest_openscope.issues.privacy import Machine
 from pytest_openscope.issues.report import build_report
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.phases import Outcome, Phase
-from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure
+from pytest_openscope.records.record import AcquisitionFacts, ChainedException, Failure, to_json
 from pytest_openscope.system.files import write_json
 
 from .fake_github import REPO, FakeGithub
@@ -136,7 +136,7 @@ class Rig:
         found = list(failures) or [failure()]
         for item in found:
             item.at = item.at or self.clock.iso()
-        state = {"failure": found[0].as_json(), "other_failures": [item.as_json() for item in found[1:]]}
+        state = {"failure": to_json(found[0]), "other_failures": [to_json(item) for item in found[1:]]}
         write_json(folder / METADATA / "debug_state.json", state)
         name, _, commit = version.partition(" ")
         write_json(folder / METADATA / "git_revisions.json", [{"name": name, "commit": commit or "1"}] if version else [])

@@ -12,6 +12,7 @@ import pytest
 from pytest_openscope.issues.outbox import drop, enqueue, list_reports
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import Journal
+from pytest_openscope.records.record import to_json
 from pytest_openscope.sidecar import recovery, reports
 from pytest_openscope.sidecar.reconstruct import SessionView
 from pytest_openscope.sidecar.reports import LateAnswers, queue_reports, send_reports
@@ -32,7 +33,7 @@ def test_a_report_that_cannot_be_made_is_said_to_the_session(
     monkeypatch.setenv(TOKEN_ENV, TOKEN)
     rig = make_rig()
     folder = rig.session_folder()
-    write_json(folder / METADATA / "debug_state.json", {"failure": failure().as_json()})
+    write_json(folder / METADATA / "debug_state.json", {"failure": to_json(failure())})
     view = SessionView(folder)
     view.session = {"report": rig.settings, "state_directory": str(rig.state)}
     answers: list[dict[str, Any]] = []
@@ -49,7 +50,7 @@ def test_a_report_that_cannot_be_made_is_said_to_the_session(
 def failed_session(rig: Rig, mono: float = 1234.5678) -> SessionView:
     """A session that ended with two failures; return what its sidecar knows of it."""
     folder = rig.session_folder()
-    failures = [failure().as_json(), failure(step="close_shutter", function="close").as_json()]
+    failures = [to_json(failure()), to_json(failure(step="close_shutter", function="close"))]
     write_json(folder / METADATA / "debug_state.json", {"failure": failures[0], "other_failures": failures[1:]})
     view = SessionView(folder)
     view.session = {

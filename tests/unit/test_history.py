@@ -18,7 +18,7 @@ import pytest
 
 from pytest_openscope.cli import main
 from pytest_openscope.issues import fingerprint_of
-from pytest_openscope.records import Failure, Outcome, Phase
+from pytest_openscope.records import Failure, Outcome, Phase, to_json
 from pytest_openscope.views.history import (
     HistoryError,
     HistorySource,
@@ -192,7 +192,7 @@ def test_failures_of_one_defect_are_one_row_whatever_differs_in_them(lab: Lab) -
 def test_the_fingerprint_of_a_report_counts(lab: Lab) -> None:
     folder = session(lab.root, **failed())
     reported = {"fingerprint": "v1:0123456789ab", "status": "created", "issue_url": "https://github.com/lab/x/issues/3"}
-    whole = Failure("exception", Outcome.FAILED, "hot", "lab.TooHot", phase=Phase.ACQUISITION, step="test_run").as_json()
+    whole = to_json(Failure("exception", Outcome.FAILED, "hot", "lab.TooHot", phase=Phase.ACQUISITION, step="test_run"))
     debug = {"failure": whole, "other_failures": [], "github": {"reports": [reported]}}
     write(folder / "launcher_metadata" / "debug_state.json", debug)
     (one,) = lab.ask().failures

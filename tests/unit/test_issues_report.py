@@ -15,7 +15,7 @@ from pytest_openscope.issues.outbox import postpone, result, write_back
 from pytest_openscope.issues.report import build_report, is_reportable, missing_token, read_ends
 from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.phases import Outcome, Phase
-from pytest_openscope.records.record import Failure
+from pytest_openscope.records.record import Failure, to_json
 
 ON = {"enabled": True, "repo": "lab/rigs", "token_env": "T"}
 PRE, ACQ, POST = Phase.PRE_ACQUISITION, Phase.ACQUISITION, Phase.POST_ACQUISITION
@@ -49,7 +49,7 @@ def built(tmp_path: Path, settings: dict[str, Any] | None = None, **facts: Any) 
     (tmp_path / METADATA).mkdir(exist_ok=True)
     failure = Failure("step", Outcome.FAILED, "x", phase=PRE, step="a")
     return build_report(
-        {"failure": failure.as_json(), "other_failures": [failure.as_json(), "damaged"]},
+        {"failure": to_json(failure), "other_failures": [to_json(failure), "damaged"]},
         {**ON, **(settings or {})},
         facts={"rig_id": "rig-a", **facts},
         session_folder=tmp_path,

@@ -7,7 +7,7 @@ import pytest
 
 from pytest_openscope.records.failures import MAX_CHAIN, MAX_FRAMES_EACH_END, failure_from_exception
 from pytest_openscope.records.phases import Outcome, Phase
-from pytest_openscope.records.record import Failure
+from pytest_openscope.records.record import from_json, to_json
 
 
 def caught(function: Any, *args: Any) -> BaseException:
@@ -147,7 +147,7 @@ def test_frames_name_modules_and_skip_the_test_runner() -> None:
     assert (failure.exception_type, failure.message, failure.when) == ("RuntimeError", "top", "call")
     assert "root" in failure.traceback
     assert "direct cause" in failure.traceback
-    assert Failure.from_json(failure.as_json()) == failure
+    assert from_json("failures", to_json(failure)) == failure
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...issues import Sources, fingerprint_of, fingerprint_of_name
-from ...records import DEBUG_STATE, END_STATE, JOURNAL, METADATA, Failure, JournalReader, Outcome, failures_in
+from ...records import DEBUG_STATE, END_STATE, JOURNAL, METADATA, Failure, JournalReader, Outcome, failures_in, from_json
 from ..values import duration_s_of, number_of, time_of, whole_text
 
 #: Columns of the tables, in the order in which rows have them, as DuckDB declares them. Parquet files have the same.
@@ -255,9 +255,9 @@ def _whole_failures(end: Mapping[str, Any], debug: Mapping[str, Any]) -> list[Fa
     for one in brief:
         texts = {key: _label(one.get(key)) for key in ("kind", "outcome", "step", "exception_type", "message", "phase")}
         try:
-            whole.append(Failure.from_json(texts))
+            whole.append(from_json("failures", texts))
         except ValueError:  # an outcome or a phase of another version
-            whole.append(Failure.from_json({**texts, "outcome": "error", "phase": ""}))
+            whole.append(from_json("failures", {**texts, "outcome": "error", "phase": ""}))
     return whole
 
 
