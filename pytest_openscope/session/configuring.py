@@ -241,6 +241,8 @@ def _check_options(options: Options) -> list[Mistake]:
         mistakes.append(Mistake("--inject", "faults are rehearsed in dry runs only", "add --dry-run"))
     if options.continue_session is not None and options.request.validating:
         mistakes.append(Mistake("--continue-session", "a validation of the rig continues no session", "leave one of them out"))
+    if options.continue_session is not None and options.resume_session is not None:
+        mistakes.append(Mistake("--continue-session", "a session that is resumed has its own values", "leave one of them out"))
     if options.override_readiness is not None and not options.override_readiness.strip():
         mistakes.append(Mistake("--override-readiness", "the reason is empty", "say why, e.g. 'animal is waiting'"))
     if options.live:

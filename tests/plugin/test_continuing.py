@@ -71,6 +71,7 @@ def test_what_cannot_be_continued_is_said_and_leaves_nothing(bench: Any) -> None
         (("--continue-session", "sessions"), "is no session folder of this plugin"),
         (("--continue-session", first, "--rig-config", "other.yaml"), "was run on rig bench, not on other"),
         (("--continue-session", "last", "--validate-rig"), "a validation of the rig continues no session"),
+        (("--continue-session", "last", "--resume-session", first), "a session that is resumed has its own values"),
     ):
         done = bench.run(*arguments)
         assert done.ret == 4, done.stdout.str()
