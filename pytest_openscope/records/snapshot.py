@@ -6,14 +6,16 @@ here builds JSON-safe values; :func:`pytest_openscope.system.write_json` puts th
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..log import ExactMasker, mask_json, mask_text
+from ..log import ExactMasker, last_lines, mask_json, mask_text
 from ..system import now_iso
 from .failures import MAX_MESSAGE_CHARS, as_text, clip
 from .phases import Outcome
@@ -22,6 +24,7 @@ from .revisions import installed_versions
 
 END_STATE = "end_state.json"
 DEBUG_STATE = "debug_state.json"
+_LAST_LOG_LINES = 200
 
 
 def platform_facts() -> dict[str, str]:
@@ -39,7 +42,7 @@ def debug_state(
     record: SessionRecord,
     *,
     launcher_state: Mapping[str, Any] | None = None,
-    last_log_lines: Sequence[str] = (),
+    log: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     resource_samples: Sequence[Any] = (),
     secrets: Iterable[str] = (),
@@ -52,6 +55,9 @@ def debug_state(
     """
     unknown = Failure("internal", Outcome.ERROR, "the session failed without a recorded failure")
     first, *others = record.failures or [unknown]
+    log_lines: list[str] = []
+    with contextlib.suppress(OSError):
+        log_lines = last_lines(log, _LAST_LOG_LINES) if log is not None else []
     state: dict[str, Any] = {
         "session_uuid": record.session_uuid,
         "timestamp": now_iso(),
@@ -75,7 +81,7 @@ def debug_state(
         "chained_exceptions": [asdict(link) for link in first.chain],
         "failure": asdict(first),
         "other_failures": [asdict(failure) for failure in others],
-        "last_log_lines": last_log_lines,
+        "last_log_lines": log_lines,
         "parameters": parameters or {},
         "resource_samples": resource_samples,
         "version": __version__,

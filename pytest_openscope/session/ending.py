@@ -8,7 +8,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..log import last_lines
 from ..records import DEBUG_STATE, METADATA, Failure, Outcome, Phase, debug_state
 from ..system import now_iso, remove_file
 from .interrupts import StepInterrupted, StepTimedOut
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from .state import SessionState
 
 _LOGGER = "pytest_openscope.session"
-_LAST_LINES = 200
 _LOOK_S = 0.02
 #: A sidecar that has just been started has little to end, but a slow computer may still be starting it, and on Windows its open
 #: files keep the folder.
@@ -167,7 +165,7 @@ def _debug_state(session: SessionState) -> dict[str, Any]:
     return debug_state(
         session.record,
         launcher_state=launcher_state,
-        last_log_lines=last_lines(session.log_path, _LAST_LINES),
+        log=session.log_path,
         parameters=session.parameters,
         secrets=session.secrets,
     )

@@ -66,7 +66,6 @@ _DEFAULT_SAFE_STATE_S = 10.0
 #: A process that was being started when its session died shows its mark within this time.
 _UNANNOUNCED_S = 1.0
 _LOOK_AGAIN_S = 0.05
-_LAST_LOG_LINES = 200
 _LAST_SAMPLES = 12
 #: Lines of the log among which one has a time: a message, or a line of a child, may have many without.
 _TAIL_LINES = 1000
@@ -350,15 +349,13 @@ class Witness:
 
     def _write_debug_state(self, record: SessionRecord, death: Failure) -> None:
         view, path = self.view, self.view.folder / METADATA / DEBUG_STATE
-        lines: list[str] = []
         samples: list[Any] = []
         with contextlib.suppress(OSError):
-            lines = last_lines(view.log_path, _LAST_LOG_LINES)
             samples = [sample for sample, _ in read_samples(view.folder / METADATA / RESOURCE_USAGE)][-_LAST_SAMPLES:]
         state = debug_state(
             record,
             launcher_state={"session_folder": str(view.folder), "pid": view.value("pid"), "last_step": view.last_step},
-            last_log_lines=lines,
+            log=view.log_path,
             parameters=read_json(view.folder / METADATA / "processed_parameters.json"),
             resource_samples=samples,
             secrets=self.secrets,

@@ -98,12 +98,14 @@ def test_it_is_hidden_wherever_it_leaves_the_rig_or_is_written_as_json(name: str
     )
     record.steps = [StepRecord("s", "t.py::s", Phase.ACQUISITION, skipped=text)]
     privacy = Privacy(machine=Machine())
+    log = tmp_path / "launcher.log"
+    log.write_text(text, encoding="utf-8")
     places: dict[str, Any] = {
         "text (log excerpt, title, body)": privacy.always(text),
         "private text": privacy.private(f"before {text} after"),
         "parameters": mask_json({"script_arguments": ["x", text], "deep": {"list": [{"note": text}]}}),
         "end_state.json": end_state(record),
-        "debug_state.json": debug_state(record, last_log_lines=[text]),
+        "debug_state.json": debug_state(record, log=log),
     }
     for place, content in places.items():
         assert secret not in json.dumps(content), place
@@ -122,7 +124,7 @@ def test_a_report_as_it_is_sent_holds_none(name: str, tmp_path: Path) -> None:
         "exception", Outcome.FAILED, text, traceback=f"Error: {text}", phase=Phase.ACQUISITION, step="s", acquisition=facts
     )
     record = SessionRecord("u", "m", "u", "r", "2026-01-01T00:00:00+00:00", failures=[failure])
-    state = debug_state(record, last_log_lines=[text], parameters={"arguments": [text]})
+    state = debug_state(record, log=metadata / "launcher.log", parameters={"arguments": [text]})
     settings = {"enabled": True, "repo": "a/b", "launcher_log_mode": "full", "report_on": ["exception"]}
     session = {"rig_id": "rig-a"}
     (report,) = build_report(state, settings, facts=session, session_folder=tmp_path, environ={})
