@@ -207,8 +207,8 @@ class TestAfterAKill:
 
 def test_what_devices_log_at_the_end_belongs_to_post_acquisition(lab: Any) -> None:
     code = "import logging\nlog = logging.getLogger('lab.stage')\nclass Stage:\n    def safe_state(self): log.info('homing')\n"
-    lab.write("lab_stage.py", code + "    def close(self): log.info('closing')\n")
-    devices_in(lab, "  stage: {driver: 'lab_stage:Stage'}\n")
+    lab.write("lab_homing.py", code + "    def close(self): log.info('closing')\n")
+    devices_in(lab, "  stage: {driver: 'lab_homing:Stage'}\n")
     lab.steps("def test_acquire(devices): devices['stage']\n")
     assert lab.run_here().ret == 0
     assert [(one.phase, one.message) for one in lab.log if one.logger == "lab.stage"] == [
