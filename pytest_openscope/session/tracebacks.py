@@ -40,7 +40,7 @@ def shorten(report: pytest.TestReport, error: BaseException | None) -> None:
     Of an error whose class has ``openscope_hides_cause`` the cause is left out.
     """
     longrepr: Any = report.longrepr
-    if getattr(error, "openscope_hides_cause", False) and hasattr(longrepr, "chain"):
+    if getattr(type(error), "openscope_hides_cause", False) and hasattr(longrepr, "chain"):
         longrepr.chain = longrepr.chain[-1:]
     for shown, crash, _ in getattr(longrepr, "chain", ()):
         if crash is not None:

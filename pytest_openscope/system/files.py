@@ -122,7 +122,7 @@ def json_bytes(value: Any, default: Callable[[Any], Any] = str, indent: int | No
     """Return UTF-8 JSON that any reader accepts, with a newline: lone surrogates escaped, NaN and infinities as null."""
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=False, default=default, allow_nan=False)
-    except ValueError:
+    except ValueError:  # NaN or infinity
         finite = json.loads(json.dumps(value, default=default), parse_constant=lambda _: None)
         text = json.dumps(finite, indent=indent, ensure_ascii=False)
     return f"{text}\n".encode("utf-8", "backslashreplace")

@@ -146,7 +146,7 @@ def ask(command: Sequence[str], job: Mapping[str, Any], limit_s: float) -> Any:
             worker.close()
     for report in worker.take_reports():
         if "crash" in report:
-            raise UnansweredError(report["crash"].strip().splitlines()[-1])
+            raise UnansweredError(report["crash"].strip().splitlines()[-1][:300])
         return report["answer"]
     if late:
         raise UnansweredError(f"no answer within {round(limit_s, 2):g} s")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from pytest_openscope.records.folder import METADATA
 from pytest_openscope.records.journal import Journal
 from pytest_openscope.records.record import to_json
 from pytest_openscope.sidecar import recovery, reports
+from pytest_openscope.sidecar.helpers import Helpers
 from pytest_openscope.sidecar.reconstruct import SessionView
 from pytest_openscope.sidecar.reports import LateAnswers, queue_reports, send_reports
 from pytest_openscope.system.files import read_json, write_json
@@ -201,3 +204,14 @@ def test_many_sessions_are_mirrored_again_a_few_at_a_time(tmp_path: Path, starte
     started.clear()
     assert recovery.recover(tmp_path / "state") == []
     assert sorted(started) == ["s08", "s09", "s10"]
+
+
+def test_a_session_that_reports_nothing_loads_nothing_that_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What sends takes longer to import than all the rest of a sidecar, and every session has one."""
+    monkeypatch.setitem(sys.modules, "pytest_openscope.issues", None)
+    helpers = Helpers.__new__(Helpers)
+    helpers.view = SimpleNamespace(finished=False, value=lambda key: None)
+    helpers._start_old_reports()
+    helpers.view.value = {"report": {"enabled": True}}.get
+    with pytest.raises(ImportError):
+        helpers._start_old_reports()

@@ -58,8 +58,7 @@ class Database:
         if not path.exists():
             # Whoever is killed while DuckDB writes the first blocks leaves a file that it calls damaged.
             new = path.with_name(path.name + ".new")
-            with contextlib.suppress(FileNotFoundError):
-                remove_file(new)
+            remove_file(new)
             duckdb.connect(str(new)).close()
             replace_file(new, path)
         self.connection: duckdb.DuckDBPyConnection = duckdb.connect(str(path), config=_CONFIG)
